@@ -146,7 +146,7 @@ def replicate(
     # Sparse products add in the same order on any number of cores: results are bit-identical.
     chunks = [slice(start, start + _CHUNK) for start in range(0, replicates, _CHUNK)]
     # Process one column or one model's histogram at a time: each is as large as the rows.
-    by_user = [np.bincount(user, each, size) for each in (positive, weights)]
+    by_user = [np.bincount(user, column, size) for column in (positive, weights)]
     areas = {}
     for name, scores in models.items():
         p = clipped(scores)
@@ -161,19 +161,19 @@ def replicate(
     for part in chunks:
         totals[:, part] = sums @ resampling.weights[:, part].astype(np.float64)
     positives, weight = totals[:2]
-    found: dict[str, Replicates] = {}
+    by_model: dict[str, Replicates] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = positives / weight
         best = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
         for at, name in enumerate(models):
             loss, predicted = totals[2 + 2 * at : 4 + 2 * at]
-            found[name] = Replicates(
+            by_model[name] = Replicates(
                 auc=areas[name],
                 log_loss=loss / weight,
                 normalized_entropy=loss / weight / best,
                 calibration=predicted / positives,
             )
-    return found
+    return by_model
 
 
 def _histograms(

@@ -47,20 +47,20 @@ def field_calibration(
         Model → one entry per column; empty if there are no positives.
     """
     columns: dict[str, list[Slice]] = {}
-    for each in slices:
-        columns.setdefault(each.column, []).append(each)
+    for part in slices:
+        columns.setdefault(part.column, []).append(part)
     positives = float(weights @ labels)
     if not positives:
         return {}
-    found: dict[str, list[FieldError]] = {}
+    errors: dict[str, list[FieldError]] = {}
     for name, predicted in scores.items():
         gaps = weights * (predicted - labels)
         variances = weights**2 * predicted * (1 - predicted)
         for column, parts in columns.items():
-            error = sum(abs(float(gaps[each.rows].sum())) for each in parts)
+            error = sum(abs(float(gaps[part.rows].sum())) for part in parts)
             # Mean distance of a normal draw from its mean.
-            drawn = sum(math.sqrt(2 / math.pi * float(variances[each.rows].sum()))
-                        for each in parts)  # fmt: skip
+            drawn = sum(math.sqrt(2 / math.pi * float(variances[part.rows].sum()))
+                        for part in parts)  # fmt: skip
             spread = math.sqrt((1 - 2 / math.pi) * float(variances.sum()))
             entry = FieldError(
                 column=column,
@@ -70,5 +70,5 @@ def field_calibration(
                 spread=spread / positives,
                 beyond_chance=max(error - drawn, 0.0) / positives,
             )
-            found.setdefault(name, []).append(entry)
-    return found
+            errors.setdefault(name, []).append(entry)
+    return errors

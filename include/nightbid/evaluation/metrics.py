@@ -94,12 +94,12 @@ def calibration_curve(table: ScoreTable, bins: int = CURVE_BINS) -> list[CurvePo
     middle = np.cumsum(weight) - weight / 2
     group = np.minimum((middle / total * bins).astype(np.int64), bins - 1)
     sums = [
-        np.bincount(group, weights=each, minlength=bins)
-        for each in (table.predicted / UNIT, table.positives / UNIT, weight)
+        np.bincount(group, weights=values, minlength=bins)
+        for values in (table.predicted / UNIT, table.positives / UNIT, weight)
     ]
     return [
         CurvePoint(predicted=predicted / mass, observed=observed / mass, weight=mass)
-        for predicted, observed, mass in zip(*(each.tolist() for each in sums), strict=True)
+        for predicted, observed, mass in zip(*(binned.tolist() for binned in sums), strict=True)
         if mass
     ]
 

@@ -81,12 +81,12 @@ def paired(
         name: dict(summary(ScoreTable.of(first.labels, scores, first.weights)))
         for name, scores in models.items()
     }
-    found = {}
+    differences = {}
     for figure in COMPARED:
         one, two = figures["first"][figure], figures["second"][figure]
         value = None if one is None or two is None else float(two) - float(one)  # type: ignore[arg-type]
-        found[figure] = drawn["second"].difference(drawn["first"], figure, value)
-    return found
+        differences[figure] = drawn["second"].difference(drawn["first"], figure, value)
+    return differences
 
 
 def paired_values(
@@ -98,12 +98,12 @@ def paired_values(
     models = {"first": first.scores, "second": second.scores}
     drawn = replicate_values(Resampling.of(first.users, replicates, seed), rows, models)
     one, two = (figures(rows, scores) for scores in models.values())
-    found = {}
+    differences = {}
     for figure in FIGURES:
         a, b = one[figure], two[figure]
         value = None if a is None or b is None else b - a
-        found[figure] = drawn["second"].difference(drawn["first"], figure, value)
-    return found
+        differences[figure] = drawn["second"].difference(drawn["first"], figure, value)
+    return differences
 
 
 def _check_same(first: KeptScores, second: KeptScores) -> None:

@@ -74,7 +74,10 @@ class GroupedScores:
         return cls(
             groups[starts],
             keys[starts],
-            *(np.add.reduceat(each[order], starts) for each in (positives, negatives, hits, rows)),
+            *(
+                np.add.reduceat(counts[order], starts)
+                for counts in (positives, negatives, hits, rows)
+            ),
         )
 
     def _segments(self) -> tuple[Ints, Ints]:

@@ -68,10 +68,10 @@ def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] |
     sample = task.inputs["sample"].path
     evaluate = _columns(sample, "evaluate", (KEY, POSITION, *KEYS))
     keys = evaluate[KEY].to_numpy()
-    kept = np.isin(keys, rows.keys)
-    if not np.array_equal(keys[kept], rows.keys):
+    scored = np.isin(keys, rows.keys)
+    if not np.array_equal(keys[scored], rows.keys):
         return None
-    evaluate = evaluate.filter(pa.array(kept))
+    evaluate = evaluate.filter(pa.array(scored))
     try:
         without_position, without_both = _predictions(
             rows.truth, evaluate, sample, effects, ranked=not spec.position_inputs()
@@ -86,8 +86,8 @@ def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] |
         **rows.scores,
     }
     losses = {
-        name: expected_log_loss(rows.truth, each, rows.weights)
-        for name, each in predictions.items()
+        name: expected_log_loss(rows.truth, prediction, rows.weights)
+        for name, prediction in predictions.items()
     }
     most = losses["constant"] - losses["hidden"]
     shares = {
@@ -142,8 +142,8 @@ def _mean(logits: Floats, spread: Floats, shift: Floats, share: Floats) -> Float
     total = np.zeros(len(logits))
     nodes = zip(NODES, NODE_WEIGHTS / NODE_WEIGHTS.sum(), strict=True)
     for node, weight in nodes if spread.any() else ((0.0, 1.0),):
-        for each, part in zip(shift, share, strict=True):
-            total += weight * part / (1 + np.exp(-logits - each - node * spread))
+        for offset, part in zip(shift, share, strict=True):
+            total += weight * part / (1 + np.exp(-logits - offset - node * spread))
     return total
 
 
@@ -158,11 +158,13 @@ def _evidence(sample: Path) -> dict[str, pa.Table]:
         for path in split_files(sample, split):
             table = pq.read_table(path, columns=[LABEL, WEIGHT, TRUTH, *KEYS], partitioning=None)
             y, w, p = (table[name].to_numpy().astype(float) for name in (LABEL, WEIGHT, TRUTH))
-            each = w * p * (1 - p)
-            sums = dict(zip(SUMS, map(pa.array, (w * (y - p), each, w * each)), strict=True))
-            for name, found in parts.items():
-                found.append(_summed(pa.table({"key": _texts(table[name]), **sums})))
-    return {name: _summed(pa.concat_tables(found)) for name, found in parts.items() if found}
+            information = w * p * (1 - p)
+            sums = dict(
+                zip(SUMS, map(pa.array, (w * (y - p), information, w * information)), strict=True)
+            )
+            for name, tables in parts.items():
+                tables.append(_summed(pa.table({"key": _texts(table[name]), **sums})))
+    return {name: _summed(pa.concat_tables(tables)) for name, tables in parts.items() if tables}
 
 
 def _summed(table: pa.Table) -> pa.Table:
@@ -187,7 +189,7 @@ def _posterior(
     place = pc.index_in(values, known["key"].combine_chunks())
     seen = place.is_valid().to_numpy(zero_copy_only=False)
     at = pc.fill_null(place, 0).to_numpy(zero_copy_only=False)
-    score, information, variance = (known[each].to_numpy()[at] for each in SUMS)
+    score, information, variance = (known[figure].to_numpy()[at] for figure in SUMS)
     information = np.maximum(information, TINY)
     trust = np.where(seen, prior / (prior + variance / information**2 + TINY), 0.0)
     mean = middle + trust * (true + score / information - middle)

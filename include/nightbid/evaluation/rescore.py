@@ -120,7 +120,7 @@ def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> 
         progress(done / max(total, 1), f"scoring {len(kept.keys):,} rows")
         keys.append(raw[KEY].to_numpy().astype(np.int64))
         scores.append(bundle.predict(features.transform(raw)))
-    found = _aligned(
+    aligned = _aligned(
         np.concatenate([*keys, np.zeros(0, np.int64)]),
         np.concatenate([*scores, np.zeros(0)]),
         kept.keys,
@@ -130,10 +130,10 @@ def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as local:
         pq.write_table(
-            pa.table({KEY: kept.keys, USER: kept.users, SCORE: found}), local, compression="zstd",
+            pa.table({KEY: kept.keys, USER: kept.users, SCORE: aligned}), local, compression="zstd",
             write_page_checksum=True,
         )  # fmt: skip
-    return len(found)
+    return len(aligned)
 
 
 def _aligned(keys: Ints, scores: Floats, wanted: Ints, run_id: str) -> Floats:

@@ -111,8 +111,8 @@ class Rows:
                 where=f"baseline.column {column}",
                 hint="log the predicted probability, not a rank or a logit",
             )
-        kept = ~np.isnan(score)
-        missing = int((~kept).sum())
+        known = ~np.isnan(score)
+        missing = int((~known).sum())
         if missing > tolerated * len(score):
             raise CorruptDataError(
                 f"{missing:,} of {len(score):,} evaluate rows have no score",
@@ -123,19 +123,21 @@ class Rows:
             return self
         return replace(
             self,
-            keys=self.keys[kept],
-            labels=self.labels[kept],
-            weights=self.weights[kept],
-            users=self.users[kept],
-            days=self.days[kept],
-            truth=None if self.truth is None else self.truth[kept],
-            slices=self.slices.filter(pa.array(kept)),
-            scores={name: each[kept] for name, each in self.scores.items()},
-            as_logged=None if self.as_logged is None else self.as_logged[kept],
-            earlier=tuple(replace(each, scores=each.scores[kept]) for each in self.earlier),
-            given=None if self.given is None else self.given[kept],
-            propensity=None if self.propensity is None else self.propensity[kept],
-            tasks={name: each[kept] for name, each in self.tasks.items()},
+            keys=self.keys[known],
+            labels=self.labels[known],
+            weights=self.weights[known],
+            users=self.users[known],
+            days=self.days[known],
+            truth=None if self.truth is None else self.truth[known],
+            slices=self.slices.filter(pa.array(known)),
+            scores={name: values[known] for name, values in self.scores.items()},
+            as_logged=None if self.as_logged is None else self.as_logged[known],
+            earlier=tuple(
+                replace(champion, scores=champion.scores[known]) for champion in self.earlier
+            ),
+            given=None if self.given is None else self.given[known],
+            propensity=None if self.propensity is None else self.propensity[known],
+            tasks={name: values[known] for name, values in self.tasks.items()},
             unscored=missing,
         )
 
@@ -146,9 +148,9 @@ class Rows:
             USER: self.users,
             LABEL: self.labels.astype(np.float32),
             WEIGHT: self.weights.astype(np.float32),
-            **{name: each.astype(np.float32) for name, each in self.scores.items()},
+            **{name: values.astype(np.float32) for name, values in self.scores.items()},
         }
-        table = pa.table({name: pa.array(each) for name, each in columns.items()})
+        table = pa.table({name: pa.array(column) for name, column in columns.items()})
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path, compression="zstd", use_dictionary=False)
 
@@ -189,8 +191,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         served["champion"] = task.inputs["champion"]
     if served:
         tonight = FittedFeatures.load(task.inputs["featurize"].path / "fitted")
-        for name, each in served.items():
-            bundle = Bundle.load(each.path, judged=True)
+        for name, output in served.items():
+            bundle = Bundle.load(output.path, judged=True)
             bundles[name] = bundle, bundle.fitted.with_history(tonight)
     reserved: dict[str, list[npt.NDArray[np.generic]]] = {}
     scores: dict[str, list[Floats]] = {}
@@ -215,11 +217,11 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             scores.setdefault(name, []).append(model.predict(rows))
         if baseline.column is not None:
             scores.setdefault("baseline", []).append(_logged(raw, baseline.column, day))
-        if any(each.training_only for each in models["candidate"].card.features.inputs):
+        if any(feature.training_only for feature in models["candidate"].card.features.inputs):
             scores.setdefault(AS_LOGGED, []).append(models["candidate"].predict_as_logged(rows))
         if models["candidate"].card.tasks:
-            for name, found in models["candidate"].predict_tasks(rows).items():
-                tasks.setdefault(name, []).append(found)
+            for name, predicted in models["candidate"].predict_tasks(rows).items():
+                tasks.setdefault(name, []).append(predicted)
         for name, (bundle, features) in bundles.items():
             scores.setdefault(name, []).append(bundle.predict(features.transform(raw)))
         for name in (KEY, LABEL, WEIGHT, USER, TIME):
@@ -230,7 +232,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             reserved.setdefault(PROPENSITY, []).append(numbers(raw[propensity]))
         if TRUTH in raw.column_names:
             reserved.setdefault(TRUTH, []).append(_numbers(raw[TRUTH]))
-        sliced.append(raw.select([each for each in slices if each in raw.column_names]))
+        sliced.append(raw.select([column for column in slices if column in raw.column_names]))
     if not reserved:
         raise MissingDataError(
             f"a share of {share:.2g} of the users of {many:,} evaluate rows has no rows",
@@ -238,7 +240,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             hint="raise it",
         )
     columns = {name: np.concatenate(parts) for name, parts in reserved.items()}
-    found_scores = {
+    joined_scores = {
         name: np.concatenate(parts).astype(np.float64).reshape(-1) for name, parts in scores.items()
     }
     truth = columns.get(TRUTH)
@@ -255,11 +257,11 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         tasks={name: np.concatenate(parts) for name, parts in tasks.items()},
         slices=pa.concat_tables(sliced, promote_options="permissive"),
         earlier=tuple(
-            EarlierChampion(int(name), each.manifest.night, found_scores.pop(name))
-            for name, each in task.earlier_champions.items()
+            EarlierChampion(int(name), champion.manifest.night, joined_scores.pop(name))
+            for name, champion in task.earlier_champions.items()
         ),
-        as_logged=found_scores.pop(AS_LOGGED, None),
-        scores=found_scores,
+        as_logged=joined_scores.pop(AS_LOGGED, None),
+        scores=joined_scores,
         share=share,
         others=many - len(columns[KEY]),
     )  # fmt: skip
@@ -272,8 +274,8 @@ def _possible(propensity: npt.NDArray[np.generic] | None) -> Floats | None:
     """Return propensities, NaN unless above 0 and at most 1."""
     if propensity is None:
         return None
-    found = propensity.astype(np.float64)
-    return np.where((found > 0) & (found <= 1), found, np.nan)
+    values = propensity.astype(np.float64)
+    return np.where((values > 0) & (values <= 1), values, np.nan)
 
 
 def _logged(raw: pa.Table, column: str, day: str) -> Floats:
@@ -367,8 +369,8 @@ def _needed(path: Path, slices: tuple[str, ...]) -> list[str]:
 def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64())
-    found: npt.NDArray[np.generic] = column.to_numpy()
-    return found
+    values: npt.NDArray[np.generic] = column.to_numpy()
+    return values
 
 
 def _by_day(paths: list[Path]) -> dict[str, list[Path]]:

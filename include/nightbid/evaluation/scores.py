@@ -123,11 +123,11 @@ class ScoreTable:
         p = clipped(probabilities)
         w = np.ones_like(p) if weights is None else np.asarray(weights, dtype=np.float64)
         _check(w)
-        found = cls._of_piece(y[:PIECE], p[:PIECE], w[:PIECE], limit)
+        table = cls._of_piece(y[:PIECE], p[:PIECE], w[:PIECE], limit)
         for start in range(PIECE, len(p), PIECE):
             part = slice(start, start + PIECE)
-            found = found.merge(cls._of_piece(y[part], p[part], w[part], limit), limit=limit)
-        return found
+            table = table.merge(cls._of_piece(y[part], p[part], w[part], limit), limit=limit)
+        return table
 
     @classmethod
     def _of_piece(cls, y: Floats, p: Floats, w: Floats, limit: int) -> ScoreTable:
@@ -178,7 +178,7 @@ class ScoreTable:
     ) -> tuple[Ints, Ints, Ints, Ints, int]:
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
-        values = [each[order] for each in (positives, negatives, predicted)]
+        values = [column[order] for column in (positives, negatives, predicted)]
         starts = _starts(keys)
         # Use the smallest level at which all rows fit: a part never needs a higher level than the
         # whole, so the order of merging does not matter.
@@ -188,7 +188,7 @@ class ScoreTable:
             starts = _starts(keys)
         if len(keys) == 0:
             return keys, values[0], values[1], values[2], level
-        sums = [np.add.reduceat(each, starts) for each in values]
+        sums = [np.add.reduceat(column, starts) for column in values]
         return keys[starts], sums[0], sums[1], sums[2], level
 
 

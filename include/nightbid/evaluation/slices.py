@@ -80,11 +80,11 @@ def _of_column(name: str, column: pa.Array, most: int) -> Iterator[Slice]:
     counts = np.bincount(codes, minlength=len(values))
     # Break ties by name, so that the order of the rows does not matter.
     order = sorted(range(len(values)), key=lambda code: (-counts[code], values[code]))
-    kept = order[:most]
-    for code in kept:
+    largest = order[:most]
+    for code in largest:
         yield Slice(name, values[code], codes == code)
     if len(order) > most:
-        yield Slice(name, OTHER, ~np.isin(codes, kept))
+        yield Slice(name, OTHER, ~np.isin(codes, largest))
 
 
 def _of_numbers(name: str, column: pa.Array) -> Iterator[Slice]:

@@ -145,10 +145,10 @@ def evaluate(
     reference = "champion" if "champion" in rows.scores else "baseline"
     models = {**rows.scores, "constant": constant_scores(base_rate, len(rows))}
     everything = np.ones(len(rows), np.bool_)
-    tables = {name: _table(rows, each, everything) for name, each in models.items()}
+    tables = {name: _table(rows, scores, everything) for name, scores in models.items()}
     figures = {
-        name: _figures(rows, tables[name], each, everything, ndcg_k)
-        for name, each in models.items()
+        name: _figures(rows, tables[name], scores, everything, ndcg_k)
+        for name, scores in models.items()
     }
     progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
     resampling = Resampling.of(rows.users, replicates, seed)
@@ -163,12 +163,12 @@ def evaluate(
     }
     parts = []
     pair = {name: rows.scores[name] for name in ("candidate", reference)}
-    found = list(slices_of(rows.slices, slices, slice_values))
-    for index, part in enumerate(found):
-        progress(0.8 + 0.15 * index / len(found), f"slice {part.column} = {part.value}")
+    sliced = list(slices_of(rows.slices, slices, slice_values))
+    for index, part in enumerate(sliced):
+        progress(0.8 + 0.15 * index / len(sliced), f"slice {part.column} = {part.value}")
         inside = {
-            name: _figures(rows, _table(rows, each, part.rows), each, part.rows, ndcg_k)
-            for name, each in pair.items()
+            name: _figures(rows, _table(rows, scores, part.rows), scores, part.rows, ndcg_k)
+            for name, scores in pair.items()
         }
         spread = _replicates(rows, resampling, pair, part.rows)
         parts.append(
@@ -190,8 +190,8 @@ def evaluate(
         verdict = "undecided"
     as_logged = None
     if rows.as_logged is not None:
-        found_as_logged = summary(_table(rows, rows.as_logged, everything))
-        as_logged = {name: found_as_logged[name] for name in DIFFERENCES}  # type: ignore[literal-required]
+        logged = summary(_table(rows, rows.as_logged, everything))
+        as_logged = {name: logged[name] for name in DIFFERENCES}  # type: ignore[literal-required]
     oracle = None
     if "oracle" in figures:
         best = figures["oracle"]
@@ -221,7 +221,7 @@ def evaluate(
         "model_intervals": intervals,
         "curves": {name: calibration_curve(tables[name]) for name in CURVES if name in tables},
         "slices": parts,
-        "field_calibration": field_calibration(found, rows.labels, rows.weights, pair),
+        "field_calibration": field_calibration(sliced, rows.labels, rows.weights, pair),
         "tasks": _tasks(rows, ndcg_k),
     }
 
@@ -244,7 +244,7 @@ def _by_propensity(
     # Cap the weights, so that the rarest rows do not decide alone.
     most = MOST_WEIGHT * float(np.median(inverse[known]))
     weighted = replace(rows, weights=rows.weights * np.minimum(inverse, most))
-    figures = {name: summary(_table(weighted, each, known)) for name, each in pair.items()}
+    figures = {name: summary(_table(weighted, scores, known)) for name, scores in pair.items()}
     drawn = _replicates(weighted, resampling, pair, known)
     used = weighted.weights[known]
     return {
@@ -252,7 +252,7 @@ def _by_propensity(
         "unknown": int((~known).sum()),
         "effective_rows": float(used.sum() ** 2 / (used**2).sum()),
         "capped": int((inverse[known] > most).sum()),
-        **{name: {key: each[key] for key in DIFFERENCES} for name, each in figures.items()},  # type: ignore[literal-required]
+        **{name: {key: of_model[key] for key in DIFFERENCES} for name, of_model in figures.items()},  # type: ignore[literal-required]
         "difference": _differences(figures, drawn, reference),
     }
 
@@ -265,23 +265,23 @@ def _ratchet(
 ) -> dict[str, Any] | None:
     """Compare with the best recent champion, if it beats the current one on these rows."""
     best: tuple[float, EarlierChampion] | None = None
-    for each in rows.earlier:
-        loss = summary(ScoreTable.of(rows.labels, each.scores, rows.weights))["normalized_entropy"]
+    for past in rows.earlier:
+        loss = summary(ScoreTable.of(rows.labels, past.scores, rows.weights))["normalized_entropy"]
         if loss is not None and (best is None or loss < best[0]):
-            best = loss, each
+            best = loss, past
     champion = figures["champion"]["normalized_entropy"] if "champion" in figures else None
     if best is None or champion is None or best[0] >= champion:
         return None
-    _, each = best
+    _, past = best
     everything = np.ones(len(rows), np.bool_)
-    table = _table(rows, each.scores, everything)
-    pair = {"candidate": rows.scores["candidate"], "earlier": each.scores}
+    table = _table(rows, past.scores, everything)
+    pair = {"candidate": rows.scores["candidate"], "earlier": past.scores}
     drawn = _replicates(rows, resampling, pair, everything)
     both = {"candidate": figures["candidate"], "earlier": summary(table)}
     difference = _differences(both, drawn, "earlier")
     return {
-        "number": each.number,
-        "night": each.night,
+        "number": past.number,
+        "night": past.night,
         "verdict": judged(difference["normalized_entropy"], auc=difference["auc"]),
         "difference": difference,
     }
@@ -293,20 +293,20 @@ def _tasks(rows: Rows, k: int) -> dict[str, Any]:
     The condition is evaluated on all rows; the label on rows where the condition held, as for a
     single-task model of that label.
     """
-    found: dict[str, Any] = {}
+    by_task: dict[str, Any] = {}
     if rows.given is None:
-        return found
+        return by_task
     everything = np.ones(len(rows), np.bool_)
     judged = [(rows.given, everything), (rows.labels, rows.given == 1)]
-    for (name, scores), (labels, kept) in zip(rows.tasks.items(), judged, strict=False):
+    for (name, scores), (labels, mask) in zip(rows.tasks.items(), judged, strict=False):
         part = replace(rows, labels=labels)
-        table = _table(part, scores, kept)
-        found[name] = {
-            "rows": int(kept.sum()),
-            "positives": int(labels[kept].sum()),
-            **_figures(part, table, scores, kept, k),
+        table = _table(part, scores, mask)
+        by_task[name] = {
+            "rows": int(mask.sum()),
+            "positives": int(labels[mask].sum()),
+            **_figures(part, table, scores, mask, k),
         }
-    return found
+    return by_task
 
 
 def _table(rows: Rows, scores: Floats, kept: npt.NDArray[np.bool_]) -> ScoreTable:
@@ -336,19 +336,19 @@ def _replicates(
         rows.labels[kept],
         rows.weights[kept],
         rows.users[kept],
-        {name: each[kept] for name, each in models.items()},
+        {name: scores[kept] for name, scores in models.items()},
     )
 
 
 def _differences(
     figures: dict[str, Metrics], drawn: dict[str, Replicates], reference: str
 ) -> dict[str, Difference]:
-    found = {}
+    differences = {}
     for figure in DIFFERENCES:
         mine, theirs = figures["candidate"][figure], figures[reference][figure]  # type: ignore[literal-required]
         value = None if mine is None or theirs is None else mine - theirs
-        found[figure] = drawn["candidate"].difference(drawn[reference], figure, value)
-    return found
+        differences[figure] = drawn["candidate"].difference(drawn[reference], figure, value)
+    return differences
 
 
 def _sentence(metrics: dict[str, Any]) -> str:
@@ -369,8 +369,8 @@ def _sentence(metrics: dict[str, Any]) -> str:
         parts.append(
             f"NE {candidate['normalized_entropy']:.4f} {_signed(difference['normalized_entropy'])}"
         )
-    if found := metrics.get("reachable"):
-        parts.append(f"{found['parts']['share'] or 0:.0%} of what a model can gain")
+    if attainable := metrics.get("reachable"):
+        parts.append(f"{attainable['parts']['share'] or 0:.0%} of what a model can gain")
     if metrics.get("unscored"):
         parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
     if (share := metrics.get("users_share", 1.0)) < 1:

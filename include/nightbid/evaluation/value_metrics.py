@@ -47,16 +47,16 @@ def checked(predicted: Floats) -> Floats:
     Raises:
         DataError: A prediction is negative or not finite.
     """
-    found = np.asarray(predicted, np.float64)
-    wrong = ~(np.isfinite(found) & (found >= 0))
+    values = np.asarray(predicted, np.float64)
+    wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         where = int(np.flatnonzero(wrong)[0])
         raise DataError(
-            f"a model predicted the value {found[where]} for row {where}",
+            f"a model predicted the value {values[where]} for row {where}",
             where="evaluation",
             hint="a value is a number of at least 0: check the training's loss and inputs",
         )
-    return found
+    return values
 
 
 def figures(rows: ValueRows, predicted: Floats) -> dict[str, float | None]:
@@ -77,7 +77,7 @@ def figures(rows: ValueRows, predicted: Floats) -> dict[str, float | None]:
     deviance = float(w @ deviances(y, p)) / total
     of_mean = float(w @ deviances(y, np.full(len(y), rows.mean))) / total
     best = _gini(y, y, w)
-    found = {
+    values = {
         "normalized_deviance": deviance / of_mean if of_mean else math.nan,
         "deviance": deviance,
         "gini": _gini(p, y, w) / best if best else math.nan,
@@ -86,7 +86,7 @@ def figures(rows: ValueRows, predicted: Floats) -> dict[str, float | None]:
         "calibration": float(w @ p) / float(w @ y),
         "rank_correlation": _spearman(p, y),
     }
-    return {name: known(value) for name, value in found.items()}
+    return {name: known(value) for name, value in values.items()}
 
 
 def _spearman(p: Floats, y: Floats) -> float:
@@ -113,8 +113,8 @@ def _gini(order: Floats, values: Floats, weights: Floats) -> float:
     """Gini coefficient of weighted values in an order; rows with equal order form one step."""
     _, place = np.unique(order, return_inverse=True)
     mass, value = (
-        np.asarray(np.bincount(place, each)[:, None], np.float64)
-        for each in (weights, weights * values)
+        np.asarray(np.bincount(place, amounts)[:, None], np.float64)
+        for amounts in (weights, weights * values)
     )
     return float(_ginis(mass, value)[0])
 
@@ -159,7 +159,7 @@ def replicate_values(
     columns = [w, w * y, w * np.sqrt(y)]
     for p in models.values():
         columns += [w * deviances(y, p), w * p, w * np.abs(y - p), w * (y - p) ** 2]
-    sums = sparse.csr_matrix([np.bincount(user, each, size) for each in columns])
+    sums = sparse.csr_matrix([np.bincount(user, column, size) for column in columns])
     orders = {"": _steps(y, rows, user, size)}
     orders |= {name: _steps(p, rows, user, size) for name, p in models.items()}
     replicates = resampling.weights.shape[1]
@@ -172,14 +172,14 @@ def replicate_values(
         for name, (mass, value) in orders.items():
             ginis[name][part] = _ginis(mass @ drawn, value @ drawn)
     weight, total, roots = totals[:3]
-    found = {}
+    by_model = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = total / weight
         # Deviance of the constant prediction m: Σ w·4·(√y - √m)²/√m.
         of_mean = 4 * (2 * weight * np.sqrt(mean) - 2 * roots) / weight
         for at, name in enumerate(models):
             deviance, predicted, absolute, squared = totals[3 + 4 * at : 7 + 4 * at]
-            found[name] = ValueReplicates(
+            by_model[name] = ValueReplicates(
                 {
                     "normalized_deviance": deviance / weight / of_mean,
                     "deviance": deviance / weight,
@@ -189,7 +189,7 @@ def replicate_values(
                     "calibration": predicted / total,
                 }
             )
-    return found
+    return by_model
 
 
 def _steps(
@@ -221,11 +221,11 @@ def value_curve(rows: ValueRows, predicted: Floats, bins: int = CURVE_BINS) -> l
     middle = (np.cumsum(mass) - mass / 2) / total
     group = np.minimum((middle * bins).astype(np.int64), bins - 1)[place]
     sums = [
-        np.bincount(group, rows.weights * each, minlength=bins)
-        for each in (predicted, rows.values, np.ones(len(predicted)))
+        np.bincount(group, rows.weights * values, minlength=bins)
+        for values in (predicted, rows.values, np.ones(len(predicted)))
     ]
     return [
-        CurvePoint(predicted=said / weight, observed=seen / weight, weight=weight)
-        for said, seen, weight in zip(*(each.tolist() for each in sums), strict=True)
+        CurvePoint(predicted=prediction / weight, observed=seen / weight, weight=weight)
+        for prediction, seen, weight in zip(*(binned.tolist() for binned in sums), strict=True)
         if weight
     ]

@@ -50,15 +50,16 @@ def evaluate_values(
     """
     reference = "champion" if "champion" in rows.scores else "baseline"
     actual = ValueRows(rows.labels, rows.weights, rows.users)
-    models = {name: checked(each) for name, each in rows.scores.items()}
+    models = {name: checked(scores) for name, scores in rows.scores.items()}
     models["constant"] = np.full(len(rows), mean)
-    found = {name: _figures(actual, each) for name, each in models.items()}
+    by_model = {name: _figures(actual, scores) for name, scores in models.items()}
     progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
     resampling = Resampling.of(rows.users, settings.bootstrap, seed)
     drawn = replicate_values(resampling, actual, dict(rows.scores))
-    difference = _differences(found, drawn, reference)
+    difference = _differences(by_model, drawn, reference)
     intervals = {
-        name: {figure: each.interval(figure) for figure in FIGURES} for name, each in drawn.items()
+        name: {figure: replicates.interval(figure) for figure in FIGURES}
+        for name, replicates in drawn.items()
     }
     parts = []
     pair = {name: models[name] for name in ("candidate", reference)}
@@ -66,9 +67,9 @@ def evaluate_values(
     for index, part in enumerate(slices):
         progress(0.8 + 0.15 * index / len(slices), f"slice {part.column} = {part.value}")
         inside = actual.take(part.rows)
-        kept = {name: each[part.rows] for name, each in pair.items()}
-        of_part = {name: _figures(inside, each) for name, each in kept.items()}
-        spread = replicate_values(resampling, inside, kept)
+        predicted = {name: scores[part.rows] for name, scores in pair.items()}
+        of_part = {name: _figures(inside, scores) for name, scores in predicted.items()}
+        spread = replicate_values(resampling, inside, predicted)
         parts.append(
             {
                 "column": part.column,
@@ -88,7 +89,7 @@ def evaluate_values(
         difference["gini"],
         settings.margin_gini,
     )
-    ratchet = _ratchet(rows, actual, resampling, found, settings)
+    ratchet = _ratchet(rows, actual, resampling, by_model, settings)
     if verdict == "neutral" and ratchet and ratchet["verdict"] not in PROMOTED:
         verdict = "undecided"
     as_logged = None
@@ -109,10 +110,10 @@ def evaluate_values(
         "rows_digest": rows.digest,
         "margin_deviance": settings.margin_deviance,
         "margin_gini": settings.margin_gini,
-        "candidate": found["candidate"],
-        "champion": found.get("champion"),
-        "baseline": found["baseline"],
-        "constant": found["constant"],
+        "candidate": by_model["candidate"],
+        "champion": by_model.get("champion"),
+        "baseline": by_model["baseline"],
+        "constant": by_model["constant"],
         "oracle": None,
         "difference": difference,
         "intervals": intervals["candidate"],
@@ -153,21 +154,21 @@ def _ratchet(
     """Compare with the best recent champion, if it beats the current one on these rows."""
     champion = found["champion"]["normalized_deviance"] if "champion" in found else None
     best = None
-    for each in rows.earlier:
-        of_each = _figures(actual, checked(each.scores))
-        loss = of_each["normalized_deviance"]
+    for past in rows.earlier:
+        of_past = _figures(actual, checked(past.scores))
+        loss = of_past["normalized_deviance"]
         if loss is not None and (best is None or loss < best[0]):
-            best = loss, each, of_each
+            best = loss, past, of_past
     if best is None or champion is None or best[0] >= champion:
         return None
-    _, each, of_each = best
-    pair = {"candidate": rows.scores["candidate"], "earlier": each.scores}
+    _, past, of_past = best
+    pair = {"candidate": rows.scores["candidate"], "earlier": past.scores}
     drawn = replicate_values(resampling, actual, pair)
-    both = {"candidate": found["candidate"], "earlier": of_each}
+    both = {"candidate": found["candidate"], "earlier": of_past}
     difference = _differences(both, drawn, "earlier")
     return {
-        "number": each.number,
-        "night": each.night,
+        "number": past.number,
+        "night": past.night,
         "verdict": judge(
             difference["normalized_deviance"],
             settings.margin_deviance,

@@ -38,10 +38,10 @@ def judge(
         auc: AUC of the candidate minus that of the reference, with its 95 % interval.
         margin_auc: Largest significant loss in AUC that is accepted.
     """
-    found = _by_entropy(entropy, margin)
-    if found in PROMOTED and is_lower(auc) and -(auc["value"] or 0.0) > margin_auc:
+    verdict = _by_entropy(entropy, margin)
+    if verdict in PROMOTED and is_lower(auc) and -(auc["value"] or 0.0) > margin_auc:
         return "mixed"
-    return found
+    return verdict
 
 
 def _by_entropy(entropy: Difference, margin: float) -> Verdict:
@@ -103,28 +103,28 @@ def explain(metrics: Mapping[str, Any]) -> str:
     entropy = metrics["difference"][loss]
     auc = metrics["difference"].get(rank, UNKNOWN)
     first, second = SHORT[loss], SHORT[rank]
-    said = []
+    notes = []
     if is_lower(auc) and is_lower(entropy):
-        said.append(f"calibrated better, but ranks worse: {first} and {second} disagree")
+        notes.append(f"calibrated better, but ranks worse: {first} and {second} disagree")
     elif is_lower(auc) and metrics["verdict"] != "worse":
-        said.append("ranks worse" + ("" if is_higher(entropy) else f"; {first} does not show it"))
+        notes.append("ranks worse" + ("" if is_higher(entropy) else f"; {first} does not show it"))
     elif is_higher(auc) and is_higher(entropy):
-        said.append(f"ranks better, but is calibrated worse: {first} and {second} disagree")
+        notes.append(f"ranks better, but is calibrated worse: {first} and {second} disagree")
     margin = metrics.get(margin_name, 0.0)
     if metrics["verdict"] == "undecided" and _by_entropy(entropy, margin) == "undecided":
         high = entropy["high"]
         seen = "there is no interval" if high is None else f"a loss of {high:.4f} is not excluded"
-        said.append(f"{seen}, the margin is {margin:g}")
+        notes.append(f"{seen}, the margin is {margin:g}")
     ratchet = metrics.get("ratchet")
     if ratchet:
         apart = signed(ratchet["difference"][loss]) or "not defined"
-        said.append(
+        notes.append(
             f"{against(ratchet['verdict'], 'best recent champion')} #{ratchet['number']} of"
             f" {ratchet['night']}: {first} {apart}"
         )
     if metrics.get("no_reference"):
-        said.append(metrics["no_reference"])
-    return "; ".join(said)
+        notes.append(metrics["no_reference"])
+    return "; ".join(notes)
 
 
 def with_position(metrics: Mapping[str, Any]) -> str:
@@ -143,11 +143,11 @@ def with_position(metrics: Mapping[str, Any]) -> str:
 
 def by_propensity(metrics: Mapping[str, Any]) -> str:
     """Describe the AUC if items had been shown evenly; empty if propensities are unknown."""
-    found = metrics.get("by_propensity") or {}
-    auc = (found.get("candidate") or {}).get("auc")
+    weighted = metrics.get("by_propensity") or {}
+    auc = (weighted.get("candidate") or {}).get("auc")
     if auc is None:
         return ""
-    text = signed(found["difference"]["auc"])
+    text = signed(weighted["difference"]["auc"])
     return f"by inverse propensities AUC {auc:.4f}" + (f" ({text})" if text else "")
 
 
