@@ -56,19 +56,19 @@ class FolderReport:
 
     def meaning(self, column: str) -> list[str]:
         """Detected uses of a column: its roles, label, time of the label, or outcome."""
-        found = self.found
-        roles = [role for role in ROLES if found.roles.get(role) == column]
-        if column == found.label:
+        findings = self.found
+        roles = [role for role in ROLES if findings.roles.get(role) == column]
+        if column == findings.label:
             roles.append("label")
-        if column == found.event_time:
+        if column == findings.event_time:
             roles.append("time of the label")
-        elif column in found.outcomes:
+        elif column in findings.outcomes:
             roles.append("outcome")
         return roles
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
-        found = self.found
+        findings = self.found
         return {
             "pipeline": self.pipeline,
             "source": self.block,
@@ -78,45 +78,45 @@ class FolderReport:
             "unread": self.unread,
             "columns": [
                 {
-                    "name": each.name,
-                    "type": each.type,
-                    "kind": each.kind,
-                    "nulls": each.nulls,
-                    "distinct": each.distinct,
-                    "examples": list(each.examples),
-                    "seems": self.meaning(each.name),
+                    "name": column.name,
+                    "type": column.type,
+                    "kind": column.kind,
+                    "nulls": column.nulls,
+                    "distinct": column.distinct,
+                    "examples": list(column.examples),
+                    "seems": self.meaning(column.name),
                 }
-                for each in self.columns
+                for column in self.columns
             ],
             "roles": {
-                role: {"column": name, "why": found.reasons.get(role, "")}
-                for role, name in found.roles.items()
+                role: {"column": name, "why": findings.reasons.get(role, "")}
+                for role, name in findings.roles.items()
             },
-            "missing": found.missing,
-            "label": found.label,
+            "missing": findings.missing,
+            "label": findings.label,
             "labels": [
                 {
-                    "column": each.column,
-                    "kind": each.kind,
-                    "rate": each.rate,
-                    "positives": each.positives,
+                    "column": candidate.column,
+                    "kind": candidate.kind,
+                    "rate": candidate.rate,
+                    "positives": candidate.positives,
                 }
-                for each in found.labels
+                for candidate in findings.labels
             ],
-            "event_time": found.event_time,
-            "outcomes": found.outcomes,
+            "event_time": findings.event_time,
+            "outcomes": findings.outcomes,
             "clocks": [
                 {
-                    "column": each.column,
-                    "inside_day": each.inside,
-                    "zone": each.zone,
-                    "inside_day_of_zone": each.inside_zone,
-                    "alike": list(each.alike),
-                    "future": each.future,
+                    "column": clock.column,
+                    "inside_day": clock.inside,
+                    "zone": clock.zone,
+                    "inside_day_of_zone": clock.inside_zone,
+                    "alike": list(clock.alike),
+                    "future": clock.future,
                 }
-                for each in found.clocks
+                for clock in findings.clocks
             ],
-            "repeated_keys": found.repeated,
+            "repeated_keys": findings.repeated,
             "yaml": self.yaml,
         }
 
@@ -189,18 +189,18 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         given["label"] = brought.get("label", {}).get("column", "click")
         if block["kind"] == "kuairand":
             given |= {"item": "video_id", "label": "is_click"}
-    found = find_roles(columns, day_numbers(sampled), given)
-    told = source.meaning.outcomes & {each.name for each in columns}
-    for column in sorted(told - {found.label, found.event_time}):
-        found.outcomes.setdefault(column, "the format says that it is known only afterwards")
+    findings = find_roles(columns, day_numbers(sampled), given)
+    outcomes = source.meaning.outcomes & {summary.name for summary in columns}
+    for column in sorted(outcomes - {findings.label, findings.event_time}):
+        findings.outcomes.setdefault(column, "the format says that it is known only afterwards")
     if block.get("day_column"):  # its times then cannot tell the zone of the days
-        found.clocks = []
-        if found.roles.get("time") == block["day_column"]:
-            found.reasons["time"] = "says the day of a row; source.time_zone if it is not in UTC"
+        findings.clocks = []
+        if findings.roles.get("time") == block["day_column"]:
+            findings.reasons["time"] = "says the day of a row; source.time_zone if it is not in UTC"
     has_more = not streams and unit_of(block) == "day" and has_hours(block, cache)
     name = name or pipeline_name(folder)
-    text = draft(name, block, columns, found, known, has_hours=has_more)
-    return FolderReport(name, block, tuple(known), sampled, unread, columns, found, text)
+    text = draft(name, block, columns, findings, known, has_hours=has_more)
+    return FolderReport(name, block, tuple(known), sampled, unread, columns, findings, text)
 
 
 def pipeline_name(folder: str) -> str:

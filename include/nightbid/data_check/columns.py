@@ -60,8 +60,8 @@ class ColumnSummary:
         if self.kind in ("list", "other", "empty"):
             return np.asarray(pc.is_valid(self.values), bool)
         if self.kind in ("flag", "integer", "number"):
-            found = flag(self.values) if self.kind == "flag" else numbers(self.values)
-            return np.asarray(np.nan_to_num(found) != 0)
+            values = flag(self.values) if self.kind == "flag" else numbers(self.values)
+            return np.asarray(np.nan_to_num(values) != 0)
         codes, _ = encode(self.values)
         return codes >= 0
 
@@ -70,9 +70,9 @@ class ColumnSummary:
         """Whether all numbers are whole, even in a float column, such as 123.0."""
         if self.kind not in ("integer", "number"):
             return False
-        found = numbers(self.values)
-        found = found[np.isfinite(found)]
-        return bool(len(found)) and bool((found == np.floor(found)).all())
+        values = numbers(self.values)
+        values = values[np.isfinite(values)]
+        return bool(len(values)) and bool((values == np.floor(values)).all())
 
     @cached_property
     def is_spelled_twice(self) -> bool:
@@ -101,7 +101,7 @@ def _summary(name: str, values: pa.Array) -> ColumnSummary:
     if pa.types.is_nested(kind):
         plain = pa.types.is_list(kind) and not pa.types.is_nested(kind.value_type)
         known = len(values) - values.null_count
-        shown = tuple(str(each)[:40] for each in values.drop_null()[:2].to_pylist())
+        shown = tuple(str(value)[:40] for value in values.drop_null()[:2].to_pylist())
         return ColumnSummary(name, str(kind), "list" if plain else "other", len(values), known, 0,
                              shown, values=values)  # fmt: skip
     codes, tokens = encode(values)
@@ -109,19 +109,19 @@ def _summary(name: str, values: pa.Array) -> ColumnSummary:
     known, distinct = int(counts.sum()), int((counts > 0).sum())
     top = np.argsort(-counts, kind="stable")[:3]
     examples = tuple(str(tokens[int(at)])[:40] for at in top if counts[at])
-    found = ColumnSummary(
+    summary = ColumnSummary(
         name, str(kind), "text", len(values), known, distinct, examples, values=values
     )
-    found.kind = _kind(found, tokens)
-    if found.kind in ("integer", "number"):
+    summary.kind = _kind(summary, tokens)
+    if summary.kind in ("integer", "number"):
         read = numbers(values)
         read = read[np.isfinite(read)]
         if len(read):
-            found.low, found.high = float(read.min()), float(read.max())
-    if found.kind == "text" and known:
+            summary.low, summary.high = float(read.min()), float(read.max())
+    if summary.kind == "text" and known:
         lengths = np.asarray(pc.fill_null(pc.utf8_length(tokens), 0), np.float64)
-        found.mean_length = float((lengths * counts).sum() / known)
-    return found
+        summary.mean_length = float((lengths * counts).sum() / known)
+    return summary
 
 
 def _kind(column: ColumnSummary, tokens: pa.Array) -> Kind:

@@ -76,7 +76,7 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
         raise MissingDataError(
             f"no file of a known format; the folder has {names}",
             where=folder,
-            hint=f"files are {', '.join(f'*{each[0]}' for each in SUFFIXES.values())}; days are"
+            hint=f"files are {', '.join(f'*{ends[0]}' for ends in SUFFIXES.values())}; days are"
             f" named {SPELLED}",
         )
     kind = kinds.most_common(1)[0][0]
@@ -113,12 +113,16 @@ def time_column(block: dict[str, Any], cache: Path) -> str:
     part = Part(newest)
     if kind == "csv":
         dialect = dialect_of(typed, part)
-        found = kinds(part, dialect, dict.fromkeys(columns_of(part, dialect), "null"))
-        names = [name for name, each in found.items() if each in ("time", "int", "long")]
+        column_kinds = kinds(part, dialect, dict.fromkeys(columns_of(part, dialect), "null"))
+        names = [
+            name
+            for name, column_kind in column_kinds.items()
+            if column_kind in ("time", "int", "long")
+        ]
     else:
         table = next(tables(part, kind, lambda name: True), None)
-        rows = summarize(plain_table(table.slice(0, FIRST_ROWS))) if table is not None else []
-        names = [each.name for each in rows if each.kind == "time"]
+        columns = summarize(plain_table(table.slice(0, FIRST_ROWS))) if table is not None else []
+        names = [column.name for column in columns if column.kind == "time"]
     ranked = [(rank, name) for name in names if (rank := rank_of(name, "time")) is not None]
     return min(ranked)[1] if ranked else ""
 
@@ -132,7 +136,7 @@ def _format_of(path: Path, place: Place) -> str | None:
 def _text_settings(path: Path) -> dict[str, Any]:
     """Detect encoding, delimiter, decimal mark and layout from the start of a file."""
     head = _head(path)
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     encoding = "utf-8"
     if head[:2] in BYTE_ORDER_MARKS:
         encoding = "utf-16"
@@ -142,21 +146,21 @@ def _text_settings(path: Path) -> dict[str, Any]:
         except UnicodeDecodeError:
             encoding = _one_byte_encoding(head)
     if encoding != "utf-8":
-        found["encoding"] = encoding
+        settings["encoding"] = encoding
     text = head.decode(encoding, "ignore").removeprefix("\ufeff")
     lines = [line for line in text.splitlines()[:200] if line.strip()]
-    told = SEPARATOR.match(lines[0].encode() + b"\n") if lines else None
-    lines = lines[1:] if told else lines
+    match = SEPARATOR.match(lines[0].encode() + b"\n") if lines else None
+    lines = lines[1:] if match else lines
     if not lines:
         raise CorruptDataError("the file is empty", where=str(path), hint="load the day again")
     first = lines[0]
     delimiter = max(DELIMITERS, key=lambda mark: (first.count(mark), -DELIMITERS.index(mark)))
     if CRITEO_DAY.match(path.name) or _is_criteo(first):
-        return {**found, "layout": "criteo"}
+        return {**settings, "layout": "criteo"}
     if set(LAYOUTS["avazu"].types) - {"C1"} <= set(first.split(",")):
-        return {**found, "layout": "avazu"}
+        return {**settings, "layout": "avazu"}
     if delimiter != ("\t" if ".tsv" in path.suffixes else ","):
-        found["delimiter"] = delimiter
+        settings["delimiter"] = delimiter
     csv.field_size_limit(HEAD_BYTES)  # a quotation mark may never be closed
     rows = list(csv.reader(lines, delimiter=delimiter))
     if _is_data(rows[0]):
@@ -169,13 +173,13 @@ def _text_settings(path: Path) -> dict[str, Any]:
     commas = sum(bool(DECIMAL_COMMA.match(value)) for value in values)
     points = sum(bool(re.match(r"^-?[0-9]+\.[0-9]+$", value)) for value in values)
     if delimiter != "," and commas > points:
-        found["decimal"] = ","
-    fields = {each.strip('" ') for line in text.splitlines() for each in line.split(delimiter)}
+        settings["decimal"] = ","
+    fields = {field.strip('" ') for line in text.splitlines() for field in line.split(delimiter)}
     if nulls := sorted(fields.intersection(NO_VALUES)):
-        found["nulls"] = nulls
+        settings["nulls"] = nulls
     if form := _time_format(rows, path):
-        found["time_format"] = form
-    return found
+        settings["time_format"] = form
+    return settings
 
 
 def _head(path: Path) -> bytes:
@@ -205,7 +209,7 @@ def _time_format(rows: list[list[str]], path: Path) -> str:
     day = day_of_path(path)
     columns = sorted(
         zip(rows[0], zip(*rows[1:], strict=False), strict=False),
-        key=lambda each: rank if (rank := rank_of(each[0], "time")) is not None else 99,
+        key=lambda column: rank if (rank := rank_of(column[0], "time")) is not None else 99,
     )
     for _, values in columns:
         if kind_of(pa.array(values, pa.binary()), TextFormat()) == "time":

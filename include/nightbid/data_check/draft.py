@@ -52,15 +52,15 @@ def draft(
     block = dict(block)
     if found.no_key and "layout" not in block:
         block["make_key"] = "impression_id"
-    zone = next((each for each in found.clocks if each.column == found.roles.get("time")), None)
+    zone = next((clock for clock in found.clocks if clock.column == found.roles.get("time")), None)
     is_folder = block["kind"] not in ("kuairand", "events")
     if zone and zone.is_local and is_folder:
         block["time_zone"] = zone.zone
     if found.types and is_folder:
         block["types"] = {**block.get("types", {}), **found.types}
-    outcomes = [each for each in found.outcomes if each != found.event_time]
+    outcomes = [outcome for outcome in found.outcomes if outcome != found.event_time]
     if block["kind"] == "events":
-        block = _streams(block, [each for each in outcomes if each not in MADE], zone)
+        block = _streams(block, [outcome for outcome in outcomes if outcome not in MADE], zone)
     lines = [
         "# A first draft by `nightbid data check`: read it, and change it.",
         f"pipeline: {name}",
@@ -71,7 +71,10 @@ def draft(
         lines[-1] += f"  # {', '.join(zone.alike[:3])} would fit as well"
     if is_folder and outcomes:
         lines.append("  outcomes:  # known only after the impression, refused as features")
-        lines += [f"    - {_scalar(each)}  # {_comment(found.outcomes[each])}" for each in outcomes]
+        lines += [
+            f"    - {_scalar(outcome)}  # {_comment(found.outcomes[outcome])}"
+            for outcome in outcomes
+        ]
     lines += _columns(found)
     lines += _label(found, columns)
     lines += _window(days, unit_of(block))
@@ -121,9 +124,12 @@ def _columns(found: Findings) -> list[str]:
 
 
 def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
-    others = [each for each in found.labels if each.column != found.label]
-    told = (
-        "; others: " + ", ".join(f"{o.column} {o.rate:.4f}" for o in others[:5]) if others else ""
+    others = [candidate for candidate in found.labels if candidate.column != found.label]
+    note = (
+        "; others: "
+        + ", ".join(f"{candidate.column} {candidate.rate:.4f}" for candidate in others[:5])
+        if others
+        else ""
     )
     if found.label is None:
         return ["# label:", f"#   column: ???  # missing: {_comment(found.missing['label'])}"]
@@ -138,7 +144,7 @@ def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
     lines = [
         "label:",
         f"  column: {_scalar(first.column)}  # rate {first.rate:.4f}, {first.positives:,} positives"
-        f" in the sample{_comment(told)}",
+        f" in the sample{_comment(note)}",
     ]
     if first.texts:
         pairs = ", ".join(f"{json.dumps(text)}: {value}" for text, value in first.texts.items())
@@ -156,10 +162,10 @@ def _window(days: Sequence[date], unit: Unit) -> list[str]:
     while run < len(days) and days[-run] - days[-run - 1] == STEPS[unit]:
         run += 1
     train = max(min(run - 2, 5), 1)
-    told = f"{len(days)} {unit}s, {days[0]} to {days[-1]}"
+    note = f"{len(days)} {unit}s, {days[0]} to {days[-1]}"
     if run < 3:
-        told += f"; a night needs three {unit}s in a row: one to train, to validate, to evaluate"
-    return [f"window: {{train_{unit}s: {train}}}  # the folder has {told}"]
+        note += f"; a night needs three {unit}s in a row: one to train, to validate, to evaluate"
+    return [f"window: {{train_{unit}s: {train}}}  # the folder has {note}"]
 
 
 def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
@@ -210,8 +216,8 @@ def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
         add(user, f"{{transform: target_rate, {columns_}, strength: 50}}",
             "how often this user clicked on earlier days", "user_rate")  # fmt: skip
     if left:
-        told = ", ".join(left[:12]) + (f" and {len(left) - 12} more" if len(left) > 12 else "")
-        lines.append(f"  # left out: {_comment(told)}")
+        note = ", ".join(left[:12]) + (f" and {len(left) - 12} more" if len(left) > 12 else "")
+        lines.append(f"  # left out: {_comment(note)}")
     return lines
 
 
@@ -260,9 +266,9 @@ def _rounded(number: float) -> str:
 def _slices(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
     taken = {*found.roles.values(), *found.outcomes, found.label}
     fits = [
-        each.name
-        for each in columns
-        if each.name not in taken and each.kind == "text" and 2 <= each.distinct <= 20
+        column.name
+        for column in columns
+        if column.name not in taken and column.kind == "text" and 2 <= column.distinct <= 20
     ]
     return fits[:2]
 

@@ -42,8 +42,8 @@ def has_hours(block: dict[str, Any], cache: Path) -> bool:
 
 def unit_of(block: dict[str, Any]) -> Unit:
     """Unit of the partitions according to a `source` block."""
-    found: Unit = block.get("partition", "day")
-    return found
+    unit: Unit = block.get("partition", "day")
+    return unit
 
 
 def _partitions(block: dict[str, Any], more: dict[str, str], cache: Path) -> Sequence[date]:

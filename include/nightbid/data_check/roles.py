@@ -84,26 +84,28 @@ def find_roles(
         day: Day of each row's file, int64 [rows], days since 1970.
         given: Roles, and `label`, that the format defines.
     """
-    found = Findings()
-    known = {each.name: each for each in columns}
-    found.clocks = [clock_of(each, day) for each in columns if each.kind == "time" and each.known]
-    _time(found, known, given)
-    _key(found, known, day, given)
+    findings = Findings()
+    known = {column.name: column for column in columns}
+    findings.clocks = [
+        clock_of(column, day) for column in columns if column.kind == "time" and column.known
+    ]
+    _time(findings, known, given)
+    _key(findings, known, day, given)
     for role in ("user", "item", "position", "price", "bid", "floor", "value"):
-        _by_name(found, known, role, given)
-    if "user" not in found.roles and given.get("user") not in known:
-        key = found.roles.get("key")
-        if key or found.no_key:
-            found.roles["user"] = key or "impression_id"
-            found.reasons["user"] = (
+        _by_name(findings, known, role, given)
+    if "user" not in findings.roles and given.get("user") not in known:
+        key = findings.roles.get("key")
+        if key or findings.no_key:
+            findings.roles["user"] = key or "impression_id"
+            findings.reasons["user"] = (
                 "no column names users, so each impression is its own user: intervals resample rows"
             )
         else:
-            found.missing["user"] = "whose impression it is (user_id, device_id, …)"
-    _labels(found, columns, given)
-    if found.label:
-        _outcomes(found, columns)
-    return found
+            findings.missing["user"] = "whose impression it is (user_id, device_id, …)"
+    _labels(findings, columns, given)
+    if findings.label:
+        _outcomes(findings, columns)
+    return findings
 
 
 def _take(found: Findings, role: str, name: str, reason: str) -> None:
@@ -133,9 +135,9 @@ def _time(found: Findings, known: dict[str, ColumnSummary], given: dict[str, str
     if best is None:
         found.missing["time"] = "when the impression was served (time, served_at, …)"
         unread = [
-            each
-            for each in known.values()
-            if each.kind == "text" and has_meaning(each.name, "time") and each.examples
+            column
+            for column in known.values()
+            if column.kind == "text" and has_meaning(column.name, "time") and column.examples
         ]
         if unread:
             found.unread_time = unread[0].examples[0]
@@ -177,8 +179,8 @@ def _key(
         why = "every value once" if share == 1 else f"{share:.2%} of its values are distinct"
         _take(found, "key", name, why)
     keys = hashes(known[found.roles["key"]].values)
-    for each in np.unique(day):
-        mine = keys[day == each]
+    for file_day in np.unique(day):
+        mine = keys[day == file_day]
         found.repeated += len(mine) - len(np.unique(mine))
 
 
@@ -240,14 +242,16 @@ def _labels(
         order = (99 if rank is None else rank, rate)
         candidate = LabelCandidate(column.name, rate, positives, by_name, texts=texts)
         ranked.append((order, candidate))
-    found.labels = [each for _, each in sorted(ranked, key=lambda pair: pair[0])]
+    found.labels = [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
     if not found.labels:
         # Logs in which an event is marked only by its time.
-        events = [each for each in columns if each.kind == "time" and each.name not in taken]
+        events = [
+            column for column in columns if column.kind == "time" and column.name not in taken
+        ]
         found.labels = [
-            LabelCandidate(each.name, each.known / each.rows, each.known, True, "known")
-            for each in sorted(events, key=lambda each: each.known)
-            if each.nulls >= 0.05 and each.known
+            LabelCandidate(column.name, column.known / column.rows, column.known, True, "known")
+            for column in sorted(events, key=lambda column: column.known)
+            if column.nulls >= 0.05 and column.known
         ]
     amounts = _amounts(columns, {*taken} - {found.roles.get("value")})
     found.amounts = amounts
@@ -258,7 +262,7 @@ def _labels(
     if not found.labels:
         found.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
     elif not found.labels[0].by_name and len(found.labels) > 1:
-        names = ", ".join(each.column for each in found.labels[:6])
+        names = ", ".join(candidate.column for candidate in found.labels[:6])
         found.missing["label"] = f"one of {names}: no name says which is to be predicted"
 
 
@@ -266,7 +270,7 @@ def _two_words(column: ColumnSummary) -> dict[str, int]:
     """Map a column of two opposite words, such as yes and no, to labels; empty if it is none."""
     if column.kind != "text" or column.distinct != 2:
         return {}
-    words = {str(each).lower() for each in column.examples}
+    words = {str(example).lower() for example in column.examples}
     return next((dict(pair) for pair in OPPOSITES if words == pair.keys()), {})
 
 
@@ -285,12 +289,15 @@ def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCan
                 column.name, above / column.rows, above, True, "value", float(read.mean())
             )
         )
-    return sorted((each for each in fits if each.positives), key=lambda each: -each.rate)
+    return sorted(
+        (candidate for candidate in fits if candidate.positives),
+        key=lambda candidate: -candidate.rate,
+    )
 
 
 def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
     assert found.label is not None
-    label_column = next(each for each in columns if each.name == found.label)
+    label_column = next(column for column in columns if column.name == found.label)
     label = flag(label_column.values, found.labels[0].texts)
     if found.labels[0].kind == "value":
         label = (np.nan_to_num(numbers(label_column.values)) > 0).astype(np.float64)
@@ -299,7 +306,7 @@ def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
         found.event_time = found.label
     yes, no = label == 1, label == 0
     taken = {*found.roles.values(), found.label}
-    times = next((each for each in columns if each.name == found.roles.get("time")), None)
+    times = next((column for column in columns if column.name == found.roles.get("time")), None)
     for column in columns:
         if column.name in taken or column.kind in ("empty", "other"):
             continue

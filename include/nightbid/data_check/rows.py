@@ -30,7 +30,7 @@ def first_rows(batches: Iterable[pa.RecordBatch]) -> tuple[pa.Table | None, Sequ
             wrong = ~np.asarray(table[REASON].is_null(), bool)
             reasons += table[REASON].filter(pa.array(wrong)).to_pylist()
             table = table.filter(pa.array(~wrong)).drop_columns(
-                [each for each in (REASON, TEXT) if each in table.column_names]
+                [name for name in (REASON, TEXT) if name in table.column_names]
             )
         tables.append(plain_table(table))
         rows += len(table)

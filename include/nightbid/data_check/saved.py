@@ -31,8 +31,8 @@ class SavedCheck(BaseModel):
     @property
     def missing(self) -> dict[str, str]:
         """Roles without a column → what they mean."""
-        found: dict[str, str] = self.report["missing"]
-        return found
+        missing: dict[str, str] = self.report["missing"]
+        return missing
 
 
 def save_check(
@@ -63,20 +63,20 @@ def save_check(
 
 def _shared(report: FolderReport) -> dict[str, Any]:
     """Result of a check without values that may identify a person."""
-    found, roles = report.to_json(), report.found.roles
+    content, roles = report.to_json(), report.found.roles
     hidden = {roles[role] for role in ("user", "key") if role in roles}
-    for column, shown in zip(report.columns, found["columns"], strict=True):
+    for column, shown in zip(report.columns, content["columns"], strict=True):
         is_time = column.name == roles.get("time")
         if column.name in hidden or not (is_time or may_be_quoted(column)):
             shown["examples"] = None
     if unread := report.found.unread_time:
-        said = found["missing"]["time"]
-        found["missing"]["time"] = said.replace(repr(unread), repr(masked(unread)))
+        message = content["missing"]["time"]
+        content["missing"]["time"] = message.replace(repr(unread), repr(masked(unread)))
         # White space is folded in comments of the draft.
-        found["yaml"] = found["yaml"].replace(
-            *(" ".join(each.split()) for each in (said, found["missing"]["time"]))
+        content["yaml"] = content["yaml"].replace(
+            *(" ".join(text.split()) for text in (message, content["missing"]["time"]))
         )
-    return found
+    return content
 
 
 def saved_checks(workspace: Workspace) -> list[SavedCheck]:
@@ -84,7 +84,7 @@ def saved_checks(workspace: Workspace) -> list[SavedCheck]:
 
     Checks of earlier versions are shown without examples.
     """
-    found = []
+    checks = []
     for text in read_all(_folder(workspace), ".json").values():
         try:
             check = SavedCheck.model_validate_json(text)
@@ -93,8 +93,8 @@ def saved_checks(workspace: Workspace) -> list[SavedCheck]:
         if not check.judged_by_values:
             for column in check.report.get("columns", ()):
                 column["examples"] = None
-        found.append(check)
-    return sorted(found, key=lambda each: each.created, reverse=True)
+        checks.append(check)
+    return sorted(checks, key=lambda check: check.created, reverse=True)
 
 
 def _folder(workspace: Workspace) -> UPath:

@@ -42,15 +42,15 @@ def stream_folders(folder: str) -> dict[str, str]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         return {}
-    below = sorted(each for each in root.iterdir() if each.is_dir())
-    found: dict[str, str] = {}
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    folders: dict[str, str] = {}
     for stream, pattern in NAMES.items():
-        fits = [each for each in below if re.fullmatch(pattern, plain(each.name))]
+        fits = [path for path in below if re.fullmatch(pattern, plain(path.name))]
         if len(fits) == 1:
-            found[stream] = str(fits[0].resolve())
+            folders[stream] = str(fits[0].resolve())
         elif fits:
             return {}
-    return found if {"impressions", "clicks"} <= found.keys() else {}
+    return folders if {"impressions", "clicks"} <= folders.keys() else {}
 
 
 def events_block(folders: Mapping[str, str], cache: Path) -> dict[str, Any]:
@@ -70,19 +70,19 @@ def events_block(folders: Mapping[str, str], cache: Path) -> dict[str, Any]:
     tables = _newest_day(blocks, cache)
     summaries = {stream: summarize(rows) for stream, (_, rows) in tables.items()}
     ids = {
-        each.name: hashes(each.values)
-        for each in summaries["impressions"]
-        if each.kind in ("text", "integer") and each.distinct_share >= LEAST_UNIQUE
+        column.name: hashes(column.values)
+        for column in summaries["impressions"]
+        if column.kind in ("text", "integer") and column.distinct_share >= LEAST_UNIQUE
     }
     days = {stream: day_numbers({day: len(rows)}) for stream, (day, rows) in tables.items()}
     time = _time(summaries["impressions"], days["impressions"], folders["impressions"])
-    key, found = _key(summaries, ids, folders)
+    key, key_columns = _key(summaries, ids, folders)
     block: dict[str, Any] = {"kind": "events"}
     for stream, summary in summaries.items():
-        renamed = {} if found.get(stream, key) == key else {found[stream]: key}
+        renamed = {} if key_columns.get(stream, key) == key else {key_columns[stream]: key}
         taken = {key, *renamed}
         own = time if stream == "impressions" else ""
-        own = own or _time([each for each in summary if each.name not in taken], days[stream],
+        own = own or _time([column for column in summary if column.name not in taken], days[stream],
                            folders[stream], time)  # fmt: skip
         renamed |= {} if own == time else {own: time}
         block[stream] = {**blocks[stream], **({"rename": renamed} if renamed else {})}
@@ -100,7 +100,7 @@ def _newest_day(
         stream: FolderLogs(TypeAdapter(EventStream).validate_python(block), (), cache)
         for stream, block in blocks.items()
     }
-    have = {stream: set(each.days() or ()) for stream, each in logs.items()}
+    have = {stream: set(folder_logs.days() or ()) for stream, folder_logs in logs.items()}
     common = sorted(set.intersection(*have.values()))
     if not common:
         raise MissingDataError(
@@ -108,26 +108,28 @@ def _newest_day(
             where=", ".join(block["folder"] for block in blocks.values()),
             hint="name the folders of the days alike, such as dt=2026-01-05",
         )
-    found = {}
-    for stream, each in logs.items():
+    tables = {}
+    for stream, folder_logs in logs.items():
         days = [common[-1]]
         if stream != "impressions" and common[-1] + timedelta(days=1) in have[stream]:
             days.append(common[-1] + timedelta(days=1))
-        parts = [rows for day in days if (rows := first_rows(each.batches(day))[0]) is not None]
+        parts = [
+            rows for day in days if (rows := first_rows(folder_logs.batches(day))[0]) is not None
+        ]
         if not sum(map(len, parts)):
             raise MissingDataError(
                 f"no row of {days[0]} could be read",
                 where=blocks[stream]["folder"],
                 hint="look at the files of that day",
             )
-        found[stream] = (days[0], pa.concat_tables(parts, promote_options="permissive"))
-    return found
+        tables[stream] = (days[0], pa.concat_tables(parts, promote_options="permissive"))
+    return tables
 
 
 def _time(summary: list[ColumnSummary], day: Any, where: str, same: str = "") -> str:
     """Column with the time of an event: the one of the same name, else by its values and name."""
-    times = [each for each in summary if each.kind == "time" and each.nulls <= 0.05]
-    if same in [each.name for each in times]:
+    times = [column for column in summary if column.kind == "time" and column.nulls <= 0.05]
+    if same in [column.name for column in times]:
         return same
     if not times:
         raise MissingDataError(
@@ -167,7 +169,8 @@ def _key(
     key = max(ids, key=worst, default="")
     if not key or worst(key) < LEAST_SHARED:
         columns = {
-            stream: ", ".join(each.name for each in summaries[stream][:8]) for stream in summaries
+            stream: ", ".join(column.name for column in summaries[stream][:8])
+            for stream in summaries
         }
         raise MissingDataError(
             "no column of the impressions is found again in every other stream",
@@ -181,9 +184,9 @@ def _key(
 def _value(summary: list[ColumnSummary]) -> str:
     """Column of the conversions' amounts; empty if there is none."""
     fits = [
-        each.name
-        for each in summary
-        if each.kind in ("integer", "number")
-        and (has_meaning(each.name, "value") or has_meaning(each.name, "amount"))
+        column.name
+        for column in summary
+        if column.kind in ("integer", "number")
+        and (has_meaning(column.name, "value") or has_meaning(column.name, "amount"))
     ]
     return fits[0] if fits else ""

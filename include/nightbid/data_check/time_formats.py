@@ -24,8 +24,8 @@ def formats_of(values: Sequence[str]) -> list[str]:
     texts = [value.strip() for value in values if value.strip()]
     if len(texts) < FEWEST or not any(mark in texts[0] for mark in "/.- "):
         return []
-    found = [day + clock for day in DAYS for clock in CLOCKS if is_time(texts[0], day + clock)]
-    return [form for form in found if all(is_time(text, form) for text in texts)]
+    formats = [day + clock for day in DAYS for clock in CLOCKS if is_time(texts[0], day + clock)]
+    return [form for form in formats if all(is_time(text, form) for text in texts)]
 
 
 def is_time(text: str, form: str) -> bool:
