@@ -51,7 +51,7 @@ def smallest(
     known: dict[frozenset[str], Outcome] = {}
 
     def reproduces(part: Sequence[Change]) -> bool:
-        key = frozenset(each.name for each in part)
+        key = frozenset(change.name for change in part)
         if not part or len(part) == len(changes):
             return bool(part)
         if key not in known:
@@ -70,7 +70,7 @@ def smallest(
                     break
             else:
                 for part in parts if len(parts) > 2 else []:
-                    rest = [each for each in current if each not in part]
+                    rest = [change for change in current if change not in part]
                     if reproduces(rest):
                         current, pieces = rest, max(pieces - 1, 2)
                         break

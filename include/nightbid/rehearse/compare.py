@@ -89,20 +89,20 @@ def features(found: Comparison, before: Answer, after: Answer) -> None:
         found.features_equal = f"byte-equal: {one.rows:,} rows, {len(one.files)} files"
         return
     names = sorted({*one.files, *two.files})
-    absent = [each for each in names if each not in one.files or each not in two.files]
+    absent = [name for name in names if name not in one.files or name not in two.files]
     for name in absent:
         found.add("features", name, f"{name} exists on one side only", grave=True)
-    other = [e for e in names if e not in absent and one.files[e] != two.files[e]]
+    other = [name for name in names if name not in absent and one.files[name] != two.files[name]]
     rows = [name for name in other if name.startswith("split=") and name.endswith(".parquet")]
     found.features = compare_files(Path(one.folder), Path(two.folder), rows)
-    for each in found.features:
-        grave = not (each.is_float and each.relative <= ROUNDING)
-        how_far = f"by at most {each.largest:.3g} (relative {each.relative:.3g})"
+    for change in found.features:
+        grave = not (change.is_float and change.relative <= ROUNDING)
+        how_far = f"by at most {change.largest:.3g} (relative {change.relative:.3g})"
         found.add(
             "features",
-            each.column,
-            f"{each.column} differs in {each.rows:,} of {each.of_rows:,} rows, {how_far};"
-            f" {each.examples[0]}",
+            change.column,
+            f"{change.column} differs in {change.rows:,} of {change.of_rows:,} rows, {how_far};"
+            f" {change.examples[0]}",
             grave=grave,
         )
     fitted = [name for name in other if name.startswith("fitted/")]
@@ -112,10 +112,10 @@ def features(found: Comparison, before: Answer, after: Answer) -> None:
         else f"values equal; {len(other)} files differ in bytes only"
     )
     if fitted:
-        said = f"fitted state differs: {', '.join(fitted[:3])}"
-        found.features_equal += f"; {said}"
+        text = f"fitted state differs: {', '.join(fitted[:3])}"
+        found.features_equal += f"; {text}"
         if not found.features:
-            found.add("features", "fitted state", said, grave=False)
+            found.add("features", "fitted state", text, grave=False)
 
 
 def metrics(found: Comparison, before: Answer, after: Answer) -> None:
@@ -162,10 +162,10 @@ def training(
     )
     found.training = tested
     if not tested.equivalent:
-        said = "is not shown to be equivalent" if abs(tested.mean) < margin else "changes"
+        verb = "is not shown to be equivalent" if abs(tested.mean) < margin else "changes"
         found.add(
             "training", "normalized entropy",
-            f"normalized entropy {said}: {tested.mean:+.5f} [{tested.low:+.5f}, {tested.high:+.5f}]"
+            f"normalized entropy {verb}: {tested.mean:+.5f} [{tested.low:+.5f}, {tested.high:+.5f}]"
             f" against a margin of {margin:g}; seeds alone: {tested.seed_noise:.5f}"
             + ("" if abs(tested.mean) >= margin else "; more --seeds may decide"),
             grave=True,
@@ -178,10 +178,10 @@ def training(
     first, second = _scores(before[0]), _scores(before[1])
     if first is not None and second is not None and np.array_equal(first.keys, second.keys):
         found.between_seeds = compare_predictions(first.scores, second.scores, first.users)
-    changed = [each for _, each in found.predictions if each.changed]
+    changed = [difference for _, difference in found.predictions if difference.changed]
     if changed:
-        worst = max(changed, key=lambda each: each.largest)
-        share = sum(each.share for each in changed) / len(found.predictions)
+        worst = max(changed, key=lambda difference: difference.largest)
+        share = sum(difference.share for difference in changed) / len(found.predictions)
         noise = found.between_seeds
         found.add(
             "predictions", "retrained models",
@@ -216,7 +216,7 @@ def models(found: Comparison, before: Answer, after: Answer, first: Answer, seco
                 grave=True,
             )  # fmt: skip
             continue
-        a, b = (pq.read_table(each["to"])["probability"].to_numpy() for each in (one, two))
+        a, b = (pq.read_table(answer["to"])["probability"].to_numpy() for answer in (one, two))
         distance = np.abs(a - b)
         largest = float(distance.max(initial=0.0))
         row = {"model": title, "rows": len(a), "largest": largest,
@@ -259,14 +259,14 @@ def records(found: Comparison, before: Answer, after: Answer) -> None:
 
 def speed(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
     """Compare time, memory and latency, seed by seed, with intervals."""
-    names = [each for each in _stages(before[0]) if each != "sample"]
+    names = [name for name in _stages(before[0]) if name != "sample"]
     rows: list[tuple[str, str, list[float], list[float]]] = []
     for name in names:
         for title, of in (("seconds", _seconds), ("CPU seconds", _cpu), ("memory, GB", _memory)):
-            one, two = ([of(e, name) for e in side] for side in (before, after))
+            one, two = ([of(answer, name) for answer in side] for side in (before, after))
             rows.append((name, title, one, two))
     for figure in ("p50", "p99"):
-        one, two = ([_latency(each, figure) for each in side] for side in (before, after))
+        one, two = ([_latency(answer, figure) for answer in side] for side in (before, after))
         rows.append(("load_test", f"{figure}, ms", one, two))
     for name, title, one, two in rows:
         compared = ratio(one, two, compared=len(rows))
@@ -279,11 +279,13 @@ def speed(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) 
 
 def warned(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
     """Find deprecation warnings that only the candidate issues."""
-    known = {(each.library, each.text) for answer in before for each in answer.warnings}
+    known = {(warning.library, warning.text) for answer in before for warning in answer.warnings}
     fresh: dict[tuple[str, str, str], dict[str, str]] = {}
-    for each in (each for answer in after for each in answer.warnings):
-        if (each.library, each.text) not in known:
-            fresh[each.library, each.text, each.line] = each.model_dump()
+    for deprecation in (deprecation for answer in after for deprecation in answer.warnings):
+        if (deprecation.library, deprecation.text) not in known:
+            fresh[deprecation.library, deprecation.text, deprecation.line] = (
+                deprecation.model_dump()
+            )
     found.warnings = [fresh[key] for key in sorted(fresh)]
     for warning in found.warnings:
         line = f" at {warning['line']}" if warning["line"] else ""
@@ -307,8 +309,8 @@ def metadata(found: Comparison, done: Migrated) -> None:
         text = "the installation's database was not copied, a new one was migrated"
         text = f"{text}: {done.not_copied}"
         found.add("database", "copy", text, grave=False)
-    for each in done.fewer:
-        found.add("database", each.partition(":")[0], each, grave=False)
+    for line in done.fewer:
+        found.add("database", line.partition(":")[0], line, grave=False)
 
 
 def _stages(answer: Answer) -> dict[str, StageAnswer]:
@@ -349,8 +351,8 @@ def _latency(answer: Answer, figure: str) -> float:
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
-        for key, each in value.items():
-            yield from _flat(each, f"{prefix}.{key}" if prefix else str(key))
+        for key, nested in value.items():
+            yield from _flat(nested, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
 

@@ -83,17 +83,17 @@ def read_answer(path: Path) -> Answer:
         StageError: The file is not an answer, or has another contract number.
     """
     try:
-        found = Answer.model_validate_json(path.read_text(encoding="utf-8"))
+        answer = Answer.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise StageError(
             f"not an answer: {type(error).__name__}",
             where=str(path),
             hint="delete this file and run the same command again",
         ) from error
-    if found.error or found.contract != CONTRACT:
+    if answer.error or answer.contract != CONTRACT:
         raise StageError(
-            found.error or f"the answer has contract {found.contract}, not {CONTRACT}",
+            answer.error or f"the answer has contract {answer.contract}, not {CONTRACT}",
             where=str(path),
             hint="run the rehearsal from the newer of the two versions",
         )
-    return found
+    return answer

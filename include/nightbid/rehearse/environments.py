@@ -57,15 +57,15 @@ def find_uv() -> Path:
     Raises:
         ConfigError: `uv` is not installed.
     """
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.exists() else shutil.which("uv")
-    if found is None:
+    installed = Path(sys.executable).with_name("uv")
+    path = str(installed) if installed.exists() else shutil.which("uv")
+    if path is None:
         raise ConfigError(
             "uv is not installed: it makes the environments",
             where=sys.prefix,
             hint="run `make install`, or `pip install uv`",
         )
-    return Path(found)
+    return Path(path)
 
 
 def source_folder() -> Path:
@@ -128,12 +128,12 @@ class Environments:
         (final / "made").touch()
 
     def _delete_old(self, mine: Path) -> None:
-        made = [each for each in self._folder.glob("*/made") if each.parent != mine]
-        made.sort(key=lambda each: each.stat().st_mtime, reverse=True)
-        for each in made[KEPT - 1 :]:
-            with self._alone(each.parent.name, wait=False) as free:
+        markers = [marker for marker in self._folder.glob("*/made") if marker.parent != mine]
+        markers.sort(key=lambda marker: marker.stat().st_mtime, reverse=True)
+        for marker in markers[KEPT - 1 :]:
+            with self._alone(marker.parent.name, wait=False) as free:
                 if free:
-                    shutil.rmtree(each.parent, ignore_errors=True)
+                    shutil.rmtree(marker.parent, ignore_errors=True)
 
     @contextmanager
     def _alone(self, digest: str, *, wait: bool = True) -> Iterator[bool]:
@@ -156,15 +156,15 @@ def _link_present(packages: Path) -> None:
     present = Path(sysconfig.get_paths()["purelib"])
     if not present.is_relative_to(sys.prefix):
         return
-    mine = {each.name for each in packages.iterdir()}
-    found = [str(each) for each in sorted(present.iterdir()) if each.name not in mine]
+    mine = {path.name for path in packages.iterdir()}
+    paths = [str(path) for path in sorted(present.iterdir()) if path.name not in mine]
     done = subprocess.run(  # noqa: S603 - our own arguments
-        ["/bin/cp", "-al", *found, str(packages)], capture_output=True
+        ["/bin/cp", "-al", *paths, str(packages)], capture_output=True
     )
     if done.returncode:
-        for each in packages.iterdir():
-            if each.name not in mine:
-                shutil.rmtree(each, ignore_errors=True)
+        for path in packages.iterdir():
+            if path.name not in mine:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _run(command: list[str], lock: Lock) -> None:

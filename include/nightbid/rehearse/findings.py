@@ -50,6 +50,6 @@ class Finding(BaseModel):
 def verdict_of(findings: Iterable[Finding]) -> Verdict:
     """Get the verdict that follows from all findings."""
     found = list(findings)
-    if any(each.grave for each in found):
+    if any(finding.grave for finding in found):
         return "not safe"
     return "safe with noted changes" if found else "safe"

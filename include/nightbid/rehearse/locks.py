@@ -107,33 +107,35 @@ class Lock:
     def changes(self, candidate: Lock) -> tuple[Change, ...]:
         """List the packages that the candidate pins differently, sorted by name."""
         names = sorted({*self.pins, *candidate.pins})
-        found = (Change(e, self.pins.get(e, ""), candidate.pins.get(e, "")) for e in names)
-        return tuple(each for each in found if each.before != each.after)
+        changes = (
+            Change(name, self.pins.get(name, ""), candidate.pins.get(name, "")) for name in names
+        )
+        return tuple(change for change in changes if change.before != change.after)
 
     def with_changes(self, changes: Iterable[Change]) -> Lock:
         """Get a lock with the candidate's pins for some packages and this lock's for the others."""
         pins = dict(self.pins)
-        for each in changes:
-            if each.after:
-                pins[each.name] = each.after
+        for change in changes:
+            if change.after:
+                pins[change.name] = change.after
             else:
-                pins.pop(each.name, None)
+                pins.pop(change.name, None)
         return Lock(pins)
 
     def not_installed(self) -> list[str]:
         """List pins that the running environment lacks, as `name==1.2 (installed: 1.3)`."""
-        found = []
+        missing = []
         for name, pin in self.pins.items():
             if not pin.startswith("=="):
-                found.append(f"{name} {pin}")
+                missing.append(f"{name} {pin}")
                 continue
             try:
                 installed = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
                 installed = "nothing"
             if installed != pin[2:]:
-                found.append(f"{name}{pin} (installed: {installed})")
-        return found
+                missing.append(f"{name}{pin} (installed: {installed})")
+        return missing
 
 
 def _pin(line: str, place: str) -> tuple[str | None, str]:
@@ -149,7 +151,7 @@ def _pin(line: str, place: str) -> tuple[str | None, str]:
         return None, ""
     if wanted.url:
         return canonicalize_name(wanted.name), f"@ {wanted.url}"
-    pins = [each for each in wanted.specifier if each.operator == "=="]
+    pins = [specifier for specifier in wanted.specifier if specifier.operator == "=="]
     if len(pins) != 1 or len(wanted.specifier) != 1 or "*" in pins[0].version:
         raise ConfigError(
             f"{line!r} pins no version",
@@ -179,29 +181,29 @@ def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv:
     Raises:
         ConfigError: An upgrade is not a pin, or no set of versions satisfies all requirements.
     """
-    asked: dict[str, str] = {}
-    for each in upgrades:
-        name, pin = _pin(each, "--upgrade")
-        asked[name or each] = pin
+    requested: dict[str, str] = {}
+    for upgrade in upgrades:
+        name, pin = _pin(upgrade, "--upgrade")
+        requested[name or upgrade] = pin
     lines = []
     for line in wanted.read_text(encoding="utf-8").splitlines():
         name = _name_of(line)
-        if name in asked and not asked[name].startswith("@"):
+        if name in requested and not requested[name].startswith("@"):
             extras = "".join(re.findall(r"\[[^]]*\]", line.split("#")[0]))
-            lines.append(f"{name}{extras}{asked.pop(name)}")
-        elif name not in asked:
+            lines.append(f"{name}{extras}{requested.pop(name)}")
+        elif name not in requested:
             lines.append(line)
     # A package that is installed from a file has no version for the resolver to find.
-    direct = {name: pin for name, pin in asked.items() if pin.startswith("@")}
-    lines += [f"{name}{pin}" for name, pin in asked.items() if name not in direct]
+    direct = {name: pin for name, pin in requested.items() if pin.startswith("@")}
+    lines += [f"{name}{pin}" for name, pin in requested.items() if name not in direct]
     folder.mkdir(parents=True, exist_ok=True)
-    request, found = folder / "requirements.in", folder / "requirements.txt"
+    request, output = folder / "requirements.in", folder / "requirements.txt"
     request.write_text("\n".join(lines) + "\n", encoding="utf-8")
     # uv keeps the versions in its existing output file if they still satisfy the requirements.
-    found.write_text(lock.read_text(encoding="utf-8"), encoding="utf-8")
+    output.write_text(lock.read_text(encoding="utf-8"), encoding="utf-8")
     done = subprocess.run(  # noqa: S603 - our own arguments
         [str(uv), "pip", "compile", "--quiet", "--python-version", "3.11", str(request),
-         "-o", str(found), *([] if upgrades else ["--upgrade"])],
+         "-o", str(output), *([] if upgrades else ["--upgrade"])],
         capture_output=True,
         text=True,
     )  # fmt: skip
@@ -211,7 +213,7 @@ def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv:
             where="--upgrade " + ", ".join(upgrades) if upgrades else str(wanted),
             hint="upgrade the packages that it names too, or choose another version",
         )
-    resolved = Lock.read(found)
+    resolved = Lock.read(output)
     return Lock({**resolved.pins, **direct})
 
 
@@ -223,35 +225,37 @@ def check_lock(wanted: Path, lock: Path) -> list[str]:
     """
     text = lock.read_text(encoding="utf-8")
     pins = Lock.parse(text, str(lock)).pins
-    asked: dict[str, Requirement] = {}
+    requirements: dict[str, Requirement] = {}
     for line in wanted.read_text(encoding="utf-8").splitlines():
         stripped = line.split("#")[0].strip()
         if stripped and not stripped.startswith("-"):
-            found = Requirement(stripped)
-            asked[canonicalize_name(found.name)] = found
+            parsed = Requirement(stripped)
+            requirements[canonicalize_name(parsed.name)] = parsed
     faults = []
-    for name, each in asked.items():
+    for name, requirement in requirements.items():
         if name not in pins:
             faults.append(f"{wanted.name} asks for {name}, which {lock.name} does not pin")
-        elif pins[name].startswith("==") and not each.specifier.contains(
+        elif pins[name].startswith("==") and not requirement.specifier.contains(
             pins[name][2:], prereleases=True
         ):
-            faults.append(f"{wanted.name} asks for {each}, {lock.name} pins {name}{pins[name]}")
-    for name in sorted(_direct(text, wanted.name) - set(asked)):
+            faults.append(
+                f"{wanted.name} asks for {requirement}, {lock.name} pins {name}{pins[name]}"
+            )
+    for name in sorted(_direct(text, wanted.name) - set(requirements)):
         faults.append(f"{lock.name} pins {name} for {wanted.name}, which does not ask for it")
     return faults
 
 
 def _direct(text: str, wanted: str) -> set[str]:
     """Get the packages that a lock pins because the `.in` file requires them, by its comments."""
-    found: set[str] = set()
+    names: set[str] = set()
     name = ""
     for line in text.splitlines():
         if line and not line.startswith((" ", "#")):
             name = _name_of(line) or ""
-        elif name and any(each.rsplit("/", 1)[-1] == wanted for each in _VIA.findall(line)):
-            found.add(name)
-    return found
+        elif name and any(file.rsplit("/", 1)[-1] == wanted for file in _VIA.findall(line)):
+            names.add(name)
+    return names
 
 
 def _name_of(line: str) -> str | None:

@@ -100,8 +100,10 @@ def address_of(settings: Settings) -> str:
     homes = [Path(home)] if (home := os.environ.get("AIRFLOW_HOME")) else []
     if "://" not in settings.workspace:
         homes.append(Path(settings.workspace).resolve().parent / "airflow")
-    found = next((each / "airflow.db" for each in homes if (each / "airflow.db").exists()), None)
-    return f"sqlite:///{found.resolve()}" if found else ""
+    database = next(
+        (folder / "airflow.db" for folder in homes if (folder / "airflow.db").exists()), None
+    )
+    return f"sqlite:///{database.resolve()}" if database else ""
 
 
 def migrate_copy(

@@ -79,30 +79,30 @@ class Rehearsal:
             self._keep_pipeline()
             lock = Lock(self.plan.present)
             present = self._environments.present(lock)
-            found = Comparison()
+            comparison = Comparison()
             try:
                 self._say(f"environment of the candidate: {len(self.plan.changes)} changes")
                 candidate = self._environments.make(Lock(self.plan.candidate))
             except StageError as error:
-                found.add("failure", "installation", str(error), grave=True)
+                comparison.add("failure", "installation", str(error), grave=True)
             else:
                 before, after = self._nights(present, candidate)
-                self._compare(found, present, candidate, before, after)
-            causes = tuple(self._causes(found, present)) if self.plan.bisect else ()
+                self._compare(comparison, present, candidate, before, after)
+            causes = tuple(self._causes(comparison, present)) if self.plan.bisect else ()
             report = Report(
                 plan=self.plan,
                 changes=tuple(map(str, self.plan.changes)),
-                verdict=verdict_of(found.findings),
-                findings=tuple(sorted(found.findings, key=lambda each: not each.grave)),
+                verdict=verdict_of(comparison.findings),
+                findings=tuple(sorted(comparison.findings, key=lambda finding: not finding.grave)),
                 causes=causes,
-                compared=_tables(found),
+                compared=_tables(comparison),
                 cost_usd=self._sides.spent,
                 seconds=time.monotonic() - begun,
                 created=dt.datetime.now(dt.UTC),
             )
             self._write(report)
-            if said := str(track(report, self._workspace, self._settings)):
-                self._say(said)
+            if note := str(track(report, self._workspace, self._settings)):
+                self._say(note)
             if report.finished:
                 self._forget()
             return report
@@ -130,11 +130,11 @@ class Rehearsal:
         """Copy the YAML, so that an edit during the rehearsal does not affect only one side."""
         source = self._settings.pipelines
         name = f"{self.plan.pipeline}.yaml"
-        kept = self.folder / "pipelines"
+        target = self.folder / "pipelines"
         for relative in (Path(name), Path("suites") / name):
-            if (source / relative).exists() and not (kept / relative).exists():
-                (kept / relative).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / relative, kept / relative)
+            if (source / relative).exists() and not (target / relative).exists():
+                (target / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / relative, target / relative)
         path = self.folder / "plan.json"
         loose = {"budget_usd", "minutes", "bisect"}
         if path.exists():
@@ -182,8 +182,8 @@ class Rehearsal:
             return Answer(contract=CONTRACT, night=NightAnswer(error=str(error)))
         if side == "present" and answer.night is not None:
             wrong = answer.night.error or next(
-                (f"{name}: {each.error}" for name, each in answer.night.stages.items()
-                 if each.error), ""
+                (f"{name}: {stage.error}" for name, stage in answer.night.stages.items()
+                 if stage.error), ""
             )  # fmt: skip
             if wrong:
                 raise StageError(
@@ -229,8 +229,8 @@ class Rehearsal:
         compare.records(found, *probes)
         compare.speed(found, before, after)
         compare.warned(found, [*before, probes[0]], [*after, probes[1]])
-        if any(each.name.startswith(("apache-airflow", "alembic", "sqlalchemy"))
-               for each in self.plan.changes):  # fmt: skip
+        if any(change.name.startswith(("apache-airflow", "alembic", "sqlalchemy"))
+               for change in self.plan.changes):  # fmt: skip
             self._say("Airflow's metadata, migrated on a copy")
             compare.metadata(
                 found,
@@ -243,24 +243,24 @@ class Rehearsal:
 
         The ledger grows meanwhile, because of this rehearsal's own costs.
         """
-        kept = self.folder / "units" / "records"
-        if not kept.exists():
-            scratch = kept.with_name(".tmp-records")
+        first_copy = self.folder / "units" / "records"
+        if not first_copy.exists():
+            scratch = first_copy.with_name(".tmp-records")
             copy_records(self._workspace, self.plan.pipeline, scratch)
             if scratch.exists():
-                scratch.rename(kept)
+                scratch.rename(first_copy)
         shutil.rmtree(to, ignore_errors=True)
-        if kept.exists():
-            shutil.copytree(kept, to, symlinks=True)
+        if first_copy.exists():
+            shutil.copytree(first_copy, to, symlinks=True)
 
     # Causes
 
     def _causes(self, found: Comparison, present: Environment) -> Iterator[Cause]:
-        kinds = {each.kind for each in found.findings}
+        kinds = {finding.kind for finding in found.findings}
         if "training" in kinds:
             kinds.discard("predictions")
-        for kind in (each for each in BISECTED if each in kinds):
-            subjects = {each.subject for each in found.findings if each.kind == kind}
+        for kind in (kind for kind in BISECTED if kind in kinds):
+            subjects = {finding.subject for finding in found.findings if finding.kind == kind}
             changes = self.plan.changes
             if not changes:
                 yield Cause(kind=kind, packages=(), steps=0, finished=True,
@@ -289,17 +289,21 @@ class Rehearsal:
             )  # fmt: skip
         lock = Lock(self.plan.present).with_changes(part)
         self._say(f"  trying {', '.join(map(str, part))}")
-        found = Comparison()
+        comparison = Comparison()
         try:
             environment = self._environments.make(lock)
-            self._step(found, kind, lock, environment, present)
+            self._step(comparison, kind, lock, environment, present)
         except BudgetExceeded:
             raise
         except NightbidError:
             whole = subjects & {"night", "installation"}
             return "reproduced" if kind == "failure" and whole else "unresolved"
-        same = [each for each in found.findings if each.kind == kind and each.subject in subjects]
-        broken = [each for each in found.findings if each.kind == "failure"]
+        same = [
+            finding
+            for finding in comparison.findings
+            if finding.kind == kind and finding.subject in subjects
+        ]
+        broken = [finding for finding in comparison.findings if finding.kind == "failure"]
         if same:
             return "reproduced"
         return "unresolved" if broken else "absent"
@@ -341,8 +345,10 @@ class Rehearsal:
             back = None
             if kind == "champion":
                 # Score the step's own model under the present lock, as after a downgrade.
-                own = [each for each in steps if each["name"] == "score_own"]
-                own = [{**each, "to": each["to"].replace("score_own", "back")} for each in own]
+                own = [request for request in steps if request["name"] == "score_own"]
+                own = [
+                    {**request, "to": request["to"].replace("score_own", "back")} for request in own
+                ]
                 name = folder.with_name(f"{folder.name}-back")
                 back = self._sides.ask(name, present, own).score_own
             compare.metrics(found, original, answer)
@@ -368,15 +374,15 @@ def _tables(found: Comparison) -> dict[str, Any]:
         if hasattr(value, "model_dump"):
             value = value.model_dump()
         if isinstance(value, dict):
-            return {key: plain(each) for key, each in value.items()}
+            return {key: plain(nested) for key, nested in value.items()}
         if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
+            return [plain(nested) for nested in value]
         if isinstance(value, float) and value in (float("inf"), float("-inf")):
             return None
         return value
 
     return {
-        each.name: plain(getattr(found, each.name))
-        for each in dataclasses.fields(found)
-        if each.name != "findings"
+        field.name: plain(getattr(found, field.name))
+        for field in dataclasses.fields(found)
+        if field.name != "findings"
     }

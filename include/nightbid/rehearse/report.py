@@ -40,7 +40,7 @@ class Report(BaseModel):
     def finished(self) -> bool:
         """Whether the causes of all changes were found."""
         return self.verdict == "safe" or (
-            self.plan.bisect and all(each.finished for each in self.causes)
+            self.plan.bisect and all(cause.finished for cause in self.causes)
         )
 
     @property
@@ -66,9 +66,11 @@ def read_report(workspace: Workspace, plan: RehearsalPlan) -> Report | None:
     path = report_folder(workspace, plan) / "rehearsal.json"
     if not path.exists():
         return None
-    found = Report.model_validate_json(path.read_text(encoding="utf-8"))
+    report = Report.model_validate_json(path.read_text(encoding="utf-8"))
     loose = {"budget_usd", "minutes"}
-    return found if found.plan.model_dump(exclude=loose) == plan.model_dump(exclude=loose) else None
+    return (
+        report if report.plan.model_dump(exclude=loose) == plan.model_dump(exclude=loose) else None
+    )
 
 
 def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[Report]:
@@ -78,12 +80,12 @@ def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[Report]:
         workspace: Workspace with the reports.
         pipelines: Names of the pipelines.
     """
-    found = []
+    reports = []
     for pipeline in pipelines:
         folder = workspace.root / "rehearsals" / pipeline
-        names = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
-        found += [each for name in names if (each := find_report(workspace, pipeline, name))]
-    return sorted(found, key=lambda each: each.created, reverse=True)
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        reports += [report for name in names if (report := find_report(workspace, pipeline, name))]
+    return sorted(reports, key=lambda report: report.created, reverse=True)
 
 
 def find_report(workspace: Workspace, pipeline: str, name: str) -> Report | None:

@@ -195,8 +195,8 @@ class Sides:
     def _next_attempt(self) -> int:
         folder = self.folder / "usage"
         folder.mkdir(exist_ok=True)
-        numbers = (each.stem for each in folder.glob("*.jsonl"))
-        return max((int(each) for each in numbers if each.isdigit()), default=0) + 1
+        numbers = (file.stem for file in folder.glob("*.jsonl"))
+        return max((int(number) for number in numbers if number.isdigit()), default=0) + 1
 
     def _enter(self, number: int, usage: Usage, started: dt.datetime, state: str) -> None:
         record_stage_usage(
@@ -240,20 +240,20 @@ def scores_file(answer: Answer) -> Path:
         ConfigError: The evaluation failed.
     """
     stage = answer.night.stages.get("evaluate") if answer.night else None
-    found = sorted(Path(stage.folder).glob("scores/part-*.parquet")) if stage else []
-    if not found:
+    files = sorted(Path(stage.folder).glob("scores/part-*.parquet")) if stage else []
+    if not files:
         raise ConfigError("no predictions were kept", where="evaluate", hint="see the failures")
-    return found[0]
+    return files[0]
 
 
 def _digest(folder: Path) -> str:
     """Compute the digest of all source files in a folder."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted((folder / PROGRAM).rglob("*")):
         if path.is_file() and path.parent.name != "__pycache__":
-            found.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-            found.update(path.read_bytes())
-    return found.hexdigest()
+            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _link(source: str, target: str) -> None:
@@ -266,4 +266,4 @@ def _link(source: str, target: str) -> None:
 def last_line(log: Path) -> str:
     """Get the last line of a process's output."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    return next((each.strip() for each in reversed(lines) if each.strip()), "it printed nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -85,7 +85,7 @@ def copy_records(workspace: Workspace, pipeline: str, to: Path) -> None:
         return
     root = Path(str(workspace.root))
     to.mkdir(parents=True)
-    runs = sorted((root / "runs" / pipeline).glob("*"), key=lambda each: each.stat().st_mtime)
+    runs = sorted((root / "runs" / pipeline).glob("*"), key=lambda run: run.stat().st_mtime)
     for run in runs[-RUNS:]:
         shutil.copytree(run, to / "runs" / pipeline / run.name)
     for part in (Path("champion") / pipeline, Path("ledger")):

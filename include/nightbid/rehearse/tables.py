@@ -38,23 +38,23 @@ def compare_files(before: Path, after: Path, names: list[str]) -> list[ColumnDif
 
     Columns or rows that one side lacks count as different in all rows.
     """
-    found: dict[str, list[ColumnDifference]] = {}
+    differences: dict[str, list[ColumnDifference]] = {}
     for name in names:
         one = pq.read_table(before / name, partitioning=None)
         two = pq.read_table(after / name, partitioning=None)
-        for each in _compare(one, two, name):
-            found.setdefault(each.column, []).append(each)
+        for difference in _compare(one, two, name):
+            differences.setdefault(difference.column, []).append(difference)
     return [
         ColumnDifference(
             column=column,
-            rows=sum(each.rows for each in parts),
-            of_rows=sum(each.of_rows for each in parts),
-            largest=max(each.largest for each in parts),
-            relative=max(each.relative for each in parts),
+            rows=sum(part.rows for part in parts),
+            of_rows=sum(part.of_rows for part in parts),
+            largest=max(part.largest for part in parts),
+            relative=max(part.relative for part in parts),
             is_float=parts[0].is_float,
-            examples=tuple(e for each in parts for e in each.examples)[:EXAMPLES],
+            examples=tuple(example for part in parts for example in part.examples)[:EXAMPLES],
         )
-        for column, parts in found.items()
+        for column, parts in differences.items()
     ]
 
 
@@ -62,17 +62,17 @@ def _compare(one: pa.Table, two: pa.Table, name: str) -> list[ColumnDifference]:
     if len(one) != len(two):
         return [_all_rows("(rows)", max(len(one), len(two)), f"{name}: {len(one)}, {len(two)}")]
     keys = one[KEY].to_numpy() if KEY in one.column_names else np.arange(len(one))
-    found = []
+    differences = []
     for column in dict.fromkeys([*one.column_names, *two.column_names]):
         if column not in one.column_names or column not in two.column_names:
             side = "present" if column in one.column_names else "candidate"
-            found.append(_all_rows(column, len(one), f"{name}: on the {side} side only"))
+            differences.append(_all_rows(column, len(one), f"{name}: on the {side} side only"))
         elif one[column].combine_chunks().equals(two[column].combine_chunks()):
             continue
         else:
-            each = _column(column, one[column], two[column], keys)
-            found.extend([each] if each else [])
-    return found
+            difference = _column(column, one[column], two[column], keys)
+            differences.extend([difference] if difference else [])
+    return differences
 
 
 def _all_rows(column: str, rows: int, said: str) -> ColumnDifference:
@@ -172,7 +172,7 @@ def compare_predictions(
     """Compare predictions row by row; all arguments are [rows]."""
     distance = np.abs(after - before)
     _, group, sizes = np.unique(users, return_inverse=True, return_counts=True)
-    orders = [np.lexsort((each, group)) for each in (before, after)]
+    orders = [np.lexsort((scores, group)) for scores in (before, after)]
     several = sizes[group[orders[0]]] > 1
     other = np.unique(group[orders[0]][several & (orders[0] != orders[1])])
     return PredictionDifference(

@@ -27,9 +27,11 @@ def track(report: Report, workspace: Workspace, settings: Settings) -> Tracked:
 def payload_of(report: Report, workspace: Workspace) -> Payload:
     """Collect the verdict, changes, causes and metrics of a rehearsal."""
     plan = report.plan
-    changes = {safe_name(each.name): f"{each.before} → {each.after}" for each in plan.changes}
+    changes = {
+        safe_name(change.name): f"{change.before} → {change.after}" for change in plan.changes
+    }
     folder = report_folder(workspace, plan)
-    files = [each for each in ("rehearsal.html", "rehearsal.json") if (folder / each).exists()]
+    files = [name for name in ("rehearsal.html", "rehearsal.json") if (folder / name).exists()]
     return Payload(
         experiment=EXPERIMENT,
         run_id=plan.name,
@@ -47,7 +49,7 @@ def payload_of(report: Report, workspace: Workspace) -> Payload:
 
 def _metrics(report: Report) -> Iterator[Point]:
     yield Point(name="findings", value=len(report.findings))
-    yield Point(name="grave_findings", value=sum(each.grave for each in report.findings))
+    yield Point(name="grave_findings", value=sum(finding.grave for finding in report.findings))
     yield Point(name="cost_usd", value=float(report.cost_usd))
     yield Point(name="seconds", value=report.seconds)
     if training := report.compared.get("training"):

@@ -38,8 +38,8 @@ class Warned:
 
     def listen(self) -> None:
         """Start collecting, regardless of the filters that libraries set."""
-        for each in DEPRECATIONS:
-            warnings.simplefilter("always", each)
+        for category in DEPRECATIONS:
+            warnings.simplefilter("always", category)
         warnings.showwarning = self._show
         for name in ("simplefilter", "filterwarnings"):
             setattr(warnings, name, _without_ignoring(getattr(warnings, name)))
@@ -111,13 +111,13 @@ def main(request_path: str, answer_path: str) -> int:
     steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "night": night, "metrics": metrics, "score": score, "records": records,
     }  # fmt: skip
-    for each in request["steps"]:
+    for step in request["steps"]:
         try:
-            answer[each["name"]] = steps[each["step"]](each)
+            answer[step["name"]] = steps[step["step"]](step)
         except Exception as error:
             traceback.print_exc()
-            answer[each["name"]] = {"error": _said(error)}
-    answer["warnings"] = sorted(warned.found.values(), key=lambda each: json.dumps(each))
+            answer[step["name"]] = {"error": _said(error)}
+    answer["warnings"] = sorted(warned.found.values(), key=lambda warning: json.dumps(warning))
     answer["seconds"] = time.monotonic() - begun
     _write(answer, answer_path)
     return 0
@@ -147,7 +147,7 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
         overrides=tuple(asked["overrides"]),
         trigger="rehearsal",
     )
-    found: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "stages": {}}
+    answer: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "stages": {}}
     # Import all modules first, so that the first stage is not charged for the imports.
     broken: dict[str, str] = {}
     for name in asked["stages"]:
@@ -172,21 +172,21 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
         except Exception as error:
             if not type(error).__module__.startswith("nightbid"):
                 traceback.print_exc()
-            found["stages"][name] = {"error": _said(error)}
+            answer["stages"][name] = {"error": _said(error)}
             if name in ("sample", "featurize", "train", "train_baseline", "export"):
                 break
             continue
         manifest = result.manifest
-        found["stages"][name] = {
+        answer["stages"][name] = {
             "folder": str(run.workspace.at(result.uri)),
             "digest": manifest.digest,
-            "files": {each.path: each.digest for each in manifest.files},
+            "files": {file.path: file.digest for file in manifest.files},
             "rows": manifest.rows.written,
             "metrics": manifest.metrics,
             "usage": manifest.usage.model_dump(),
             "seconds": manifest.usage.wall_seconds,
         }
-    return found
+    return answer
 
 
 def metrics(asked: dict[str, Any]) -> dict[str, Any]:
@@ -208,22 +208,22 @@ def metrics(asked: dict[str, Any]) -> dict[str, Any]:
     users = column[roles["user"]].astype(np.int64)
     y = column[roles["label"]].astype(np.float64)
     w = column[roles["weight"]].astype(np.float64)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name in asked["models"]:
         p = column[name].astype(np.float64)
         scored = ScoreTable.of(y, p, w)
         grouped = GroupedScores.of(users, y, p, w)
-        found[name] = dict(summary(scored, grouped_auc(grouped), ndcg(grouped, 10)))
+        figures[name] = dict(summary(scored, grouped_auc(grouped), ndcg(grouped, 10)))
         for at, point in enumerate(calibration_curve(scored)):
-            found[name][f"calibration curve {at + 1}"] = point["observed"]
+            figures[name][f"calibration curve {at + 1}"] = point["observed"]
         drawn = replicate(Resampling.of(users, asked["replicates"], 0), y, w, users, {name: p})[
             name
         ]
         for figure in FIGURES:
             interval = drawn.interval(figure)
-            found[name][f"{figure} interval, low"] = interval["low"]
-            found[name][f"{figure} interval, high"] = interval["high"]
-    return found
+            figures[name][f"{figure} interval, low"] = interval["low"]
+            figures[name][f"{figure} interval, high"] = interval["high"]
+    return figures
 
 
 def score(asked: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def score(asked: dict[str, Any]) -> dict[str, Any]:
     parts, wanted = [], [*columns.names]
     for path in sorted(Path(asked["rows"]).rglob("*.parquet")):
         rows = pq.read_table(path, columns=wanted, partitioning=None)
-        raw = pa.table({each.name: rows[each.name].cast(each.type) for each in columns})
+        raw = pa.table({field.name: rows[field.name].cast(field.type) for field in columns})
         parts.append(pa.array(bundle.score(raw)))
     table = pa.table({"probability": pa.chunked_array(parts, pa.float64())})
     pq.write_table(table, asked["to"])
@@ -264,39 +264,42 @@ def records(asked: dict[str, Any]) -> dict[str, Any]:
 
     workspace, pipeline = Workspace(asked["workspace"]), asked["pipeline"]
     runs = runs_of(workspace, pipeline)
-    found: dict[str, Any] = {"runs": {}, "reports": 0}
+    answer: dict[str, Any] = {"runs": {}, "reports": 0}
     for run in runs:
-        found["runs"][run.run_id] = {
-            f"{each.stage}.{each.attempt}": [each.state, each.verdict] for each in run.records()
+        answer["runs"][run.run_id] = {
+            f"{record.stage}.{record.attempt}": [record.state, record.verdict]
+            for record in run.records()
         }
-        for each in run.records():
-            if each.uri and workspace.at(each.uri).exists():
-                read_output(workspace, each.uri)
+        for record in run.records():
+            if record.uri and workspace.at(record.uri).exists():
+                read_output(workspace, record.uri)
         write_report(run)
-        found["reports"] += 1
+        answer["reports"] += 1
     entries = Ledger(workspace).entries(pipeline=pipeline)
-    found["ledger_entries"] = len(entries)
-    found["ledger_total"] = str(total(entries).amount.quantize(Decimal("0.000001")))
+    answer["ledger_entries"] = len(entries)
+    answer["ledger_total"] = str(total(entries).amount.quantize(Decimal("0.000001")))
     pointer = ChampionPointer(workspace, pipeline)
     history = pointer.history()
-    found["champions"] = [[each.number, each.bundle_digest, each.change] for each in history]
-    if len({each.bundle_digest for each in history}) > 1:
+    answer["champions"] = [
+        [champion.number, champion.bundle_digest, champion.change] for champion in history
+    ]
+    if len({champion.bundle_digest for champion in history}) > 1:
         back = pointer.rollback("rehearsal of an upgrade, on a copy")
-        found["rolled_back_to"] = back.bundle_digest
-    return found
+        answer["rolled_back_to"] = back.bundle_digest
+    return answer
 
 
 def _versions() -> dict[str, str]:
     return {
-        str(each.metadata["Name"]).lower().replace("_", "-"): each.version
-        for each in importlib.metadata.distributions()
-        if each.metadata["Name"]
+        str(distribution.metadata["Name"]).lower().replace("_", "-"): distribution.version
+        for distribution in importlib.metadata.distributions()
+        if distribution.metadata["Name"]
     }
 
 
 def _said(error: BaseException) -> str:
-    said = str(error) if type(error).__module__.startswith("nightbid") else ""
-    return (said or f"{type(error).__name__}: {error}")[:1000]
+    message = str(error) if type(error).__module__.startswith("nightbid") else ""
+    return (message or f"{type(error).__name__}: {error}")[:1000]
 
 
 def _write(answer: dict[str, Any], path: str) -> None:
