@@ -49,7 +49,7 @@ def is_slow(block: Source) -> bool:
     """Return whether logs take longer to read than rows that were sampled from them."""
     if isinstance(block, EventsSource):
         streams = (block.impressions, block.clicks, block.conversions)
-        return any(is_slow(each) for each in streams if each)
+        return any(is_slow(stream) for stream in streams if stream)
     return isinstance(block, FolderSource) and (block.kind not in FAST or "://" in block.folder)
 
 
@@ -148,7 +148,7 @@ class SampledRows:
         return dict(self.joined)
 
     def _batches(self, folder: Path, rows: RowFile) -> Iterator[pa.RecordBatch]:
-        kept_rows = (_logged(each) for each in rows.tables() if len(each))
+        kept_rows = (_logged(table) for table in rows.tables() if len(table))
         nothing = _logged(rows.empty())
         path = folder / numbered(OTHERS, self.number, self.of)
         text = (folder / numbered(BATCHES, self.number, self.of)).read_text()
@@ -204,7 +204,7 @@ def sampled_elsewhere(workspace: Workspace, key: DayKey) -> tuple[Manifest, Path
     if not is_local(workspace.root) or not parent.exists():
         return None
     wanted = _as_read(key.depends_on)
-    for folder in sorted(parent.iterdir(), key=lambda each: each.name):
+    for folder in sorted(parent.iterdir(), key=lambda path: path.name):
         if folder.name.startswith("."):
             continue
         try:
@@ -230,15 +230,15 @@ def _as_read(depends_on: Mapping[str, str]) -> dict[str, str]:
     """
     later = {"label", "sampling", "until"}
     later |= set() if "user_key" in depends_on else {"columns"}
-    return {name: each for name, each in depends_on.items() if name not in later}
+    return {name: value for name, value in depends_on.items() if name not in later}
 
 
 def _files(manifest: Manifest, name: str) -> list[str]:
     stem, _, ending = name.partition(".")
     return [
-        each.path
-        for each in manifest.files
-        if each.path == name or (each.path.startswith(f"{stem}-") and each.path.endswith(ending))
+        entry.path
+        for entry in manifest.files
+        if entry.path == name or (entry.path.startswith(f"{stem}-") and entry.path.endswith(ending))
     ]
 
 

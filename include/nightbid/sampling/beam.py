@@ -29,14 +29,14 @@ class SampleUnit(beam.DoFn):  # type: ignore[misc]
     def process(self, unit: DayUnit) -> Iterator[str]:
         """Sample one unit to a temporary folder and rename it: retries leave no partial one."""
         final = Path(self._folder) / unit.name
-        beside = final.with_name(f".{unit.name}.{uuid.uuid4().hex[:8]}")
-        beside.mkdir(parents=True)
+        temporary = final.with_name(f".{unit.name}.{uuid.uuid4().hex[:8]}")
+        temporary.mkdir(parents=True)
         try:
-            sample_unit(beside, unit, self._spec)
+            sample_unit(temporary, unit, self._spec)
             if not final.exists():
-                os.rename(beside, final)
+                os.rename(temporary, final)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         yield unit.name
 
 

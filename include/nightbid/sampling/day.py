@@ -136,12 +136,12 @@ def make(
     """
     units = units_of(source, day, split, WholeDay(day, source), until)
     folders = [folder / UNITS / unit.name for unit in units]
-    for unit, each in zip(units, folders, strict=True):
-        each.mkdir(parents=True)
-        sample_unit(each, unit, spec)
-    made = assemble(folder, folders, day)
+    for unit, unit_folder in zip(units, folders, strict=True):
+        unit_folder.mkdir(parents=True)
+        sample_unit(unit_folder, unit, spec)
+    assembled = assemble(folder, folders, day)
     shutil.rmtree(folder / UNITS)
-    return made
+    return assembled
 
 
 def units_of(
@@ -156,8 +156,8 @@ def units_of(
         whole: The day as one unit, for sources that are not split.
         until: See `DayUnit`.
     """
-    found = (source.units(day) if isinstance(source, Splits) else ()) or (whole,)
-    return day_units(source, day, split, found, until=until)
+    logs = (source.units(day) if isinstance(source, Splits) else ()) or (whole,)
+    return day_units(source, day, split, logs, until=until)
 
 
 def day_units(
@@ -181,8 +181,8 @@ def day_units(
     """
     truth = dict(source.meaning.truth)
     return [
-        DayUnit(split, day, number, len(logs), each, truth, is_keyed, until)
-        for number, each in enumerate(logs)
+        DayUnit(split, day, number, len(logs), unit_logs, truth, is_keyed, until)
+        for number, unit_logs in enumerate(logs)
     ]
 
 
@@ -202,8 +202,8 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
         _leave_out(units[number] / ROWS, keys, counts[number])
         leave_out(units[number])
     count = counts[0]
-    for each in counts[1:]:
-        count.add(each)
+    for unit_count in counts[1:]:
+        count.add(unit_count)
     if count.read == 0:
         kind = "hour" if isinstance(day, Hour) else "day"
         raise CorruptDataError(
@@ -253,38 +253,40 @@ def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
     ranges = max(1, -(-sum(map(len, keys)) // KEYS_AT_ONCE))
     # Keys are hashes, so equal ranges of values hold about equally many.
     bounds = [-(2**63) + 2**64 * at // ranges for at in range(1, ranges)]
-    starts = [[0, *np.searchsorted(each, bounds).tolist(), len(each)] for each in keys]
-    found: dict[int, list[Keys]] = {}
+    starts = [
+        [0, *np.searchsorted(unit_keys, bounds).tolist(), len(unit_keys)] for unit_keys in keys
+    ]
+    repeated: dict[int, list[Keys]] = {}
     for at in range(ranges):
         parts = [
-            np.asarray(each[start[at] : start[at + 1]])
-            for each, start in zip(keys, starts, strict=True)
+            np.asarray(unit_keys[start[at] : start[at + 1]])
+            for unit_keys, start in zip(keys, starts, strict=True)
         ]
-        numbers = np.repeat(np.arange(len(parts)), [len(each) for each in parts])
+        numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         values = np.concatenate(parts)
         order = np.argsort(values, kind="stable")
         again = np.flatnonzero(values[order][1:] == values[order][:-1]) + 1
         for number in np.unique(numbers[order[again]]).tolist():
             mine = order[again][numbers[order[again]] == number]
-            found.setdefault(number, []).append(values[mine])
-    return {number: np.concatenate(each) for number, each in sorted(found.items())}
+            repeated.setdefault(number, []).append(values[mine])
+    return {number: np.concatenate(pieces) for number, pieces in sorted(repeated.items())}
 
 
 def _leave_out(path: Path, keys: Keys, count: DayCount) -> None:
     """Rewrite the rows of a unit without those of some keys."""
-    beside = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}")
     count.repeated += len(keys)
     count.written, count.weight, count.positives = 0, 0.0, 0.0
-    kept = RowWriter(beside)
+    writer = RowWriter(temporary)
     try:
         with RowFile(path) as file:
             for rows in file.tables():
                 rows = rows.filter(pa.array(~np.isin(np.asarray(rows[KEY]), keys)))
-                kept.write(rows)
+                writer.write(rows)
                 count.add_kept(rows)
     finally:
-        kept.close()
-    os.replace(beside, path)
+        writer.close()
+    os.replace(temporary, path)
 
 
 def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | None:
@@ -306,25 +308,25 @@ def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | N
             if file.largest >= LARGEST_GROUP:
                 return None
     for path in files:
-        kept = RowWriter(folder / path.name)
+        writer = RowWriter(folder / path.name)
         try:
             with RowFile(path) as file:
                 for table in file.tables():
                     rows = thinned(table, spec)
-                    kept.write(rows)
+                    writer.write(rows)
                     count.add_kept(rows)
         finally:
-            kept.close()
+            writer.close()
     names = {path.name for path in files}
-    for each in whole.manifest.files:
-        if each.path not in names and not is_as_read(each.path):
-            link_or_copy(whole.folder / each.path, folder / each.path)
+    for entry in whole.manifest.files:
+        if entry.path not in names and not is_as_read(entry.path):
+            link_or_copy(whole.folder / entry.path, folder / entry.path)
     return Made({"count": asdict(count)}, count.to_rows())
 
 
 def listed(reasons: dict[str, int], examples: dict[str, str]) -> str:
     """List the most frequent reasons of a quarantine, with an example of each."""
-    worst = sorted(reasons.items(), key=lambda each: -each[1])[:3]
+    worst = sorted(reasons.items(), key=lambda pair: -pair[1])[:3]
     return ", ".join(
         f"{reason} ({rows:,} rows"
         + (f", for example {examples[reason]})" if reason in examples else ")")

@@ -123,23 +123,23 @@ def learn_delays(files: Iterable[Path], spec: PipelineSpec) -> Delays | None:
         waited = pc.subtract(event, table[TIME].cast(pa.int64()))
         delays.append(np.asarray(pc.fill_null(waited, 0)).astype(np.float64) / SECOND)
         groups.append(_groups(table, label.delay_by))
-    found = np.maximum(np.concatenate([*delays, np.zeros(0)]), 0.0)
-    if len(found) < LEAST:
+    seconds = np.maximum(np.concatenate([*delays, np.zeros(0)]), 0.0)
+    if len(seconds) < LEAST:
         return None
-    return Delays.fit(found, np.concatenate(groups), label.attribution_days * 86_400.0)
+    return Delays.fit(seconds, np.concatenate(groups), label.attribution_days * 86_400.0)
 
 
 def add_seen(path: Path, delays: Delays, spec: PipelineSpec, until: int) -> None:
     """Rewrite young rows with the share of their positives that is known."""
-    beside = path.with_name(f".{path.name}")
-    writer = RowWriter(beside)
+    temporary = path.with_name(f".{path.name}")
+    writer = RowWriter(temporary)
     with RowFile(path) as file:
         for table in file.tables():
             ages = (until - np.asarray(table[TIME].cast(pa.int64()))) / SECOND
             seen = delays.seen(ages, _groups(table, spec.label.delay_by))
             writer.write(table.append_column(SEEN, pa.array(seen.astype(np.float32))))
     writer.close()
-    os.replace(beside, path)
+    os.replace(temporary, path)
 
 
 def _groups(table: pa.Table, column: str | None) -> npt.NDArray[np.object_]:

@@ -75,11 +75,12 @@ def _copy_groups(part: Part, remote: gcs.Generation, target: Path) -> None:
         columns = [group.column(number) for number in range(group.num_columns)]
         # A dictionary page, if any, precedes the column's other pages.
         starts = [
-            min(each.dictionary_page_offset or each.data_page_offset, each.data_page_offset)
-            for each in columns
+            min(column.dictionary_page_offset or column.data_page_offset, column.data_page_offset)
+            for column in columns
         ]
         stops = [
-            first + each.total_compressed_size for first, each in zip(starts, columns, strict=True)
+            first + column.total_compressed_size
+            for first, column in zip(starts, columns, strict=True)
         ]
         _place(remote, min(starts), max(stops), target)
 

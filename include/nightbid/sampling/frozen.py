@@ -83,23 +83,23 @@ def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "")
     if (final / "frozen.json").exists():
         return _same(load(workspace, name), manifest)
     _check(source, manifest, name)
-    found = FrozenData(
+    data_set = FrozenData(
         name=name,
         pipeline=run.head.pipeline,
         run_id=run.run_id,
         night=run.date,
         digest=manifest.digest,
         rows=manifest.rows.written,
-        bytes=sum(each.size for each in manifest.files),
+        bytes=sum(entry.size for entry in manifest.files),
         created=dt.datetime.now(dt.UTC),
         reason=reason,
         meaning={key: run.head.spec.get(key) for key in MEANING},
     )
     scratch = workspace.scratch(final)
     try:
-        for relative in (*(each.path for each in manifest.files), "manifest.json"):
+        for relative in (*(entry.path for entry in manifest.files), "manifest.json"):
             link_or_copy(Path(str(source / relative)), Path(str(scratch / relative)))
-        (scratch / "frozen.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
+        (scratch / "frozen.json").write_text(data_set.model_dump_json(indent=1), encoding="utf-8")
         workspace.commit(scratch, final, last="frozen.json")
     except BaseException:
         workspace.discard(scratch)
@@ -116,7 +116,7 @@ def load(workspace: Workspace, name: str) -> FrozenData:
     """
     path = _folder(workspace, name) / "frozen.json"
     if not _NAME.fullmatch(name) or not path.exists():
-        known = ", ".join(each.name for each in frozen(workspace)) or "none yet"
+        known = ", ".join(data_set.name for data_set in frozen(workspace)) or "none yet"
         raise MissingDataError(
             f"no frozen data set {name!r}", where=str(workspace.root), hint=f"there are: {known}"
         )
@@ -128,9 +128,9 @@ def frozen(workspace: Workspace) -> list[FrozenData]:
     folder = workspace.root / "datasets"
     if not folder.exists():
         return []
-    paths = [each / "frozen.json" for each in folder.iterdir() if _NAME.fullmatch(each.name)]
-    found = [_read(path) for path in paths if path.exists()]
-    return sorted(found, key=lambda each: each.name)
+    paths = [child / "frozen.json" for child in folder.iterdir() if _NAME.fullmatch(child.name)]
+    data_sets = [_read(path) for path in paths if path.exists()]
+    return sorted(data_sets, key=lambda data_set: data_set.name)
 
 
 def verified(workspace: Workspace, name: str) -> UPath:
@@ -174,15 +174,15 @@ def place(
         ConfigError: The rows are of another night, or were sampled with other settings.
         MissingDataError, CorruptDataError: see `verified`.
     """
-    found = load(workspace, name)
-    if found.night != night.date:
+    data_set = load(workspace, name)
+    if data_set.night != night.date:
         raise ConfigError(
-            f"its rows are of the night of {found.night}, not of {night.date}",
+            f"its rows are of the night of {data_set.night}, not of {night.date}",
             where=f"data set {name!r}",
-            hint=f"run with --date {found.night}",
+            hint=f"run with --date {data_set.night}",
         )
     mine = spec.model_dump(mode="json")
-    for key, value in found.meaning.items():
+    for key, value in data_set.meaning.items():
         # Settings that are newer than the data set had their default.
         unset = type(getattr(spec, key))().model_dump(mode="json")
         theirs = {**unset, **value} if isinstance(value, dict) else value
@@ -190,18 +190,18 @@ def place(
             raise ConfigError(
                 f"its rows were sampled with another `{key}`: {value}, not {mine[key]}",
                 where=f"data set {name!r}",
-                hint=f"use the `{key}` of {found.run_id}, or freeze rows of this pipeline",
+                hint=f"use the `{key}` of {data_set.run_id}, or freeze rows of this pipeline",
             )
     source = verified(workspace, name)
     manifest = _manifest(source)
-    for each in manifest.files:
-        link_or_copy(Path(str(source / each.path)), folder / each.path)
+    for entry in manifest.files:
+        link_or_copy(Path(str(source / entry.path)), folder / entry.path)
     return manifest
 
 
 def name_of(workspace: Workspace, digest: str) -> str:
     """Name of the data set with a digest; empty if there is none."""
-    return next((each.name for each in frozen(workspace) if each.digest == digest), "")
+    return next((data_set.name for data_set in frozen(workspace) if data_set.digest == digest), "")
 
 
 def _same(found: FrozenData, manifest: Manifest) -> FrozenData:

@@ -176,11 +176,11 @@ class SampleJob:
 
 def _generations(source: FolderLogs, units: Sequence[DayUnit]) -> dict[str, int]:
     """Generations of the objects that the units read."""
-    found = {}
+    generations = {}
     for unit in units:
         assert isinstance(unit.logs, FolderUnit)
         for part in unit.logs.parts:
             first = str(source.place.version(part.path)[0]).partition(" ")[0]
             if first.isdecimal():
-                found[part.path.relative_to(unit.logs.reader.root).as_posix()] = int(first)
-    return found
+                generations[part.path.relative_to(unit.logs.reader.root).as_posix()] = int(first)
+    return generations

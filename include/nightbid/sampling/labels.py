@@ -46,7 +46,7 @@ def flag(
         codes, tokens = encode(array)
         words = pc.replace_substring_regex(pc.utf8_lower(tokens), r"^([01])\.0+$", r"\1")
         known = {**FLAGS, **{text.lower(): float(value) for text, value in texts.items()}}
-        table = np.array([known.get(each, np.nan) for each in words.to_pylist()] + [np.nan])
+        table = np.array([known.get(word, np.nan) for word in words.to_pylist()] + [np.nan])
         return np.asarray(table[codes])
     if pa.types.is_boolean(kind):
         array = array.cast(pa.int8())
@@ -80,8 +80,8 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
         none |= np.asarray(pc.fill_null(pc.less_equal(array, 0), True))
     elif pa.types.is_decimal(array.type):
         none |= np.asarray(pc.fill_null(pc.less_equal(array.cast(pa.float64()), 0), True))
-    found: npt.NDArray[np.float64] = np.where(none, 0.0, 1.0)
-    return found
+    labels: npt.NDArray[np.float64] = np.where(none, 0.0, 1.0)
+    return labels
 
 
 def refuse_other_labels(

@@ -227,8 +227,8 @@ def draw(
     Returns:
         The selected rows, weighted.
     """
-    kept = table.filter(pa.array(chosen(table, spec, seen)))
-    return thinned(kept, spec) if split in THINNED else kept
+    rows = table.filter(pa.array(chosen(table, spec, seen)))
+    return thinned(rows, spec) if split in THINNED else rows
 
 
 def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]]) -> Bools:
@@ -270,7 +270,7 @@ def _truth(good: pa.Table, spec: PipelineSpec, truth: Mapping[str, str]) -> pa.A
     """True probability of the label (and condition, in the entire space), float64 [rows]."""
     label = spec.label
     wanted = [label.column] + ([label.given] if label.entire_space and label.given else [])
-    names = [truth.get(each, "") for each in wanted]
+    names = [truth.get(column, "") for column in wanted]
     if not all(name in good.column_names for name in names):
         return None
     factors = [np.asarray(good[name].cast(pa.float64())) for name in names]
@@ -292,7 +292,7 @@ def _without(table: pa.Table, *names: str) -> pa.Table:
 
 def _examples(aside: pa.Table, spec: PipelineSpec) -> dict[str, str]:
     """The first unreadable value of each reason, truncated to fit on a line."""
-    found: dict[str, str] = {}
+    examples: dict[str, str] = {}
     for reason in pc.unique(aside[REASON]).to_pylist():
         name = reason.split(" is ")[0]
         row = aside.slice(pc.index(aside[REASON], reason).as_py(), 1)
@@ -301,5 +301,5 @@ def _examples(aside: pa.Table, spec: PipelineSpec) -> dict[str, str]:
             text if text is not None else row[name][0].as_py() if name in row.schema.names else None
         )
         if value is not None and value != "":
-            found[reason] = repr(value) if len(repr(value)) <= 60 else repr(value)[:59] + "…"
-    return found
+            examples[reason] = repr(value) if len(repr(value)) <= 60 else repr(value)[:59] + "…"
+    return examples

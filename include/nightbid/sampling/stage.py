@@ -72,24 +72,26 @@ def run(task: StageTask) -> Outcome:
     history = sum(split == "history" for split, _ in window)
     counts: dict[str, DayCount] = {}
     young: dict[str, DayCount] = {}
-    made: dict[str, str] = {}
+    why_made: dict[str, str] = {}
     rows_of: dict[str, str] = {}
     keys: dict[str, str] = {}
-    for each, found in _sampled(task, source, window):
-        mine = young if each.split == "young" else counts
-        mine[str(each.day)] = DayCount.from_json(found.manifest.metrics["count"])
-        keys[str(each.day)] = found.key
-        if found.why:
-            made[str(each.day)] = found.why
-        if found.why and each.rows_of:
-            rows_of[str(each.day)] = each.rows_of
+    for day, output in _sampled(task, source, window):
+        mine = young if day.split == "young" else counts
+        mine[str(day.day)] = DayCount.from_json(output.manifest.metrics["count"])
+        keys[str(day.day)] = output.key
+        if output.why:
+            why_made[str(day.day)] = output.why
+        if output.why and day.rows_of:
+            rows_of[str(day.day)] = day.rows_of
     delays = _with_shares(task) if young else {}
     used = (*counts.values(), *(young.values() if delays else ()))
-    each_rows = [each.to_rows() for each in used]
+    rows_of_days = [count.to_rows() for count in used]
     names = ("read", "written", "quarantined", "repeated", "dropped")
-    total = Rows(**{name: sum(getattr(each, name) for each in each_rows) for name in names})
-    weight = sum(each.weight for each in counts.values())
-    rate = sum(each.positives for each in counts.values()) / weight if weight else 0.0
+    total = Rows(
+        **{name: sum(getattr(day_rows, name) for day_rows in rows_of_days) for name in names}
+    )
+    weight = sum(count.weight for count in counts.values())
+    rate = sum(count.positives for count in counts.values()) / weight if weight else 0.0
     reasons: dict[str, int] = {}
     examples: dict[str, str] = {}
     for count in counts.values():
@@ -100,18 +102,20 @@ def run(task: StageTask) -> Outcome:
         rows=total,
         metrics={
             "label_rate": rate,
-            "days": {name: each.to_json() for name, each in counts.items()},
-            **({"young": {name: each.to_json() for name, each in young.items()}} if young else {}),
+            "days": {name: count.to_json() for name, count in counts.items()},
+            **(
+                {"young": {name: count.to_json() for name, count in young.items()}} if young else {}
+            ),
             **delays,
             "quarantine": reasons,
             "quarantine_examples": examples,
             "outcomes": outcomes,
             "day_outputs": keys,
-            "made": made,
+            "made": why_made,
             "rows_of": rows_of,
         },
-        summary=f"{days_made(made, len(counts) + len(young), unit=task.spec.partition)}"
-        f"{_rows_of(rows_of, made)}, "
+        summary=f"{days_made(why_made, len(counts) + len(young), unit=task.spec.partition)}"
+        f"{_rows_of(rows_of, why_made)}, "
         f"{_history(history, task.night)}{_young(len(young), delays)}"
         f"{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
@@ -181,14 +185,16 @@ class _Day:
 def _planned(task: StageTask, source: Source, split: Split, day: date, whole: WholeDay) -> _Day:
     until = end_of(task.night.date, task.spec) if split == "young" else None
     key, whole_key = (
-        key_of(source, task.spec, each, day, lambda path: kept_digest(path, task.cache), until)
-        for each in (split, "evaluate" if until is None else split)
+        key_of(source, task.spec, name, day, lambda path: kept_digest(path, task.cache), until)
+        for name in (split, "evaluate" if until is None else split)
     )
-    if any((day_folder(task.workspace, each) / MANIFEST).exists() for each in (key, whole_key)):
+    if any(
+        (day_folder(task.workspace, day_key) / MANIFEST).exists() for day_key in (key, whole_key)
+    ):
         return _Day(split, day, key, whole_key, until)
     slow = is_slow(task.spec.source)
-    if found := sampled_elsewhere(task.workspace, key) if slow else None:
-        manifest, folder = found
+    if earlier := sampled_elsewhere(task.workspace, key) if slow else None:
+        manifest, folder = earlier
         rows = units_as_read(manifest, folder)
         units = day_units(source, day, split, rows, is_keyed=True, until=until)
         return _Day(split, day, key, whole_key, until, tuple(units), manifest.pipeline)
@@ -221,7 +227,7 @@ def units_to_sample(
     days, failed = _plan(task, source, window)
     if failed:
         raise failed
-    return [unit for each in days for unit in each.units]
+    return [unit for day in days for unit in day.units]
 
 
 def _sampled(
@@ -230,19 +236,19 @@ def _sampled(
     """Sample or find the rows of each day, in order."""
     scratch = task.output / UNITS
     days, failed = _plan(task, source, window)
-    units = [unit for each in days for unit in each.units]
+    units = [unit for day in days for unit in day.units]
 
     def report(finished: int) -> None:
         share = finished / max(len(units), 1)
         task.progress(share, f"{finished} of {len(units)} units of {len(window)} days sampled")
 
     with closing(sampled(units, task.spec, scratch, report)) as finished:
-        for number, each in enumerate(days):
+        for number, day in enumerate(days):
             if not units:
-                task.progress(number / len(window), f"{each.day} → {each.split}")
-            for _ in each.units:
+                task.progress(number / len(window), f"{day.day} → {day.split}")
+            for _ in day.units:
                 next(finished)
-            yield each, _placed(task, source, each)
+            yield day, _placed(task, source, day)
     shutil.rmtree(scratch, ignore_errors=True)
     if failed:
         raise failed
@@ -254,16 +260,16 @@ def _placed(task: StageTask, source: Source, day: _Day) -> DayOutput:
 
     def sampled(folder: Path) -> Made:
         if units and all(unit.exists() for unit in units):
-            made = assemble(folder, units, day.day)
+            assembled = assemble(folder, units, day.day)
             for unit in units:
                 shutil.rmtree(unit)
-            return made
+            return assembled
         is_other = day.whole_key.digest != day.key.digest
         whole = known_output(task.workspace, day.whole_key) if is_other else None
         thinner = make_thinner(folder, whole, task.spec) if whole else None
         return thinner or make(folder, source, task.spec, day.split, day.day, day.until)
 
-    found = day_output(
+    output = day_output(
         task.workspace,
         day.key,
         sampled,
@@ -276,21 +282,21 @@ def _placed(task: StageTask, source: Source, day: _Day) -> DayOutput:
     if day.split == "evaluate":
         targets[SOME] = f"rows/{at}.parquet"
     for name, place_ in ((ROWS, f"split={day.split}"), (ASIDE, "quarantine")):
-        for number, path in enumerate(row_files(found.folder, name)):
+        for number, path in enumerate(row_files(output.folder, name)):
             targets[path.name] = f"{place_}/{at}/part-{number:05d}.parquet"
     for name, target in targets.items():
-        if (found.folder / name).exists():
-            link_or_copy(found.folder / name, task.output / target)
-    return found
+        if (output.folder / name).exists():
+            link_or_copy(output.folder / name, task.output / target)
+    return output
 
 
 def _frozen(task: StageTask, name: str) -> Outcome:
-    found = place(task.workspace, name, task.spec, task.night, task.output)
-    rate = found.metrics.get("label_rate")
+    manifest = place(task.workspace, name, task.spec, task.night, task.output)
+    rate = manifest.metrics.get("label_rate")
     return Outcome(
-        rows=found.rows,
-        metrics=found.metrics,
-        summary=f"{found.rows.written:,} rows of the frozen data set {name}, every byte checked"
+        rows=manifest.rows,
+        metrics=manifest.metrics,
+        summary=f"{manifest.rows.written:,} rows of the frozen data set {name}, every byte checked"
         + (f", {_rate_word(task.spec)} {rate:.4f}" if rate is not None else ""),
     )
 
@@ -301,9 +307,9 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
         return f"frozen as {spec.sampling.frozen}"  # the rows of a name never change
     known = with_known_history(spec, night, cache)
     days = (*known.history, *night.train, *night.validate_, *night.evaluate, *night.young)
-    found = open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
+    digest = open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
     keys = UserKeys.of(spec)
-    return f"{found} keyed {keys.fingerprint}" if keys else found
+    return f"{digest} keyed {keys.fingerprint}" if keys else digest
 
 
 def with_known_history(spec: PipelineSpec, night: Night, cache: Path) -> Night:
@@ -314,8 +320,8 @@ def with_known_history(spec: PipelineSpec, night: Night, cache: Path) -> Night:
     first = days[0] if days else getattr(spec.source, "start", None)
     if first is None:
         return night
-    kept = tuple(day for day in night.history if day >= first)
-    return night.model_copy(update={"history": kept})
+    history = tuple(day for day in night.history if day >= first)
+    return night.model_copy(update={"history": history})
 
 
 def _history(found: int, asked: Night) -> str:
