@@ -209,7 +209,7 @@ def upload_folder(local: Path, remote: UPath, last: str) -> None:
         FileExistsError: Another writer created `last` first.
     """
     names = sorted(
-        each.relative_to(local).as_posix() for each in local.rglob("*") if each.is_file()
+        path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file()
     )
     upload(local, [name for name in names if name != last], remote)
     create(remote / last, (local / last).read_bytes())
@@ -291,8 +291,8 @@ def read_many(folder: UPath, suffix: str) -> dict[str, bytes]:
     bucket, _, prefix = folder.path.partition("/")
     prefix = prefix.rstrip("/") + "/"
     with _one_line(folder):
-        found = _client().list_blobs(bucket, prefix=prefix, delimiter="/", retry=RETRY)
-        blobs = [each for each in found if each.name.endswith(suffix)]
+        listing = _client().list_blobs(bucket, prefix=prefix, delimiter="/", retry=RETRY)
+        blobs = [blob for blob in listing if blob.name.endswith(suffix)]
         return {
             blob.name.removeprefix(prefix): content
             for blob, content in zip(blobs, _contents(blobs), strict=True)

@@ -31,10 +31,10 @@ class Files(GCSFileSystem):  # type: ignore[misc]
 
     async def _call(self, method: str, path: str, *args: Any, **options: Any) -> Any:
         try:
-            found = await super()._call(method, path, *args, **options)
-            if isinstance(found, tuple):
-                _check(*found[-2:])
-            return found
+            answer = await super()._call(method, path, *args, **options)
+            if isinstance(answer, tuple):
+                _check(*answer[-2:])
+            return answer
         except (FileNotFoundError, FileExistsError):
             raise
         except (OSError, ValueError, HttpError, ClientError, GoogleAuthError) as error:
@@ -52,8 +52,8 @@ class Files(GCSFileSystem):  # type: ignore[misc]
 
 def _place(address: str) -> str:
     """Return an object's gs:// path if the address is that of an object."""
-    found = re.search("/b/([^/?]+)/o/([^?]+)", address)
-    return f"gs://{found[1]}/{unquote(found[2])}" if found else unquote(address)
+    match = re.search("/b/([^/?]+)/o/([^?]+)", address)
+    return f"gs://{match[1]}/{unquote(match[2])}" if match else unquote(address)
 
 
 def _check(headers: Any, content: bytes) -> None:
@@ -63,10 +63,10 @@ def _check(headers: Any, content: bytes) -> None:
         OSError: The crc32c differs.
     """
     hashes = ",".join(headers.getall("X-Goog-Hash", [])).split(",")
-    expected = [each.strip().removeprefix("crc32c=") for each in hashes if "crc32c=" in each]
+    expected = [value.strip().removeprefix("crc32c=") for value in hashes if "crc32c=" in value]
     size = headers.get("Content-Range", "").rpartition("/")[2] or str(len(content))
     if not expected or size != str(len(content)):
         return
-    found = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
-    if found != expected[0]:
-        raise OSError(f"the bytes changed on their way: crc32c {found}, expected {expected[0]}")
+    checksum = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+    if checksum != expected[0]:
+        raise OSError(f"the bytes changed on their way: crc32c {checksum}, expected {expected[0]}")

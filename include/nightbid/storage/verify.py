@@ -35,10 +35,10 @@ def file_digest(path: Path) -> str:
     if known is not None:
         return known
     with open(path, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if _identity(os.stat(path)) == state:
-        _digests[state] = found
-    return found
+        _digests[state] = digest
+    return digest
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -73,8 +73,8 @@ def inventory(folder: Path, volatile: tuple[str, ...] = ()) -> tuple[FileEntry, 
             continue
         relative = path.relative_to(folder).as_posix()
         loose = any(
-            relative == each or (each.endswith("/") and relative.startswith(each))
-            for each in volatile
+            relative == name or (name.endswith("/") and relative.startswith(name))
+            for name in volatile
         )
         digest = file_digest(path)
         entries.append(
@@ -96,40 +96,40 @@ def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:
         files: Files to verify.
     """
     faults, present = [], []
-    for each in files:
-        path = folder / each.path
+    for entry in files:
+        path = folder / entry.path
         try:
             size = path.stat().st_size
         except OSError:
-            faults.append(f"{each.path} is missing")
+            faults.append(f"{entry.path} is missing")
             continue
-        if size != each.size:
-            faults.append(f"{each.path} has {size:,} bytes, the manifest says {each.size:,}")
-        elif each.digest or each.volatile_digest:
-            present.append(each)
-    paths = [folder / each.path for each in present]
-    if len(paths) > 1 and sum(each.size for each in present) > WORTH_THREADS:
+        if size != entry.size:
+            faults.append(f"{entry.path} has {size:,} bytes, the manifest says {entry.size:,}")
+        elif entry.digest or entry.volatile_digest:
+            present.append(entry)
+    paths = [folder / entry.path for entry in present]
+    if len(paths) > 1 and sum(entry.size for entry in present) > WORTH_THREADS:
         with ThreadPoolExecutor(THREADS) as pool:
             digests = list(pool.map(_digest_or_none, paths))
     else:
         digests = [_digest_or_none(path) for path in paths]
-    for each, digest in zip(present, digests, strict=True):
-        if digest != (each.digest or each.volatile_digest):
-            faults.append(f"{each.path} has other bytes than those the manifest names")
+    for entry, digest in zip(present, digests, strict=True):
+        if digest != (entry.digest or entry.volatile_digest):
+            faults.append(f"{entry.path} has other bytes than those the manifest names")
     return faults
 
 
 def strangers(folder: Path, files: Sequence[FileEntry]) -> list[str]:
     """List row files in an output that its manifest does not name, as messages."""
-    named = {each.path for each in files}
-    found = []
+    named = {entry.path for entry in files}
+    messages = []
     for parent, _, names in os.walk(folder):
         for name in names:
             if name.endswith(DATA_FILES) and not name.startswith("."):
                 path = Path(parent, name).relative_to(folder).as_posix()
                 if path not in named:
-                    found.append(f"{path} is not in the manifest")
-    return found
+                    messages.append(f"{path} is not in the manifest")
+    return messages
 
 
 def verify(folder: Path, files: Sequence[FileEntry], where: str, hint: str) -> None:

@@ -81,9 +81,9 @@ class Workspace:
         if not mine.parent.exists():
             return
         old = time.time() - CHECKPOINT_DAYS * 86_400
-        for each in mine.parent.iterdir():
-            if each.name != mine.name and each.stat().st_mtime < old:
-                self.discard(each)
+        for checkpoint in mine.parent.iterdir():
+            if checkpoint.name != mine.name and checkpoint.stat().st_mtime < old:
+                self.discard(checkpoint)
 
     def uri(self, path: UPath) -> str:
         """Address of a path relative to the root, as in manifests and XComs."""
@@ -196,26 +196,26 @@ def fetch(folder: UPath, prefixes: tuple[str, ...] = (), manifest: Manifest | No
         else:
             return local
     manifest = manifest or read_manifest(folder)
-    beside = local.parent / f".tmp-{uuid.uuid4().hex}"
+    temporary = local.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         if prefixes:
             part = local.with_name(f"{local.name}.part")
-            files = [each for each in manifest.files if each.path.startswith(prefixes)]
-            missing = [each for each in files if faults_of(part, [each])]
-            _download(folder, missing, beside)
-            for each in missing:
-                (part / each.path).parent.mkdir(parents=True, exist_ok=True)
-                (beside / each.path).replace(part / each.path)
+            files = [entry for entry in manifest.files if entry.path.startswith(prefixes)]
+            missing = [entry for entry in files if faults_of(part, [entry])]
+            _download(folder, missing, temporary)
+            for entry in missing:
+                (part / entry.path).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / entry.path).replace(part / entry.path)
             return part
-        _download(folder, manifest.files, beside)
-        (beside / "manifest.json").write_text(seal(manifest))
+        _download(folder, manifest.files, temporary)
+        (temporary / "manifest.json").write_text(seal(manifest))
         try:
-            beside.rename(local)
+            temporary.rename(local)
         except OSError:
             if not (local / "manifest.json").exists():
                 raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return local
 
 
@@ -257,14 +257,14 @@ def set_aside(folder: UPath, inode: int = 0) -> str:
         The new name; empty if another process has already renamed it.
     """
     name = f".damaged-{folder.name[:16]}-{uuid.uuid4().hex[:8]}"
-    beside = folder.parent / name
+    damaged = folder.parent / name
     try:
-        os.rename(str(folder), str(beside))
+        os.rename(str(folder), str(damaged))
     except FileNotFoundError:
         return ""
-    if inode and inode_of(beside) != inode:
+    if inode and inode_of(damaged) != inode:
         try:
-            os.rename(str(beside), str(folder))
+            os.rename(str(damaged), str(folder))
         except OSError:  # a new output took its place
             return name
         return ""
@@ -272,7 +272,7 @@ def set_aside(folder: UPath, inode: int = 0) -> str:
 
 
 def _verify(folder: Path, manifest: Manifest, prefixes: tuple[str, ...]) -> None:
-    files = [each for each in manifest.files if each.path.startswith(prefixes or "")]
+    files = [entry for entry in manifest.files if entry.path.startswith(prefixes or "")]
     verify(folder, files, str(folder), RERUN)
     if manifest.files and not prefixes and (extra := strangers(folder, manifest.files)):
         raise CorruptDataError(extra[0], where=str(folder), hint=RERUN)
@@ -281,11 +281,11 @@ def _verify(folder: Path, manifest: Manifest, prefixes: tuple[str, ...]) -> None
 def _download(folder: UPath, files: Sequence[FileEntry], to: Path) -> None:
     from nightbid.storage import gcs
 
-    gcs.download(folder, [each.path for each in files], to)
-    for each in files:
-        if each.digest and file_digest(to / each.path) != each.digest:
+    gcs.download(folder, [entry.path for entry in files], to)
+    for entry in files:
+        if entry.digest and file_digest(to / entry.path) != entry.digest:
             raise WorkspaceError(
-                f"{each.path} is not the file that the manifest names",
+                f"{entry.path} is not the file that the manifest names",
                 where=str(folder),
                 hint="delete this output and rerun the night that made it",
             )
@@ -309,17 +309,17 @@ def replaced(path: UPath | Path) -> Iterator[Path]:
     """Yield a local path to write to; afterwards the file replaces `path` atomically."""
     here = Path(str(path.parent)) if is_local(path) else Path(tempfile.gettempdir())
     here.mkdir(parents=True, exist_ok=True)
-    beside = here / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    temporary = here / f".{path.name}.{uuid.uuid4().hex[:8]}"
     try:
-        yield beside
+        yield temporary
         if is_local(path):
-            os.replace(beside, str(path))
+            os.replace(temporary, str(path))
         else:
             from nightbid.storage import gcs
 
-            gcs.upload_file(beside, UPath(path))
+            gcs.upload_file(temporary, UPath(path))
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def download(folder: UPath, names: Iterable[str], to: Path) -> None:
@@ -344,14 +344,14 @@ def read_all(folder: UPath, suffix: str) -> dict[str, bytes]:
         names = os.listdir(str(folder))
     except FileNotFoundError:
         return {}
-    found = {}
+    contents = {}
     for name in names:
         if name.endswith(suffix) and not name.startswith("."):
             try:
-                found[name] = (folder / name).read_bytes()
+                contents[name] = (folder / name).read_bytes()
             except FileNotFoundError:
                 continue  # deleted after the listing
-    return found
+    return contents
 
 
 def remove(path: UPath) -> None:
@@ -372,8 +372,8 @@ def write_atomically(path: UPath | Path, content: str | bytes) -> None:
 
         gcs.write(UPath(path), data)
         return
-    with replaced(path) as beside:
-        beside.write_bytes(data)
+    with replaced(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_newest(path: UPath, content: Callable[[], str]) -> None:
@@ -407,9 +407,9 @@ def write_once(path: UPath, text: str) -> None:
         gcs.create(path, text.encode())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    beside.write_text(text, encoding="utf-8")
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    temporary.write_text(text, encoding="utf-8")
     try:
-        os.link(str(beside), str(path))
+        os.link(str(temporary), str(path))
     finally:
-        os.unlink(str(beside))
+        os.unlink(str(temporary))
