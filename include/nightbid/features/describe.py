@@ -55,12 +55,12 @@ class Documentation(BaseModel):
         Args:
             rates: Feature → share, 0 to 1.
         """
-        said = {name: f"{rate:.2%} OOV in the newest rows" for name, rate in rates.items()}
+        notes = {name: f"{rate:.2%} OOV in the newest rows" for name, rate in rates.items()}
         return Documentation(
             features=tuple(
-                each.model_copy(update={"learned": ", ".join(filter(None, parts))})
-                for each in self.features
-                for parts in [(each.learned, said.get(each.name))]
+                feature.model_copy(update={"learned": ", ".join(filter(None, parts))})
+                for feature in self.features
+                for parts in [(feature.learned, notes.get(feature.name))]
             )
         )
 
@@ -87,7 +87,7 @@ def describe(
         transform=feature.transform,
         reads=tuple(dict.fromkeys([*feature.sources(name), *time])),
         makes=transform.makes,
-        inputs=tuple(_input(each, transforms, learned) for each in transform.inputs),
+        inputs=tuple(_input(model_input, transforms, learned) for model_input in transform.inputs),
         looks_back=transform.looks_back,
         learned=transform.learned if name in learned else "",
         training_only=feature.training_only,

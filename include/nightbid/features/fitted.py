@@ -57,7 +57,7 @@ class Definition(Block):
         for name, feature in spec.features.items():
             shared = feature.shares()
             if shared and not isinstance(spec.features.get(shared), Vocabulary):
-                known = [n for n, each in spec.features.items() if isinstance(each, Vocabulary)]
+                known = [n for n, other in spec.features.items() if isinstance(other, Vocabulary)]
                 close = difflib.get_close_matches(shared, known, n=1)
                 raise ConfigError(
                     f"no vocabulary feature called {shared!r}",
@@ -123,18 +123,28 @@ class FittedFeatures:
     @cached_property
     def transforms(self) -> dict[str, Transform[Any]]:
         """Transforms by feature, ready to apply."""
-        asked = self.definition
-        context = Context(asked.features, self.learned, asked.time, asked.lag_days, asked.time_zone)
+        definition = self.definition
+        context = Context(
+            definition.features,
+            self.learned,
+            definition.time,
+            definition.lag_days,
+            definition.time_zone,
+        )
         return {
-            name: transform_of(name, each, self.learned.get(name, FittedState()), context)
-            for name, each in asked.features.items()
+            name: transform_of(name, feature, self.learned.get(name, FittedState()), context)
+            for name, feature in definition.features.items()
         }
 
     @cached_property
     def schema(self) -> FeatureSchema:
         """Every model input, in order."""
         return FeatureSchema(
-            inputs=tuple(each for one in self.transforms.values() for each in one.inputs)
+            inputs=tuple(
+                model_input
+                for transform in self.transforms.values()
+                for model_input in transform.inputs
+            )
         )
 
     @cached_property
@@ -162,20 +172,20 @@ class FittedFeatures:
             DataError: A source column is missing, or has a type that its feature cannot read.
         """
         rows, columns = RawColumns(raw), dict[str, pa.Array]()
-        for name, each in self.transforms.items():
+        for name, transform in self.transforms.items():
             if name in without:
                 continue
             with naming(name):
-                columns.update(each.apply(rows))
+                columns.update(transform.apply(rows))
         return pa.table(columns)
 
     @property
     def oov_buckets(self) -> dict[str, int]:
         """Inputs with a vocabulary → number of its OOV ids, which follow id 0."""
         return {
-            name: each.vocabulary.oov_buckets
-            for name, each in self.transforms.items()
-            if each.vocabulary is not None
+            name: transform.vocabulary.oov_buckets
+            for name, transform in self.transforms.items()
+            if transform.vocabulary is not None
         }
 
     def with_history(self, newer: FittedFeatures) -> FittedFeatures:
@@ -203,12 +213,12 @@ class FittedFeatures:
         self.schema.save(folder)
         self.documentation.save(folder)
         (folder / "definition.json").write_text(self.definition.model_dump_json(indent=1))
-        numbers = {name: one.numbers for name, one in self.learned.items() if one.numbers}
+        numbers = {name: state.numbers for name, state in self.learned.items() if state.numbers}
         (folder / "statistics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
-        first = {id(one.history): name for name, one in reversed(list(self.learned.items()))}
+        first = {id(state.history): name for name, state in reversed(list(self.learned.items()))}
         list(each(lambda name: _save_tables(folder, name, self.learned[name], first), self.learned))
-        for name, one in self.learned.items():
-            if one.history is not None and (same := first[id(one.history)]) != name:
+        for name, state in self.learned.items():
+            if state.history is not None and (same := first[id(state.history)]) != name:
                 _history_path(folder, name).unlink(missing_ok=True)
                 link_or_copy(_history_path(folder, same), _history_path(folder, name))
 
@@ -227,8 +237,8 @@ class FittedFeatures:
             definition = Definition.load(folder)
             numbers = json.loads((folder / "statistics.json").read_text())
             names = list(definition.features)
-            found = each(lambda name: _load_one(folder, name, numbers.get(name, ())), names)
-            learned = {name: one for name, one in zip(names, found, strict=True) if one}
+            states = each(lambda name: _load_one(folder, name, numbers.get(name, ())), names)
+            learned = {name: state for name, state in zip(names, states, strict=True) if state}
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise CorruptDataError(
                 f"not a folder of fitted features ({error})",
@@ -250,12 +260,12 @@ def _save_tables(folder: Path, name: str, learned: FittedState, first: Mapping[i
 def _load_one(folder: Path, name: str, numbers: list[float]) -> FittedState | None:
     """Load the fitted state of a feature; None if it has none."""
     tokens = folder / "vocabularies" / f"{name}.parquet"
-    one = FittedState(
+    state = FittedState(
         numbers=tuple(numbers),
         tokens=_read(tokens)["token"].combine_chunks() if tokens.exists() else None,
         history=_history(folder, name),
     )
-    return one if one.numbers or one.tokens is not None or one.history is not None else None
+    return state if state.numbers or state.tokens is not None or state.history is not None else None
 
 
 def _history_path(folder: Path, name: str) -> Path:

@@ -40,19 +40,19 @@ def by_range(tables: Iterable[pa.Table], files: Sequence[str]) -> Iterator[list[
         range.
     """
     with ExitStack() as stack:
-        sources = [_Source(iter([each])) for each in tables]
+        sources = [_Source(iter([table])) for table in tables]
         sources += [_Source(_groups(path, stack)) for path in files]
         for limit in [*(LIMITS if files else ()), None]:
-            found = [part for each in sources for part in each.below(limit)]
-            if found:
-                yield found
+            parts = [part for source in sources for part in source.below(limit)]
+            if parts:
+                yield parts
 
 
 def write_by_range(
     ranges: Iterable[pa.Table], writer: pq.ParquetWriter, metadata: dict[bytes, bytes] | None = None
 ) -> None:
     """Write sorted tables, one per range, so that the bytes depend only on the rows."""
-    for group in _together(cut for each in ranges for cut in _cut(each)):
+    for group in _together(cut for table in ranges for cut in _cut(table)):
         writer.write_table(group.replace_schema_metadata(metadata), row_group_size=2**30)
 
 
@@ -70,8 +70,8 @@ def _cut(table: pa.Table) -> Iterator[pa.Table]:
 def _together(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Concatenate parts up to the size of a row group."""
     waiting: list[pa.Table] = []
-    for each in parts:
-        waiting.append(each)
+    for part in parts:
+        waiting.append(part)
         if sum(map(len, waiting)) >= GROUP_ROWS:
             yield pa.concat_tables(waiting).combine_chunks()
             waiting = []

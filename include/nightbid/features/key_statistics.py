@@ -108,14 +108,14 @@ class Events:
             positive: Keep only rows whose label is above 0.
         """
         codes, tokens = items
-        kept = codes >= 0
+        is_kept = codes >= 0
         if positive:
-            kept &= np.asarray(rows[LABEL], np.float64) > 0
+            is_kept &= np.asarray(rows[LABEL], np.float64) > 0
         table = pa.table(
             {
-                "key": keys[kept],
-                "time": moments_of(whole(rows[TIME]))[kept],
-                "token": tokens.take(pa.array(codes[kept])),
+                "key": keys[is_kept],
+                "time": moments_of(whole(rows[TIME]))[is_kept],
+                "token": tokens.take(pa.array(codes[is_kept])),
             }
         )
         return cls((_sorted([table]),))
@@ -153,17 +153,17 @@ def _summed(tables: Sequence[pa.Table]) -> pa.Table:
     if len(tables) == 1:
         return tables[0].combine_chunks()
     columns = [
-        np.concatenate([np.asarray(whole(each[name])) for each in tables])
+        np.concatenate([np.asarray(whole(table[name])) for table in tables])
         for name in DAY_COUNTS.names
     ]
     # Sorting merges the tables: NumPy's stable sorts take advantage of presorted runs.
     order = np.lexsort((columns[1], columns[0]))
-    keys, days, *values = (each[order] for each in columns)
+    keys, days, *values = (column[order] for column in columns)
     is_first = np.append(True, (keys[1:] != keys[:-1]) | (days[1:] != days[:-1]))[: len(keys)]
     first = np.flatnonzero(is_first)
     if len(first) < len(keys):
         keys, days = keys[first], days[first]
-        values = [np.add.reduceat(each, first) for each in values]
+        values = [np.add.reduceat(column, first) for column in values]
     return pa.table([keys, days, *values], schema=DAY_COUNTS)
 
 

@@ -29,19 +29,19 @@ def learn(
     Raises:
         DataError: A source column is missing, or has a type that its feature cannot read.
     """
-    raw, context, found = RawColumns(rows), Context(zone=zone), dict[str, Statistic]()
+    raw, context, statistics = RawColumns(rows), Context(zone=zone), dict[str, Statistic]()
     for name, feature in learning_features(features, train=train).items():
         with naming(name):
-            found[name] = transform_of(name, feature, context=context).statistic(raw, rows)
-    return found
+            statistics[name] = transform_of(name, feature, context=context).statistic(raw, rows)
+    return statistics
 
 
 def learning_features(features: Mapping[str, Feature], *, train: bool) -> dict[str, Feature]:
     """Features that learn from rows: all on training days, those with history on any day."""
     return {
-        name: each
-        for name, each in features.items()
-        if learns_history(each) or (train and depends_on(name, each) is not None)
+        name: feature
+        for name, feature in features.items()
+        if learns_history(feature) or (train and depends_on(name, feature) is not None)
     }
 
 

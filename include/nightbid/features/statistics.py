@@ -73,14 +73,16 @@ class TokenCounts:
             path.open("wb") as stream,
             pq.ParquetWriter(stream, table.schema, use_dictionary=False) as writer,
         ):
-            for each in range(SPILL_GROUPS):
-                writer.write_table(table.take(np.flatnonzero(group == each)), row_group_size=2**30)
+            for number in range(SPILL_GROUPS):
+                writer.write_table(
+                    table.take(np.flatnonzero(group == number)), row_group_size=2**30
+                )
         return TokenCounts((), (*self.spilled, str(path)))
 
     def top(self, top_k: int, min_count: int) -> pa.Array:
         """List the most frequent tokens, ties in text order."""
-        found = [_most_frequent(_added(each), top_k, min_count) for each in self._groups()]
-        together = _most_frequent(pa.concat_tables(found), top_k, min_count)
+        tables = [_most_frequent(_added(parts), top_k, min_count) for parts in self._groups()]
+        together = _most_frequent(pa.concat_tables(tables), top_k, min_count)
         return whole(together["token"])
 
     def sorted_tables(self, limit: int) -> list[pa.Table]:
@@ -89,8 +91,8 @@ class TokenCounts:
             table = _added(self.parts or (NO_TOKENS,))
             if len(table) <= limit:
                 return [_in_order(table)]
-        found = list(self.by_hash())
-        return found if sum(map(len, found)) > limit else [_in_order(pa.concat_tables(found))]
+        tables = list(self.by_hash())
+        return tables if sum(map(len, tables)) > limit else [_in_order(pa.concat_tables(tables))]
 
     def by_hash(self) -> Iterator[pa.Table]:
         """Add up and sort each hash group: yields SPILL_GROUPS tables of token and count."""
@@ -104,9 +106,9 @@ class TokenCounts:
             return
         left = _added(self.parts or (NO_TOKENS,))
         group = (token_hashes(left["token"]) % np.uint64(SPILL_GROUPS)).astype(np.int64)
-        for each in range(SPILL_GROUPS):
-            read = [_read_group(path, each) for path in self.spilled]
-            yield [left.take(np.flatnonzero(group == each)), *read]
+        for number in range(SPILL_GROUPS):
+            read = [_read_group(path, number) for path in self.spilled]
+            yield [left.take(np.flatnonzero(group == number)), *read]
 
 
 def _read_group(path: str, group: int) -> pa.Table:
@@ -117,16 +119,16 @@ def _read_group(path: str, group: int) -> pa.Table:
 def _added(parts: Sequence[pa.Table]) -> pa.Table:
     """Add up the counts of equal tokens."""
     # Arrow drops empty chunks when it encodes them.
-    parts = [each for each in parts if len(each)]
+    parts = [part for part in parts if len(part)]
     if not parts:
         return NO_TOKENS
     # One dictionary for all parts numbers their strings; Arrow builds it without holding the GIL.
-    chunks = [whole(each["token"]) for each in parts]
+    chunks = [whole(part["token"]) for part in parts]
     encoded = pa.chunked_array(chunks, pa.string()).dictionary_encode()
     tokens = encoded.chunk(0).dictionary
     counts = np.zeros(len(tokens), np.int64)
-    for chunk, each in zip(encoded.chunks, parts, strict=True):
-        np.add.at(counts, np.asarray(chunk.indices), np.asarray(each["count"]))
+    for chunk, part in zip(encoded.chunks, parts, strict=True):
+        np.add.at(counts, np.asarray(chunk.indices), np.asarray(part["count"]))
     return pa.table({"token": tokens, "count": counts})
 
 
@@ -251,10 +253,10 @@ def merge_all(mine: Statistics, theirs: Statistics) -> dict[str, Statistic]:
 def merge_many(parts: Sequence[Statistic]) -> Statistic:
     """Merge statistics of one class at once; tables are added up once, when they are read."""
     if len(parts) > 1 and isinstance(parts[0], DayCounts):
-        known = [each for each in parts if isinstance(each, DayCounts)]
-        tables = [table for each in known for table in each.tables]
-        return DayCounts(tuple(tables), tuple(path for each in known for path in each.spilled))
+        known = [part for part in parts if isinstance(part, DayCounts)]
+        tables = [table for part in known for table in part.tables]
+        return DayCounts(tuple(tables), tuple(path for part in known for path in part.spilled))
     merged = parts[0]
-    for each in parts[1:]:
-        merged = merged.merge(each)  # type: ignore[arg-type]
+    for part in parts[1:]:
+        merged = merged.merge(part)  # type: ignore[arg-type]
     return merged

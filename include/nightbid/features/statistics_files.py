@@ -49,8 +49,8 @@ def save(statistic: Statistic, folder: Path, name: str) -> Path:
     if isinstance(statistic, TokenCounts):
         groups = statistic.sorted_tables(IN_MEMORY)
         with _writer(path, groups[0].schema, "tokens") as (writer, marks):
-            for each in groups:
-                writer.write_table(each.replace_schema_metadata(marks), row_group_size=2**30)
+            for table in groups:
+                writer.write_table(table.replace_schema_metadata(marks), row_group_size=2**30)
         return path
     is_by_day = isinstance(statistic, DayCounts)
     kind, schema = ("by_day", DAY_COUNTS) if is_by_day else ("events", EVENTS)
@@ -69,11 +69,11 @@ def load(path: Path) -> Statistic:
         return _from_tree(json.loads(path.read_text()))
     with pq.ParquetFile(path) as file:
         kind = (file.schema_arrow.metadata or {})[KIND].decode()
-        made = CLASSES[kind]
+        statistic_class = CLASSES[kind]
         if file.metadata.num_rows > IN_MEMORY:
-            return made((), (str(path),))
+            return statistic_class((), (str(path),))
         # For files this small, threads cost more than they gain.
-        return made((file.read(use_threads=False).replace_schema_metadata(None),))
+        return statistic_class((file.read(use_threads=False).replace_schema_metadata(None),))
 
 
 def load_merged(paths: Sequence[Path]) -> Statistic:

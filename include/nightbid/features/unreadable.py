@@ -21,13 +21,13 @@ def unreadable_values(features: Mapping[str, Feature], rows: pa.Table) -> dict[s
     Returns:
         One count for each feature that reads numbers or times.
     """
-    raw, found = RawColumns(rows), dict[str, Unreadable]()
+    raw, counts = RawColumns(rows), dict[str, Unreadable]()
     for name, feature in features.items():
         reads = feature.reads
         if reads not in ("number", "time"):
             continue
-        found[name] = Unreadable()
+        counts[name] = Unreadable()
         for column in feature.sources(name):
             with naming(name):
-                found[name] += unreadable(raw.column(column, name), reads)
-    return found
+                counts[name] += unreadable(raw.column(column, name), reads)
+    return counts

@@ -53,8 +53,8 @@ class RawColumns:
         Raises:
             MissingDataError: The rows do not have the column.
         """
-        found = self._columns.get(name)
-        if found is None:
+        values = self._columns.get(name)
+        if values is None:
             if name not in self._places:
                 close = difflib.get_close_matches(name, self._places, n=1)
                 raise MissingDataError(
@@ -64,8 +64,8 @@ class RawColumns:
                     if close
                     else f"the rows have {', '.join(list(self._places)[:12])}",
                 )
-            found = self._columns[name] = whole(self._table.column(self._places[name]))
-        return found
+            values = self._columns[name] = whole(self._table.column(self._places[name]))
+        return values
 
     def encoded(self, name: str, feature: str) -> tuple[Int32s, pa.Array]:
         """Return a column as codes and tokens, see `nightbid.column_parsing.encode`."""
@@ -121,7 +121,7 @@ def clipped_log(feature: Numeric, values: Floats) -> Floats:
 
 def keys_of(name: str, columns: Sequence[str], raw: RawColumns) -> Hashes:
     """Hash the values of several columns together; uint64 [rows]."""
-    return joint_hashes([raw.encoded(each, name) for each in columns])
+    return joint_hashes([raw.encoded(column, name) for column in columns])
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,9 @@ def laid_out(values: npt.NDArray[np.int32], items: Items, length: int, last: boo
     places = items.places
     if last:
         places = places - np.maximum(items.counts - length, 0)[items.rows]
-    kept = (places >= 0) & (places < length)
+    is_kept = (places >= 0) & (places < length)
     matrix = np.zeros((len(items.counts), length), np.int32)
-    matrix[items.rows[kept], places[kept]] = values[kept]
+    matrix[items.rows[is_kept], places[is_kept]] = values[is_kept]
     return matrix
 
 

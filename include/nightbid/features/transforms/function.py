@@ -77,7 +77,7 @@ class FunctionTransform(Transform[Function]):
             MissingDataError: The function did not return one value per row.
         """
         function = named_function(self.feature.function)
-        columns = (raw.column(each, self.name) for each in self.feature.columns)
+        columns = (raw.column(name, self.name) for name in self.feature.columns)
         result = whole(function(*columns))
         if len(result) != len(raw):
             raise MissingDataError(
@@ -90,10 +90,10 @@ class FunctionTransform(Transform[Function]):
     @property
     def makes(self) -> str:
         """Description of the computation."""
-        made = f"{self.feature.function}({', '.join(self.feature.columns)})"
+        call = f"{self.feature.function}({', '.join(self.feature.columns)})"
         if self._is_hashed:
-            return f"{made}, hashed into {self.feature.buckets:,} buckets"
-        return f"{made}: {SCALES['standard']}"
+            return f"{call}, hashed into {self.feature.buckets:,} buckets"
+        return f"{call}: {SCALES['standard']}"
 
     @property
     def learned(self) -> str:

@@ -19,8 +19,8 @@ Bucketing = TypeVar("Bucketing", Hash, Cross)
 def hashed(columns: list[tuple[Int32s, pa.Array]], buckets: int) -> Int32s:
     """Hash encoded columns together; int32 [rows], 0 if all values of a row are missing."""
     missing = np.logical_and.reduce([codes < 0 for codes, _ in columns])
-    found = 1 + (joint_hashes(columns) % np.uint64(buckets)).astype(np.int64)
-    return np.where(missing, 0, found).astype(np.int32)
+    ids = 1 + (joint_hashes(columns) % np.uint64(buckets)).astype(np.int64)
+    return np.where(missing, 0, ids).astype(np.int32)
 
 
 class Hashed(Transform[Bucketing]):
@@ -33,7 +33,7 @@ class Hashed(Transform[Bucketing]):
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the model inputs."""
-        columns = [raw.encoded(each, self.name) for each in self.feature.sources(self.name)]
+        columns = [raw.encoded(name, self.name) for name in self.feature.sources(self.name)]
         return {self.name: pa.array(hashed(columns, self.feature.buckets))}
 
 

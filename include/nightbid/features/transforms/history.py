@@ -96,14 +96,14 @@ class History:
             days: Days since 1970, int32 [rows].
         """
         reached = self.days.searchsorted(days)
-        totals = [each[reached] / WEIGHT_UNIT for each in self._totals]
+        totals = [total[reached] / WEIGHT_UNIT for total in self._totals]
         start, end = self._rows.before(keys, days)
         known = np.flatnonzero(end > start)
         newest = end[known] - 1
-        found = [np.zeros(len(keys)), np.zeros(len(keys))]
-        for each, values in zip(found, self._sums, strict=True):
-            each[known] = values[newest] / WEIGHT_UNIT
-        return Seen(found[0], found[1], totals[0], totals[1], reached.astype(np.float64))
+        key_sums = [np.zeros(len(keys)), np.zeros(len(keys))]
+        for key_sum, values in zip(key_sums, self._sums, strict=True):
+            key_sum[known] = values[newest] / WEIGHT_UNIT
+        return Seen(key_sums[0], key_sums[1], totals[0], totals[1], reached.astype(np.float64))
 
 
 def sums(ranges: Iterable[pa.Table]) -> pa.Table:
@@ -116,18 +116,18 @@ def sums(ranges: Iterable[pa.Table]) -> pa.Table:
         DataError: The sum of the label's values exceeds int64.
     """
     totals: dict[int, list[int]] = {}
-    table = joined((_sums_of(each, totals) for each in ranges), SUMS)
+    table = joined((_sums_of(counts, totals) for counts in ranges), SUMS)
     days = sorted(totals)
-    found = {"days": days, "weight": [totals[day][0] for day in days],
+    record = {"days": days, "weight": [totals[day][0] for day in days],
              "positives": [totals[day][1] for day in days]}  # fmt: skip
-    reached = sum(found["positives"])
-    if reached > MOST or min(found["positives"], default=0) < 0:
+    reached = sum(record["positives"])
+    if reached > MOST or min(record["positives"], default=0) < 0:
         raise DataError(
             f"the values of the label add up to more than {MOST / WEIGHT_UNIT:.1e}",
             where="target_rate",
             hint="log them in a larger unit, such as seconds instead of microseconds",
         )
-    return table.replace_schema_metadata({TOTALS: json.dumps(found).encode()})
+    return table.replace_schema_metadata({TOTALS: json.dumps(record).encode()})
 
 
 def _sums_of(counts: pa.Table, totals: dict[int, list[int]]) -> pa.Table:
@@ -139,13 +139,13 @@ def _sums_of(counts: pa.Table, totals: dict[int, list[int]]) -> pa.Table:
     is_first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
     first = np.maximum.accumulate(np.where(is_first, np.arange(len(keys)), 0))
     columns: list[Any] = [keys, days]
-    for number, each in enumerate(values):
+    for number, column in enumerate(values):
         added = np.zeros(len(distinct), np.int64)
-        np.add.at(added, place, each)
+        np.add.at(added, place, column)
         for day, total in zip(distinct.tolist(), added.tolist(), strict=True):
             totals.setdefault(day, [0, 0])[number] += total
-        until = np.cumsum(each)
-        columns.append(until - (until - each)[first])
+        until = np.cumsum(column)
+        columns.append(until - (until - column)[first])
     return pa.table(columns, schema=SUMS)
 
 

@@ -72,12 +72,12 @@ class BagTransform(ListTransform[Bag]):
         """Logged weights in the layout of the ids, float64 [rows, length]; None: equal weights."""
         if not self.feature.weights:
             return None
-        found = self.items(raw, self.feature.weights)
+        weights = self.items(raw, self.feature.weights)
         matrix = np.zeros((rows, self.feature.length))
         # Items without a value, or whose weight is not a positive number, get weight 0.
-        known = found.places < np.minimum(items.counts, self.feature.length)[found.rows]
-        values = np.nan_to_num(np.maximum(numbers(found.flat), 0.0))
-        matrix[found.rows[known], found.places[known]] = values[known]
+        known = weights.places < np.minimum(items.counts, self.feature.length)[weights.rows]
+        values = np.nan_to_num(np.maximum(numbers(weights.flat), 0.0))
+        matrix[weights.rows[known], weights.places[known]] = values[known]
         return matrix
 
     @property

@@ -83,20 +83,20 @@ class Scaled(Transform[Settings]):
     def inputs(self) -> tuple[ModelInput, ...]:
         """The model inputs: one float, and one for missing values if the settings ask for it."""
         names = [self.name, *([f"{self.name}__missing"] if self.tells_missing else [])]
-        return tuple(one_float(each, self.name, self.feature.training_only) for each in names)
+        return tuple(one_float(name, self.name, self.feature.training_only) for name in names)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the model inputs."""
-        found = self.of_numbers(self.values(raw))
-        return {name: pa.array(values) for name, values in found.items()}
+        inputs = self.of_numbers(self.values(raw))
+        return {name: pa.array(values) for name, values in inputs.items()}
 
     def of_numbers(self, values: Floats) -> dict[str, Floats32]:
         """Compute the model inputs from the result of `values`."""
         missing = np.isnan(values)
-        found = {self.name: scaled(values, missing, self.center, self.inverse)}
+        inputs = {self.name: scaled(values, missing, self.center, self.inverse)}
         if self.tells_missing:
-            found[f"{self.name}__missing"] = missing.astype(np.float32)
-        return found
+            inputs[f"{self.name}__missing"] = missing.astype(np.float32)
+        return inputs
 
     @property
     def learned(self) -> str:
@@ -171,7 +171,7 @@ class AgeTransform(Scaled[Age]):
 
     def values(self, raw: RawColumns) -> Floats:
         """Compute ln(1 + days)."""
-        later, since = (raw.column(each, self.name) for each in self.feature.sources(self.name))
+        later, since = (raw.column(name, self.name) for name in self.feature.sources(self.name))
         days = (_micros(as_time(later)) - _micros(as_time(since))) / DAY_US
         return np.log1p(np.maximum(days, 0.0))
 
@@ -201,13 +201,13 @@ class Bucketed(Transform[Settings]):
 
     def of_numbers(self, values: Floats) -> dict[str, Int32s]:
         """Compute the model input from numbers; NaN is missing."""
-        found = np.searchsorted(self.boundaries, as_float32(values), side="right") + 1
-        return {self.name: np.where(np.isnan(values), 0, found).astype(np.int32)}
+        ids = np.searchsorted(self.boundaries, as_float32(values), side="right") + 1
+        return {self.name: np.where(np.isnan(values), 0, ids).astype(np.int32)}
 
     @property
     def learned(self) -> str:
         """Boundaries; if there are many, only the outer ones."""
-        shown = [f"{each:,.6g}" for each in self.boundaries]
+        shown = [f"{boundary:,.6g}" for boundary in self.boundaries]
         if len(shown) > MOST_EDGES:
             shown[MOST_EDGES // 2 : -MOST_EDGES // 2] = ["…"]
         return f"boundaries {', '.join(shown)}" if shown else "no boundary: every value is alike"
@@ -225,7 +225,7 @@ class BucketsTransform(Bucketed[Buckets]):
     @property
     def makes(self) -> str:
         """Description of the computation."""
-        edges = ", ".join(f"{each:,g}" for each in self.feature.boundaries)
+        edges = ", ".join(f"{boundary:,g}" for boundary in self.feature.boundaries)
         return f"the bucket between {edges}"
 
 
@@ -248,8 +248,10 @@ class QuantileBucketsTransform(Bucketed[QuantileBuckets]):
     def fit(self, statistic: Quantiles) -> FittedState:
         """Return the distinct quantiles."""
         shares = np.arange(1, self.feature.buckets) / self.feature.buckets
-        found = [statistic.at(float(share)) for share in shares]
-        edges = np.unique(as_float32(np.array([each for each in found if each is not None])))
+        quantiles = [statistic.at(float(share)) for share in shares]
+        edges = np.unique(
+            as_float32(np.array([quantile for quantile in quantiles if quantile is not None]))
+        )
         return FittedState(numbers=tuple(edges.astype(float).tolist()))
 
     @cached_property

@@ -177,16 +177,16 @@ def listed(ranges: Iterable[pa.Table]) -> pa.Table:
 
     def numbered() -> Iterator[pa.Table]:
         nonlocal known
-        for each in ranges:
-            tokens = whole(each["token"]).dictionary_encode()
+        for events in ranges:
+            tokens = whole(events["token"]).dictionary_encode()
             places = pc.index_in(tokens.dictionary, value_set=known)
             new = tokens.dictionary.filter(places.is_null())
             fresh = np.arange(len(known), len(known) + len(new), dtype=np.int32)
-            found = np.asarray(places.fill_null(-1)).copy()
-            found[found < 0] = fresh
+            codes = np.asarray(places.fill_null(-1)).copy()
+            codes[codes < 0] = fresh
             known = pa.concat_arrays([known, new])
-            items = found[np.asarray(tokens.indices)]
-            yield pa.table([each["key"], each["time"], items], schema=ITEMS)
+            items = codes[np.asarray(tokens.indices)]
+            yield pa.table([events["key"], events["time"], items], schema=ITEMS)
 
     table = joined(numbered(), ITEMS)
     tokens = pa.DictionaryArray.from_arrays(whole(table["item"]), known)

@@ -262,5 +262,5 @@ def bag_weights(matrix: Int32s, given: npt.NDArray[np.float64] | None = None) ->
     """
     weight = np.where(matrix > 0, 1.0 if given is None else given, 0.0)
     total = weight.sum(axis=1, keepdims=True)
-    found = np.where(total > 0, weight / np.where(total > 0, total, 1.0), 0.0)
-    return found.astype(np.float32)
+    normalized = np.where(total > 0, weight / np.where(total > 0, total, 1.0), 0.0)
+    return normalized.astype(np.float32)

@@ -56,22 +56,22 @@ class FittedVocabulary:
 
     def ids(self, encoded: tuple[Int32s, pa.Array]) -> Int32s:
         """Look up an encoded column; int32 [rows]."""
-        codes, found = encoded
+        codes, tokens = encoded
         # Each distinct value is looked up once. Arrow's lookup hashes the whole vocabulary each
         # time, which is fastest for a batch of many values; for the few values of a request, a
         # cached dictionary is.
-        if BATCHED * len(found) > len(self.tokens):
-            places = pc.fill_null(pc.index_in(found, self.tokens), -1 - self.oov_buckets - 1)
+        if BATCHED * len(tokens) > len(self.tokens):
+            places = pc.fill_null(pc.index_in(tokens, self.tokens), -1 - self.oov_buckets - 1)
             numbers = places.to_numpy(zero_copy_only=False) + (1 + self.oov_buckets)
         else:
-            texts = found.to_numpy(zero_copy_only=False)
+            texts = tokens.to_numpy(zero_copy_only=False)
             numbers = np.fromiter(map(self._numbers.get, texts, repeat(-1)), np.int64, len(texts))
         table = np.append(numbers.astype(np.int64), 0)
         unknown = np.flatnonzero(table < 0)
         if self.oov_buckets == 1:
             table[unknown] = 1  # no hash needed, which would cost as much as the lookup
         elif len(unknown):
-            hashed = token_hashes(found.take(pa.array(unknown)))
+            hashed = token_hashes(tokens.take(pa.array(unknown)))
             table[unknown] = 1 + (hashed % np.uint64(self.oov_buckets)).astype(np.int64)
         # Code -1 (missing) wraps to the last entry.
         return np.take(table.astype(np.int32), codes, mode="wrap")
@@ -80,9 +80,9 @@ class FittedVocabulary:
         """Look up the id of one token; None is missing."""
         if token is None:
             return 0
-        found = self._numbers.get(token)
-        if found is not None:
-            return found
+        number = self._numbers.get(token)
+        if number is not None:
+            return number
         return 1 if self.oov_buckets == 1 else 1 + text_hash(token) % self.oov_buckets
 
     def prepare(self) -> None:
@@ -93,7 +93,7 @@ class FittedVocabulary:
     def _numbers(self) -> dict[str, int]:
         # Cached, so that requests do not hash the whole vocabulary.
         texts = self.tokens.to_numpy(zero_copy_only=False).tolist()
-        return {each: number for number, each in enumerate(texts, 1 + self.oov_buckets)}
+        return {text: number for number, text in enumerate(texts, 1 + self.oov_buckets)}
 
 
 def vocabulary_of(transform: Transform[Any], name: str = "") -> FittedVocabulary:
