@@ -93,23 +93,23 @@ def draw(
             progress=progress(label),
         )
 
-    for each in SHARED:
-        stage(each, spec, each)
+    for stage_name in SHARED:
+        stage(stage_name, spec, stage_name)
     draws = []
     for seed in range(spec.train.seed, spec.train.seed + seeds + 1):
         train = spec.train.model_copy(update={"seed": seed})
         other = spec.model_copy(update={"train": train})
-        for each in EACH:
-            result = stage(each, other, f"{each}, seed {seed}")
-        found = result.manifest.metrics["candidate"]
-        if found["auc"] is None or found["normalized_entropy"] is None:
+        for stage_name in EACH:
+            result = stage(stage_name, other, f"{stage_name}, seed {seed}")
+        metrics = result.manifest.metrics["candidate"]
+        if metrics["auc"] is None or metrics["normalized_entropy"] is None:
             raise StageError(
-                f"AUC {found['auc']}, normalized entropy {found['normalized_entropy']} of seed"
+                f"AUC {metrics['auc']}, normalized entropy {metrics['normalized_entropy']} of seed"
                 f" {seed}: no spread follows",
                 where=run.run_id,
                 hint="take a night whose newest day has positives",
             )
-        draws.append(Draw(seed, found["auc"], found["normalized_entropy"]))
+        draws.append(Draw(seed, metrics["auc"], metrics["normalized_entropy"]))
     return draws
 
 
@@ -117,8 +117,8 @@ def spread(spec: PipelineSpec, night: date, draws: list[Draw]) -> SeedNoise:
     """Compute standard deviations over the seeds (with n - 1 in the denominator)."""
     return SeedNoise(
         night=night,
-        seeds=tuple(each.seed for each in draws),
-        auc=round(statistics.stdev(each.auc for each in draws), 6),
-        normalized_entropy=round(statistics.stdev(each.normalized_entropy for each in draws), 6),
+        seeds=tuple(draw.seed for draw in draws),
+        auc=round(statistics.stdev(draw.auc for draw in draws), 6),
+        normalized_entropy=round(statistics.stdev(draw.normalized_entropy for draw in draws), 6),
         model=model_digest(spec),
     )

@@ -67,13 +67,16 @@ class Space:
     @property
     def size(self) -> int | None:
         """Number of distinct trials; None if a parameter has a range."""
-        if not all(each.choices for each in self.parameters):
+        if not all(parameter.choices for parameter in self.parameters):
             return None
-        return math.prod(len(each.choices) for each in self.parameters)
+        return math.prod(len(parameter.choices) for parameter in self.parameters)
 
     def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
         """Format one trial's values as overrides of the pipeline."""
-        varied = (f"{each.key}={each.text(values[each.key])}" for each in self.parameters)
+        varied = (
+            f"{parameter.key}={parameter.text(values[parameter.key])}"
+            for parameter in self.parameters
+        )
         return (*self.fixed, *varied)
 
 
@@ -88,10 +91,14 @@ def parse_space(settings: Sequence[str], load: Callable[[Sequence[str]], Pipelin
         ConfigError: A text cannot be parsed, names an unknown key, or has an invalid value.
     """
     spec = load(())
-    found = [_parse(text, spec) for text in settings]
-    fixed = tuple(f"{each.key}={each.choices[0]}" for each in found if len(each.choices) == 1)
-    parameters = tuple(each for each in found if len(each.choices) != 1)
-    keys = [each.key for each in found]
+    parsed = [_parse(text, spec) for text in settings]
+    fixed = tuple(
+        f"{parameter.key}={parameter.choices[0]}"
+        for parameter in parsed
+        if len(parameter.choices) == 1
+    )
+    parameters = tuple(parameter for parameter in parsed if len(parameter.choices) != 1)
+    keys = [parameter.key for parameter in parsed]
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(
@@ -104,10 +111,10 @@ def parse_space(settings: Sequence[str], load: Callable[[Sequence[str]], Pipelin
             hint="give lists or ranges: --set train.learning_rate=log:1e-4..1e-2",
         )
     base = load(fixed)
-    for each in parameters:
-        for value in each.extremes:
-            tried = load((*fixed, f"{each.key}={value}"))
-            _check_hyperparameters(each.key, tried)
+    for parameter in parameters:
+        for value in parameter.extremes:
+            tried = load((*fixed, f"{parameter.key}={value}"))
+            _check_hyperparameters(parameter.key, tried)
     _check_hyperparameters("model.parameters.", base)
     return Space(parameters, fixed)
 
@@ -135,7 +142,7 @@ def _parse(text: str, spec: PipelineSpec) -> Parameter:
         raise ConfigError(
             f"the values of {shortened(text)!r} are not YAML", where="--set", hint="quote them"
         ) from error
-    choices = tuple(each if isinstance(each, str) else json.dumps(each) for each in values)
+    choices = tuple(choice if isinstance(choice, str) else json.dumps(choice) for choice in values)
     return Parameter(key, tuple(dict.fromkeys(choices)))
 
 
@@ -152,7 +159,7 @@ def _range(key: str, log: bool, bounds: str, text: str) -> Parameter:
             hint="write log:1e-4..1e-2 or lin:0.0..0.5, the lower end first"
             + (", above 0" if log else ""),
         )
-    whole = all(each.strip().lstrip("+-").isdigit() for each in (low, high))
+    whole = all(end.strip().lstrip("+-").isdigit() for end in (low, high))
     return Parameter(key, low=ends[0], high=ends[1], log=log, whole=whole)
 
 

@@ -133,10 +133,10 @@ class Sweep:
                 where="metric",
                 hint="leave it out: log_loss means the deviance of the validation rows",
             )
-        asked = _digest("\n".join((*sorted(varied), metric, str(seed))))
+        digest = _digest("\n".join((*sorted(varied), metric, str(seed))))
         head = SweepHead(
             pipeline=pipeline,
-            name=name or f"{pipeline}-{date}-{asked[:6]}",
+            name=name or f"{pipeline}-{date}-{digest[:6]}",
             date=date,
             settings=tuple(varied),
             metric=metric,
@@ -172,7 +172,7 @@ class Sweep:
         """
         folder = sweep_folder(settings, pipeline, name)
         if not (folder / "sweep.json").exists():
-            known = sorted(each.parent.name for each in folder.parent.glob("*/sweep.json"))
+            known = sorted(file.parent.name for file in folder.parent.glob("*/sweep.json"))
             raise ConfigError(
                 f"no sweep {name!r} of {pipeline!r}",
                 where=settings.workspace,
@@ -197,13 +197,13 @@ class Sweep:
 
     def trials(self) -> list[Trial]:
         """Return all trials that were started, by number."""
-        found = [self._trial(each) for each in self._study(0).get_trials(deepcopy=False)
-                 if "number" in each.user_attrs]  # fmt: skip
-        return sorted(found, key=lambda trial: trial.number)
+        trials = [self._trial(frozen) for frozen in self._study(0).get_trials(deepcopy=False)
+                  if "number" in frozen.user_attrs]  # fmt: skip
+        return sorted(trials, key=lambda trial: trial.number)
 
     def ranked(self) -> list[Trial]:
         """Return finished trials, best first."""
-        done = [each for each in self.trials() if each.state == "done"]
+        done = [trial for trial in self.trials() if trial.state == "done"]
         sign = -1 if self.head.metric == "auc" else 1
         return sorted(done, key=lambda trial: sign * float(getattr(trial, self.head.metric)))
 
@@ -216,7 +216,8 @@ class Sweep:
         with self.alone("propose"):
             study = self._study(number)
             known = {
-                each.user_attrs.get("number"): each for each in study.get_trials(deepcopy=False)
+                frozen.user_attrs.get("number"): frozen
+                for frozen in study.get_trials(deepcopy=False)
             }
             mine = known.get(number)
             if mine is not None and mine.state.is_finished():
@@ -248,36 +249,38 @@ class Sweep:
         for name, value in {**figures, "error": error}.items():
             handle.set_user_attr(name, str(value) if isinstance(value, Decimal) else value)
         value = float(figures[self.head.metric]) if state == "done" else None
-        told = next(each for each, name in STATES.items() if name == state)
-        handle.study.tell(handle, value, state=told)
+        trial_state = next(key for key, name in STATES.items() if name == state)
+        handle.study.tell(handle, value, state=trial_state)
 
     def importances(self) -> dict[str, float]:
         """Return the share of variance that each parameter explains (fANOVA, Hutter 2014)."""
         done = self.ranked()
-        if len(done) < 4 or len({getattr(each, self.head.metric) for each in done}) < 2:
+        if len(done) < 4 or len({getattr(trial, self.head.metric) for trial in done}) < 2:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.head.seed)
-        found = optuna.importance.get_param_importances(self._study(0), evaluator=evaluator)
-        return {name: float(share) for name, share in found.items()}
+        shares = optuna.importance.get_param_importances(self._study(0), evaluator=evaluator)
+        return {name: float(share) for name, share in shares.items()}
 
     def _ask(self, study: optuna.Study, number: int) -> optuna.Trial:
-        wanted = {each.key: _distribution(each) for each in self.space.parameters}
+        wanted = {parameter.key: _distribution(parameter) for parameter in self.space.parameters}
         if self.space.size is not None:
             # Training is deterministic: repeating the same values would give no information.
             begun = study.get_trials(deepcopy=False)
             draft = optuna.create_study(direction=study.direction, sampler=study.sampler)
             draft.add_trials(begun)
             values = draft.ask(wanted).params
-            tried = [each.params for each in begun]
+            tried = [frozen.params for frozen in begun]
             if values in tried:
-                left = [each for each in self._all() if each not in tried]
+                left = [proposal for proposal in self._all() if proposal not in tried]
                 values = random.Random(f"{self.head.seed} {number}").choice(left)  # noqa: S311
             study.enqueue_trial(values)
         return study.ask(wanted)
 
     def _all(self) -> Iterator[dict[str, Value]]:
-        keys = [each.key for each in self.space.parameters]
-        for values in itertools.product(*(each.choices for each in self.space.parameters)):
+        keys = [parameter.key for parameter in self.space.parameters]
+        for values in itertools.product(
+            *(parameter.choices for parameter in self.space.parameters)
+        ):
             yield dict(zip(keys, values, strict=True))
 
     def _study(self, number: int) -> optuna.Study:
@@ -296,25 +299,25 @@ class Sweep:
     @staticmethod
     def _frozen(study: optuna.Study, handle: optuna.Trial) -> FrozenTrial:
         return next(
-            each for each in study.get_trials(deepcopy=False) if each.number == handle.number
+            frozen for frozen in study.get_trials(deepcopy=False) if frozen.number == handle.number
         )
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
-        kept = frozen.user_attrs
-        number = int(kept["number"])
+        attributes = frozen.user_attrs
+        number = int(attributes["number"])
         return Trial(
             number=number,
             state=STATES.get(frozen.state, "running"),
             run_id=self.run_id(number),
             values=frozen.params,
             overrides=self.space.overrides(frozen.params),
-            log_loss=kept.get("log_loss"),
-            auc=kept.get("auc"),
-            parameters=kept.get("parameters"),
-            epochs=int(kept.get("epochs", len(frozen.intermediate_values))),
-            seconds=float(kept.get("seconds", 0.0)),
-            cost_usd=Decimal(str(kept.get("cost_usd", 0))),
-            error=str(kept.get("error", "")),
+            log_loss=attributes.get("log_loss"),
+            auc=attributes.get("auc"),
+            parameters=attributes.get("parameters"),
+            epochs=int(attributes.get("epochs", len(frozen.intermediate_values))),
+            seconds=float(attributes.get("seconds", 0.0)),
+            cost_usd=Decimal(str(attributes.get("cost_usd", 0))),
+            error=str(attributes.get("error", "")),
         )
 
 
@@ -324,14 +327,14 @@ def newest_night(pipeline: str, settings: Settings) -> dt.date:
     Raises:
         ConfigError: No night ran.
     """
-    found = runs_of(Workspace(settings.workspace), pipeline)
-    if not found:
+    runs = runs_of(Workspace(settings.workspace), pipeline)
+    if not runs:
         raise ConfigError(
             f"no night of {pipeline!r} has run yet, so there is none to sweep",
             where="date",
             hint="name the newest day of logs, YYYY-MM-DD",
         )
-    return max(run.date for run in found)
+    return max(run.date for run in runs)
 
 
 def sweep_folder(settings: Settings, pipeline: str, name: str) -> Path:
@@ -355,7 +358,7 @@ def sweep_names(settings: Settings, pipeline: str) -> list[str]:
     if not Workspace(settings.workspace).is_local:
         return []
     folder = sweep_folder(settings, pipeline, "any").parent
-    return sorted(each.parent.name for each in folder.glob("*/sweep.json"))
+    return sorted(file.parent.name for file in folder.glob("*/sweep.json"))
 
 
 def _read(folder: Path) -> SweepHead:
@@ -365,7 +368,7 @@ def _read(folder: Path) -> SweepHead:
 
 
 def _spec_digest(spec: PipelineSpec) -> str:
-    kept = {
+    blocks = {
         "source",
         "columns",
         "label",
@@ -376,7 +379,7 @@ def _spec_digest(spec: PipelineSpec) -> str:
         "train",
         "seed",
     }
-    return _digest(spec.model_dump_json(include=kept))
+    return _digest(spec.model_dump_json(include=blocks))
 
 
 def _distribution(each: Parameter) -> optuna.distributions.BaseDistribution:

@@ -31,8 +31,8 @@ def winner_command(sweep: Sweep, winner: Trial) -> str:
     head = sweep.head
     parts = ["nightbid", "run", head.pipeline, "--date", str(head.date)]
     parts += ["--run-id", f"{head.name}-winner"]
-    for each in winner.overrides:
-        parts += ["--set", each]
+    for override in winner.overrides:
+        parts += ["--set", override]
     return shlex.join(parts)
 
 
@@ -62,12 +62,12 @@ def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Se
     title = TITLES[sweep.head.metric]
     dots = [
         Dot(
-            x=float(each.cost_usd),
-            y=float(getattr(each, sweep.head.metric)),
-            name=f"trial {each.number}: {' '.join(each.overrides)}",
-            tone="good" if each is ranked[0] else "s0",
+            x=float(trial.cost_usd),
+            y=float(getattr(trial, sweep.head.metric)),
+            name=f"trial {trial.number}: {' '.join(trial.overrides)}",
+            tone="good" if trial is ranked[0] else "s0",
         )
-        for each in ranked
+        for trial in ranked
     ]
     chart = scatter_chart(
         dots,
@@ -81,11 +81,11 @@ def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Se
         {
             "head": sweep.head,
             "title": title,
-            "keys": [each.key for each in sweep.space.parameters],
-            "trials": [*ranked, *(each for each in trials if each not in ranked)],
+            "keys": [parameter.key for parameter in sweep.space.parameters],
+            "trials": [*ranked, *(trial for trial in trials if trial not in ranked)],
             "texts": {
-                each.number: [p.text(each.values[p.key]) for p in sweep.space.parameters]
-                for each in trials
+                trial.number: [p.text(trial.values[p.key]) for p in sweep.space.parameters]
+                for trial in trials
             },
             "winner": ranked[0] if ranked else None,
             "command": winner_command(sweep, ranked[0]) if ranked else "",
@@ -103,10 +103,10 @@ def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Se
             if bars
             else "",
             "spent": spent(sweep, settings),
-            "counts": {state: sum(each.state == state for each in trials)
+            "counts": {state: sum(trial.state == state for trial in trials)
                        for state in ("done", "pruned", "failed", "running")},
             "links": links,
-            "runs": {each.number: TrialRun(sweep.head.pipeline, each.run_id) for each in trials},
+            "runs": {trial.number: TrialRun(sweep.head.pipeline, trial.run_id) for trial in trials},
         },
     )  # fmt: skip
     return document(sweep.head.name, body, links=links, pipelines=list(pipelines))

@@ -67,7 +67,7 @@ def run_trial(sweep: Sweep, number: int, settings: Settings, bars: Bars = no_bar
     Raises:
         BudgetExceeded: The rest of the sweep's budget is too small for another trial.
     """
-    before = next((each for each in sweep.trials() if each.number == number), None)
+    before = next((trial for trial in sweep.trials() if trial.number == number), None)
     if before is not None and before.state != "running":
         return before
     left = check_budget(sweep, settings)
@@ -89,7 +89,7 @@ def run_trial(sweep: Sweep, number: int, settings: Settings, bars: Bars = no_bar
     figures["cost_usd"] = cost_of(sweep, trial.run_id, settings)
     sweep.end(handle, state, figures, reason)
     _forget_graphs()
-    return next(each for each in sweep.trials() if each.number == number)
+    return next(trial for trial in sweep.trials() if trial.number == number)
 
 
 def cost_of(sweep: Sweep, run_id: str, settings: Settings) -> Decimal:
@@ -101,8 +101,8 @@ def cost_of(sweep: Sweep, run_id: str, settings: Settings) -> Decimal:
 def spent(sweep: Sweep, settings: Settings) -> Decimal:
     """Return the cost of the sweep so far: the shared stages and every trial, in USD."""
     runs = [f"{sweep.head.name}-shared"]
-    runs += [sweep.run_id(each.number) for each in sweep.trials()]
-    return sum((cost_of(sweep, each, settings) for each in runs), Decimal(0))
+    runs += [sweep.run_id(trial.number) for trial in sweep.trials()]
+    return sum((cost_of(sweep, run_id, settings) for run_id in runs), Decimal(0))
 
 
 def forecast(sweep: Sweep, settings: Settings) -> Decimal | None:
@@ -130,7 +130,7 @@ def check_budget(sweep: Sweep, settings: Settings) -> Decimal | None:
         return None
     used = spent(sweep, settings)
     costs = [
-        cost_of(sweep, each.run_id, settings) for each in sweep.trials() if each.state == "done"
+        cost_of(sweep, trial.run_id, settings) for trial in sweep.trials() if trial.state == "done"
     ]
     expected = sum(costs, Decimal(0)) / len(costs) if costs else Decimal(0)
     if used + expected >= budget:
@@ -178,7 +178,7 @@ def _train(
         "auc": metrics["validation"]["auc"],
         "parameters": metrics["parameters"],
         "epochs": metrics["epochs"],
-        "seconds": sum(each.seconds for each in run.records()),
+        "seconds": sum(record.seconds for record in run.records()),
     }
 
 
