@@ -120,10 +120,10 @@ class Tokens:
 
     def _stat(self) -> tuple[int, ...]:
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError as error:
             raise self._error(error.strerror or str(error)) from error
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _read(self) -> None:
         try:
@@ -131,7 +131,7 @@ class Tokens:
         except (OSError, UnicodeDecodeError) as error:
             what = error.strerror if isinstance(error, OSError) else "not a text"
             raise self._error(str(what)) from error
-        found = {}
+        clients = {}
         for number, line in enumerate(lines, 1):
             parts = line.partition("#")[0].split()
             if not parts:
@@ -140,10 +140,10 @@ class Tokens:
                 raise self._error(f"line {number} holds more than a name and a token")
             if len(parts[-1]) < SHORTEST_TOKEN:
                 raise self._error(f"the token of line {number} has {len(parts[-1])} characters")
-            found[_digest(parts[-1])] = parts[0] if len(parts) == 2 else f"line {number}"
-        if not found:
+            clients[_digest(parts[-1])] = parts[0] if len(parts) == 2 else f"line {number}"
+        if not clients:
             raise self._error("no token")
-        self._clients = found
+        self._clients = clients
 
     def _error(self, what: str) -> ConfigError:
         return ConfigError(

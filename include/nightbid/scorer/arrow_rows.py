@@ -147,12 +147,12 @@ def _metadata(schema: pa.Schema, name: str) -> dict[str, Any]:
     """Read an object from the schema's metadata; empty if it is missing."""
     text = (schema.metadata or {}).get(name.encode(), b"{}")
     try:
-        found = orjson.loads(text)
+        value = orjson.loads(text)
     except ValueError as error:
         raise CorruptDataError(f"not JSON: {error}", where=name, hint=_HINT) from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise CorruptDataError("not an object", where=name, hint=_HINT)
-    return found
+    return value
 
 
 def _column(given: pa.ChunkedArray, field: pa.Field) -> pa.Array:

@@ -66,7 +66,7 @@ def ranked(asked: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict
     floor = _number(settings, "quality_floor")
     # `rank` breaks ties by position, so sort the candidates by id.
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
-    found = rank(
+    ranking = rank(
         np.where(quality >= floor, bids, 0.0)[by_id],
         quality[by_id],
         exposure=exposure.tolist(),
@@ -74,15 +74,15 @@ def ranked(asked: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict
         ecpm_floor=_number(settings, "ecpm_floor"),
         pricing=pricing,
     )
-    rows = by_id[found.order[: found.filled]]
+    rows = by_id[ranking.order[: ranking.filled]]
     return [
         {
             "id": ids[row],
             "row": int(row),
             "probability": float(quality[row]),
             "bid": float(bids[row]),
-            "ecpm": float(found.ecpm[slot]),
-            "price": float(found.price[slot]),
+            "ecpm": float(ranking.ecpm[slot]),
+            "price": float(ranking.price[slot]),
         }
         for slot, row in enumerate(rows)
     ]

@@ -111,15 +111,15 @@ class Served:
 
     def answer_arrow(self, body: bytes, *, large: bool = False) -> npt.NDArray[np.float64]:
         """Score the rows of an Arrow IPC stream; see `answer`."""
-        asked = arrow_rows.read(body, self.columns)
-        return self.score(asked.rows, asked.shared, large=large)
+        request = arrow_rows.read(body, self.columns)
+        return self.score(request.rows, request.shared, large=large)
 
     def rank_arrow(
         self, body: bytes, *, large: bool = False
     ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
         """Score the rows of an Arrow IPC stream with bids; see `rank`."""
-        asked, others = arrow_rows.read_rank(body, self.columns)
-        return self.score(asked.rows, asked.shared, large=large), others
+        request, others = arrow_rows.read_rank(body, self.columns)
+        return self.score(request.rows, request.shared, large=large), others
 
     def rank(
         self,
@@ -153,8 +153,8 @@ class Served:
                     self.recent.append(body)
                 return self._small.run(feed).astype(np.float64), others
         whole = rows.load(body, self.columns)
-        asked = rows.read(whole, self.columns, KEYS if decoder is RANK else frozenset())
-        return self.score(asked.rows, asked.shared, large=large), whole
+        request = rows.read(whole, self.columns, KEYS if decoder is RANK else frozenset())
+        return self.score(request.rows, request.shared, large=large), whole
 
     def prepare(self, bodies: Iterable[bytes]) -> None:
         """Score requests that another bundle answered, so that their values are cached.
@@ -188,7 +188,7 @@ def load(champion: Champion, folder: Path) -> Served:
     """
     columns = read_columns(folder)
     served = Served(champion, Bundle.load(folder, threads=1), columns)
-    nothing = pa.table([pa.nulls(1, each.type) for each in columns], schema=columns)
+    nothing = pa.table([pa.nulls(1, column.type) for column in columns], schema=columns)
     served.score(nothing)
     served.score(nothing, large=True)
     return served
@@ -246,12 +246,12 @@ class Follower:
             return served
         folder = fetch_bundle(self._workspace, champion)
         with _alone(self._turn if served else None):
-            found = load(champion, folder)
+            newest = load(champion, folder)
         if served:
-            found.prepare(tuple(served.recent))
-            found.recent.extend(tuple(served.recent))
+            newest.prepare(tuple(served.recent))
+            newest.recent.extend(tuple(served.recent))
         LOG.warning("%s: champion #%d serves: %s", self._pipeline, champion.number, champion.run_id)
-        return found
+        return newest
 
 
 @contextlib.contextmanager

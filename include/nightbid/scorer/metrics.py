@@ -52,18 +52,18 @@ class WorkerStates:
         if text == self._written:
             return
         path = self.folder / f"{os.getpid()}.json"
-        beside = path.with_suffix(".tmp")
-        beside.write_text(text)
-        beside.replace(path)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text)
+        temporary.replace(path)
         self._written = text
 
     def read(self) -> list[dict[str, Any]]:
         """Return the state of every live process."""
-        found = []
+        states = []
         for path in sorted(self.folder.glob("[0-9]*.json")):
             if _is_alive(int(path.stem)):
-                found.append(json.loads(path.read_text()))
-        return found
+                states.append(json.loads(path.read_text()))
+        return states
 
 
 class _Champions:
@@ -116,17 +116,17 @@ class _Shadow:
         labels = ["champion", "shadow", "run_id"]
         for name, what in SHADOW_SUMS.items():
             family = CounterMetricFamily(f"nightbid_shadow_{name}", what, labels=labels)
-            for each in sums.pairs.values():
-                family.add_metric([str(each.champion), each.shadow, each.run_id],
-                                  getattr(each, name))  # fmt: skip
+            for pair in sums.pairs.values():
+                family.add_metric([str(pair.champion), pair.shadow, pair.run_id],
+                                  getattr(pair, name))  # fmt: skip
             yield family
         most = GaugeMetricFamily(
             "nightbid_shadow_largest_difference",
             "Largest difference of a probability.",
             labels=labels,
         )
-        for each in sums.pairs.values():
-            most.add_metric([str(each.champion), each.shadow, each.run_id], each.largest_difference)
+        for pair in sums.pairs.values():
+            most.add_metric([str(pair.champion), pair.shadow, pair.run_id], pair.largest_difference)
         yield most
 
 
@@ -156,12 +156,12 @@ def totals(names: Iterable[str]) -> dict[str, int]:
     """Sum counters over labels and processes."""
     registry = CollectorRegistry()
     collector = MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    found = dict.fromkeys(names, 0.0)
+    sums = dict.fromkeys(names, 0.0)
     for family in collector.collect():  # type: ignore[no-untyped-call]
         for sample in family.samples:
-            if sample.name in found:
-                found[sample.name] += sample.value
-    return {name: int(value) for name, value in found.items()}
+            if sample.name in sums:
+                sums[sample.name] += sample.value
+    return {name: int(value) for name, value in sums.items()}
 
 
 def _is_alive(pid: int) -> bool:

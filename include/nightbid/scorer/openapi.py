@@ -47,26 +47,26 @@ def document(columns: pa.Schema | None, version: str, output: str = "probability
         "/score": _object(champion=_ref("Champion"), **{PREDICTED[output]: _list(predicted)}),
         "/rank": _object(champion=_ref("Champion"), ranking=_list(_ref("Ranked"))),
     }
-    said = {
+    summaries = {
         "/score": f"One {output} per row, in order.",
         "/rank": "Candidates in order of eCPM, with their prices.",
     }
     bodies: Schema = {
         path: {"application/json": {"schema": _ref(path[1:].title())}} for path in answers
     }
-    for path, said_of in ARROW.items():
-        stream = {"type": "string", "format": "binary", "description": said_of}
+    for path, description in ARROW.items():
+        stream = {"type": "string", "format": "binary", "description": description}
         bodies[path][MEDIA_TYPE] = {"schema": stream}
     paths: Schema = {
         path: {
             "post": {
-                "summary": said[path],
+                "summary": summaries[path],
                 "requestBody": {
                     "required": True,
                     "content": bodies[path],
                 },
                 "responses": {
-                    "200": _json(said[path], answer),
+                    "200": _json(summaries[path], answer),
                     **{str(status): error for status in ASKED},
                 },
             }
@@ -149,7 +149,7 @@ def _requests(columns: Iterable[pa.Field]) -> Schema:
     row = {
         "type": "object",
         "description": "Columns of the logs. Those that all rows share may be in `context`.",
-        "properties": {each.name: _or_null(json_schema(each.type)) for each in columns},
+        "properties": {column.name: _or_null(json_schema(column.type)) for column in columns},
     }
     shared = {"context": _ref("Row"), "rows": {**_list(_ref("Row")), "maxItems": MOST_ROWS}}
     numbers = {name: {"type": "number", "minimum": 0} for name in SETTINGS[1:4]}

@@ -37,14 +37,14 @@ def calibration(log: Path, rows: Path, label: str) -> list[dict[str, Any]]:
     """
     pairs, key = _scores(log)
     outcomes = _outcomes(rows, key, label)
-    found = []
+    entries = []
     for (champion, shadow), scored in sorted(pairs.items()):
         joined = scored.join(outcomes, keys=key, join_type="inner")
         if not len(joined):
             continue
         happened = joined["label"].to_numpy()
         observed = float(happened.mean())
-        found.append(
+        entries.append(
             {
                 "champion": champion, "shadow": shadow, "rows": len(joined),
                 "without_outcome": len(scored) - len(joined), "observed": observed,
@@ -52,13 +52,13 @@ def calibration(log: Path, rows: Path, label: str) -> list[dict[str, Any]]:
                 "of_shadow": _judged(joined["shadow"].to_numpy(), happened),
             }
         )  # fmt: skip
-    if not found:
+    if not entries:
         raise MissingDataError(
             f"none of the scored rows has an outcome in {rows}",
             where=str(log),
             hint=f"give the rows of the same days; they are joined by {', '.join(key)}",
         )
-    return found
+    return entries
 
 
 def _judged(
@@ -92,7 +92,7 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
             if "keys" not in one:
                 continue
             keys.add(tuple(one["keys"]))
-            columns = {name: [str(each) for each in of] for name, of in one["keys"].items()}
+            columns = {name: [str(value) for value in of] for name, of in one["keys"].items()}
             columns.update({who: one["probabilities"][who] for who in ("champion", "shadow")})
             parts.setdefault((one["champion"], one["shadow"]), []).append(pa.table(columns))
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
@@ -109,7 +109,7 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
             hint="serve with --shadow-log FILE --shadow-key COLUMN, and a new file for another key",
         )
     key = list(keys.pop())
-    return {pair: _last(pa.concat_tables(each), key) for pair, each in parts.items()}, key
+    return {pair: _last(pa.concat_tables(tables), key) for pair, tables in parts.items()}, key
 
 
 def _outcomes(rows: Path, key: list[str], label: str) -> pa.Table:

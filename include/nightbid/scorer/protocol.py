@@ -117,7 +117,9 @@ class Protocol(HttpToolsProtocol):
         self._lingering = Lingering(transport, lambda: not self._whole, self.loop)
         super().connection_made(cast(asyncio.Transport, self._lingering))
         if len(self.connections) > most_connections():
-            idle = next((each for each in self.connections if _is_idle(each, self)), None)
+            idle = next(
+                (connection for connection in self.connections if _is_idle(connection, self)), None
+            )
             if idle is None:
                 self._end(503, "too many connections → try again later")
                 return

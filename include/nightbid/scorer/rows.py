@@ -95,17 +95,17 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
         )
     try:
         # A decimal may have more digits than orjson's 64-bit numbers.
-        exact = any(pa.types.is_decimal(each) for each in columns.types)
-        found = json.loads(body) if exact else orjson.loads(body)
+        exact = any(pa.types.is_decimal(kind) for kind in columns.types)
+        request = json.loads(body) if exact else orjson.loads(body)
     except (ValueError, RecursionError):
         # Python's own parser also reads NaN, lone surrogates and integers of any size.
         try:
-            found = json.loads(body)
+            request = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise CorruptDataError(f"not JSON: {error}", where="body", hint=_SHAPE) from error
-    if not isinstance(found, dict):
+    if not isinstance(request, dict):
         raise CorruptDataError("no list of rows", where="body", hint=_SHAPE)
-    return found
+    return request
 
 
 def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset()) -> Asked:
@@ -191,7 +191,7 @@ def _is_constant(values: list[Any]) -> bool:
     if len(values) < 2 or type(values[0]) not in (str, int, type(None)):
         return False  # 0.0 equals -0.0, but they are different numbers
     kind = type(values[0])
-    return values.count(values[0]) == len(values) and all(type(each) is kind for each in values)
+    return values.count(values[0]) == len(values) and all(type(value) is kind for value in values)
 
 
 def shared_value(value: Any, field: pa.Field) -> pa.Array:

@@ -68,7 +68,7 @@ LARGE_BYTES = 256 << 10
 """Larger bodies are scored in a thread, in parallel to small ones."""
 Endpoint = Literal["score", "rank"]
 DIRECT: dict[bytes, Endpoint] = {b"/score": "score", b"/rank": "rank"}
-ANSWERED = {each: REQUESTS.labels(each) for each in DIRECT.values()}
+ANSWERED = {endpoint: REQUESTS.labels(endpoint) for endpoint in DIRECT.values()}
 
 
 class Service:
@@ -268,7 +268,7 @@ class Service:
     async def columns(self, request: Request) -> Response:
         """Return names and types of the columns of a row."""
         served = self._serving()
-        types = {each.name: str(each.type) for each in served.columns}
+        types = {column.name: str(column.type) for column in served.columns}
         return json_response({"champion": served.name, "columns": types})
 
     async def ready(self, request: Request) -> Response:
@@ -308,14 +308,14 @@ class Service:
 
     async def differences(self, request: Request) -> Response:
         """Compare the scores of champion and shadow."""
-        found = shadow.read(self._states.folder) if self._shadow else None
-        if found is None:
+        sums = shadow.read(self._states.folder) if self._shadow else None
+        if sums is None:
             what = "starting" if self._shadow else "none → start the scorer with --shadow"
             raise HTTPException(404, f"shadow: {what}")
-        pairs = [each.summary() for each in found.pairs.values()]
-        counts = {"skipped": found.skipped, "failed": found.failed}
+        pairs = [pair.summary() for pair in sums.pairs.values()]
+        counts = {"skipped": sums.skipped, "failed": sums.failed}
         return json_response(
-            {"shadow": found.of, **counts, "trouble": found.trouble or None, "comparisons": pairs}
+            {"shadow": sums.of, **counts, "trouble": sums.trouble or None, "comparisons": pairs}
         )
 
     async def openapi(self, request: Request) -> Response:
@@ -358,8 +358,8 @@ class Service:
 
 def _oldest(states: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the oldest champion in service: every process has reached at least this one."""
-    champions: list[dict[str, Any]] = [each["champion"] for each in states if each["champion"]]
-    return min(champions, key=lambda each: int(each["number"]), default=None)
+    champions: list[dict[str, Any]] = [state["champion"] for state in states if state["champion"]]
+    return min(champions, key=lambda champion: int(champion["number"]), default=None)
 
 
 def _trouble(states: list[dict[str, Any]]) -> str | None:

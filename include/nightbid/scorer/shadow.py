@@ -94,18 +94,18 @@ class Comparison:
             theirs: Probabilities of the shadow, [rows].
             bids: Bids, [rows]; rows are then ordered by bid times probability.
         """
-        found: dict[str, Any] = {"rows": len(ours)}
+        differences: dict[str, Any] = {"rows": len(ours)}
         self.requests += 1
         if not len(ours):
-            return found
+            return differences
         difference = np.abs(ours - theirs)
         self.rows += len(ours)
         self.champion_sum += float(ours.sum())
         self.shadow_sum += float(theirs.sum())
         self.difference_sum += float(difference.sum())
         self.largest_difference = max(self.largest_difference, float(difference.max()))
-        found |= {"mean_difference": float(difference.mean()),
-                  "largest_difference": float(difference.max())}  # fmt: skip
+        differences |= {"mean_difference": float(difference.mean()),
+                        "largest_difference": float(difference.max())}  # fmt: skip
         if len(ours) > 1:
             from scipy.stats import kendalltau  # slow import, not needed by scoring processes
 
@@ -117,8 +117,11 @@ class Comparison:
             if not np.isnan(tau):
                 self.tau_sum += tau
                 self.taus += 1
-            found |= {"winner_changed": changed, "kendall_tau": None if np.isnan(tau) else tau}
-        return found
+            differences |= {
+                "winner_changed": changed,
+                "kendall_tau": None if np.isnan(tau) else tau,
+            }
+        return differences
 
     def summary(self) -> dict[str, Any]:
         """Return means and shares; None if nothing was compared."""
@@ -227,7 +230,7 @@ class Choice:
     def _candidate(self) -> tuple[str, str]:
         """Return address and run id of the newest export that was never champion."""
         pointer = ChampionPointer(self._workspace, self._pipeline)
-        promoted = {each.bundle_uri for each in pointer.history()}
+        promoted = {entry.bundle_uri for entry in pointer.history()}
         for run in reversed(runs_of(self._workspace, self._pipeline)):
             record = run.stage("export")
             if record and record.state == "done" and record.uri not in promoted:
@@ -319,8 +322,8 @@ class Shadow:
     def _look(self) -> None:
         try:
             now = self._served.champion.bundle_digest if self._served else ""
-            if (found := self._choice.find(now)) is not None:
-                self._served = load(*found)
+            if (chosen := self._choice.find(now)) is not None:
+                self._served = load(*chosen)
             self._sums.trouble = ""
         except Exception as error:  # any error of a damaged bundle; the next may be intact
             self._sums.trouble = " ".join(str(error).split())
@@ -351,26 +354,26 @@ class Shadow:
             self._sums.trouble = " ".join(str(error).split())
             return
         if self._log is not None:
-            said = {"at": datetime.now(UTC).isoformat(), "champion": message.champion,
-                    "shadow": name, **line}  # fmt: skip
+            record = {"at": datetime.now(UTC).isoformat(), "champion": message.champion,
+                      "shadow": name, **line}  # fmt: skip
             if keys := {} if message.is_arrow else _keys(message.body, self._key):
-                said["keys"] = keys
-                said["probabilities"] = {"champion": ours.tolist(), "shadow": theirs.tolist()}
+                record["keys"] = keys
+                record["probabilities"] = {"champion": ours.tolist(), "shadow": theirs.tolist()}
             with self._log.open("a") as file:
-                file.write(json.dumps(said) + "\n")
+                file.write(json.dumps(record) + "\n")
 
     def _write(self) -> None:
-        beside = self._folder / f"{STATE}.tmp"
-        beside.write_text(json.dumps(asdict(self._sums)))
-        beside.replace(self._folder / STATE)
+        temporary = self._folder / f"{STATE}.tmp"
+        temporary.write_text(json.dumps(asdict(self._sums)))
+        temporary.replace(self._folder / STATE)
 
 
 def _keys(body: bytes, names: tuple[str, ...]) -> dict[str, list[Any]]:
     """Return some columns of the rows of a request; empty unless all rows have all of them."""
-    asked = json.loads(body)
-    context = asked.get("context", {})
+    request = json.loads(body)
+    context = request.get("context", {})
     try:
-        return {name: [{**context, **row}[name] for row in asked["rows"]] for name in names}
+        return {name: [{**context, **row}[name] for row in request["rows"]] for name in names}
     except KeyError:
         return {}
 
@@ -396,8 +399,8 @@ def run(
 def read(folder: Path) -> Sums | None:
     """Read the totals of a scorer's shadow; None if there are none yet."""
     try:
-        found = json.loads((folder / STATE).read_text())
+        sums = json.loads((folder / STATE).read_text())
     except FileNotFoundError:
         return None
-    pairs = {name: Comparison(**each) for name, each in found.pop("pairs").items()}
-    return Sums(**found, pairs=pairs)
+    pairs = {name: Comparison(**figures) for name, figures in sums.pop("pairs").items()}
+    return Sums(**sums, pairs=pairs)
