@@ -120,7 +120,7 @@ class Attributes:
         """Return JSON values; equal samples give equal values."""
         return {
             "entities": _text(self.entities.astype("<u8")),
-            "columns": {name: _text(each.astype("<u4")) for name, each in self.columns.items()},
+            "columns": {name: _text(hashes.astype("<u4")) for name, hashes in self.columns.items()},
         }
 
     @classmethod

@@ -128,8 +128,8 @@ class ColumnProfile:
                 f" ({', '.join(self.types)} and {', '.join(other.types)})",
                 hint="files of one day must agree on their types",
             )
-        lows = [each for each in (self.minimum, other.minimum) if each is not None]
-        highs = [each for each in (self.maximum, other.maximum) if each is not None]
+        lows = [low for low in (self.minimum, other.minimum) if low is not None]
+        highs = [high for high in (self.maximum, other.maximum) if high is not None]
         kind: Kind = kinds.pop()
         return ColumnProfile(
             kind=kind,
@@ -230,7 +230,7 @@ class ColumnProfile:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ColumnProfile:
         """Inverse of `to_json`."""
-        plain = {key: each for key, each in value.items() if key != "derived"}
+        plain = {key: part for key, part in value.items() if key != "derived"}
         return cls(
             **plain
             | {
@@ -362,8 +362,8 @@ def _with_large_integers(
     large = np.abs(values) > WHOLE
     hashes = hash_numbers(values)
     hashes[large] = hash_numbers(exact[large].astype(np.uint64).view(np.int64))
-    kept = (values + 0.0).astype(object)
-    kept[large] = exact[large].tolist()
+    precise = (values + 0.0).astype(object)
+    precise[large] = exact[large].tolist()
     return replace(
         start,
         values=int(counts.sum()),
@@ -372,7 +372,7 @@ def _with_large_integers(
         total=ExactSum.of(values, counts),
         squares=ExactSum.of(values * values, counts),
         bins=Bins.of(number_bins(values), counts, positives),
-        sample=CountedSample.of(kept, hashes, counts, positives),
+        sample=CountedSample.of(precise, hashes, counts, positives),
     )
 
 

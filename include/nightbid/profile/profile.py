@@ -115,9 +115,9 @@ class Profile:
                 except CorruptDataError as error:
                     raise CorruptDataError(error.what, where=name, hint=error.hint) from error
             else:
-                found = mine or theirs
-                assert found is not None
-                columns[name] = found
+                column = mine or theirs
+                assert column is not None
+                columns[name] = column
         names = sorted({*self.contradictions, *other.contradictions})
         return Profile(
             self.rows + other.rows,
@@ -170,7 +170,9 @@ class Profile:
             },
             "contradictions": self.contradictions,
             "columns": {name: column.to_json() for name, column in self.columns.items()},
-            "attributes": {name: each.to_json() for name, each in self.attributes.items()},
+            "attributes": {
+                name: attributes.to_json() for name, attributes in self.attributes.items()
+            },
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -198,7 +200,10 @@ def _from_json(value: dict[str, Any]) -> Profile:
     label = value["label"]
     return Profile(
         value["rows"],
-        {name: ColumnProfile.from_json(each) for name, each in sorted(value["columns"].items())},
+        {
+            name: ColumnProfile.from_json(column)
+            for name, column in sorted(value["columns"].items())
+        },
         LabelCounts(
             label["rows"],
             label["positives"],
@@ -208,8 +213,8 @@ def _from_json(value: dict[str, Any]) -> Profile:
         dict(sorted(value["contradictions"].items())),
         # Missing in profiles of older versions.
         {
-            name: Attributes.from_json(each)
-            for name, each in sorted(value.get("attributes", {}).items())
+            name: Attributes.from_json(attributes)
+            for name, attributes in sorted(value.get("attributes", {}).items())
         },
     )
 
@@ -242,8 +247,8 @@ def _contradictions(table: pa.Table) -> dict[str, int]:
             times[name] = as_time(table[name])
         elif (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and len(flags) < MAX_PAIRED:
             column = table[name].cast(pa.int8()) if pa.types.is_boolean(kind) else table[name]
-            found = pc.min_max(column)  # in the column's type, since hashes may exceed int64
-            low, high = found["min"].as_py(), found["max"].as_py()
+            extremes = pc.min_max(column)  # in the column's type, since hashes may exceed int64
+            low, high = extremes["min"].as_py(), extremes["max"].as_py()
             if low is None or low < 0 or high > 1:
                 continue
             flags[name] = np.asarray(pc.fill_null(column, 0)) == 1

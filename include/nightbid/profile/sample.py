@@ -58,16 +58,16 @@ class CountedSample:
             # The k smallest of distinct hashes are almost always in this small part of their range.
             bound = np.uint64(2 * limit * (2**64 // len(hashes)))
             near = np.flatnonzero(hashes < bound)
-        found, first, inverse = np.unique(hashes[near], return_index=True, return_inverse=True)
-        if len(found) < limit and len(near) < len(hashes):
+        distinct, first, inverse = np.unique(hashes[near], return_index=True, return_inverse=True)
+        if len(distinct) < limit and len(near) < len(hashes):
             near = np.arange(len(hashes))
-            found, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-        size = min(len(found), limit)
+            distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        size = min(len(distinct), limit)
         chosen = near[first[:size]]
-        sums = (np.bincount(inverse, each[near])[:size] for each in (counts, positives))
-        rows, marked = (each.astype(np.int64) for each in sums)
-        kept = tuple(values[chosen].tolist()) if keep_values else ()
-        return cls(limit, found[:size], rows, marked, kept)
+        sums = (np.bincount(inverse, numbers[near])[:size] for numbers in (counts, positives))
+        rows, marked = (total.astype(np.int64) for total in sums)
+        chosen_values = tuple(values[chosen].tolist()) if keep_values else ()
+        return cls(limit, distinct[:size], rows, marked, chosen_values)
 
     def merge(self, other: CountedSample) -> CountedSample:
         """Merge with the sample of other rows."""
@@ -110,7 +110,7 @@ class CountedSample:
         """Return JSON values; equal samples give equal values."""
         return {
             "limit": self.limit,
-            "hashes": [format(each, "x") for each in self.hashes.tolist()],
+            "hashes": [format(number, "x") for number in self.hashes.tolist()],
             "counts": self.counts.tolist(),
             "positives": self.positives.tolist(),
             "values": list(self.values),
@@ -121,7 +121,7 @@ class CountedSample:
         """Inverse of `to_json`."""
         return cls(
             value["limit"],
-            np.asarray([int(each, 16) for each in value["hashes"]], np.uint64),
+            np.asarray([int(text, 16) for text in value["hashes"]], np.uint64),
             np.asarray(value["counts"], np.int64),
             np.asarray(value["positives"], np.int64),
             tuple(value["values"]),
