@@ -21,21 +21,25 @@ def ablation_context(view: RunView) -> dict[str, Any]:
     path = view.run.folder / "ablation.json"
     if not path.exists():
         return {"ablation": None}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    ablation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     rows = [
         {
-            "name": each["name"],
-            "features": each["features"],
-            "log_loss": each["why_not"] or _shown(each["log_loss"], 5),
-            "auc": _shown(each["auc"], 4),
-            "seconds": number(each["night_seconds"], 2),
-            "usd": shown(Decimal(str(each["night_usd"]))),
-            "request": number(each["request_ms"], 3),
-            "per_usd": _per_usd(each),
+            "name": feature["name"],
+            "features": feature["features"],
+            "log_loss": feature["why_not"] or _shown(feature["log_loss"], 5),
+            "auc": _shown(feature["auc"], 4),
+            "seconds": number(feature["night_seconds"], 2),
+            "usd": shown(Decimal(str(feature["night_usd"]))),
+            "request": number(feature["request_ms"], 3),
+            "per_usd": _per_usd(feature),
         }
-        for each in found["features"]
+        for feature in ablation["features"]
     ]
-    return {"ablation": found, "ablation_rows": rows, "ablation_method": METHODS[found["method"]]}
+    return {
+        "ablation": ablation,
+        "ablation_rows": rows,
+        "ablation_method": METHODS[ablation["method"]],
+    }
 
 
 def _shown(difference: dict[str, Any] | None, digits: int) -> str:

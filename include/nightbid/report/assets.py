@@ -44,5 +44,5 @@ def scripts() -> tuple[Script, ...]:
 @cache
 def inline_policy() -> str:
     """Get the Content-Security-Policy of a standalone document: only these scripts and style."""
-    allowed = " ".join(each.source for each in scripts())
+    allowed = " ".join(script.source for script in scripts())
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'"

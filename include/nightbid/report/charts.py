@@ -111,13 +111,13 @@ def line_chart(
     """
     lines = [
         {
-            **asdict(each),
-            "tone": each.tone or f"s{at}",
-            "points": [(_plain(x), y) for x, y in each.points],
+            **asdict(line),
+            "tone": line.tone or f"s{at}",
+            "points": [(_plain(x), y) for x, y in line.points],
         }
-        for at, each in enumerate(series)
+        for at, line in enumerate(series)
     ]
-    dates = any(isinstance(x, date) for each in series for x, _ in each.points)
+    dates = any(isinstance(x, date) for line in series for x, _ in line.points)
     return _chart(
         "lines",
         words,
@@ -135,7 +135,7 @@ def scatter_chart(dots: Sequence[Dot], words: Words, *, x_label: str, y_label: s
     return _chart(
         "dots",
         words,
-        dots=[asdict(each) for each in dots],
+        dots=[asdict(dot) for dot in dots],
         x={"label": x_label},
         y={"label": y_label},
         width=WIDTH,
@@ -145,13 +145,13 @@ def scatter_chart(dots: Sequence[Dot], words: Words, *, x_label: str, y_label: s
 
 def interval_chart(spans: Sequence[Span], words: Words, *, label: str) -> Markup:
     """Make a chart of values with their intervals, one per row, around 0."""
-    rows = [{**asdict(each), "tone": each.tone} for each in spans]
+    rows = [{**asdict(span), "tone": span.tone} for span in spans]
     return _chart("intervals", words, spans=rows, x={"label": label}, width=720)
 
 
 def bar_chart(bars: Sequence[Bar], words: Words, *, name_width: int = 130) -> Markup:
     """Make a chart of horizontal bars from 0, each with its label and a line at its limit."""
-    rows = [asdict(each) for each in bars]
+    rows = [asdict(bar) for bar in bars]
     return _chart("bars", words, bars=rows, names=name_width, width=720)
 
 
@@ -178,9 +178,9 @@ def _finite(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            return {key: _finite(each) for key, each in value.items()}
+            return {key: _finite(nested) for key, nested in value.items()}
         case list() | tuple():
-            return [_finite(each) for each in value]
+            return [_finite(nested) for nested in value]
         case _:
             return value
 

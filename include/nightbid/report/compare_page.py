@@ -17,7 +17,7 @@ def compare_context(found: Comparison) -> dict[str, Any]:
     """Get the context of the template `compare.html`, without addresses."""
     views = found.views
     words = words_of(views[0].evaluation)
-    stages = dict.fromkeys(each.name for view in views for each in view.stages if each.cost)
+    stages = dict.fromkeys(stage.name for view in views for stage in view.stages if stage.cost)
     return {
         "views": views,
         "first": views[0].head.run_id,
@@ -40,9 +40,9 @@ def _curves(found: Comparison) -> dict[str, Any]:
     lines = []
     for at, view in enumerate(found.views):
         points = [
-            (each["epoch"], each["validation_log_loss"])
-            for each in view.stage("train").metrics.get("history") or []
-            if each.get("validation_log_loss") is not None
+            (epoch["epoch"], epoch["validation_log_loss"])
+            for epoch in view.stage("train").metrics.get("history") or []
+            if epoch.get("validation_log_loss") is not None
         ]
         if points:
             lines.append(
@@ -72,9 +72,15 @@ def _pair_chart(found: Comparison) -> Markup:
     words = words_of(found.views[0].evaluation)
     loss = words[words.loss].lower()
     spans = [
-        Span(pair.run_id, each["value"], each["low"], each["high"], interval(each, sign=True))
+        Span(
+            pair.run_id,
+            difference["value"],
+            difference["low"],
+            difference["high"],
+            interval(difference, sign=True),
+        )
         for pair in found.pairs
-        if (each := pair.differences.get(words.loss)) and each["value"] is not None
+        if (difference := pair.differences.get(words.loss)) and difference["value"] is not None
     ]
     if not spans:
         return Markup("")

@@ -57,7 +57,9 @@ class Comparison:
         """
         ran = [{stage.name for stage in view.stages if stage.manifest} for view in self.views]
         common = [
-            stage.name for stage in self.views[0].stages if all(stage.name in each for each in ran)
+            stage.name
+            for stage in self.views[0].stages
+            if all(stage.name in names for names in ran)
         ]
         return tuple(view.code_digest_of(common) if common else "" for view in self.views)
 
@@ -93,24 +95,24 @@ def _pair(first: RunView, other: RunView) -> Pair:
     try:
         if digests[0] == digests[1]:
             folders = [view.stage("evaluate").folder for view in (first, other)]
-            kept = [KeptScores.load(fetch(folder)) for folder in folders if folder is not None]
+            scores = [KeptScores.load(fetch(folder)) for folder in folders if folder is not None]
         else:
             older, newer = older_and_newer(first.run, other.run)
-            found = rescored(older, newer)
-            if found is None:
+            older_scores = rescored(older, newer)
+            if older_scores is None:
                 why = why_not(older, newer)
-                said = f"judged on other rows than {first.head.run_id}"
-                return Pair(name, {}, f"{said}; {why}" if why else said, can_score=not why)
+                reason = f"judged on other rows than {first.head.run_id}"
+                return Pair(name, {}, f"{reason}; {why}" if why else reason, can_score=not why)
             rows_of = newer.run_id
             evaluated = (first if newer is first.run else other).stage("evaluate").folder
             assert evaluated is not None, "it has a digest of its rows"
-            kept = [found, KeptScores.load(fetch(evaluated))]
+            scores = [older_scores, KeptScores.load(fetch(evaluated))]
             if newer is first.run:
-                kept.reverse()
+                scores.reverse()
         seed = int(str(first.head.spec.get("seed") or 0))
         is_value = first.evaluation.get("kind") == "value"
         compare = paired_values if is_value else paired
-        return Pair(name, compare(*kept, replicates=REPLICATES, seed=seed), rows_of=rows_of)
+        return Pair(name, compare(*scores, replicates=REPLICATES, seed=seed), rows_of=rows_of)
     except NightbidError as error:
         return Pair(name, {}, error.what)
 

@@ -16,9 +16,9 @@ LINES = (("candidate", "train", "s0"), ("baseline", "train_baseline", "s2"))
 def incremental_context(view: RunView) -> dict[str, Any]:
     """Get the learned days, and the metrics on each before learning it; empty in other modes."""
     known = {
-        name: Learned.model_validate(found)
+        name: Learned.model_validate(metric)
         for name, stage, _ in LINES
-        if (found := view.stage(stage).metrics.get(METRIC))
+        if (metric := view.stage(stage).metrics.get(METRIC))
     }
     if "candidate" not in known:
         return {"incremental": None}
@@ -26,9 +26,9 @@ def incremental_context(view: RunView) -> dict[str, Any]:
     lines = [
         Series(
             name,
-            [(each.day, each.normalized_entropy) for each in known[name].curve],
+            [(point.day, point.normalized_entropy) for point in known[name].curve],
             tone=tone,
-            notes=[f"night of {each.night}" for each in known[name].curve],
+            notes=[f"night of {point.night}" for point in known[name].curve],
         )
         for name, _, tone in LINES
         if name in known and known[name].curve

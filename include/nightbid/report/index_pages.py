@@ -51,8 +51,8 @@ class Filter:
     @property
     def query(self) -> dict[str, str]:
         """Get the query parameters of the filter."""
-        found = {"kind": self.kind, "state": self.state, "q": self.text}
-        return {key: value for key, value in found.items() if value}
+        parameters = {"kind": self.kind, "state": self.state, "q": self.text}
+        return {key: value for key, value in parameters.items() if value}
 
 
 TRENDS: dict[str, Callable[[RunSummary], float | None]] = {
@@ -107,24 +107,24 @@ def nights_context(
             name
             for name in TRENDS
             if name not in ("Gini", "Normalized deviance")
-            or any(run.is_value for found in trends.values() for run in found)
+            or any(run.is_value for recent in trends.values() for run in recent)
         ],
-        "newest": {name: found[-1] if found else None for name, found in trends.items()},
-        "trends": {name: _trends(name, found) for name, found in trends.items()},
+        "newest": {name: recent[-1] if recent else None for name, recent in trends.items()},
+        "trends": {name: _trends(name, recent) for name, recent in trends.items()},
     }
 
 
 def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
     """Make the trends; runs without an evaluation leave gaps, metrics without runs are omitted."""
-    found = []
+    trends = []
     for name, value_of in TRENDS.items():
         values = {run.run_id: value_of(run) for run in runs}
         known = [value for value in values.values() if value is not None]
         if known:
             words = f"{len(known)} nights, from {known[0]:.4g} to {known[-1]:.4g}"
             line = sparkline(values, Words(f"{name} of {pipeline}", words, "runs"))
-            found.append(Trend(name, line, number(known[-1])))
-    return found
+            trends.append(Trend(name, line, number(known[-1])))
+    return trends
 
 
 def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
         by_pipeline.setdefault(run.pipeline, []).append(run)
     trends = [
         trend
-        for pipeline, found in sorted(by_pipeline.items())
-        if (trend := cost_trend(pipeline, sorted(found, key=lambda run: run.started)))
+        for pipeline, pipeline_runs in sorted(by_pipeline.items())
+        if (trend := cost_trend(pipeline, sorted(pipeline_runs, key=lambda run: run.started)))
     ]
     groups: dict[tuple[str, str], list[tuple[Decimal, Decimal, str]]] = {}
     for run in runs:
@@ -147,11 +147,11 @@ def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
         MonthCost(
             month,
             pipeline,
-            len(found),
-            Money.total(Money(cloud, currency) for cloud, _, currency in found),
-            Money.total(Money(here, currency) for _, here, currency in found),
+            len(costs),
+            Money.total(Money(cloud, currency) for cloud, _, currency in costs),
+            Money.total(Money(here, currency) for _, here, currency in costs),
         )
-        for (month, pipeline), found in groups.items()
+        for (month, pipeline), costs in groups.items()
     ]
     rows.sort(key=lambda row: row.pipeline)
     rows.sort(key=lambda row: row.month, reverse=True)

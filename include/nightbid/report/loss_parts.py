@@ -23,14 +23,14 @@ def loss_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
         `gap`, a sentence, and `loss_parts`, rows of (part, amount); both are empty if the true
         probabilities are unknown.
     """
-    found = metrics.get("reachable") or {}
-    parts = found.get("parts") or {}
+    reachable = metrics.get("reachable") or {}
+    parts = reachable.get("parts") or {}
     if not parts:
         return {"gap": _gap(metrics), "loss_parts": [], "loss_total": None}
     others = [
         f"{name} {share:.1%}"
         for name in ("champion", "baseline")
-        if (share := found["shares"].get(name)) is not None
+        if (share := reachable["shares"].get(name)) is not None
     ]
     share = parts["share"]
     gap = "" if share is None else (
@@ -38,7 +38,7 @@ def loss_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
         + (f" ({', '.join(others)})" if others else "") + "."
     )  # fmt: skip
     rows = [{"part": text, "loss": parts[name]} for name, text in PARTS.items()]
-    return {"gap": gap, "loss_parts": rows, "loss_total": found["losses"]["candidate"]}
+    return {"gap": gap, "loss_parts": rows, "loss_total": reachable["losses"]["candidate"]}
 
 
 def _gap(metrics: Mapping[str, Any]) -> str:
@@ -48,8 +48,8 @@ def _gap(metrics: Mapping[str, Any]) -> str:
     naive = (metrics.get("constant") or {}).get("log_loss")
     if best is None or loss is None:
         return ""
-    said = f"Log loss is {loss - best:.5f} above the best possible, {best:.5f}"
+    sentence = f"Log loss is {loss - best:.5f} above the best possible, {best:.5f}"
     if naive is not None and naive > best:
         way = (naive - loss) / (naive - best)
-        said += f": {way:.1%} of the way there from the constant prediction"
-    return f"{said}. The truth also knows what no log says, so no model can go the whole way."
+        sentence += f": {way:.1%} of the way there from the constant prediction"
+    return f"{sentence}. The truth also knows what no log says, so no model can go the whole way."

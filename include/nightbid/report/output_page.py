@@ -25,7 +25,7 @@ def output_document(manifest: Manifest, links: Links, pipelines: Sequence[str]) 
     context = {
         "manifest": manifest,
         "figures": list(_figures(manifest.metrics)),
-        "size": sum(each.size for each in manifest.files),
+        "size": sum(file.size for file in manifest.files),
         "links": links,
     }
     body = render("output.html", context)

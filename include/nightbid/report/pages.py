@@ -71,8 +71,8 @@ def run_document(
 
 def _with_contents(body: Markup) -> Markup:
     """Insert the list of a page's headings."""
-    found = re.findall(r'<h2 id="(\w+)">([^<]+)', body)
-    items = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in found)
+    headings = re.findall(r'<h2 id="(\w+)">([^<]+)', body)
+    items = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in headings)
     return Markup(str(body).replace("<!-- contents -->", f'<ul class="keys">{items}</ul>', 1))  # noqa: S704
 
 
@@ -192,7 +192,7 @@ def champion_document(
         links: Link targets.
         pipelines: Names of the pipelines that have run.
     """
-    retired = {each.retired for each in history if each.retired}
+    retired = {change.retired for change in history if change.retired}
     context = {
         "pipeline": pipeline, "history": history, "known": known, "links": links,
         "paused": paused, "retired": retired,

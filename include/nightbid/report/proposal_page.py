@@ -33,16 +33,21 @@ def proposal_page(pipeline: str, proposals: Sequence[Proposal], *, path: Path, f
         final: Path to which the suite must be renamed to take effect.
     """
     gates: dict[str, dict[str, Any]] = {}
-    for at, each in enumerate(proposals):
-        gate = gates.setdefault(each.gate, {"charts": [], "flat": [], "same": []})
-        if len({point.value for point in each.points}) > 1:
+    for at, proposal in enumerate(proposals):
+        gate = gates.setdefault(proposal.gate, {"charts": [], "flat": [], "same": []})
+        if len({point.value for point in proposal.points}) > 1:
             table = f"figures-{at}"
             gate["charts"].append(
-                {**_row(each), "chart": _chart(each, table), "table": table, "days": each.points}
+                {
+                    **_row(proposal),
+                    "chart": _chart(proposal, table),
+                    "table": table,
+                    "days": proposal.points,
+                }
             )
         else:
-            gate["same" if each.band is None else "flat"].append(_row(each))
-    bands = sum(each.band is not None for each in proposals)
+            gate["same" if proposal.band is None else "flat"].append(_row(proposal))
+    bands = sum(proposal.band is not None for proposal in proposals)
     body = render(
         "proposal.html",
         {

@@ -65,8 +65,8 @@ def live_stages(run: RunRecord) -> dict[str, str]:
     A running stage writes its usage every few seconds. A stage whose newest sample is older than
     `CEASED_SECONDS` has ended or was killed.
     """
-    ended = {(each.stage, each.attempt) for each in stage_records(run)}
-    found: dict[str, str] = {}
+    ended = {(record.stage, record.attempt) for record in stage_records(run)}
+    progress: dict[str, str] = {}
     for stage, attempt in run.usage_logs():
         sample = (
             None
@@ -75,8 +75,10 @@ def live_stages(run: RunRecord) -> dict[str, str]:
         )
         if sample is not None and is_fresh(sample.at, CEASED_SECONDS):
             seconds = f"{sample.usage.wall_seconds:.0f} s"
-            found[stage] = f"{sample.done:.0%} after {seconds}" if sample.done else f"for {seconds}"
-    return found
+            progress[stage] = (
+                f"{sample.done:.0%} after {seconds}" if sample.done else f"for {seconds}"
+            )
+    return progress
 
 
 def waiting_words(run: RunRecord) -> str:
@@ -84,7 +86,7 @@ def waiting_words(run: RunRecord) -> str:
     path = run.folder / WAITING
     try:
         looked = path.stat().st_mtime
-        if any(each.started.timestamp() >= looked for each in stage_records(run)):
+        if any(record.started.timestamp() >= looked for record in stage_records(run)):
             return ""
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -202,7 +204,7 @@ def _is_entries(name: str) -> bool:
 
 def _names(folder: UPath) -> list[str]:
     if not _is_local(folder):
-        return [each.name for each in folder.iterdir()] if folder.exists() else []
+        return [path.name for path in folder.iterdir()] if folder.exists() else []
     time = _changed(folder)
     if time is None:
         return []
@@ -215,12 +217,12 @@ def _names_now(folder: str) -> list[str]:
     """List names like `_names`, but without cache; skip files that are being written."""
     try:
         if "://" in folder:
-            found = [each.name for each in UPath(folder).iterdir()]
+            names = [path.name for path in UPath(folder).iterdir()]
         else:
-            found = os.listdir(folder)
+            names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    return [name for name in found if not name.startswith(".")]
+    return [name for name in names if not name.startswith(".")]
 
 
 def _is_local(path: UPath) -> bool:
@@ -274,11 +276,11 @@ def _entries(path: str) -> tuple[LedgerEntry, ...]:
 
 @lru_cache(maxsize=2)
 def _compacted(paths: tuple[str, ...]) -> dict[tuple[str, str], list[LedgerEntry]]:
-    found: dict[tuple[str, str], list[LedgerEntry]] = {}
+    by_run: dict[tuple[str, str], list[LedgerEntry]] = {}
     for path in paths:
         for entry in read_compacted(_bytes(path), path):
-            found.setdefault((entry.pipeline, entry.run_id), []).append(entry)
-    return found
+            by_run.setdefault((entry.pipeline, entry.run_id), []).append(entry)
+    return by_run
 
 
 def _bytes(path: str) -> bytes:

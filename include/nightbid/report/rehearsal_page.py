@@ -54,16 +54,16 @@ def rehearsals_page(reports: Sequence[Report], links: Links, pipelines: list[str
 
 
 def _training_chart(report: Report) -> Markup:
-    found = report.compared.get("training")
-    if not found:
+    training = report.compared.get("training")
+    if not training:
         return Markup("")
-    differences = [b - a for a, b in zip(found["before"], found["after"], strict=True)]
+    differences = [b - a for a, b in zip(training["before"], training["after"], strict=True)]
     spans = [
-        Span(f"seed {report.plan.first_seed + at}", each, None, None)
-        for at, each in enumerate(differences)
+        Span(f"seed {report.plan.first_seed + at}", difference, None, None)
+        for at, difference in enumerate(differences)
     ]
-    spans.append(Span("mean, 90 %", found["mean"], found["low"], found["high"]))
-    spans.append(Span("margin", 0.0, -found["margin"], found["margin"]))
+    spans.append(Span("mean, 90 %", training["mean"], training["low"], training["high"]))
+    spans.append(Span("margin", 0.0, -training["margin"], training["margin"]))
     return interval_chart(
         spans,
         Words(

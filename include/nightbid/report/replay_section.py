@@ -77,27 +77,27 @@ def replay_context(view: RunView) -> dict[str, Any]:
 
 def policy_context(view: RunView) -> dict[str, Any]:
     """Get the rows of the off-policy evaluation; empty if there is no `policy` block."""
-    found = view.stage("replay").metrics.get("policy")
-    if not found:
+    evaluation = view.stage("replay").metrics.get("policy")
+    if not evaluation:
         return {"policy": None}
     rows = []
-    for name, each in found["policies"].items():
-        row = {"name": name, "refused": each.get("refused", ""), "truth": each.get("truth")}
+    for name, figures in evaluation["policies"].items():
+        row = {"name": name, "refused": figures.get("refused", ""), "truth": figures.get("truth")}
         if not row["refused"]:
             row |= {
-                "estimates": [_estimate(each["estimates"].get(key)) for key in ESTIMATES],
-                "gain": _estimate(each["gains"]["dr"], sign=True),
-                "rows": each["effective_sample_size"],
-                "largest": each["largest_weight"],
+                "estimates": [_estimate(figures["estimates"].get(key)) for key in ESTIMATES],
+                "gain": _estimate(figures["gains"]["dr"], sign=True),
+                "rows": figures["effective_sample_size"],
+                "largest": figures["largest_weight"],
             }
         rows.append(row)
     return {
-        "policy": found,
+        "policy": evaluation,
         "policy_rows": rows,
         "policy_titles": list(ESTIMATES.values()),
-        "policy_logged": _estimate(found["logged"]),
-        "policy_known": any(each["truth"] is not None for each in rows),
-        "policy_against": _estimate(found["candidate_less_champion"], sign=True),
+        "policy_logged": _estimate(evaluation["logged"]),
+        "policy_known": any(row["truth"] is not None for row in rows),
+        "policy_against": _estimate(evaluation["candidate_less_champion"], sign=True),
     }
 
 
@@ -115,8 +115,8 @@ def _level(bidder: dict[str, Any], name: str) -> str:
 def _difference(found: dict[str, Any] | None, name: str) -> str:
     if not found or name not in found:
         return ""
-    each = found[name]
-    return f"{signed(each['value'], 2)} {interval(each, 2, sign=True)}".strip()
+    difference = found[name]
+    return f"{signed(difference['value'], 2)} {interval(difference, 2, sign=True)}".strip()
 
 
 def _rules(rules: dict[str, Any]) -> str:

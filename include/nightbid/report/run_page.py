@@ -74,16 +74,16 @@ def run_context(view: RunView) -> dict[str, Any]:
 def headline(view: RunView) -> str:
     """Describe the outcome of the run in a few words."""
     metrics = view.evaluation
-    said = against(metrics["verdict"], metrics["reference"]) if metrics else ""
+    verdict = against(metrics["verdict"], metrics["reference"]) if metrics else ""
     ended = view.deciding
     if ended is not None:
         word = "stopped by" if ended.state == "stopped" else "failed at"
-        return f"{word} {ended.name}" + (f"; the candidate is {said}" if said else "")
+        return f"{word} {ended.name}" + (f"; the candidate is {verdict}" if verdict else "")
     if view.state == "done":
-        return f"the candidate is {said}" if said else "done"
+        return f"the candidate is {verdict}" if verdict else "done"
     if view.waits_for_person:
-        return f"waits for a person's approval; the candidate is {said}"
-    return f"unfinished; the candidate is {said}" if said else "unfinished: not evaluated yet"
+        return f"waits for a person's approval; the candidate is {verdict}"
+    return f"unfinished; the candidate is {verdict}" if verdict else "unfinished: not evaluated yet"
 
 
 def sentence(view: RunView) -> str:
@@ -107,16 +107,16 @@ def sentence(view: RunView) -> str:
             f" on the same {metrics['rows']:,} rows{users}."
         )
         parts += [
-            f"{said[:1].upper()}{said[1:]}."
-            for said in (explain(metrics), with_position(metrics))
-            if said
+            f"{phrase[:1].upper()}{phrase[1:]}."
+            for phrase in (explain(metrics), with_position(metrics))
+            if phrase
         ]
     ended = view.deciding
     if ended is not None:
         parts.append(f"{ended.name}: {ended.summary}")
     elif view.stage("promote").state == "done":
-        said = view.stage("promote").summary
-        parts.append(f"{said[:1].upper()}{said[1:]}.")
+        summary = view.stage("promote").summary
+        parts.append(f"{summary[:1].upper()}{summary[1:]}.")
     if view.behind:
         parts.append(f"{view.behind[:1].upper()}{view.behind[1:]}.")
     if not parts:
@@ -158,11 +158,11 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
     chart = line_chart(
         [
             Series(
-                each["name"],
-                [(p["predicted"], p["observed"]) for p in each["points"]],
-                tone=each["tone"],
+                curve["name"],
+                [(p["predicted"], p["observed"]) for p in curve["points"]],
+                tone=curve["tone"],
             )
-            for each in curves
+            for curve in curves
         ],
         Words(
             "Calibration curve",
@@ -178,10 +178,11 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _slices(metrics: dict[str, Any]) -> dict[str, Any]:
     spans = [
-        Span(f"{each['column']} = {each['value']}", found["value"], found["low"], found["high"],
-             interval(found, sign=True))
-        for each in metrics.get("slices") or []
-        if (found := each["difference"][words_of(metrics).loss])["value"] is not None
+        Span(f"{group['column']} = {group['value']}",
+             difference["value"], difference["low"], difference["high"],
+             interval(difference, sign=True))
+        for group in metrics.get("slices") or []
+        if (difference := group["difference"][words_of(metrics).loss])["value"] is not None
     ][:SLICES]  # fmt: skip
     if not spans:
         return {"slice_chart": Markup("")}
@@ -208,22 +209,26 @@ def _training(view: RunView) -> dict[str, Any]:
     ]
     losses: list[Series] = []
     areas: list[Series] = []
-    for each in trained:
-        history = each.get("history") or []
-        for title, column, found in (
-            (f"{each['name']}, training", "loss", losses),
-            (f"{each['name']}, validation", "validation_log_loss", losses),
-            (f"{each['name']}, validation", "validation_auc", areas),
+    for model in trained:
+        history = model.get("history") or []
+        for title, column, lines in (
+            (f"{model['name']}, training", "loss", losses),
+            (f"{model['name']}, validation", "validation_log_loss", losses),
+            (f"{model['name']}, validation", "validation_auc", areas),
         ):
-            points = [(e["epoch"], e[column]) for e in history if e.get(column) is not None]
+            points = [
+                (epoch["epoch"], epoch[column])
+                for epoch in history
+                if epoch.get(column) is not None
+            ]
             if points:
-                found.append(
+                lines.append(
                     Series(
                         title,
                         points,
                         dashed=column == "loss",
                         marks=len(points) <= MARKED,
-                        tone=TONES[each["name"]],
+                        tone=TONES[model["name"]],
                     )
                 )
     charts: dict[str, Any] = {}
@@ -272,8 +277,8 @@ def _load(view: RunView) -> dict[str, Any]:
     return {
         "load_chart": chart,
         "load_lines": lines,
-        "load_columns": [_spaced(each) for each in columns],
-        "load_rows": [[point.get(each) for each in columns] for point in curve],
+        "load_columns": [_spaced(column) for column in columns],
+        "load_rows": [[point.get(column) for column in columns] for point in curve],
     }
 
 
@@ -308,13 +313,13 @@ def _costs(view: RunView) -> dict[str, Any]:
     ]
     bars = [
         Bar(
-            each["name"],
-            float(each["cloud"].amount),
-            money(each["cloud"]) + (f" of {each['limit']}" if each["limit"] is not None else ""),
-            None if each["limit"] is None else float(each["limit"]),
-            "bad" if each["limit"] is not None and each["cloud"].amount > each["limit"] else "s0",
+            row["name"],
+            float(row["cloud"].amount),
+            money(row["cloud"]) + (f" of {row['limit']}" if row["limit"] is not None else ""),
+            None if row["limit"] is None else float(row["limit"]),
+            "bad" if row["limit"] is not None and row["cloud"].amount > row["limit"] else "s0",
         )
-        for each in rows
+        for row in rows
     ]
     chart = bar_chart(
         bars,
@@ -338,18 +343,18 @@ def _features(view: RunView) -> tuple[Described, ...]:
 def _drift(view: RunView) -> list[dict[str, Any]]:
     """Get the measurements of the features gate by model input, the largest drift first."""
     result = _gate_result(view.stage("gate_features"))
-    found: dict[str, dict[str, Any]] = {}
+    inputs: dict[str, dict[str, Any]] = {}
     for statistic, part, value, _ in result.get("facts") or []:
         family, _, name = statistic.partition(":")
         if family in _DRIFT and name:
-            row = found.setdefault(name, {"name": name, "verdict": "pass"})
+            row = inputs.setdefault(name, {"name": name, "verdict": "pass"})
             row[family] = value
             row.setdefault("part", part)
     for finding in result.get("findings") or []:
         name = finding["statistic"].partition(":")[2]
-        if name in found and _WORST[finding["verdict"]] > _WORST[found[name]["verdict"]]:
-            found[name]["verdict"] = finding["verdict"]
-    measured = [row for row in found.values() if row.get("psi") is not None]
+        if name in inputs and _WORST[finding["verdict"]] > _WORST[inputs[name]["verdict"]]:
+            inputs[name]["verdict"] = finding["verdict"]
+    measured = [row for row in inputs.values() if row.get("psi") is not None]
     return sorted(
         measured, key=lambda row: (-_WORST[row["verdict"]], -abs(row["psi"]), row["name"])
     )
@@ -359,7 +364,7 @@ def _overrides(view: RunView) -> list[dict[str, Any]]:
     """List the overrides that apply on this night, even if they did not change a verdict."""
     gates: Any = view.head.spec.get("gates", {})
     night = view.head.date.isoformat()
-    return [each for each in gates.get("overrides", ()) if night <= str(each["until"])]
+    return [override for override in gates.get("overrides", ()) if night <= str(override["until"])]
 
 
 def _gate_result(stage: StageView) -> dict[str, Any]:
@@ -367,8 +372,8 @@ def _gate_result(stage: StageView) -> dict[str, Any]:
 
 
 def _versions(view: RunView) -> dict[str, str]:
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for stage in view.stages:
         if stage.manifest:
-            found |= stage.manifest.versions
-    return dict(sorted(found.items()))
+            versions |= stage.manifest.versions
+    return dict(sorted(versions.items()))

@@ -139,8 +139,8 @@ class RunView:
 
     def stage(self, name: str) -> StageView:
         """Get a stage by its name."""
-        found = (stage for stage in self.stages if stage.name == name)
-        return next(found, StageView(self.run, name, [], None))
+        matches = (stage for stage in self.stages if stage.name == name)
+        return next(matches, StageView(self.run, name, [], None))
 
     @property
     def evaluation(self) -> dict[str, Any]:
@@ -205,4 +205,6 @@ class RunView:
 
     @property
     def _state(self) -> tuple[State, str]:
-        return state_of(self.head, {each.name: each.record for each in self.stages if each.record})
+        return state_of(
+            self.head, {stage.name: stage.record for stage in self.stages if stage.record}
+        )

@@ -124,7 +124,7 @@ class RunSummary(BaseModel):
     @property
     def cost(self) -> Money:
         """Cost of all attempts at cloud prices."""
-        return Money.total(Money(each.cloud, each.currency) for each in self.spent)
+        return Money.total(Money(spent.cloud, spent.currency) for spent in self.spent)
 
 
 class _Kept(BaseModel):
@@ -158,7 +158,7 @@ def summarize(run: RunRecord) -> RunSummary:
         started=run.head.started,
         trigger=run.head.trigger,
         sweep=run.head.sweep,
-        changed=any(not each.startswith(LAG) for each in run.head.overrides),
+        changed=any(not override.startswith(LAG) for override in run.head.overrides),
         state=view.state,
         headline=headline(view),
         verdict=metrics.get("verdict", ""),
@@ -167,15 +167,15 @@ def summarize(run: RunRecord) -> RunSummary:
         auc=_figure(metrics, words.rank),
         entropy=_figure(metrics, words.loss),
         gates=tuple(
-            GateMark(gate=each.name.removeprefix("gate_"), word=each.verdict or each.state)
-            for each in view.stages
-            if each.is_gate
+            GateMark(gate=stage.name.removeprefix("gate_"), word=stage.verdict or stage.state)
+            for stage in view.stages
+            if stage.is_gate
         ),
         promoted=view.stage("promote").metrics.get("decision") == "promoted",
         seconds=view.seconds,
         spent=tuple(
-            Spent(month=month, cloud=each.amount, here=here[month].amount, currency=each.currency)
-            for month, each in sorted(cloud.items())
+            Spent(month=month, cloud=cost.amount, here=here[month].amount, currency=cost.currency)
+            for month, cost in sorted(cloud.items())
         ),
         budget=view.budget,
         rows=sampled.rows.read if (sampled := view.stage("sample").manifest) else 0,
@@ -221,9 +221,9 @@ class Summaries:
             unknown: dict[str, Stamp | None] = {}
             for name in records.run_ids(self._workspace, pipeline):
                 stamp = records.stamp(self._workspace, pipeline, name, marks)
-                kept = before.get(name)
-                if kept is not None and stamp is not None and kept.stamp == stamp:
-                    after[name] = kept
+                entry = before.get(name)
+                if entry is not None and stamp is not None and entry.stamp == stamp:
+                    after[name] = entry
                 else:
                     unknown[name] = stamp
             for name, summary in self._read_all(pipeline, unknown, marks):
@@ -231,8 +231,8 @@ class Summaries:
             self._kept[pipeline] = after
             if any(stamp is not None and name in after for name, stamp in unknown.items()):
                 self._save()
-            found = [each.summary for each in after.values()]
-        return sorted(found, key=lambda each: (each.started, each.run_id))
+            summaries = [entry.summary for entry in after.values()]
+        return sorted(summaries, key=lambda summary: (summary.started, summary.run_id))
 
     def keep(self, run: RunRecord) -> None:
         """Write the summary of a run, as of now, next to its records."""
@@ -249,12 +249,12 @@ class Summaries:
             return name, self._read(pipeline, name, marks)
 
         with contextlib.ExitStack() as stack:
-            each = (
+            apply = (
                 map
                 if self._workspace.is_local
                 else stack.enter_context(ThreadPoolExecutor(READERS)).map
             )
-            for name, summary in each(read, names):
+            for name, summary in apply(read, names):
                 if summary is not None:
                     yield name, summary
 

@@ -71,8 +71,8 @@ def verdict_line(run: RunRecord) -> Text:
     if not metrics:
         return Text.assemble("no candidate was evaluated", tail)
     difference = metrics["difference"]
-    said = against(metrics["verdict"], metrics["reference"])
-    before, word, after = said.partition(metrics["verdict"])
+    verdict = against(metrics["verdict"], metrics["reference"])
+    before, word, after = verdict.partition(metrics["verdict"])
     words = words_of(metrics)
     figures = [
         f"{short} {number(metrics['candidate'][name])}"

@@ -122,7 +122,7 @@ def _of_a_run_that_goes_well(view: RunView) -> Iterator[Step]:
 def _of_a_gate(view: RunView, gate: StageView) -> Iterator[Step]:
     name = gate.name.removeprefix("gate_")
     stopped = [
-        each["name"] for each in gate.metrics.get("checks") or [] if each["verdict"] == "stop"
+        check["name"] for check in gate.metrics.get("checks") or [] if check["verdict"] == "stop"
     ]
     for check in stopped[:CHECKS]:
         doc = find_check(name, check)
@@ -131,11 +131,11 @@ def _of_a_gate(view: RunView, gate: StageView) -> Iterator[Step]:
         steps = " ".join(doc.steps(view.head.pipeline, str(view.head.date)))
         yield Step(f"{check}: {doc.meaning} Likely: {doc.causes}. {steps}")
     if stopped:
-        found = find_check(name, stopped[0])
-        if found is not None:
+        first = find_check(name, stopped[0])
+        if first is not None:
             yield Step(
                 "To let a check pass for a while, with your name and a reason:",
-                found.command(view.head.pipeline, stopped[0], str(view.head.date)),
+                first.command(view.head.pipeline, stopped[0], str(view.head.date)),
             )
 
 
