@@ -29,15 +29,15 @@ def names_are_free(spec: PipelineSpec) -> None:
                 f"{where} is {name!r}, a name that Nightbid reserves for a column of its own;"
                 " rename it (source.rename renames columns of the logs)"
             )
-    made: dict[str, str] = {}
-    for feature, each in spec.features.items():
-        for name in each.inputs(feature):
-            if name in made:
+    feature_of: dict[str, str] = {}
+    for feature, block in spec.features.items():
+        for name in block.inputs(feature):
+            if name in feature_of:
                 raise ValueError(
-                    f"features {made[name]!r} and {feature!r} both make the model input"
+                    f"features {feature_of[name]!r} and {feature!r} both make the model input"
                     f" {name!r}; rename one of them"
                 )
-            made[name] = feature
+            feature_of[name] = feature
 
 
 def joined_label_is_final(spec: PipelineSpec) -> None:
@@ -94,7 +94,7 @@ def schedule_suits_partitions(spec: PipelineSpec) -> None:
     fields = (spec.schedule or "").split()
     if not fields or spec.schedule in PRESETS[spec.partition]:
         return
-    single = [not set(each) & set("*,-/") for each in fields]
+    single = [not set(field) & set("*,-/") for field in fields]
     fixed = {"hour": single[:1], "day": single[:2], "week": [*single[:2], any(single[2:])]}
     if len(fields) == 1 or not all(fixed[spec.partition]):
         example = {"hour": "10 * * * *", "day": "0 3 * * *", "week": "0 3 * * 1"}[spec.partition]
@@ -115,7 +115,7 @@ def values_are_no_rates(spec: PipelineSpec) -> None:
                 " label.kind: value, or remove it"
             )
         return
-    for key, found in (
+    for key, is_set in (
         ("replay", spec.replay),
         ("policy", spec.policy),
         ("label.event_time", label.event_time),
@@ -127,7 +127,7 @@ def values_are_no_rates(spec: PipelineSpec) -> None:
         ("train.refit", spec.train.refit),
         (f"train.mode: {spec.train.mode}", spec.train.mode != "full"),
     ):
-        if found:
+        if is_set:
             raise ValueError(
                 f"{key} is defined for labels of 0 and 1, and label.kind is value; remove one"
                 " of the two"

@@ -21,13 +21,13 @@ from nightbid.config.pipeline import PipelineSpec
 def json_schema() -> dict[str, Any]:
     """Get the JSON schema (2020-12) of a pipeline YAML, with a description of each key."""
     schema = PipelineSpec.model_json_schema()
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     blocks = {block.__name__: block for block in blocks_of(PipelineSpec)}
-    for name, each in [("PipelineSpec", schema), *schema["$defs"].items()]:
+    for name, definition in [("PipelineSpec", schema), *schema["$defs"].items()]:
         block = blocks.get(name)
         for key, meaning in meanings_of(block).items() if block else ():
-            if key in each["properties"]:
-                each["properties"][key]["description"] = meaning
+            if key in definition["properties"]:
+                definition["properties"][key]["description"] = meaning
     # Two shorthands of the YAML: a bare word names a transform, and a block without `transform`
     # is a vocabulary.
     features = schema["properties"]["features"]
@@ -39,9 +39,9 @@ def json_schema() -> dict[str, Any]:
     feature.clear()
     feature["anyOf"] = [{"enum": words}, {"anyOf": long["oneOf"]}]
     schema["$defs"]["Vocabulary"]["required"] = [
-        each for each in schema["$defs"]["Vocabulary"].get("required", ()) if each != "transform"
+        field for field in schema["$defs"]["Vocabulary"].get("required", ()) if field != "transform"
     ]
-    return found
+    return document
 
 
 def schema_text() -> str:
@@ -51,11 +51,11 @@ def schema_text() -> str:
 
 def blocks_of(root: type[BaseModel]) -> list[type[BaseModel]]:
     """List a model and, recursively, the models of its fields, in the order of discovery."""
-    found: list[type[BaseModel]] = [root]
-    for block in found:
+    blocks: list[type[BaseModel]] = [root]
+    for block in blocks:
         for field in block.model_fields.values():
-            found += [each for each in models_in(field.annotation) if each not in found]
-    return found
+            blocks += [model for model in models_in(field.annotation) if model not in blocks]
+    return blocks
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -75,11 +75,11 @@ def purpose_of(block: type[BaseModel]) -> str:
 @cache
 def meanings_of(block: type[BaseModel]) -> dict[str, str]:
     """Get the docstring below each field on one line, including the fields of base classes."""
-    found: dict[str, str] = {}
-    for each in reversed(block.__mro__):
-        if not issubclass(each, BaseModel) or each.__module__.startswith("pydantic"):
+    meanings: dict[str, str] = {}
+    for base in reversed(block.__mro__):
+        if not issubclass(base, BaseModel) or base.__module__.startswith("pydantic"):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(body, ast.ClassDef)
         for field, text in zip(body.body, body.body[1:], strict=False):
             if (
@@ -89,5 +89,5 @@ def meanings_of(block: type[BaseModel]) -> dict[str, str]:
                 and isinstance(text.value, ast.Constant)
                 and isinstance(text.value.value, str)
             ):
-                found[field.target.id] = " ".join(text.value.value.split())
-    return found
+                meanings[field.target.id] = " ".join(text.value.value.split())
+    return meanings

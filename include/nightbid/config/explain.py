@@ -21,7 +21,7 @@ def explain(error: ValidationError, root: type[BaseModel], where: str) -> str:
         root: Model that was validated; a similar key of it is suggested for an unknown one.
         where: Prefix of each line but the first: the caller's error adds it to the first line.
     """
-    details = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     lines = [line for detail in details for line in _one(detail, root).split("\n")]
     rest = len(lines) - SHOWN
     lines = lines[:SHOWN]
@@ -75,10 +75,10 @@ def _siblings(location: tuple[int | str, ...], root: type[BaseModel]) -> list[st
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    found: list[type[BaseModel]] = []
+    models: list[type[BaseModel]] = []
     for argument in getattr(annotation, "__args__", ()):
-        found.extend(_models_in(argument))
-    return found
+        models.extend(_models_in(argument))
+    return models
 
 
 def suggestion(wrong: str, known: Sequence[str]) -> str:

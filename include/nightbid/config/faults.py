@@ -79,9 +79,9 @@ class Fault:
         day, colon, number = rest.partition(":")
         try:
             amount = float(number) if colon else FAULTS[kind][0]
-            found = cls(kind, date.fromisoformat(day), amount)
+            fault = cls(kind, date.fromisoformat(day), amount)
         except ValueError:
-            found = None
-        if found is None or not at or not math.isfinite(found.amount):
+            fault = None
+        if fault is None or not at or not math.isfinite(fault.amount):
             raise ValueError(f"cannot read the fault {text!r}: write kind@YYYY-MM-DD[:amount]")
-        return found
+        return fault

@@ -48,7 +48,7 @@ GateName = Annotated[str, AfterValidator(_known_gate), Field(json_schema_extra=_
 def statistics_of(gate: GateName) -> list[str]:
     """List the names of the statistics that a gate has limits for, in the order of its block."""
     block: type[Block] = type(getattr(Gates(), gate))
-    return [name for name, each in block.model_fields.items() if each.annotation is Limit]
+    return [name for name, field in block.model_fields.items() if field.annotation is Limit]
 
 
 class Band(Block):
@@ -83,7 +83,7 @@ class Band(Block):
     @property
     def statistics(self) -> tuple[str, ...]:
         """Names of the statistics that the band limits, as gate pages show them."""
-        return tuple(f"{self.statistic}:{each}" for each in self.columns) or (self.statistic,)
+        return tuple(f"{self.statistic}:{column}" for column in self.columns) or (self.statistic,)
 
     @property
     def limit(self) -> Limit:
@@ -165,7 +165,11 @@ class Gates(Block):
 
     def live_overrides(self, gate: str, night: date) -> list[Override]:
         """List the overrides of a gate that apply on a night, in the order of the YAML."""
-        return [each for each in self.overrides if each.gate == gate and each.holds_on(night)]
+        return [
+            override
+            for override in self.overrides
+            if override.gate == gate and override.holds_on(night)
+        ]
 
     def bands_of(self, gate: str) -> dict[str, Limit]:
         """Map each statistic of a gate that has a band to the band's limit."""
@@ -189,7 +193,7 @@ class Gates(Block):
             Range `[low, high]`, where None is open; None if there is no stop limit or an override
             applies.
         """
-        if any(each.lets_pass(statistic) for each in self.live_overrides(gate, night)):
+        if any(override.lets_pass(statistic) for override in self.live_overrides(gate, night)):
             return None
         general: Limit = getattr(getattr(self, gate), statistic.partition(":")[0])
         return self.bands_of(gate).get(statistic, general).stop

@@ -48,7 +48,7 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
     """
     known = pipeline_names(folder)
     if name not in known:
-        if of := next((each for each in known if name.startswith(f"{each}-")), ""):
+        if of := next((pipeline for pipeline in known if name.startswith(f"{pipeline}-")), ""):
             raise ConfigError(
                 f"{name!r} is the name of a run, and a pipeline is asked for",
                 where=str(folder),
@@ -221,7 +221,7 @@ def _values_in(tree: Any, known: dict[int, float]) -> float:
     if id(tree) not in known:
         known[id(tree)] = inf
         inner = tree.values() if isinstance(tree, dict) else tree
-        known[id(tree)] = 1 + sum(_values_in(each, known) for each in inner)
+        known[id(tree)] = 1 + sum(_values_in(node, known) for node in inner)
     return known[id(tree)]
 
 

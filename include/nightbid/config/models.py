@@ -146,12 +146,14 @@ class Train(Block):
         if not isinstance(value, dict) or "warm_start" not in value:
             return value
         value = dict(value)
-        asked = value.pop("warm_start")
-        if asked is True and "mode" not in value:
+        warm_start = value.pop("warm_start")
+        if warm_start is True and "mode" not in value:
             log.warning("train.warm_start is now `train.mode: warm`; see docs/upgrade.md")
             return {**value, "mode": "warm"}
-        if asked not in (True, False):
-            raise ValueError(f"train.warm_start is {asked!r}; set train.mode: warm, or remove it")
+        if warm_start not in (True, False):
+            raise ValueError(
+                f"train.warm_start is {warm_start!r}; set train.mode: warm, or remove it"
+            )
         return value
 
     @model_validator(mode="after")

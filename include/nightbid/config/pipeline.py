@@ -85,7 +85,7 @@ class Label(Block):
     @field_validator("texts", mode="before")
     @classmethod
     def _texts_are_quoted(cls, texts: object) -> object:
-        if isinstance(texts, dict) and any(isinstance(each, bool) for each in texts):
+        if isinstance(texts, dict) and any(isinstance(text, bool) for text in texts):
             raise ValueError(
                 'write the texts in quotation marks, {"yes": 1, "no": 0}: a bare yes or no is true'
                 " or false in YAML"
@@ -178,8 +178,9 @@ class PipelineSpec(Block):
     def _is_a_schedule(cls, schedule: str | None) -> str | None:
         fields = (schedule or "").split()
         is_cron = len(fields) == len(CRON_MOST) and all(
-            CRON_FIELD.fullmatch(each) and all(int(n) <= most for n in re.findall(r"\d+", each))
-            for each, most in zip(fields, CRON_MOST, strict=True)
+            CRON_FIELD.fullmatch(field)
+            and all(int(number) <= most for number in re.findall(r"\d+", field))
+            for field, most in zip(fields, CRON_MOST, strict=True)
         )
         if schedule is not None and not is_cron and schedule not in PRESETS["hour"]:
             raise ValueError(
@@ -220,8 +221,8 @@ class PipelineSpec(Block):
     @property
     def partition(self) -> Unit:
         """Unit by which the logs are partitioned."""
-        found: Unit = getattr(self.source, "partition", "day")
-        return found
+        unit: Unit = getattr(self.source, "partition", "day")
+        return unit
 
     def partition_at(self, moment: dt.date) -> dt.date:
         """Get the partition that contains a day or an hour.

@@ -55,10 +55,10 @@ class BaseModel:
     @classmethod
     def model_validate_json(cls, text: str | bytes) -> typing.Self:
         """Read JSON that pydantic has written."""
-        found = json.loads(text)
-        if not isinstance(found, dict):
+        tree = json.loads(text)
+        if not isinstance(tree, dict):
             raise ValueError(f"{cls.__name__}: not an object")
-        return cls(**found)
+        return cls(**tree)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen")
@@ -69,8 +69,8 @@ class BaseModel:
 
 @functools.cache
 def _hints(model: type[BaseModel]) -> dict[str, Any]:
-    found = typing.get_type_hints(model, include_extras=True)
-    return {name: hint for name, hint in found.items() if name != "model_config"}
+    hints = typing.get_type_hints(model, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name != "model_config"}
 
 
 def _made(hint: Any, value: Any) -> Any:
@@ -82,12 +82,12 @@ def _made(hint: Any, value: Any) -> Any:
         return _made(inner[0], value)
     if origin in (typing.Union, types.UnionType):
         if isinstance(value, dict):
-            return _made(next(each for each in inner if _is_tagged(each, value)), value)
+            return _made(next(member for member in inner if _is_tagged(member, value)), value)
         return None if value is None else _made(inner[0], value)
     if origin is tuple:
-        return tuple(_made(inner[0], each) for each in value)
+        return tuple(_made(inner[0], element) for element in value)
     if origin is dict:
-        return {name: _made(inner[1], each) for name, each in value.items()}
+        return {name: _made(inner[1], entry) for name, entry in value.items()}
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return hint(**value)
     return value

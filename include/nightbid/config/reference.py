@@ -51,17 +51,19 @@ def _section(path: str, field: FieldInfo, level: str) -> list[str]:
     if not blocks:
         return []
     parts = [f"{level} {path}"]
-    if all(issubclass(each, FeatureBlock) for each in blocks):
+    if all(issubclass(block, FeatureBlock) for block in blocks):
         parts.append("Every feature has these keys:\n\n" + _table(FeatureBlock))
-    for each in blocks:
-        parts.append(_choice(each, f"{level}#"))
+    for block in blocks:
+        parts.append(_choice(block, f"{level}#"))
     return parts
 
 
 def _block(path: str, block: type[BaseModel], level: str) -> list[str]:
-    limits = [name for name, each in block.model_fields.items() if each.annotation is Limit]
+    limits = [name for name, field in block.model_fields.items() if field.annotation is Limit]
     others = [name for name in block.model_fields if name not in limits]
-    base = next((each for each in SHARED if issubclass(block, each) and block is not each), None)
+    base = next(
+        (shared for shared in SHARED if issubclass(block, shared) and block is not shared), None
+    )
     parts = [f"{level} {path}", purpose_of(block)]
     if base is not None:
         parts.append(
@@ -80,9 +82,9 @@ def _block(path: str, block: type[BaseModel], level: str) -> list[str]:
 def _choice(block: type[BaseModel], level: str) -> str:
     """Write one of several alternative blocks, with the keys that only it has."""
     name, values = next(
-        (key, get_args(each.annotation))
-        for key, each in block.model_fields.items()
-        if str(get_origin(each.annotation)) == "typing.Literal"
+        (key, get_args(field.annotation))
+        for key, field in block.model_fields.items()
+        if str(get_origin(field.annotation)) == "typing.Literal"
     )
     shared = meanings_of(FeatureBlock) if issubclass(block, FeatureBlock) else {}
     meanings = meanings_of(block)
@@ -91,7 +93,7 @@ def _choice(block: type[BaseModel], level: str) -> str:
         for key in block.model_fields
         if key != name and (key not in shared or meanings[key] != shared[key])
     ]
-    chosen = ", ".join(f"`{name}: {each}`" for each in values)
+    chosen = ", ".join(f"`{name}: {value}`" for value in values)
     parts = [f"{level} {chosen}", purpose_of(block)]
     return "\n\n".join([*parts, _table(block, own)] if own else parts)
 
@@ -101,7 +103,7 @@ def _table(block: type[BaseModel], names: Iterable[str] | None = None) -> str:
     meanings = meanings_of(block)
     for name in names if names is not None else block.model_fields:
         field = block.model_fields[name]
-        bounds = [each for each in map(_bound, field.metadata) if each]
+        bounds = [bound for bound in map(_bound, field.metadata) if bound]
         kind = ", ".join([_names(field) or _kind(field.annotation), *bounds])
         default = "required"
         if not field.is_required():
@@ -121,7 +123,7 @@ def _limits(block: type[BaseModel], names: Iterable[str]) -> str:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _meaning(name: str, field: FieldInfo, meanings: dict[str, str]) -> str:
@@ -143,8 +145,8 @@ def _span(bounds: Range | None) -> str:
 
 def _value(default: Any) -> str:
     if isinstance(default, BaseModel):
-        said = default.model_dump(mode="json", exclude_defaults=True)
-        return json.dumps(said) if said else "{}"
+        values = default.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(values) if values else "{}"
     if hasattr(default, "isoformat"):
         return str(default.isoformat())
     return json.dumps(default, default=str)
@@ -163,7 +165,7 @@ def _names(field: FieldInfo) -> str:
     schema: dict[str, Any] = {}
     if callable(field.json_schema_extra):
         field.json_schema_extra(schema)
-    return ", ".join(f"`{each}`" for each in schema.get("enum", ()))
+    return ", ".join(f"`{name}`" for name in schema.get("enum", ()))
 
 
 def _kind(annotation: Any) -> str:
@@ -174,9 +176,9 @@ def _kind(annotation: Any) -> str:
     if getattr(annotation, "__metadata__", None):
         return _kind(inner[0])
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_kind(each) for each in inner))
+        return " or ".join(dict.fromkeys(_kind(member) for member in inner))
     if str(origin) == "typing.Literal":
-        return ", ".join(f"`{each}`" for each in inner)
+        return ", ".join(f"`{value}`" for value in inner)
     if origin is dict:
         return f"mapping to {_kind(inner[1])}"
     if origin in (tuple, list):

@@ -29,7 +29,7 @@ class Rest:
 
     def faults(self) -> Iterator[str]:
         """Yield the conflicts between the blocks that are left."""
-        return (each for each in faults_of(self.spec) if self.is_stated(each))
+        return (fault for fault in faults_of(self.spec) if self.is_stated(fault))
 
     def is_stated(self, fault: str) -> bool:
         """Whether a fault is in the YAML itself and does not result from a removed key."""
@@ -49,10 +49,10 @@ def rest_of(tree: Any) -> Rest | None:
         try:
             spec = PipelineSpec.model_validate(tree, context={"alone": True})
         except ValidationError as fault:
-            places = [_place(tree, each) for each in fault.errors()]
+            places = [_place(tree, error) for error in fault.errors()]
             if not all(places):
                 return None
-            removed |= {".".join(map(str, each)) for each in places}
+            removed |= {".".join(map(str, place)) for place in places}
             tree = _without(tree, set(places))
         else:
             return Rest(spec, frozenset(removed))
@@ -75,9 +75,9 @@ def _without(node: Any, places: set[Location], here: Location = ()) -> Any:
     if here in places:
         return _GONE
     if isinstance(node, dict):
-        kept = {key: _without(each, places, (*here, key)) for key, each in node.items()}
-        return {key: each for key, each in kept.items() if each is not _GONE}
+        entries = {key: _without(value, places, (*here, key)) for key, value in node.items()}
+        return {key: value for key, value in entries.items() if value is not _GONE}
     if isinstance(node, list):
-        items = [_without(each, places, (*here, at)) for at, each in enumerate(node)]
-        return [each for each in items if each is not _GONE]
+        items = [_without(value, places, (*here, at)) for at, value in enumerate(node)]
+        return [value for value in items if value is not _GONE]
     return node

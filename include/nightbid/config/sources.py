@@ -44,7 +44,7 @@ class LogSource(Block):
 def _changes_clocks(zone: str) -> bool:
     """Whether a zone has summer time."""
     months = [datetime(2025, month, 1, tzinfo=ZoneInfo(zone)) for month in range(1, 13)]
-    return len({each.utcoffset() for each in months}) > 1
+    return len({month.utcoffset() for month in months}) > 1
 
 
 class PartitionedSource(LogSource):

@@ -31,8 +31,8 @@ def _in_other_units(schema: dict[str, Any]) -> None:
     for unit in ("hour", "week"):
         for name in list(known):
             if (match := KEY.fullmatch(name)) and match[2] == "day":
-                told = known[name].get("description", "").replace("days", f"{unit}s")
-                other = {**known[name], "description": told.replace("day", unit)}
+                description = known[name].get("description", "").replace("days", f"{unit}s")
+                other = {**known[name], "description": description.replace("day", unit)}
                 known[f"{match[1]}_{unit}s"] = other
 
 
@@ -84,7 +84,7 @@ class Window(Block):
                     f"{' and '.join(sorted(units.values()))} count different units; count all in"
                     " what source.partition says"
                 )
-            unit = next((each for each in STEPS if each in units), "day")
+            unit = next((name for name in STEPS if name in units), "day")
             written = {
                 f"{match[1]}_days": name for name in value if (match := KEY.fullmatch(str(name)))
             }
@@ -101,8 +101,8 @@ class Window(Block):
     @model_serializer(mode="wrap")
     def _write_unit(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write the keys as the YAML spells them, such as `train_hours`."""
-        found: dict[str, Any] = write(self)
-        return {name.replace("_days", f"_{self.unit}s"): each for name, each in found.items()}
+        fields: dict[str, Any] = write(self)
+        return {name.replace("_days", f"_{self.unit}s"): value for name, value in fields.items()}
 
 
 def _as_written(error: ValidationError, written: dict[str, str]) -> ValidationError:
