@@ -11,7 +11,7 @@ import tensorflow as tf
 from nightbid.models.folder import Array
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
-REST1, REST2 = (float(np.float32(1) - np.float32(each)) for each in (BETA1, BETA2))
+REST1, REST2 = (float(np.float32(1) - np.float32(beta)) for beta in (BETA1, BETA2))
 """1 - beta in float32, as TensorFlow's Adam computes it: tables and dense weights step alike."""
 
 
@@ -48,12 +48,12 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
         """Step at which the tables were last reset."""
         self.origin = tf.Variable(0, dtype=tf.int64, trainable=False, name="origin")
         """Step at which the averages begin: after a warm start, the champion's step count."""
-        self.first = [_zeros(each) for each in variables]
-        self.second = [_zeros(each) for each in variables]
-        self.mean = [_zeros(each) for each in variables] if average else []
+        self.first = [_zeros(variable) for variable in variables]
+        self.second = [_zeros(variable) for variable in variables]
+        self.mean = [_zeros(variable) for variable in variables] if average else []
         self.seen = [
-            tf.Variable(tf.zeros(each.shape[:1] if table else [0], tf.int64), trainable=False)
-            for each, table in zip(variables, self._is_table, strict=True)
+            tf.Variable(tf.zeros(variable.shape[:1] if table else [0], tf.int64), trainable=False)
+            for variable, table in zip(variables, self._is_table, strict=True)
             if average
         ]
         """For each row of a table, the last step that used it."""
@@ -78,18 +78,21 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
             gradients: One per variable; IndexedSlices for tables, None for an unused variable.
             learning_rate: Scalar float32.
         """
-        used = [at for at, each in enumerate(gradients) if each is not None]
-        found = [gradients[at] for at in used]
+        used = [at for at, gradient in enumerate(gradients) if gradient is not None]
+        used_gradients = [gradients[at] for at in used]
         if not tf.distribute.has_strategy():
             self.step.assign_add(1)
             rate = self._rate(learning_rate)
-            for at, gradient in zip(used, found, strict=True):
+            for at, gradient in zip(used, used_gradients, strict=True):
                 _update(self._variables[at], *self._arguments(at, gradient, rate))
             return
 
         def together(strategy: Any, gradients: list[Any], learning_rate: Any) -> None:
             everywhere = strategy.extended
-            pairs = [(each, self._variables[at]) for at, each in zip(used, gradients, strict=True)]
+            pairs = [
+                (gradient, self._variables[at])
+                for at, gradient in zip(used, gradients, strict=True)
+            ]
             summed = everywhere.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
             everywhere.update(self.step, lambda step: step.assign_add(1))
             rate = self._rate(
@@ -100,7 +103,7 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
                 everywhere.update(self._variables[at], _update, args=arguments)
 
         replica = tf.distribute.get_replica_context()
-        replica.merge_call(together, args=(found, learning_rate))
+        replica.merge_call(together, args=(used_gradients, learning_rate))
 
     def averaged(self) -> list[Array]:
         """Compute the average of each weight over the steps so far, corrected for the start at 0.
@@ -110,7 +113,7 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
             covers the steps since its last reset. Rows that no step used keep their initial values.
         """
         step, decay = int(self.step.numpy()), self._average
-        found = []
+        averages = []
         for variable, mean, seen, table in zip(
             self._variables, self.mean, self.seen, self._is_table, strict=True
         ):
@@ -120,8 +123,8 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
                 since = max(since, int(self.began.numpy()))
                 rest = decay ** (step - seen.numpy()).astype(np.float64)[:, None]
                 total = rest * total + (1 - rest) * value
-            found.append((total / (1 - decay ** (step - since))).astype(np.float32))
-        return found
+            averages.append((total / (1 - decay ** (step - since))).astype(np.float32))
+        return averages
 
     def resume(self, step: int) -> None:
         """Continue counting from a step of an earlier training; averages start at this step."""

@@ -43,16 +43,16 @@ def fit_offsets(
         return ()
     z = found.logits(logits_of(score(rows.inputs)))
     labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
-    made = []
+    slice_offsets = []
     for name, unknown in slices.items():
         codes = rows.inputs.ids[:, layout.places[name].start]
-        size = next(each.size for each in layout.lookups if each.name == name)
+        size = next(lookup.size for lookup in layout.lookups if lookup.name == name)
         known = np.ones(size, np.bool_)
         known[1 : 1 + unknown] = False
         offsets = shrunken(z, labels, weights, codes, known)
         z = z + offsets[codes]
-        made.append(Offsets(input=name, values=tuple(offsets.tolist())))
-    return tuple(made)
+        slice_offsets.append(Offsets(input=name, values=tuple(offsets.tolist())))
+    return tuple(slice_offsets)
 
 
 def shrunken(
@@ -111,19 +111,19 @@ def check_slices(layout: Layout, slices: Iterable[str]) -> None:
     Raises:
         ConfigError: An input has no single id per row, is not served, or has too many ids.
     """
-    served = {each.name: each for each in layout.served}
+    served = {field.name: field for field in layout.served}
     for name in slices:
-        found = served.get(name)
-        if found is None or found.kind != "id":
+        field = served.get(name)
+        if field is None or field.kind != "id":
             raise ConfigError(
                 f"feature {name!r} gives no single id per row that is known at serving",
                 where="train.calibration_slices",
                 hint="name features such as `vocabulary`, `hour` or `buckets`, without"
                 " training_only",
             )
-        if found.size > MOST_IDS:
+        if field.size > MOST_IDS:
             raise ConfigError(
-                f"feature {name!r} has {found.size:,} ids, and by_slice takes at most {MOST_IDS:,}",
+                f"feature {name!r} has {field.size:,} ids, and by_slice takes at most {MOST_IDS:,}",
                 where="train.calibration_slices",
                 hint="name a feature with fewer values, or lower its top_k",
             )

@@ -37,10 +37,10 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
     Returns:
         The calibration; the identity if all labels or all predictions are equal.
     """
-    found = _telling(probabilities, rows)
-    if found is None:
+    columns = _telling(probabilities, rows)
+    if columns is None:
         return Calibration()
-    logits, labels, weights = found
+    logits, labels, weights = columns
     inputs = np.stack([logits, np.ones_like(logits)])
     line = np.array([1.0, 0.0])
     weights = weights / weights.sum()
@@ -49,9 +49,9 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
         return float(weights @ (np.logaddexp(0, at @ inputs) - labels * (at @ inputs)))
 
     for _ in range(STEPS):
-        said = 1 / (1 + np.exp(-(line @ inputs)))
-        slope = inputs @ (weights * (said - labels))
-        curvature = (inputs * (weights * said * (1 - said))) @ inputs.T
+        predicted = 1 / (1 + np.exp(-(line @ inputs)))
+        slope = inputs @ (weights * (predicted - labels))
+        curvature = (inputs * (weights * predicted * (1 - predicted))) @ inputs.T
         step = np.linalg.solve(curvature + 1e-12 * np.eye(2), slope)
         size = 1.0
         while size > TINY and loss(line - size * step) > loss(line):
@@ -77,14 +77,14 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibratio
     Returns:
         The calibration; the identity if all labels or all predictions are equal.
     """
-    found = _telling(probabilities, rows)
-    if found is None:
+    columns = _telling(probabilities, rows)
+    if columns is None:
         return Calibration()
-    logits, labels, weights = found
+    logits, labels, weights = columns
     # Rows with equal predictions stay in one group: they are one point of the curve.
     _, point = np.unique(logits, return_inverse=True)
-    each = np.bincount(point, weights)
-    share = (np.cumsum(each) - each / 2) / weights.sum()
+    point_weights = np.bincount(point, weights)
+    share = (np.cumsum(point_weights) - point_weights / 2) / weights.sum()
     group = np.minimum((share * BINS).astype(np.int64), BINS - 1)[point]
 
     def sums(values: npt.NDArray[np.float64], by: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -183,7 +183,7 @@ def learned_as(train: Rows, settings: Train) -> tuple[Rows, Calibration]:
                 hint="set it to false: the weights are learned with",
             )
         if min(map(len, kinds)):
-            of_positives, of_negatives = (np.float64(each[0]) for each in kinds)
+            of_positives, of_negatives = (np.float64(weights[0]) for weights in kinds)
             shift -= float(np.log(of_negatives / of_positives))
     if settings.positive_weight != 1:
         shift -= float(np.log(settings.positive_weight))
@@ -203,13 +203,13 @@ def _weights_by_label(rows: Rows) -> list[Floats32]:
 
     Stops early as soon as one of the two has several, so the lists may be incomplete.
     """
-    found = [np.zeros(0, np.float32), np.zeros(0, np.float32)]
+    distinct = [np.zeros(0, np.float32), np.zeros(0, np.float32)]
     for labels, weights in rows.flags():
-        for at, each in enumerate((labels == 1, labels != 1)):
-            found[at] = np.unique(np.concatenate([found[at], weights[each]]))
-        if max(map(len, found)) > 1:
+        for at, mask in enumerate((labels == 1, labels != 1)):
+            distinct[at] = np.unique(np.concatenate([distinct[at], weights[mask]]))
+        if max(map(len, distinct)) > 1:
             break
-    return found
+    return distinct
 
 
 def _telling(

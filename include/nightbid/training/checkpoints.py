@@ -59,7 +59,7 @@ class Checkpoints:
             return
         text = np.frombuffer(json.dumps(place).encode(), np.uint8)
         try:
-            with replaced(self._path) as beside, beside.open("wb") as stream:
+            with replaced(self._path) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, place=text, **arrays)  # type: ignore[arg-type]
         except WorkspaceError as error:
             # If the bucket is out of reach for minutes, skip this checkpoint and keep training.

@@ -103,11 +103,11 @@ class Examples:
         if len(parts) == 1:
             return parts[0]
         return cls(
-            Packed.joined([each.inputs for each in parts]),
-            np.concatenate([each.labels for each in parts]),
-            np.concatenate([each.weights for each in parts]),
-            np.concatenate([each.given for each in parts]),
-            np.concatenate([each.seen for each in parts]),
+            Packed.joined([part.inputs for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+            np.concatenate([part.given for part in parts]),
+            np.concatenate([part.seen for part in parts]),
         )
 
     @property
@@ -169,13 +169,13 @@ class Examples:
         """
         order = np.random.default_rng((seed, epoch)).permutation(len(self))
         with ThreadPoolExecutor(1) as thread:
-            made: deque[Future[Examples]] = deque()
+            pending: deque[Future[Examples]] = deque()
             for start in range(first * size, len(self), size):
-                made.append(thread.submit(self.take, order[start : start + size]))
-                if len(made) > AHEAD:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
+                pending.append(thread.submit(self.take, order[start : start + size]))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def batches(self, size: int) -> Iterator[Examples]:
         """Yield views of the rows, batch by batch; the last batch may be smaller."""
@@ -205,7 +205,7 @@ def read_examples(
     Raises:
         MissingDataError: There are no such rows, or an input is absent.
     """
-    paths = [path for each in (split, *also) for path in split_files(folder, each, days)]
+    paths = [path for name in (split, *also) for path in split_files(folder, name, days)]
     files = {path: pq.read_metadata(path) for path in paths}
     ends = np.cumsum([footer.num_rows for footer in files.values()], dtype=np.int64)
     rows = int(ends[-1]) if len(ends) else 0

@@ -42,7 +42,7 @@ class WorkerRole:
     @property
     def processes_here(self) -> int:
         """Number of workers on this machine, this one included."""
-        hosts = [each.rpartition(":")[0] for kind in self.cluster.values() for each in kind]
+        hosts = [address.rpartition(":")[0] for kind in self.cluster.values() for address in kind]
         own = self.cluster.get(self.role, [])[self.index : self.index + 1]
         return max(1, hosts.count(own[0].rpartition(":")[0])) if own else 1
 
@@ -63,7 +63,10 @@ def place_of_environment() -> WorkerRole:
         return WorkerRole({})
     try:
         config = json.loads(text)
-        named = {ROLES.get(role, role): each for role, each in config.get("cluster", {}).items()}
+        named = {
+            ROLES.get(role, role): addresses
+            for role, addresses in config.get("cluster", {}).items()
+        }
         cluster = {role: list(named[role]) for role in ("chief", "worker") if named.get(role)}
         task = config.get("task", {})
         role = str(task.get("type", "chief"))
@@ -114,7 +117,7 @@ def strategy_of_environment(batch_size: int) -> Any:
     if place.workers == 1 and len(gpus) < 2:
         return tf.distribute.get_strategy()
     if place.workers == 1:
-        strategy = tf.distribute.MirroredStrategy([each.name for each in gpus])
+        strategy = tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
     else:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(
             tf.distribute.cluster_resolver.SimpleClusterResolver(

@@ -66,5 +66,5 @@ def log_loss(scores: Any, data: Any) -> tuple[str, float, bool]:
 
 def _weights(data: Any) -> Floats:
     """Return the weights, [rows]; LightGBM drops weights that are all 1."""
-    found = data.get_weight()
-    return np.ones(data.num_data()) if found is None else np.asarray(found, np.float64)
+    weights = data.get_weight()
+    return np.ones(data.num_data()) if weights is None else np.asarray(weights, np.float64)

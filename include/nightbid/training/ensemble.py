@@ -49,7 +49,7 @@ def fit_ensemble(
     members: dict[str, dict[str, Any]] = find(card.architecture).build(**card.parameters)
     folder = job.output / "model" / MEMBERS
     folder.mkdir(parents=True)
-    told: dict[str, dict[str, Any]] = {}
+    member_metrics: dict[str, dict[str, Any]] = {}
     models = {}
     for number, (name, parameters) in enumerate(members.items()):
 
@@ -69,7 +69,7 @@ def fit_ensemble(
                 "champion": None,
             }
         )
-        told[name] = train(member, inner)
+        member_metrics[name] = train(member, inner)
         shutil.move(alone / "model", folder / name)
         if (alone / "tensorboard").exists():
             (job.output / "tensorboard").mkdir(exist_ok=True)
@@ -80,23 +80,23 @@ def fit_ensemble(
     some = validation
     if not isinstance(some, Examples):
         some = every_so_many(validation, MOST_ROWS)
-    weights = fit_weights({name: each.score(some.inputs) for name, each in models.items()}, some)
-    found = Ensemble(card, models, weights)
+    weights = fit_weights({name: model.score(some.inputs) for name, model in models.items()}, some)
+    ensemble = Ensemble(card, models, weights)
     save_card(card, job.output / "model")
-    found.save(job.output / "model")
-    best = validated(found.score, validation)
-    slowest = min(each["examples_per_second"] for each in told.values())
-    return found, {
+    ensemble.save(job.output / "model")
+    best = validated(ensemble.score, validation)
+    slowest = min(metrics["examples_per_second"] for metrics in member_metrics.values())
+    return ensemble, {
         "architecture": card.architecture,
-        "parameters": sum(int(each["parameters"]) for each in told.values()),
+        "parameters": sum(int(metrics["parameters"]) for metrics in member_metrics.values()),
         "weights": weights,
         "members": {
-            name: {key: each[key] for key in ("parameters", "validation", "best_epoch")}
-            for name, each in told.items()
+            name: {key: metrics[key] for key in ("parameters", "validation", "best_epoch")}
+            for name, metrics in member_metrics.items()
         },
         "examples_per_second": slowest,
-        "epochs": max(int(each["epochs"]) for each in told.values()),
-        "best_epoch": max(int(each["best_epoch"]) for each in told.values()),
+        "epochs": max(int(metrics["epochs"]) for metrics in member_metrics.values()),
+        "best_epoch": max(int(metrics["best_epoch"]) for metrics in member_metrics.values()),
         "history": [],
         "validation": {"auc": best.auc, "log_loss": best.log_loss},
     }
@@ -112,7 +112,7 @@ def fit_weights(scores: Mapping[str, Floats], rows: Examples) -> dict[str, float
     Returns:
         Member → weight, at least 0; the weights add up to 1.
     """
-    z = np.stack([logits(each) for each in scores.values()])
+    z = np.stack([logits(score) for score in scores.values()])
     labels, mass = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
     mass = mass / mass.sum()
 
@@ -122,7 +122,7 @@ def fit_weights(scores: Mapping[str, Floats], rows: Examples) -> dict[str, float
         return value, z @ (mass * (1 / (1 + np.exp(-mixed)) - labels))
 
     size = len(z)
-    found = minimize(
+    solution = minimize(
         loss,
         np.full(size, 1 / size),
         jac=True,
@@ -130,6 +130,6 @@ def fit_weights(scores: Mapping[str, Floats], rows: Examples) -> dict[str, float
         bounds=[(0.0, 1.0)] * size,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(size)},
     )
-    weights = np.clip(found.x, 0.0, None)
+    weights = np.clip(solution.x, 0.0, None)
     weights = weights / weights.sum()
     return dict(zip(scores, weights.tolist(), strict=True))

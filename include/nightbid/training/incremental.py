@@ -194,10 +194,10 @@ def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> L
         )
         for day in fresh
     )  # fmt: skip
-    found = {each.day: excess_of(each, learned.usual) for each in scored}
-    excess = max((each for each in found.values() if each is not None), default=None)
+    excesses = {score.day: excess_of(score, learned.usual) for score in scored}
+    excess = max((value for value in excesses.values() if value is not None), default=None)
     if excess is not None and excess > job.train.drift_ne:
-        day = next(day for day, each in found.items() if each == excess)
+        day = next(day for day, value in excesses.items() if value == excess)
         return full(
             f"NE of {day} before it was learned is {excess:.4f} above the usual one, beyond chance;"
             f" train.drift_ne is {job.train.drift_ne:g}",
@@ -224,7 +224,7 @@ def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: d
     constant = clipped(np.array([rate]))[0]
     mass, losses, naive = [], [], []
     for piece in rows.pieces():
-        labels, weights = (each.astype(np.float64) for each in (piece.labels, piece.weights))
+        labels, weights = (column.astype(np.float64) for column in (piece.labels, piece.weights))
         p = clipped(score(piece.inputs))
         part = ScoreTable.of(piece.labels, p, piece.weights)
         table = part if table is None else table.merge(part)
@@ -233,14 +233,14 @@ def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: d
         naive.append(log_losses(labels, np.full(len(labels), constant)))
     assert table is not None
     weights = np.concatenate(mass)
-    found = metrics.log_loss(table)
-    entropy = found / base if base > 0 else 1.0
+    loss = metrics.log_loss(table)
+    entropy = loss / base if base > 0 else 1.0
     # Standard error of a ratio: NE is the model's loss over the loss of the mean rate, same rows.
     apart = weights * (np.concatenate(losses) - entropy * np.concatenate(naive))
     error = float(np.sqrt((apart**2).sum())) / (float(weights.sum()) * base) if base > 0 else 0.0
     area, scale = metrics.auc(table), metrics.calibration(table)
     return DayScore(
-        day=day, night=night, through=through, rows=len(rows), log_loss=found,
+        day=day, night=night, through=through, rows=len(rows), log_loss=loss,
         normalized_entropy=entropy, error=error, auc=metrics.known(area),
         calibration=metrics.known(scale),
     )  # fmt: skip
@@ -252,11 +252,11 @@ def said_of(learned: Learned) -> str:
     out = f", without {', '.join(map(str, learned.left_out))}" if learned.left_out else ""
     if learned.why_full:
         return f"learned all {len(learned.fresh)} days{out}: {learned.why_full}"
-    said = f"learned {days} alone{out}, night {learned.nights} since all days"
+    sentence = f"learned {days} alone{out}, night {learned.nights} since all days"
     newest = learned.curve[-1]
     usual = learned.model_copy(update={"curve": learned.curve[: -len(learned.fresh)]}).usual
-    mean = sum(each.normalized_entropy for each in usual) / max(len(usual), 1)
-    return said + (
+    mean = sum(score.normalized_entropy for score in usual) / max(len(usual), 1)
+    return sentence + (
         f"; {newest.day} before it was learned: NE {newest.normalized_entropy:.4f}"
         + (f", usually {mean:.4f}" if usual else "")
     )

@@ -295,13 +295,13 @@ def _fit_network(
         "is_cut_short": fitted.is_cut_short and not goes_on,
         "history": [
             {
-                "epoch": each.epoch,
-                "loss": each.loss,
-                "validation_log_loss": each.validation.log_loss,
-                "validation_auc": each.validation.auc,
-                "seconds": round(each.seconds, 3),
+                "epoch": epoch.epoch,
+                "loss": epoch.loss,
+                "validation_log_loss": epoch.validation.log_loss,
+                "validation_auc": epoch.validation.auc,
+                "seconds": round(epoch.seconds, 3),
             }
-            for each in fitted.epochs
+            for epoch in fitted.epochs
         ],
         "validation": {"auc": best.validation.auc, "log_loss": best.validation.log_loss},
     }
@@ -353,15 +353,17 @@ def _calibrated(card: ModelCard, model: Any, rows: Rows, validation: Rows, job: 
     undone = card.calibration.intercept
     if card.value is not None:
         return card.model_copy(update={"calibration": scale(model.score, rows).after(undone)})
-    found = FITTERS[job.train.calibration](*scored(model.score, rows))
-    offsets = fit_offsets(model.score, found, validation, model.layout, job.slices)
-    found = found.after(undone).model_copy(update={"offsets": offsets})
-    return card.model_copy(update={"calibration": found})
+    calibration = FITTERS[job.train.calibration](*scored(model.score, rows))
+    offsets = fit_offsets(model.score, calibration, validation, model.layout, job.slices)
+    calibration = calibration.after(undone).model_copy(update={"offsets": offsets})
+    return card.model_copy(update={"calibration": calibration})
 
 
 def _told(card: ModelCard) -> dict[str, Any]:
-    found = card.calibration
-    return {} if found == Calibration() else {"calibration": found.model_dump(mode="json")}
+    calibration = card.calibration
+    return (
+        {} if calibration == Calibration() else {"calibration": calibration.model_dump(mode="json")}
+    )
 
 
 def _strategy(architecture: Architecture, train: Train) -> Any:
@@ -376,11 +378,11 @@ def _strategy(architecture: Architecture, train: Train) -> Any:
 def _start(label: Label, train: Rows, architecture: Architecture) -> dict[str, Any]:
     """Return the fields of the model card that describe its outputs and their initial values."""
     if label.kind == "value":
-        found = value_fields(label, train)
+        fields = value_fields(label, train)
         if architecture.engine == "lightgbm":
             # Trees are trained on values divided by their mean.
-            found["calibration"] = Calibration(intercept=found["prior"])
-        return found
+            fields["calibration"] = Calibration(intercept=fields["prior"])
+        return fields
     tasks = _tasks(label, train) if architecture.multi_task else {}
     return {"prior": _logit(train.rate), **tasks}
 
@@ -393,5 +395,5 @@ def _tasks(label: Label, train: Rows) -> dict[str, Any]:
 
 
 def _logit(rate: float) -> float:
-    kept = min(max(rate, 1e-6), 1 - 1e-6)
-    return math.log(kept / (1 - kept))
+    bounded = min(max(rate, 1e-6), 1 - 1e-6)
+    return math.log(bounded / (1 - bounded))

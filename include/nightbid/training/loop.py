@@ -177,8 +177,8 @@ class Training:
             self._end_epoch(float(total) / weight, before + learned, watch)
         assert place.epochs
         self._network.assign(self._best_weights)
-        for each, kept in zip(self._moments, self._best_slots, strict=False):
-            each.assign(kept)
+        for moment, best in zip(self._moments, self._best_slots, strict=False):
+            moment.assign(best)
         seconds = max(time.monotonic() - started, 1e-9)
         return Fitted(
             tuple(place.epochs),
@@ -206,17 +206,17 @@ class Training:
         place, clock = self._place, time.monotonic()
         with self._averaged():
             values = self._network.card.value is not None
-            found = validated(self._network.score, self._validation, values=values)
+            validation = validated(self._network.score, self._validation, values=values)
             seconds += time.monotonic() - clock
-            place.epochs.append(Epoch(place.epoch, loss, found, seconds))
+            place.epochs.append(Epoch(place.epoch, loss, validation, seconds))
             if self._best() is place.epochs[-1]:
                 self._best_weights = self._network.weights()
                 if self._keep_slots:
-                    self._best_slots = [each.numpy() for each in self._moments]
+                    self._best_slots = [moment.numpy() for moment in self._moments]
         if self._settings.reset_tables == "each_epoch":
             self._reset_tables()
         place.epoch, place.batch, place.total, place.seconds = place.epoch + 1, 0, 0.0, 0.0
-        watch(place.epoch - 1, found.log_loss, found.auc)
+        watch(place.epoch - 1, validation.log_loss, validation.auc)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -225,7 +225,7 @@ class Training:
             yield
             return
         variables = self._network.model.trainable_weights
-        learned = [each.numpy() for each in variables]
+        learned = [variable.numpy() for variable in variables]
         for variable, mean in zip(variables, self.step.optimizer.averaged(), strict=True):
             variable.assign(mean)
         try:
@@ -240,7 +240,7 @@ class Training:
         The other layers keep their weights. The new values depend on seed and epoch alone.
         """
         optimizer = self.step.optimizer
-        paths = [each.path for each in self._network.model.trainable_weights]
+        paths = [variable.path for variable in self._network.model.trainable_weights]
         for number, layer in enumerate(self._network.embedded):
             table = layer.table
             seed = [self._seed, self._place.epoch * 1000 + number]
@@ -251,7 +251,7 @@ class Training:
     def _best(self) -> Epoch:
         if self._last is not None:
             return self._place.epochs[-1]
-        return min(self._place.epochs, key=lambda each: each.validation.log_loss)
+        return min(self._place.epochs, key=lambda epoch: epoch.validation.log_loss)
 
     def _is_over(self) -> bool:
         epochs = self._place.epochs
@@ -271,33 +271,33 @@ class Training:
 
     def _save(self, checkpoints: Checkpoints) -> None:
         # With several replicas, a variable converts to an array only through `numpy`.
-        arrays = {f"state{at:04d}": each.numpy() for at, each in enumerate(self._state)}
-        arrays |= {f"best {name}": each for name, each in self._best_weights.items()}
-        arrays |= {f"slot{at:04d}": each for at, each in enumerate(self._best_slots)}
+        arrays = {f"state{at:04d}": variable.numpy() for at, variable in enumerate(self._state)}
+        arrays |= {f"best {name}": array for name, array in self._best_weights.items()}
+        arrays |= {f"slot{at:04d}": array for at, array in enumerate(self._best_slots)}
         checkpoints.save(arrays, asdict(self._place))
 
     def _resume(self, checkpoints: Checkpoints) -> _Place:
-        found = checkpoints.load()
-        if found is not None and bool(found[1].get("buffer")) != bool(self._place.buffer):
+        saved = checkpoints.load()
+        if saved is not None and bool(saved[1].get("buffer")) != bool(self._place.buffer):
             # A machine with more or less memory uses another order, so rows would be mixed up.
             log.warning("training starts over: its checkpoint is of rows %s",
                         "in memory" if self._place.buffer else "that stream")  # fmt: skip
-            found = None
-        if found is not None:
-            arrays, kept = found
-            for at, each in enumerate(self._state):
-                each.assign(arrays[f"state{at:04d}"])
+            saved = None
+        if saved is not None:
+            arrays, place = saved
+            for at, variable in enumerate(self._state):
+                variable.assign(arrays[f"state{at:04d}"])
             self._best_weights = {
-                name.removeprefix("best "): each
-                for name, each in arrays.items()
+                name.removeprefix("best "): array
+                for name, array in arrays.items()
                 if name.startswith("best ")
             }
             self._best_slots = [arrays[name] for name in sorted(arrays) if name.startswith("slot")]
             epochs = [
-                Epoch(**{**each, "validation": Validation(**each["validation"])})
-                for each in kept.pop("epochs")
+                Epoch(**{**epoch, "validation": Validation(**epoch["validation"])})
+                for epoch in place.pop("epochs")
             ]
-            self._place = _Place(**kept, epochs=epochs)
+            self._place = _Place(**place, epochs=epochs)
             if isinstance(self._train, Stream):
                 self._train = replace(self._train, buffer=self._place.buffer)
         return self._place
@@ -323,9 +323,9 @@ def share_of_rate(settings: Train, done: float) -> float:
 
 def _occurrences(network: Network, train: Rows) -> Array:
     """Count how often one epoch looks up each row of the embedding table."""
-    found = np.zeros(network.layout.table_rows, np.int64)
+    counts = np.zeros(network.layout.table_rows, np.int64)
     for piece in train.pieces():
         for some in batches(piece.inputs, COUNTED_AT_ONCE):
             rows = some.ids + network.layout.offsets
-            found += np.bincount(rows.reshape(-1), minlength=len(found))
-    return found
+            counts += np.bincount(rows.reshape(-1), minlength=len(counts))
+    return counts

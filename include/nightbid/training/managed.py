@@ -68,11 +68,11 @@ def main(address: str) -> int:
         The exit code; the last line of standard error describes the error.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    said = logging.StreamHandler(sys.stdout)
-    said.addFilter(lambda record: record.levelno < logging.WARNING)
+    output = logging.StreamHandler(sys.stdout)
+    output.addFilter(lambda record: record.levelno < logging.WARNING)
     ours = logging.getLogger("nightbid")
     ours.setLevel(logging.INFO)
-    ours.addHandler(said)
+    ours.addHandler(output)
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)
     try:
@@ -126,11 +126,11 @@ def _train(workspace: Workspace, job_record: TrainingOrder) -> None:
             output=here,
             start=fetch(workspace.at(job_record.start)) if job_record.start else None,
         )
-        kept = workspace.at(job_record.checkpoints)
-        metrics = run_job(job, progress=LogProgress("train"), watch=_told, kept=kept)
+        checkpoints = workspace.at(job_record.checkpoints)
+        metrics = run_job(job, progress=LogProgress("train"), watch=_told, kept=checkpoints)
         if not place.is_first:
             return
-        names = (each.relative_to(here).as_posix() for each in here.rglob("*") if each.is_file())
+        names = (path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file())
         result = Result(metrics=metrics, files=tuple(sorted(names)))
         (here / RESULT).write_text(result.model_dump_json(), encoding="utf-8")
         workspace.commit(UPath(here), output, RESULT)

@@ -39,9 +39,9 @@ class MemoryPlan:
     @property
     def metrics(self) -> dict[str, Any]:
         """Values for the stage's manifest."""
-        kept = asdict(self)
-        rounded = {each: float(f"{kept[each]:.3g}") for each in ("estimated_gb", "limit_gb")}
-        return {**kept, **rounded}
+        values = asdict(self)
+        rounded = {name: float(f"{values[name]:.3g}") for name in ("estimated_gb", "limit_gb")}
+        return {**values, **rounded}
 
     def __str__(self) -> str:
         way = "stream" if self.streams else "are in memory"
@@ -68,7 +68,7 @@ def plan_memory(
         also: Further splits to learn.
     """
     files = [*split_files(folder, "train", days), *split_files(folder, "validate")]
-    files += [path for each in also for path in split_files(folder, each)]
+    files += [path for split in also for path in split_files(folder, split)]
     rows = sum(pq.read_metadata(path).num_rows for path in files)
     size = layout.row_bytes + FLAGS
     limit_gb = memory_limit(limit_gb, place_of_environment().processes_here)

@@ -87,7 +87,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
             young=young_rows > 0,
         )
         job = _as_long(job, task.inputs["train"].manifest.metrics)
-        found = run_job(job, progress=task.progress, watch=unwatched)
+        metrics = run_job(job, progress=task.progress, watch=unwatched)
         shutil.copytree(job.output / "model", folder)
         model = load_model(folder)
         parts: dict[str, list[npt.NDArray[Any]]] = {}
@@ -95,14 +95,14 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
             held = pq.read_table(path, partitioning=None)
             if not len(held):
                 continue
-            found_here = {
+            held_columns = {
                 "judged": judged.predict(held),
                 "refitted": model.predict(held),
                 **{name: held[name].to_numpy() for name in (LABEL, WEIGHT, USER)},
             }
-            for name, each in found_here.items():
-                parts.setdefault(name, []).append(each)
-    columns = {name: np.concatenate(each) for name, each in parts.items()}
+            for name, values in held_columns.items():
+                parts.setdefault(name, []).append(values)
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     compared = compare(
         columns["judged"],
         columns["refitted"],
@@ -112,12 +112,12 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
         seed=task.spec.seed,
     )
     rows = {
-        "rows": found["rows"],
-        "epochs": found["epochs"],
+        "rows": metrics["rows"],
+        "epochs": metrics["epochs"],
         "positives": list(split.learned),
         **({"young_rows": young_rows} if young_rows else {}),
     }
-    return Refit(model, {**rows, "parameters": found["parameters"], **compared})
+    return Refit(model, {**rows, "parameters": metrics["parameters"], **compared})
 
 
 def compare(
@@ -154,8 +154,8 @@ def compare(
     low, high = bounds((drawn @ extra) / np.maximum(drawn @ mass, TINY))
     total = float(weights.sum())
     positives = float(weights @ labels)
-    log_odds = [_logits(each) for each in (judged, refitted)]
-    apart = min(float(np.std(each)) for each in log_odds)
+    log_odds = [_logits(p) for p in (judged, refitted)]
+    apart = min(float(np.std(logits)) for logits in log_odds)
     return {
         "held_rows": len(labels),
         "held_users": size,
@@ -163,9 +163,9 @@ def compare(
         **{
             name: {
                 "log_loss": float(weights @ losses[name]) / total,
-                "calibration": float(weights @ each) / positives if positives else None,
+                "calibration": float(weights @ p) / positives if positives else None,
             }
-            for name, each in (("judged", judged), ("refitted", refitted))
+            for name, p in (("judged", judged), ("refitted", refitted))
         },
         "difference": {"value": float(extra.sum()) / total, "low": low, "high": high},
         "agreement": float(np.corrcoef(log_odds[0], log_odds[1])[0, 1]) if apart > TINY else None,

@@ -128,13 +128,13 @@ class TrainingJob:
         end = job.end_time or datetime.now(UTC)
         seconds = (end - job.start_time).total_seconds() if job.start_time else 0.0
         remove(_checkpoints(task, job_record) / FILE)
-        made = outcome_of(self._asked(task), dict(result.metrics))
+        outcome = outcome_of(self._asked(task), dict(result.metrics))
         # The cost watcher records the cost of the job itself: the stage must not record it again.
         return Outcome(
-            rows=made.rows,
-            metrics=made.metrics,
-            volatile=made.volatile,
-            summary=made.summary,
+            rows=outcome.rows,
+            metrics=outcome.metrics,
+            volatile=outcome.volatile,
+            summary=outcome.summary,
             usage=training_usage(pools_of(job), seconds),
             service="",
         )
@@ -184,7 +184,7 @@ class TrainingJob:
     def _env(self, task: StageTask) -> dict[str, str]:
         """Return variables that locate the workspace; the machines provide the credentials."""
         cloud = self._cloud
-        found = {
+        variables = {
             "NIGHTBID_PROFILE": self._settings.profile,
             "NIGHTBID_WORKSPACE": str(task.workspace.root),
             "NIGHTBID_CLOUD__PROJECT": cloud.project,
@@ -194,8 +194,8 @@ class TrainingJob:
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
         if cloud.storage_endpoint:
-            found["NIGHTBID_CLOUD__STORAGE_ENDPOINT"] = cloud.storage_endpoint
-        return found
+            variables["NIGHTBID_CLOUD__STORAGE_ENDPOINT"] = cloud.storage_endpoint
+        return variables
 
 
 def _checkpoints(task: StageTask, job_record: JobRecord) -> UPath:

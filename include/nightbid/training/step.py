@@ -38,11 +38,11 @@ class Step:
         self._network, self._weight, self._readers = network, weight, readers
         self._elapsed = elapsed
         trained = network.model.trainable_weights
-        self._variables = [each.value for each in trained]
+        self._variables = [variable.value for variable in trained]
         self.optimizer = LazyAdam(
-            self._variables, tables=[is_table(each) for each in trained], average=average
+            self._variables, tables=[is_table(variable) for variable in trained], average=average
         )
-        inputs = [tf.TensorSpec(each.shape, each.dtype) for each in network.model.inputs]
+        inputs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in network.model.inputs]
         column = tf.TensorSpec([None], tf.float32)
         self._run = tf.function(
             self._on_replicas if tf.distribute.has_strategy() else self._here,
@@ -90,7 +90,7 @@ class Step:
             replica = tf.distribute.get_replica_context()
             apart = replica.num_replicas_in_sync // self._readers
             first = replica.replica_id_in_sync_group % apart
-            return self._step([each[first::apart] for each in columns], rate, rows)
+            return self._step([column[first::apart] for column in columns], rate, rows)
 
         strategy = tf.distribute.get_strategy()
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None)

@@ -99,7 +99,7 @@ class Stream:
             MissingDataError: There are no such rows.
         """
         groups, start = [], 0
-        paths = [path for each in (split, *also) for path in split_files(folder, each, days)]
+        paths = [path for name in (split, *also) for path in split_files(folder, name, days)]
         for path in paths:
             footer = pq.read_metadata(path)
             for number in range(footer.num_row_groups):
@@ -121,7 +121,7 @@ class Stream:
         )
 
     def __len__(self) -> int:
-        return sum(each.rows for each in self.groups)
+        return sum(group.rows for group in self.groups)
 
     @property
     def weight(self) -> float:
@@ -141,11 +141,11 @@ class Stream:
     @cached_property
     def _totals(self) -> tuple[float, float, float]:
         """Sums of the weights: of all rows, of positives, of rows where the condition held."""
-        found = np.zeros(3)
-        for each in self._columns():
-            weights = each.weights.astype(np.float64)
-            found += (weights.sum(), weights @ each.labels, weights @ each.given)
-        return float(found[0]), float(found[1]), float(found[2])
+        sums = np.zeros(3)
+        for piece in self._columns():
+            weights = piece.weights.astype(np.float64)
+            sums += (weights.sum(), weights @ piece.labels, weights @ piece.given)
+        return float(sums[0]), float(sums[1]), float(sums[2])
 
     def weighed(self, weigh: Weigh) -> Stream:
         """Return the same rows with other weights."""
@@ -154,24 +154,24 @@ class Stream:
     def thinned(self, share: float) -> Stream:
         """Keep a share of the rows, selected by the hash of their key: always the same ones."""
         thinner = replace(self, share=share)
-        groups = [replace(each, rows=len(thinner._table(each, [KEY]))) for each in self.groups]
-        return replace(thinner, groups=tuple(each for each in groups if each.rows))
+        groups = [replace(group, rows=len(thinner._table(group, [KEY]))) for group in self.groups]
+        return replace(thinner, groups=tuple(group for group in groups if group.rows))
 
     def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
         """Yield labels and weights in file order, [rows] each, by row group."""
-        for each in self._columns():
-            yield each.labels, each.weights
+        for piece in self._columns():
+            yield piece.labels, piece.weights
 
     def known_shares(self) -> Floats32:
         """Return `Examples.seen` of all rows in file order, [rows]."""
-        return np.concatenate([each.seen.copy() for each in self._columns()])
+        return np.concatenate([piece.seen.copy() for piece in self._columns()])
 
     def pieces(self) -> Iterator[Examples]:
         """Yield the rows in file order, by row group; a thread reads the next one meanwhile."""
         with ThreadPoolExecutor(1) as reader:
             read: deque[Future[Examples]] = deque()
-            for each in self.groups:
-                read.append(reader.submit(self.group, each))
+            for group in self.groups:
+                read.append(reader.submit(self.group, group))
                 if len(read) > 1:
                     yield read.popleft().result()
             while read:
@@ -191,13 +191,13 @@ class Stream:
             first: Index of the first batch to yield, from 0.
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as gatherer:
-            made: deque[Future[Examples]] = deque()
+            pending: deque[Future[Examples]] = deque()
             for parts in self._batches(reader, size, (seed, epoch), first):
-                made.append(gatherer.submit(_gathered, parts))
-                if len(made) > AHEAD:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
+                pending.append(gatherer.submit(_gathered, parts))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def _batches(
         self, reader: ThreadPoolExecutor, size: int, seed: tuple[int, int], first: int
@@ -211,7 +211,7 @@ class Stream:
             return (of + self.workers - 1 - worker) // self.workers
 
         mine = [part(min(at * size, rows), self.worker) for at in range(steps + 1)]
-        before = sum(part(rows, each) for each in range(self.worker))
+        before = sum(part(rows, worker) for worker in range(self.worker))
         count = -(-mine[-1] // self.buffer)
         cuts = [mine[-1] * at // max(count, 1) for at in range(count + 1)]
         stripes = self._stripes()
@@ -255,8 +255,8 @@ class Stream:
         rows = len(self) / len(self.groups)
         count = min(max(math.ceil(MIXED * rows / self.buffer), 1), MOST_STRIPES)
         return [
-            (each, each.rows * at // count, each.rows * (at + 1) // count)
-            for each in self.groups
+            (group, group.rows * at // count, group.rows * (at + 1) // count)
+            for group in self.groups
             for at in range(count)
         ]
 
@@ -295,4 +295,4 @@ class Stream:
 
 
 def _gathered(parts: list[tuple[Examples, Ints]]) -> Examples:
-    return Examples.joined([each.take(rows) for each, rows in parts])
+    return Examples.joined([examples.take(rows) for examples, rows in parts])

@@ -43,7 +43,7 @@ class TensorBoardLogger:
 
     def tell(self, fitted: Fitted) -> None:
         """Log the training loss and the duration of each epoch after the training."""
-        for each in fitted.epochs:
-            with self._writer.as_default(step=each.epoch):
-                tf.summary.scalar("train/log_loss", each.loss)
-                tf.summary.scalar("train/seconds", each.seconds)
+        for epoch in fitted.epochs:
+            with self._writer.as_default(step=epoch.epoch):
+                tf.summary.scalar("train/log_loss", epoch.loss)
+                tf.summary.scalar("train/seconds", epoch.seconds)

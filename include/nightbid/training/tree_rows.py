@@ -70,9 +70,9 @@ def dataset(rows: Rows, layout: Layout, *, seed: int | None) -> tuple[Any, dict[
         return tree_matrix(layout, inputs), {"label": rows.labels, "weight": rows.weights}
     assert isinstance(rows, Stream)
     flags = [(labels.copy(), weights.copy()) for labels, weights in rows.flags()]
-    labels, weights = (np.concatenate(each) for each in zip(*flags, strict=True))
+    labels, weights = (np.concatenate(parts) for parts in zip(*flags, strict=True))
     reader = _Reader(rows, seed)
-    return [_Part(reader, each) for each in rows.groups], {"label": labels, "weight": weights}
+    return [_Part(reader, group) for group in rows.groups], {"label": labels, "weight": weights}
 
 
 class _Reader:
@@ -104,9 +104,9 @@ class _Part(lightgbm.Sequence):  # type: ignore[misc]
         return self._group.rows
 
     def __getitem__(self, at: Any) -> npt.NDArray[Any]:
-        found = self._reader.matrix(self._group)[at]
+        values = self._reader.matrix(self._group)[at]
         # LightGBM samples single rows, and accepts those as float64 only.
-        return np.asarray(found if isinstance(at, slice) else found.astype(np.float64))
+        return np.asarray(values if isinstance(at, slice) else values.astype(np.float64))
 
 
 def _forget(layout: Layout, inputs: Packed, seed: int, start: int) -> Packed:

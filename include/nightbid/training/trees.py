@@ -140,7 +140,7 @@ def fit_trees(
     )
     trees = Trees(card, booster)
     seconds = time.monotonic() - started
-    found = validated(trees.score, validation, values=card.value is not None)
+    measured = validated(trees.score, validation, values=card.value is not None)
     return trees, {
         "architecture": card.architecture,
         "parameters": trees.parameters,
@@ -148,6 +148,6 @@ def fit_trees(
         "epochs": booster.current_iteration(),
         "best_epoch": booster.best_iteration or booster.current_iteration(),
         "history": history,
-        "validation": {"auc": found.auc, "log_loss": found.log_loss},
+        "validation": {"auc": measured.auc, "log_loss": measured.log_loss},
         **({"memory": {**plan.metrics, "share": share}} if plan and share < 1 else {}),
     }

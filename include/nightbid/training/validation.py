@@ -108,24 +108,24 @@ def scored(score: Score, rows: Rows) -> tuple[Floats, Labels]:
     mean = np.clip(table.predicted / mass, 0.0, 1.0)
     weights = np.concatenate([table.positives, table.negatives]) / UNIT
     labels = np.repeat(np.array([1.0, 0.0], np.float32), len(mean))
-    kept = weights > 0
-    counted = Counted(labels[kept], weights[kept].astype(np.float32), table.rows)
-    return np.concatenate([mean, mean])[kept], counted
+    present = weights > 0
+    counted = Counted(labels[present], weights[present].astype(np.float32), table.rows)
+    return np.concatenate([mean, mean])[present], counted
 
 
 def _score_table(score: Score, rows: Rows) -> ScoreTable:
-    found: ScoreTable | None = None
+    merged: ScoreTable | None = None
     waiting: list[tuple[Floats32, Floats, Floats32]] = []
     held = 0
 
     def counted() -> ScoreTable:
-        labels, p, weights = (np.concatenate(each) for each in zip(*waiting, strict=True))
+        labels, p, weights = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
         table = ScoreTable.of(labels, np.clip(p, TINY, 1 - TINY), weights)
-        return table if found is None else found.merge(table)
+        return table if merged is None else merged.merge(table)
 
     for piece in rows.pieces():
         waiting.append((piece.labels, score(piece.inputs), piece.weights))
         held += len(piece)
         if held >= AT_ONCE:
-            found, waiting, held = counted(), [], 0
-    return counted() if waiting or found is None else found
+            merged, waiting, held = counted(), [], 0
+    return counted() if waiting or merged is None else merged

@@ -47,25 +47,25 @@ def value_fields(label: Label, train: Rows) -> dict[str, Any]:
         )
     mean = value / total
     head = ValueHead(distribution=label.distribution, largest=math.log(largest))
-    found: dict[str, Any] = {"prior": math.log(mean), "value": head}
+    fields: dict[str, Any] = {"prior": math.log(mean), "value": head}
     if head.outputs == 3:
         middle = of_logs / positive
         spread = max(math.sqrt(max(of_squares / positive - middle**2, 0.0)), LEAST_SPREAD)
         rate = min(max(positive / total, 1e-6), 1 - 1e-6)
-        found["task_priors"] = (
+        fields["task_priors"] = (
             math.log(rate / (1 - rate)),
             middle,
             math.log(math.expm1(spread)),  # the inverse of softplus
         )
-    return found
+    return fields
 
 
 def mean_deviance(score: Callable[[Packed], Floats], rows: Rows) -> float:
     """Compute the weighted mean Tweedie deviance of the predictions of rows."""
     total = 0.0
     for piece in rows.pieces():
-        each = deviances(piece.labels.astype(np.float64), score(piece.inputs))
-        total += float(piece.weights.astype(np.float64) @ each)
+        losses = deviances(piece.labels.astype(np.float64), score(piece.inputs))
+        total += float(piece.weights.astype(np.float64) @ losses)
     return total / rows.weight
 
 
@@ -76,11 +76,11 @@ def scale(score: Callable[[Packed], Floats], rows: Rows) -> Calibration:
         score: Function from model inputs to expected values, [rows].
         rows: Training rows, as served.
     """
-    wanted = said = 0.0
+    wanted = predicted = 0.0
     for piece in rows.pieces():
         weights = piece.weights.astype(np.float64)
         wanted += float(weights @ piece.labels)
-        said += float(weights @ score(piece.inputs))
-    if wanted <= 0 or said <= SMALLEST:
+        predicted += float(weights @ score(piece.inputs))
+    if wanted <= 0 or predicted <= SMALLEST:
         return Calibration()
-    return Calibration(intercept=math.log(wanted / said))
+    return Calibration(intercept=math.log(wanted / predicted))

@@ -44,12 +44,12 @@ def why_cold(old: ModelCard, new: ModelCard) -> str:
     """
     requested = ("architecture", "embedding_dim", "parameters")
     # Compare as JSON: a tuple in `new` is a list in the card that was read from a file.
-    theirs, mine = (each.model_dump(mode="json", include=set(requested)) for each in (old, new))
+    theirs, mine = (card.model_dump(mode="json", include=set(requested)) for card in (old, new))
     for name in requested:
         if theirs[name] != mine[name]:
             return f"it has another {name.replace('_', ' ')}, {theirs[name]}"
-    if [_shape(each) for each in old.features.inputs] != [
-        _shape(each) for each in new.features.inputs
+    if [_shape(field) for field in old.features.inputs] != [
+        _shape(field) for field in new.features.inputs
     ]:
         return "its inputs are other ones"
     return ""
@@ -85,24 +85,24 @@ def take_all(network: Network, optimizer: LazyAdam | None, state: Path, fitted: 
 
 def _take(network: Network, optimizer: LazyAdam | None, model: Path, moves: Rows | None) -> None:
     old = load_weights(model)
-    names = {each.path: name for name, each in network.variables.items()}
+    names = {variable.path: name for name, variable in network.variables.items()}
     if set(old) != set(names.values()):
         raise CorruptDataError(
             f"the weights are not those of a {network.card.architecture} of this version",
             where=str(model),
             hint="set train.mode: full for one night",
         )
-    for name, each in network.variables.items():
-        _move(each, old[name], moves, table=is_table(each))
+    for name, weight in network.variables.items():
+        _move(weight, old[name], moves, table=is_table(weight))
     if optimizer is None or not (model / SLOTS).exists():
         return
-    kept = load_arrays(model / SLOTS)
-    optimizer.resume(int(kept["step"]))
+    saved = load_arrays(model / SLOTS)
+    optimizer.resume(int(saved["step"]))
     for at, variable in enumerate(network.model.trainable_weights):
         for slot, values in (("first", optimizer.first), ("second", optimizer.second)):
-            found = kept.get(f"{slot} {names[variable.path]}")
-            if found is not None:
-                _move(values[at], found, moves, table=is_table(variable))
+            moments = saved.get(f"{slot} {names[variable.path]}")
+            if moments is not None:
+                _move(values[at], moments, moves, table=is_table(variable))
 
 
 def save_slots(network: Network, optimizer: LazyAdam, folder: Path, *, tables: bool) -> None:
@@ -114,7 +114,7 @@ def save_slots(network: Network, optimizer: LazyAdam, folder: Path, *, tables: b
         folder: Folder of the model.
         tables: Whether to keep the moments of tables too.
     """
-    names = {each.path: name for name, each in network.variables.items()}
+    names = {variable.path: name for name, variable in network.variables.items()}
     arrays: dict[str, Array] = {"step": np.asarray(optimizer.step)}
     for at, variable in enumerate(network.model.trainable_weights):
         if tables or not is_table(variable):
@@ -125,9 +125,9 @@ def save_slots(network: Network, optimizer: LazyAdam, folder: Path, *, tables: b
 
 def save_keys(fitted: Path, folder: Path) -> None:
     """Save the fitted features without their histories: they map table rows to keys."""
-    found = FittedFeatures.load(fitted)
-    slim = {name: replace(each, history=None) for name, each in found.learned.items()}
-    FittedFeatures(found.definition, slim).save(folder / FITTED)
+    features = FittedFeatures.load(fitted)
+    slim = {name: replace(learned, history=None) for name, learned in features.learned.items()}
+    FittedFeatures(features.definition, slim).save(folder / FITTED)
 
 
 def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
@@ -137,14 +137,14 @@ def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
         int64 [rows of the new table]; -1 for rows that the old table lacks.
     """
     before, now = Layout(old.schema), Layout(new.schema)
-    known = {(each.name, each.kind): each for each in before.lookups}
+    known = {(lookup.name, lookup.kind): lookup for lookup in before.lookups}
     moves = np.full(now.table_rows, -1, np.int64)
-    for each in now.lookups:
-        theirs = known.get((each.name, each.kind))
+    for lookup in now.lookups:
+        theirs = known.get((lookup.name, lookup.kind))
         if theirs is None:
             continue
-        ids = _ids(each, theirs, old, new)
-        start, old_start = now.rows_of(each.name)[0], before.rows_of(theirs.name)[0]
+        ids = _ids(lookup, theirs, old, new)
+        start, old_start = now.rows_of(lookup.name)[0], before.rows_of(theirs.name)[0]
         moves[start : start + len(ids)] = np.where(ids >= 0, ids + old_start, -1)
     return moves
 
@@ -157,8 +157,8 @@ def _ids(mine: ModelInput, theirs: ModelInput, old: FittedFeatures, new: FittedF
         # Values outside the vocabulary share buckets by hash: the same if the counts are.
         outside = np.arange(1, buckets + 1) if buckets == old_buckets else np.full(buckets, -1)
         place = pc.fill_null(pc.index_in(tokens, value_set=old_tokens), -1)
-        found = np.asarray(place).astype(np.int64)
-        inside = np.where(found >= 0, found + 1 + old_buckets, -1)
+        positions = np.asarray(place).astype(np.int64)
+        inside = np.where(positions >= 0, positions + 1 + old_buckets, -1)
         return np.concatenate([[0], outside, inside]).astype(np.int64)
     requested = (
         new.definition.features.get(mine.feature),
@@ -189,8 +189,8 @@ def _move(variable: Any, old: Array, moves: Rows | None, *, table: bool) -> None
         variable.assign(old)
     elif moves is not None:
         fresh = np.asarray(variable).copy()
-        kept = moves >= 0
-        fresh[kept] = old[moves[kept]]
+        known = moves >= 0
+        fresh[known] = old[moves[known]]
         variable.assign(fresh)
 
 

@@ -74,16 +74,16 @@ def launch(job: Job, workers: int, *, progress: Progress, watch: EpochWatcher) -
         metrics: dict[str, Any] | None = None
         assert processes[0].stdout is not None
         for line in processes[0].stdout:
-            said = _heard(line)
-            if "progress" in said:
-                progress(*said["progress"])
-            elif "epoch" in said:
-                watch(*said["epoch"])
-            elif "error" in said:
-                kind = ConfigError if said["kind"] == "ConfigError" else StageError
-                raise kind(said["error"][0], where=said["error"][1], hint=said["error"][2])
-            elif "metrics" in said:
-                metrics = said["metrics"]
+            message = _heard(line)
+            if "progress" in message:
+                progress(*message["progress"])
+            elif "epoch" in message:
+                watch(*message["epoch"])
+            elif "error" in message:
+                kind = ConfigError if message["kind"] == "ConfigError" else StageError
+                raise kind(message["error"][0], where=message["error"][1], hint=message["error"][2])
+            elif "metrics" in message:
+                metrics = message["metrics"]
         codes = [process.wait() for process in processes]
         if metrics is None or any(codes):
             rank = next((at for at, code in enumerate(codes) if code), 0)
@@ -116,10 +116,10 @@ def _addresses(count: int) -> list[str]:
     with ExitStack() as stack:
         sockets: list[socket.socket] = []
         for _ in range(count):
-            each = stack.enter_context(socket.socket())
-            each.bind(("127.0.0.1", 0))
-            sockets.append(each)
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            sockets.append(listener)
+        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
 
 
 def _say(stream: IO[str] = sys.stdout, **said: Any) -> None:
@@ -129,10 +129,10 @@ def _say(stream: IO[str] = sys.stdout, **said: Any) -> None:
 
 def _heard(line: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
 if __name__ == "__main__":
