@@ -58,8 +58,8 @@ class Calibration(BaseModel):
             places: Input → its columns in `ids`.
         """
         total = np.zeros(len(ids))
-        for each in self.offsets:
-            total += np.asarray(each.values)[ids[:, places[each.input].start]]
+        for offsets in self.offsets:
+            total += np.asarray(offsets.values)[ids[:, places[offsets.input].start]]
         return total
 
     def after(self, shift: float) -> Calibration:
@@ -91,7 +91,7 @@ class Curve:
         """
         dtype = z.dtype.as_numpy_dtype if hasattr(z.dtype, "as_numpy_dtype") else z.dtype
         starts, widths, rises = (
-            each.astype(dtype) for each in (self.starts, self.widths, self.rises)
+            values.astype(dtype) for values in (self.starts, self.widths, self.rises)
         )
         inside = xp.minimum(xp.maximum(xp.expand_dims(z, -1) - starts, 0.0), widths)
         ends = xp.minimum(z - self.first, 0.0) + xp.maximum(z - self.last, 0.0)

@@ -56,8 +56,8 @@ class Ensemble:
 
     def score(self, packed: Packed) -> Floats:
         """Compute calibrated probabilities, float64 [rows]."""
-        scores = {name: each.score(packed) for name, each in self.members.items()}
-        mixed = sum(self.weights[name] * logits(each) for name, each in scores.items())
+        scores = {name: model.score(packed) for name, model in self.members.items()}
+        mixed = sum(self.weights[name] * logits(score) for name, score in scores.items())
         calibration = self.card.calibration
         calibrated = calibration.logits(np.asarray(mixed, np.float64))
         calibrated += calibration.shift(packed.ids, self.layout.places)

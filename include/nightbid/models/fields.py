@@ -35,7 +35,7 @@ class Fields:
         self.embedding_dim = embedding_dim
         self.embedding_l2 = embedding_l2
         places, bags = len(layout.offsets), sum(
-            each.length for each in layout.lookups if each.kind == "bag"
+            lookup.length for lookup in layout.lookups if lookup.kind == "bag"
         )  # fmt: skip
         self.inputs = [
             keras.Input((places,), dtype="int32", name="ids"),
@@ -124,11 +124,11 @@ class Fields:
         per input would create a matrix of zeros for each input.
         """
         runs: list[list[ModelInput]] = []
-        for each in self.layout.lookups:
-            if each.kind == "id" and runs and runs[-1][0].kind == "id":
-                runs[-1].append(each)
+        for lookup in self.layout.lookups:
+            if lookup.kind == "id" and runs and runs[-1][0].kind == "id":
+                runs[-1].append(lookup)
             else:
-                runs.append([each])
+                runs.append([lookup])
         if len(runs) == 1:
             pieces = [embedded]
         else:
@@ -233,10 +233,10 @@ class BlankingLayer(keras.layers.Layer):  # type: ignore[misc]
         if not (training and self.any):
             return ids, numbers
         draw = keras.random.uniform((tf.shape(ids)[0], 1), seed=self.seeds)
-        kept = tf.cast(draw >= FORGET, tf.float32)
+        keep = tf.cast(draw >= FORGET, tf.float32)
         return (
-            ids * tf.maximum(self.ids, tf.cast(kept, tf.int32)),
-            numbers * tf.maximum(self.numbers, kept),
+            ids * tf.maximum(self.ids, tf.cast(keep, tf.int32)),
+            numbers * tf.maximum(self.numbers, keep),
         )
 
     def compute_output_spec(self, ids: Tensor, numbers: Tensor, training: bool = False) -> Any:
@@ -247,6 +247,6 @@ class BlankingLayer(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _keep(places: np.ndarray[Any, Any], size: int, dtype: Any) -> np.ndarray[Any, Any]:
-    kept = np.ones((1, size), dtype)
-    kept[:, places] = 0
-    return kept
+    mask = np.ones((1, size), dtype)
+    mask[:, places] = 0
+    return mask

@@ -38,9 +38,9 @@ class Packed:
     def joined(cls, parts: list[Packed]) -> Packed:
         """Concatenate parts."""
         return cls(
-            np.concatenate([each.ids for each in parts]),
-            np.concatenate([each.numbers for each in parts]),
-            np.concatenate([each.bag_weights for each in parts]),
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.bag_weights for part in parts]),
         )
 
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Packed:
@@ -67,35 +67,37 @@ class Layout:
     @cached_property
     def numbers(self) -> tuple[ModelInput, ...]:
         """Inputs with float values."""
-        return tuple(each for each in self.schema.inputs if each.kind == "float")
+        return tuple(field for field in self.schema.inputs if field.kind == "float")
 
     @cached_property
     def lookups(self) -> tuple[ModelInput, ...]:
         """Inputs with ids: single ids, bags and sequences."""
-        return tuple(each for each in self.schema.inputs if each.kind != "float")
+        return tuple(field for field in self.schema.inputs if field.kind != "float")
 
     @cached_property
     def places(self) -> dict[str, slice]:
         """Input → its columns in `Packed.ids`."""
-        return _slices((each.name, width(each)) for each in self.lookups)
+        return _slices((lookup.name, width(lookup)) for lookup in self.lookups)
 
     @cached_property
     def bag_places(self) -> dict[str, slice]:
         """Bag → its columns in `Packed.bag_weights`."""
-        return _slices((each.name, each.length) for each in self.lookups if each.kind == "bag")
+        return _slices(
+            (lookup.name, lookup.length) for lookup in self.lookups if lookup.kind == "bag"
+        )
 
     @cached_property
     def _shared(self) -> dict[str, tuple[int, int]]:
         """Vocabulary → (first row in the fused table, number of rows)."""
         sizes: dict[str, int] = {}
-        for each in self.lookups:
-            name = vocabulary_of(each)
-            sizes[name] = max(sizes.get(name, 0), each.size)
-        found, start = {}, 0
+        for lookup in self.lookups:
+            name = vocabulary_of(lookup)
+            sizes[name] = max(sizes.get(name, 0), lookup.size)
+        rows, start = {}, 0
         for name, size in sizes.items():
-            found[name] = (start, size)
+            rows[name] = (start, size)
             start += size
-        return found
+        return rows
 
     def rows_of(self, name: str) -> tuple[int, int]:
         """Return the first row and the number of rows of an input's ids in the fused table."""
@@ -104,7 +106,7 @@ class Layout:
     @cached_property
     def offsets(self) -> Int32s:
         """[places]: offset added to an id to get its row in the fused table."""
-        parts = [np.full(width(each), self.rows_of(each.name)[0]) for each in self.lookups]
+        parts = [np.full(width(lookup), self.rows_of(lookup.name)[0]) for lookup in self.lookups]
         return np.concatenate([*parts, np.zeros(0)]).astype(np.int32)
 
     @cached_property
@@ -115,38 +117,38 @@ class Layout:
     @cached_property
     def training_only_places(self) -> Int32s:
         """Columns of `Packed.ids` that belong to training-only inputs."""
-        found = [
+        columns = [
             place
-            for each in self.lookups
-            if each.training_only
-            for place in range(self.places[each.name].start, self.places[each.name].stop)
+            for lookup in self.lookups
+            if lookup.training_only
+            for place in range(self.places[lookup.name].start, self.places[lookup.name].stop)
         ]
-        return np.asarray(found, np.int32)
+        return np.asarray(columns, np.int32)
 
     @cached_property
     def training_only_numbers(self) -> Int32s:
         """Columns of `Packed.numbers` that belong to training-only inputs."""
-        found = [at for at, each in enumerate(self.numbers) if each.training_only]
-        return np.asarray(found, np.int32)
+        columns = [at for at, number in enumerate(self.numbers) if number.training_only]
+        return np.asarray(columns, np.int32)
 
     @cached_property
     def served(self) -> tuple[ModelInput, ...]:
         """Inputs that are known at serving: all except the training-only ones."""
-        return tuple(each for each in self.schema.inputs if not each.training_only)
+        return tuple(field for field in self.schema.inputs if not field.training_only)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of `Packed`: 4 for each id, float and weight of a bag's item."""
-        return 4 * sum(int(each.shape[1]) for each in vars(self.blank(0)).values())
+        return 4 * sum(int(array.shape[1]) for array in vars(self.blank(0)).values())
 
     def columns(self) -> list[str]:
         """Return the names of the featurized columns that the model reads."""
-        found = []
-        for each in self.schema.inputs:
-            found.append(each.name)
-            if each.kind == "bag":
-                found.append(weight_column(each.name))
-        return found
+        names = []
+        for field in self.schema.inputs:
+            names.append(field.name)
+            if field.kind == "bag":
+                names.append(weight_column(field.name))
+        return names
 
     def pack(self, table: pa.Table, *, serving: bool) -> Packed:
         """Read the model inputs of featurized rows.
@@ -182,16 +184,16 @@ class Layout:
             MissingDataError: A column is missing.
         """
         columns: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
-        for each in self.lookups:
-            if not (serving and each.training_only):
-                ids = _matrix(table, each.name, width(each), np.int32)
-                columns.append((packed.ids[:, self.places[each.name]], ids))
-            if each.kind == "bag":
-                weights = _matrix(table, weight_column(each.name), each.length, np.float32)
-                columns.append((packed.bag_weights[:, self.bag_places[each.name]], weights))
-        for at, each in enumerate(self.numbers):
-            if not (serving and each.training_only):
-                values = _matrix(table, each.name, 1, np.float32)
+        for field in self.lookups:
+            if not (serving and field.training_only):
+                ids = _matrix(table, field.name, width(field), np.int32)
+                columns.append((packed.ids[:, self.places[field.name]], ids))
+            if field.kind == "bag":
+                weights = _matrix(table, weight_column(field.name), field.length, np.float32)
+                columns.append((packed.bag_weights[:, self.bag_places[field.name]], weights))
+        for at, field in enumerate(self.numbers):
+            if not (serving and field.training_only):
+                values = _matrix(table, field.name, 1, np.float32)
                 columns.append((packed.numbers[:, at : at + 1], values))
         for start in range(0, len(table), BLOCK):
             for target, values in columns:
@@ -252,12 +254,12 @@ def _matrix(
 
 
 def _slices(widths: object) -> dict[str, slice]:
-    found: dict[str, slice] = {}
+    slices: dict[str, slice] = {}
     start = 0
     for name, size in widths:  # type: ignore[attr-defined]
-        found[name] = slice(start, start + size)
+        slices[name] = slice(start, start + size)
         start += size
-    return found
+    return slices
 
 
 def _extent(each: slice) -> int:

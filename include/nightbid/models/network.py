@@ -45,35 +45,35 @@ class Network:
         self._score = tf.function(
             self.probability,
             autograph=False,
-            input_signature=[tf.TensorSpec(each.shape, each.dtype) for each in fields.inputs],
+            input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in fields.inputs],
         )
 
     @property
     def variables(self) -> dict[str, Any]:
         """Weights by names that depend only on the architecture."""
         return {
-            f"{number:03d}.{each.path.rsplit('/', 1)[-1]}": each
-            for number, each in enumerate(self.model.weights)
+            f"{number:03d}.{variable.path.rsplit('/', 1)[-1]}": variable
+            for number, variable in enumerate(self.model.weights)
         }
 
     @property
     def tables(self) -> list[Any]:
         """Embedding tables: weights that are updated lazily."""
-        return [each for each in self.model.trainable_weights if is_table(each)]
+        return [variable for variable in self.model.trainable_weights if is_table(variable)]
 
     @property
     def embedded(self) -> Iterator[Embedded]:
         """Layers with a fused embedding table."""
-        return (each for each in self.model.layers if isinstance(each, Embedded))
+        return (layer for layer in self.model.layers if isinstance(layer, Embedded))
 
     @property
     def parameters(self) -> int:
         """Number of trainable weights."""
-        return int(sum(np.prod(each.shape) for each in self.model.trainable_weights))
+        return int(sum(np.prod(variable.shape) for variable in self.model.trainable_weights))
 
     def weights(self) -> dict[str, Array]:
         """Return copies of all weights."""
-        return {name: np.asarray(each) for name, each in self.variables.items()}
+        return {name: np.asarray(variable) for name, variable in self.variables.items()}
 
     def assign(self, weights: dict[str, Array]) -> None:
         """Set all weights.
@@ -82,16 +82,16 @@ class Network:
             CorruptDataError: The weights have other names or shapes.
         """
         variables = self.variables
-        shapes = {name: tuple(each.shape) for name, each in variables.items()}
-        if shapes != {name: each.shape for name, each in weights.items()}:
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        if shapes != {name: array.shape for name, array in weights.items()}:
             raise CorruptDataError(
                 f"weights do not fit {self.card.architecture}: {len(weights)} arrays where it has"
                 f" {len(variables)}, or of other shapes",
                 where="model",
                 hint="train it again with this version",
             )
-        for name, each in variables.items():
-            each.assign(weights[name])
+        for name, variable in variables.items():
+            variable.assign(weights[name])
 
     def outputs(self, inputs: list[Any], *, training: bool) -> Any:
         """Compute the logits of each task, float32 [rows, tasks]; [rows, 1] for a single label."""
@@ -112,10 +112,10 @@ class Network:
             return value_losses(self.card.value, outputs, labels, self.card.prior)
         if seen is not None:
             return elapsed_time_losses(joint_logit(outputs), labels, seen)
-        found = tf.nn.sigmoid_cross_entropy_with_logits(labels, joint_logit(outputs))
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, joint_logit(outputs))
         if self.card.tasks:
-            found += tf.nn.sigmoid_cross_entropy_with_logits(given, outputs[:, 0])
-        return found
+            losses += tf.nn.sigmoid_cross_entropy_with_logits(given, outputs[:, 0])
+        return losses
 
     def probability(self, *inputs: Any) -> Any:
         """Compute calibrated probabilities, float32 [rows]; exported as a graph."""
@@ -124,10 +124,10 @@ class Network:
     def probabilities(self, *inputs: Any) -> dict[str, Any]:
         """Compute the exported outputs: the main one, and one per task; float32 [rows] each."""
         outputs = self.outputs(list(inputs), training=False)
-        found = {self.card.output: self._calibrated(outputs, inputs[0])}
+        probabilities = {self.card.output: self._calibrated(outputs, inputs[0])}
         for at, name in enumerate(self.card.tasks):
-            found[task_output(name)] = tf.sigmoid(outputs[:, at])
-        return found
+            probabilities[task_output(name)] = tf.sigmoid(outputs[:, at])
+        return probabilities
 
     def _calibrated(self, outputs: Any, ids: Any) -> Any:
         calibration, head = self.card.calibration, self.card.value
@@ -137,9 +137,9 @@ class Network:
         line = joint_logit(outputs) * calibration.slope + calibration.intercept
         curve = calibration.curve
         calibrated = line if curve is None else curve(line, ops)
-        for each in calibration.offsets:
-            place = self.layout.places[each.input].start
-            calibrated += tf.gather(tf.constant(each.values, tf.float32), ids[:, place])
+        for offsets in calibration.offsets:
+            place = self.layout.places[offsets.input].start
+            calibrated += tf.gather(tf.constant(offsets.values, tf.float32), ids[:, place])
         return tf.sigmoid(calibrated)
 
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
@@ -152,7 +152,7 @@ class Network:
             for part in batches(packed, BATCH)
         ]
         return {
-            name: np.concatenate([each[task_output(name)].numpy() for each in parts]).astype(float)
+            name: np.concatenate([part[task_output(name)].numpy() for part in parts]).astype(float)
             for name in self.card.tasks
         }
 

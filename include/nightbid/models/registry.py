@@ -65,9 +65,9 @@ class Architecture:
             ConfigError: A hyperparameter is unknown or has the wrong type.
         """
         known = {
-            name: (each.annotation, each.default)
-            for name, each in inspect.signature(self.build, eval_str=True).parameters.items()
-            if each.kind is inspect.Parameter.KEYWORD_ONLY
+            name: (parameter.annotation, parameter.default)
+            for name, parameter in inspect.signature(self.build, eval_str=True).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
         for name in given:
             if name not in known:
@@ -140,7 +140,7 @@ def signature(name: str) -> dict[str, ast.expr | None] | None:
         return None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return {each.arg: each.annotation for each in node.args.kwonlyargs}
+            return {argument.arg: argument.annotation for argument in node.args.kwonlyargs}
     return None
 
 
@@ -171,11 +171,11 @@ def find(name: str) -> Architecture:
 
 
 def _engines() -> dict[str, Engine]:
-    found: dict[str, Engine] = {}
+    engines: dict[str, Engine] = {}
     for engine, package in PACKAGES.items():
-        for each in pkgutil.iter_modules(package.__path__):
-            found[each.name] = engine
-    return found
+        for module in pkgutil.iter_modules(package.__path__):
+            engines[module.name] = engine
+    return engines
 
 
 def suggestion(name: str, known: Any) -> str:

@@ -61,5 +61,5 @@ def _without_chatter() -> Iterator[None]:
             os.close(real)
             held.seek(0)
             for line in held:
-                if not any(each in line for each in CHATTER):
+                if not any(phrase in line for phrase in CHATTER):
                     os.write(2, line)

@@ -51,7 +51,7 @@ class Trees:
     def parameters(self) -> int:
         """Total number of leaves and splits."""
         trees = self.booster.dump_model(num_iteration=self.booster.best_iteration)["tree_info"]
-        return sum(2 * int(each["num_leaves"]) - 1 for each in trees)
+        return sum(2 * int(tree["num_leaves"]) - 1 for tree in trees)
 
     def score(self, packed: Packed) -> npt.NDArray[np.float64]:
         """Compute calibrated probabilities, or expected values; float64 [rows]."""
@@ -86,7 +86,9 @@ def tree_matrix(layout: Layout, packed: Packed) -> Floats32:
     from rare values. A bag or sequence with a small vocabulary gets a column of 0 and 1 for each
     id; one with a larger vocabulary gets a single column with its number of items.
     """
-    parts = [_columns(each, packed.ids[:, layout.places[each.name]]) for each in layout.lookups]
+    parts = [
+        _columns(lookup, packed.ids[:, layout.places[lookup.name]]) for lookup in layout.lookups
+    ]
     return np.ascontiguousarray(np.concatenate([*parts, packed.numbers], axis=1), np.float32)
 
 
@@ -106,7 +108,9 @@ def _columns(each: ModelInput, ids: npt.NDArray[np.int32]) -> Floats32:
         return np.asarray(ids, np.float32)
     if not is_small_list(each):
         return np.asarray((ids > 0).sum(axis=1)[:, None], np.float32)
-    found = np.zeros((len(ids), each.size), np.float32)
+    indicators = np.zeros((len(ids), each.size), np.float32)
     for start in range(0, len(ids), BLOCK):
-        np.put_along_axis(found[start : start + BLOCK], ids[start : start + BLOCK], 1.0, axis=1)
-    return found[:, 1:]
+        np.put_along_axis(
+            indicators[start : start + BLOCK], ids[start : start + BLOCK], 1.0, axis=1
+        )
+    return indicators[:, 1:]

@@ -35,12 +35,12 @@ def value_losses(head: ValueHead, outputs: Any, values: Any, prior: float) -> An
             shares * tf.exp(-apart / 2) + tf.exp(apart / 2) - 2 * tf.sqrt(tf.maximum(shares, 0.0))
         )
     some = tf.cast(values > 0, tf.float32)
-    found = tf.nn.sigmoid_cross_entropy_with_logits(some, outputs[:, 0])
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(some, outputs[:, 0])
     logs = tf.math.log(tf.where(values > 0, values, tf.ones_like(values)))
     spread = _spread(outputs)
     far = (logs - outputs[:, 1]) / spread
     density = tf.square(far) / 2 + tf.math.log(spread) + 0.5 * math.log(2 * math.pi) + logs
-    return found + some * density
+    return losses + some * density
 
 
 def log_mean(head: ValueHead, outputs: Any) -> Any:

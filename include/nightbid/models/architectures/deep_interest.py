@@ -34,21 +34,21 @@ def deep_interest(
         Logits, [rows, 1].
     """
     interests = []
-    for each in fields.layout.lookups:
+    for lookup in fields.layout.lookups:
         candidates = [
             other
             for other in fields.layout.lookups
-            if other.kind == "id" and each.vocabulary and other.vocabulary == each.vocabulary
+            if other.kind == "id" and lookup.vocabulary and other.vocabulary == lookup.vocabulary
         ]
-        if each.kind == "sequence" and candidates:
-            items, mask = fields.sequence(each)
+        if lookup.kind == "sequence" and candidates:
+            items, mask = fields.sequence(lookup)
             interests.append(_interest(items, mask, fields.vector(candidates[0]), attention))
     return logit(mlp(ops.concatenate([fields.flat, *interests], axis=-1), hidden, dropout=dropout))
 
 
 def _interest(items: Tensor, mask: Tensor, candidate: Tensor, units: tuple[int, ...]) -> Tensor:
     """Sum the items weighted by their activation a(item, candidate), unnormalized (equation 3)."""
-    beside = ops.repeat(ops.expand_dims(candidate, 1), items.shape[1], axis=1)
-    pairs = ops.concatenate([items, beside, items - beside, items * beside], axis=-1)
+    repeated = ops.repeat(ops.expand_dims(candidate, 1), items.shape[1], axis=1)
+    pairs = ops.concatenate([items, repeated, items - repeated, items * repeated], axis=-1)
     weights = keras.layers.Dense(1)(mlp(pairs, units))  # [length, 1]
     return ops.sum(items * weights * ops.expand_dims(mask, -1), axis=1)

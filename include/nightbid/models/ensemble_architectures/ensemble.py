@@ -36,14 +36,14 @@ def ensemble(
                 where="model.parameters.parameters",
                 hint=f"members: {', '.join(members)}",
             )
-    found = {}
+    checked = {}
     for name in members:
-        each = find(name)
-        if each.engine == "ensemble" or each.multi_task:
+        member = find(name)
+        if member.engine == "ensemble" or member.multi_task:
             raise ConfigError(
                 f"{name} cannot be a member of an ensemble",
                 where="model.parameters.members",
                 hint="take architectures with one label",
             )
-        found[name] = each.parameters(parameters.get(name, {}))
-    return found
+        checked[name] = member.parameters(parameters.get(name, {}))
+    return checked
