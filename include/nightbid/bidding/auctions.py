@@ -83,7 +83,7 @@ class Auctions:
                 negative; or probabilities or labels are outside 0..1.
         """
         given = {name: value for name, value in columns.items() if value is not None}
-        unknown = sorted(set(given) - {each.name for each in fields(cls)})
+        unknown = sorted(set(given) - {field.name for field in fields(cls)})
         if unknown:
             raise TypeError(f"unexpected columns {unknown}")
         rows = {name: len(np.asarray(value)) for name, value in given.items()}
@@ -113,7 +113,7 @@ class Auctions:
     def part(self, which: slice | npt.NDArray[np.generic]) -> Auctions:
         """Select rows by a slice, a mask or positions."""
         chosen: dict[str, Any] = {
-            each.name: None if (value := getattr(self, each.name)) is None else value[which]
-            for each in fields(self)
+            field.name: None if (value := getattr(self, field.name)) is None else value[which]
+            for field in fields(self)
         }
         return Auctions(**chosen)

@@ -103,7 +103,7 @@ def belonging(table: pa.Table, item: str, day: Ints, read: tuple[str, ...]) -> t
             where="policy",
             hint="name them in policy.item_columns ([] if there are none)",
         )
-    found = []
+    columns = []
     for name in read:
         if pa.types.is_nested(table[name].type):
             continue
@@ -111,8 +111,8 @@ def belonging(table: pa.Table, item: str, day: Ints, read: tuple[str, ...]) -> t
         first = np.zeros(len(size), np.int64)
         first[group[::-1]] = codes[::-1]
         if (codes == first[group]).all():
-            found.append(name)
-    return tuple(found)
+            columns.append(name)
+    return tuple(columns)
 
 
 def _codes(column: pa.ChunkedArray) -> Ints:
@@ -169,12 +169,12 @@ def score_all(
     Returns:
         Name → [pairs] probabilities.
     """
-    found: dict[str, list[Floats]] = {name: [] for name in models}
+    scored: dict[str, list[Floats]] = {name: [] for name in models}
     for start, table in _pairs(rows, offers, values):
         progress(start / max(len(offers.codes), 1))
         for name, score in models.items():
-            found[name].append(score(table))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            scored[name].append(score(table))
+    return {name: np.concatenate(parts) for name, parts in scored.items()}
 
 
 def _pairs(rows: pa.Table, offers: Offers, values: pa.Table) -> Iterator[tuple[int, pa.Table]]:

@@ -59,8 +59,8 @@ class Landscape:
                 hint="bid higher on a random share of auctions first, or bid less",
             )
         table = np.concatenate([[0.0], self.cdf])
-        found: Floats = table[np.minimum(at, self.known_to) + 1]
-        return found
+        probabilities: Floats = table[np.minimum(at, self.known_to) + 1]
+        return probabilities
 
 
 def empirical(prices: npt.ArrayLike) -> Landscape:
@@ -143,8 +143,8 @@ def fit_log_logistic(
         return -float(counts @ likely + times @ survived) / len(known)
 
     start = [float(np.average(values, weights=counts)), 0.0]
-    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12})
-    return LogLogistic(float(np.exp(found.x[0])), float(np.exp(found.x[1])))
+    solution = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12})
+    return LogLogistic(float(np.exp(solution.x[0])), float(np.exp(solution.x[1])))
 
 
 def kaplan_meier(
@@ -191,27 +191,31 @@ def by_slice(
     Raises:
         DataError: A slice has no won auction.
     """
-    found = {}
+    landscapes = {}
     for value in np.unique(slices):
         rows = slices == value
         try:
-            found[int(value)] = kaplan_meier(bids[rows], won[rows], prices[rows], wins=wins)
+            landscapes[int(value)] = kaplan_meier(bids[rows], won[rows], prices[rows], wins=wins)
         except DataError as error:
             raise DataError(error.what, where=f"slice {value}", hint=error.hint) from error
-    return found
+    return landscapes
 
 
 def mixture(slices: dict[int, Landscape]) -> Landscape:
     """Mixture of all slices, weighted by rows, up to the largest price that is known in all."""
     known = min(
-        (each.known_to for each in slices.values() if not each.complete),
-        default=max(each.known_to for each in slices.values()),
+        (landscape.known_to for landscape in slices.values() if not landscape.complete),
+        default=max(landscape.known_to for landscape in slices.values()),
     )
-    total = sum(each.rows for each in slices.values())
+    total = sum(landscape.rows for landscape in slices.values())
     at = np.arange(known + 1)
-    cdf = sum(each.rows / total * each.win(at, wins=">=") for each in slices.values())
+    cdf = sum(
+        landscape.rows / total * landscape.win(at, wins=">=") for landscape in slices.values()
+    )
     return Landscape(
-        np.asarray(cdf), complete=all(each.complete for each in slices.values()), rows=total
+        np.asarray(cdf),
+        complete=all(landscape.complete for landscape in slices.values()),
+        rows=total,
     )
 
 

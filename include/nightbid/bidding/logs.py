@@ -218,7 +218,7 @@ def other_currency(column: pa.ChunkedArray | pa.Array, usual: str = "") -> tuple
     names = pc.cast(column, pa.string())
     if not usual:
         counts = pc.value_counts(names.drop_null()).to_pylist()
-        usual = max(counts, key=lambda each: each["counts"])["values"] if counts else "known"
+        usual = max(counts, key=lambda entry: entry["counts"])["values"] if counts else "known"
     same = pc.fill_null(pc.equal(names, usual), False)
     return usual, ~np.asarray(same)
 
@@ -235,12 +235,12 @@ def _highest(name: str, lists: pa.ChunkedArray) -> Floats:
     values = numbers(array.flatten())
     values = np.where(values >= 0, values, np.nan)
     count = np.asarray(array.value_lengths().fill_null(0))
-    found = np.zeros(len(array))
+    largest = np.zeros(len(array))
     some = count > 0
     starts = np.cumsum(count) - count
     if some.any():
-        found[some] = np.maximum.reduceat(values, starts[some])
-    return found
+        largest[some] = np.maximum.reduceat(values, starts[some])
+    return largest
 
 
 def price_ratio(now: Auctions, before: Auctions, where: str = "replay") -> float | None:

@@ -92,7 +92,7 @@ class Earnings:
 
     def columns(self) -> dict[str, Floats]:
         """Amounts per row that can be summed, by name."""
-        found = {
+        columns = {
             "impressions": self.impressions,
             "clicks": self.clicks,
             "spend": self.spend,
@@ -100,17 +100,17 @@ class Earnings:
             "surplus": self.value - self.spend,
         }
         if self.conversions is not None:
-            found["conversions"] = self.conversions
+            columns["conversions"] = self.conversions
         if self.expected_value is not None and self.expected_clicks is not None:
-            found["expected_clicks"] = self.expected_clicks
-            found["expected_value"] = self.expected_value
-            found["expected_surplus"] = self.expected_value - self.spend
-        return found
+            columns["expected_clicks"] = self.expected_clicks
+            columns["expected_value"] = self.expected_value
+            columns["expected_surplus"] = self.expected_value - self.spend
+        return columns
 
     def summary(self) -> dict[str, Any]:
         """Totals and rates; a rate with denominator 0 is None."""
         total = {name: float(column.sum()) for name, column in self.columns().items()}
-        found: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "auctions": self.auctions,
             "entered": self.entered,
             **total,
@@ -120,10 +120,10 @@ class Earnings:
             "roi": _ratio(total["value"] - total["spend"], total["spend"]),
         }
         for name in ("impressions", "clicks", "conversions"):
-            found[name] = round(found[name]) if name in found else None
+            summary[name] = round(summary[name]) if name in summary else None
         if self.hour is not None:
-            found["spend_by_hour"] = np.bincount(self.hour, self.spend, HOURS).tolist()
-        return found
+            summary["spend_by_hour"] = np.bincount(self.hour, self.spend, HOURS).tolist()
+        return summary
 
 
 def _ratio(above: float, below: float) -> float | None:
@@ -183,7 +183,7 @@ class Spread:
         weights = resampling.weights.astype(np.float64)
 
         def drawn(rows: slice | npt.NDArray[np.bool_]) -> Floats:
-            sums = [np.bincount(user[rows], each[rows], size) for each in columns.values()]
+            sums = [np.bincount(user[rows], column[rows], size) for column in columns.values()]
             return np.asarray(sparse.csr_matrix(sums) @ weights)
 
         if days is None:
@@ -230,24 +230,26 @@ def compare(
     """
     resampling = Resampling.of(users.astype(np.int64), replicates, seed)
     drawn = ResampledDays.of(days, replicates, seed)
-    spreads = {name: Spread.of(each, users, resampling, drawn) for name, each in earned.items()}
+    spreads = {
+        name: Spread.of(earnings, users, resampling, drawn) for name, earnings in earned.items()
+    }
     summaries: dict[str, Any] = {}
     for name, earnings in earned.items():
-        names = [each for each in COMPARED if each in spreads[name].totals]
+        names = [amount for amount in COMPARED if amount in spreads[name].totals]
         summaries[name] = {
             **earnings.summary(),
-            "intervals": {each: spreads[name].interval(each) for each in names},
+            "intervals": {amount: spreads[name].interval(amount) for amount in names},
         }
     first = next(iter(earned))
     differences: dict[str, Any] = {}
     for name in list(earned)[1:]:
         differences[name] = {
-            each: {
-                "value": summaries[first][each] - summaries[name][each],
-                **spreads[first].difference(spreads[name], each),
+            amount: {
+                "value": summaries[first][amount] - summaries[name][amount],
+                **spreads[first].difference(spreads[name], amount),
             }
-            for each in COMPARED
-            if each in spreads[first].totals and each in spreads[name].totals
+            for amount in COMPARED
+            if amount in spreads[first].totals and amount in spreads[name].totals
         }
     return {
         "bidders": summaries,

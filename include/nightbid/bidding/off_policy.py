@@ -63,7 +63,9 @@ def policy_value(task: StageTask) -> dict[str, Any]:
     if columns is None:
         columns = belonging(table, item, time // DAY, _read_by_features(spec))
     sample = task.inputs["sample"].path
-    columns = tuple(each for each in dict.fromkeys((*columns, item)) if each in table.column_names)
+    columns = tuple(
+        column for column in dict.fromkeys((*columns, item)) if column in table.column_names
+    )
     values, unknown = latest_values(sample, item, columns, offers.items)
     values = values.select(list(columns)).set_column(
         columns.index(item), item, offers.items.cast(table[item].type)
@@ -72,13 +74,15 @@ def policy_value(task: StageTask) -> dict[str, Any]:
         0.7 + 0.25 * share, f"scoring {len(offers.items):,} items"
     ))  # fmt: skip
     rows = _Logged(table, offers, spec)
-    found = {name: rows.value(each, settings) for name, each in scores.items()}
-    _save(task, rows, {name: rows.choices(each, settings) for name, each in scores.items()})
-    values_of = {name: each for name, each in found.items() if isinstance(each, PolicyValue)}
-    policies = {name: _summary(each) for name, each in found.items()}
-    for name, each in scores.items():
+    outcomes = {name: rows.value(score, settings) for name, score in scores.items()}
+    _save(task, rows, {name: rows.choices(score, settings) for name, score in scores.items()})
+    values_of = {
+        name: outcome for name, outcome in outcomes.items() if isinstance(outcome, PolicyValue)
+    }
+    policies = {name: _summary(outcome) for name, outcome in outcomes.items()}
+    for name, score in scores.items():
         if rows.truth is not None:
-            chance = probabilities(offers, each, settings)
+            chance = probabilities(offers, score, settings)
             policies[name]["truth"] = float(offers.sums(chance * rows.truth).mean())
     against = None
     if {"candidate", "champion"} <= values_of.keys():
@@ -90,7 +94,7 @@ def policy_value(task: StageTask) -> dict[str, Any]:
         "items": len(offers.items),
         "unknown_items": unknown,
         "pairs": len(offers.codes),
-        "item_columns": [each for each in columns if each != item],
+        "item_columns": [column for column in columns if column != item],
         "unusable": unusable,
         "logged": _plain(rows.logged),
         "policies": policies,
@@ -213,10 +217,10 @@ def _rows(task: StageTask) -> tuple[pa.Table, dict[str, int], int]:
         )
     bad = np.zeros(len(table), np.bool_)
     counts = {}
-    for reason, each in reasons.items():
-        if count := int((each & ~bad).sum()):
+    for reason, mask in reasons.items():
+        if count := int((mask & ~bad).sum()):
             counts[reason] = count
-        bad |= each
+        bad |= mask
     if bad.mean() > TOLERATED:
         listed = ", ".join(f"{reason} ({count:,} rows)" for reason, count in counts.items())
         raise CorruptDataError(
@@ -249,7 +253,7 @@ def _read_by_features(spec: PipelineSpec) -> tuple[str, ...]:
         if not feature.training_only
         for column in feature.served(name)
     ]
-    return tuple(each for each in dict.fromkeys(names) if each not in never)
+    return tuple(column for column in dict.fromkeys(names) if column not in never)
 
 
 def _models(task: StageTask) -> dict[str, Score]:
@@ -279,7 +283,7 @@ def _summary(found: PolicyValue | str) -> dict[str, Any]:
     if isinstance(found, str):
         return {"refused": found}
     return {
-        "estimates": {name: _plain(each) for name, each in found.estimates.items()},
+        "estimates": {name: _plain(estimate) for name, estimate in found.estimates.items()},
         "gains": {name: _plain(found.gain(name)) for name in found.estimates},
         "effective_sample_size": found.effective_sample_size,
         "mean_weight": found.mean_weight,
@@ -291,7 +295,7 @@ def _save(task: StageTask, rows: _Logged, chosen: dict[str, dict[str, Floats]]) 
     columns: dict[str, Any] = {
         "click": rows.reward, "propensity": rows.propensity, "user": rows.users,
     }  # fmt: skip
-    for name, each in chosen.items():
-        columns |= {name: each["chance"], f"{name}_predicted": each["predicted"],
-                    f"{name}_expected": each["expected"]}  # fmt: skip
+    for name, choices in chosen.items():
+        columns |= {name: choices["chance"], f"{name}_predicted": choices["predicted"],
+                    f"{name}_expected": choices["expected"]}  # fmt: skip
     pq.write_table(pa.table(columns), task.output / "policy.parquet", compression="zstd")

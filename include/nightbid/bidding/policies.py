@@ -150,22 +150,22 @@ def evaluate(
         influence = (values - share) * w / mean + (offset - np.mean(offset))
         return share + float(np.mean(offset)), influence
 
-    found = {"logged": of(r), "ips": of(w * r), "snips": ratio(r)}
+    estimated = {"logged": of(r), "ips": of(w * r), "snips": ratio(r)}
     if predicted is not None and predicted_policy is not None:
         rest = r - np.asarray(predicted, np.float64)
         model = np.asarray(predicted_policy, np.float64)
-        found |= {
+        estimated |= {
             "dm": of(model),
             "dr": of(model + w * rest),
             "sndr": ratio(rest, model),
             "switch_dr": of(model + np.where(w <= switch, w, 0.0) * rest),
             "dr_os": of(model + shrinkage * w / (w**2 + shrinkage) * rest),
         }
-    estimates = {name: Estimate.of(*each, groups) for name, each in found.items()}
+    estimates = {name: Estimate.of(*pair, groups) for name, pair in estimated.items()}
     return PolicyValue(
         {name: estimates[name] for name in ESTIMATORS if name in estimates},
         ess, mean, float(w.max()), n, estimates["logged"],
-        {name: influence for name, (_, influence) in found.items()}, groups,
+        {name: influence for name, (_, influence) in estimated.items()}, groups,
     )  # fmt: skip
 
 
@@ -186,15 +186,15 @@ def _check(
         "reward": reward, "propensity": behavior, "candidate": chosen, "predicted": predicted,
         "predicted_policy": predicted_policy, "users": users,
     }  # fmt: skip
-    rows = {name: len(np.asarray(each)) for name, each in given.items() if each is not None}
+    rows = {name: len(np.asarray(column)) for name, column in given.items() if column is not None}
     if len(set(rows.values())) > 1:
         raise DataError(f"columns differ in length: {rows}")
     if not len(reward):
         raise DataError("there are no logged rows", hint="choose a day that has impressions")
     for name in ("reward", "predicted", "predicted_policy"):
-        each = given[name]
-        if each is not None and not np.isfinite(np.asarray(each, np.float64)).all():
-            count = int((~np.isfinite(np.asarray(each, np.float64))).sum())
+        column = given[name]
+        if column is not None and not np.isfinite(np.asarray(column, np.float64)).all():
+            count = int((~np.isfinite(np.asarray(column, np.float64))).sum())
             raise DataError(f"{count:,} of {len(reward):,} values of {name} are not finite")
     zero = behavior == 0
     if zero.any():

@@ -52,11 +52,11 @@ def run(task: StageTask) -> Outcome:
     if task.spec.policy is None:
         return replayed
     policy = policy_value(task)
-    said = policy_sentence(policy)
+    sentence = policy_sentence(policy)
     return replace(
         replayed,
         metrics={**replayed.metrics, "policy": policy},
-        summary=said if settings is None else f"{replayed.summary}; {said}",
+        summary=sentence if settings is None else f"{replayed.summary}; {sentence}",
     )
 
 
@@ -76,11 +76,11 @@ def _replay(task: StageTask, settings: Settings) -> Outcome:
     auctions = logged.auctions
     if auctions.true_probability is not None:
         scores[TRUTH] = auctions.true_probability
-    earned = {name: _bid(settings, logged, earlier, each) for name, each in scores.items()}
+    earned = {name: _bid(settings, logged, earlier, score) for name, score in scores.items()}
     task.progress(0.7, "intervals")
     assert auctions.user is not None
     users = auctions.user.view(np.int64)
-    found = compare(
+    compared = compare(
         earned, users, days=auctions.day, replicates=task.spec.evaluate.bootstrap,
         seed=task.spec.seed,
     )  # fmt: skip
@@ -93,7 +93,7 @@ def _replay(task: StageTask, settings: Settings) -> Outcome:
         "unusable_share": 1 - len(auctions) / len(logged.rows),
         "price_ratio": ratio,
         "reference": reference,
-        **found,
+        **compared,
     }
     (task.output / "replay.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
     _save(task, logged, scores)
@@ -197,21 +197,23 @@ def _save(task: StageTask, logged: LoggedAuctions, scores: dict[str, Floats]) ->
         "hour": auctions.hour, "user": auctions.user, "day": auctions.day,
         "value": logged.value, "conversion": auctions.conversion, **scores,
     }  # fmt: skip
-    table = pa.table({name: pa.array(each) for name, each in columns.items() if each is not None})
+    table = pa.table(
+        {name: pa.array(column) for name, column in columns.items() if column is not None}
+    )
     pq.write_table(table, task.output / "auctions.parquet", compression="zstd")
 
 
 def _sentence(metrics: dict[str, Any]) -> str:
     bidders, reference = metrics["bidders"], metrics["reference"]
     name = surplus_name(metrics)
-    said = f"surplus {bidders['candidate'][name]:,.2f}"
+    sentence = f"surplus {bidders['candidate'][name]:,.2f}"
     difference = metrics["differences"].get(reference, {}).get(name)
     if difference:
-        said += f" ({difference['value']:+,.2f}"
+        sentence += f" ({difference['value']:+,.2f}"
         if difference["low"] is not None:
-            said += f" [{difference['low']:+,.2f}, {difference['high']:+,.2f}]"
-        said += f" against the {reference})"
-    return f"{said} on {metrics['auctions']:,} auctions"
+            sentence += f" [{difference['low']:+,.2f}, {difference['high']:+,.2f}]"
+        sentence += f" against the {reference})"
+    return f"{sentence} on {metrics['auctions']:,} auctions"
 
 
 def surplus_name(metrics: dict[str, Any]) -> str:

@@ -95,7 +95,7 @@ def _fitted(
 
     def best(grid: Floats, make: Callable[[float], Any], by: Objective = objective) -> Any:
         chosen = search(
-            [float(each) for each in grid], lambda p: make(p).bids(pctr), earlier, rules, by
+            [float(value) for value in grid], lambda p: make(p).bids(pctr), earlier, rules, by
         )
         return make(chosen)
 
