@@ -56,7 +56,7 @@ def usd(seconds: float) -> Decimal:
     lines = price_lines(
         amounts, default_book(), at=datetime.now(UTC).date(), where="cloud", service="compute_e2"
     )
-    return sum((each.amount for each in lines.values()), Decimal(0))
+    return sum((line.amount for line in lines.values()), Decimal(0))
 
 
 def _cpu(work: Callable[[], object]) -> float:

@@ -145,7 +145,7 @@ def ablate(
     packed = layout.pack(rows.table, serving=True)
     with_all = rows.measured(model.score(packed))
     costs = _Costs(fitted, sample, featurized)
-    found = []
+    measured = []
     for number, (name, features) in enumerate(parts.items()):
         progress(number / len(parts), name)
         without: Floats | None = None
@@ -159,7 +159,7 @@ def ablate(
         except NightbidError as error:
             why_not = error.what
         seconds, request = costs.of(features)
-        found.append(
+        measured.append(
             Worth(
                 name=name,
                 features=features,
@@ -170,7 +170,7 @@ def ablate(
                 why_not=why_not,
             )
         )
-    worth = sorted(found, key=lambda each: -_value(each))
+    worth = sorted(measured, key=lambda part: -_value(part))
     loss, area, _ = with_all
     users = len(rows.resampling.users)
     return Ablation(run.run_id, method, len(rows.labels), users, loss, area, tuple(worth))
@@ -196,11 +196,11 @@ def _value(worth: Worth) -> float:
 def _parts(
     known: list[str], only: Sequence[str], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[str, ...]]:
-    for each in (*only, *(name for names in groups.values() for name in names)):
-        if each not in known:
-            close = get_close_matches(each, known, 1)
+    for name in (*only, *(name for names in groups.values() for name in names)):
+        if name not in known:
+            close = get_close_matches(name, known, 1)
             raise ConfigError(
-                f"there is no feature {each!r}",
+                f"there is no feature {name!r}",
                 hint=f"did you mean {close[0]!r}?" if close else f"features: {', '.join(known)}",
             )
     singles = {name: (name,) for name in (only or (() if groups else known))}
@@ -212,15 +212,15 @@ def _permuted(layout: Layout, packed: Packed, features: tuple[str, ...], *, seed
     order = np.random.default_rng(seed).permutation(len(packed))
     ids, numbers = packed.ids.copy(), packed.numbers.copy()
     bags = packed.bag_weights.copy()
-    for each in layout.lookups:
-        if each.feature in features:
-            place = layout.places[each.name]
+    for field in layout.lookups:
+        if field.feature in features:
+            place = layout.places[field.name]
             ids[:, place] = packed.ids[order, place]
-            if each.kind == "bag":
-                place = layout.bag_places[each.name]
+            if field.kind == "bag":
+                place = layout.bag_places[field.name]
                 bags[:, place] = packed.bag_weights[order, place]
-    for at, each in enumerate(layout.numbers):
-        if each.feature in features:
+    for at, field in enumerate(layout.numbers):
+        if field.feature in features:
             numbers[:, at] = packed.numbers[order, at]
     return Packed(ids, numbers, bags)
 
@@ -236,15 +236,15 @@ def _retrained(
     from nightbid.training.job import Job, run_job
 
     schema = FeatureSchema.load(featurized / "fitted")
-    kept = tuple(each for each in schema.inputs if each.feature not in features)
-    if not kept:
+    inputs = tuple(field for field in schema.inputs if field.feature not in features)
+    if not inputs:
         raise ConfigError("no input is left to train on", hint="take fewer features away at once")
     with tempfile.TemporaryDirectory(prefix="nightbid-ablate-") as name:
         folder = Path(name)
         (folder / "rows" / "fitted").mkdir(parents=True)
-        for each in featurized.glob("split=*"):
-            (folder / "rows" / each.name).symlink_to(each.resolve())
-        FeatureSchema(inputs=kept).save(folder / "rows" / "fitted")
+        for partition in featurized.glob("split=*"):
+            (folder / "rows" / partition.name).symlink_to(partition.resolve())
+        FeatureSchema(inputs=inputs).save(folder / "rows" / "fitted")
         cold = spec.train.model_copy(update={"mode": "full", "workers": 1})
         job = Job(
             model=spec.model,
@@ -274,11 +274,11 @@ class _Costs:
 
     def of(self, features: tuple[str, ...]) -> tuple[float, float]:
         """Return the CPU seconds of features per night, and per request."""
-        each = [
+        seconds = [
             seconds_of_feature(name, self._fitted, self._raw, self._learned, self._transformed)
             for name in features
         ]
-        return sum(one for one, _ in each), sum(two for _, two in each)
+        return sum(one for one, _ in seconds), sum(two for _, two in seconds)
 
 
 def _rows_in(folder: Path, split: str) -> int:
