@@ -49,7 +49,7 @@ class Finding(BaseModel):
 
 def verdict_of(findings: Iterable[Finding]) -> Verdict:
     """Get the verdict that follows from all findings."""
-    found = list(findings)
-    if any(finding.grave for finding in found):
+    all_findings = list(findings)
+    if any(finding.grave for finding in all_findings):
         return "not safe"
-    return "safe with noted changes" if found else "safe"
+    return "safe with noted changes" if all_findings else "safe"

@@ -166,7 +166,7 @@ class Sides:
 
     def _variables(self, folder: Path, lock: Lock) -> dict[str, str]:
         ours = ("NIGHTBID_", "AIRFLOW", "PYTHON", "MLFLOW_")
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         if self._settings.prices:
             inherited["NIGHTBID_PRICES"] = str(self._settings.prices.resolve())
         if PROGRAM not in lock.pins:
