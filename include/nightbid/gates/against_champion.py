@@ -48,7 +48,7 @@ class Trained:
     def input(self, name: str) -> ModelInput | None:
         """Look up an input by name."""
         inputs = FeatureSchema.load(self.fitted).inputs
-        return next((each for each in inputs if each.name == name), None)
+        return next((model_input for model_input in inputs if model_input.name == name), None)
 
 
 def champions(task: StageTask, measurements: Measurements) -> Trained | None:
@@ -215,11 +215,11 @@ def _by_token(
         return None
     tokens = pc.unique(pa.concat_arrays([one[2], two[2].cast(one[2].type)]))
     aligned = []
-    for (column, each, mine), theirs, more in (
+    for (column, model_input, mine), theirs, more in (
         (one, two[2].cast(one[2].type), ratio),
         (two, one[2], 1 / ratio),
     ):
-        places, counts = _places(column, each, mine)
+        places, counts = _places(column, model_input, mine)
         at = np.asarray(pc.index_in(mine.cast(tokens.type), tokens), np.int64)
         alone = np.asarray(pc.is_null(pc.index_in(mine.cast(tokens.type), theirs)))
         # Values come in bursts, so the number of rows of a value is assumed to be geometric.

@@ -40,9 +40,9 @@ def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
     rows = max(day.profile.rows, 1)
     for name, count in day.profile.contradictions.items():
         others = [
-            each.profile.contradictions[name] / max(each.profile.rows, 1)
-            for each in days.others(day)
-            if name in each.profile.contradictions
+            other.profile.contradictions[name] / max(other.profile.rows, 1)
+            for other in days.others(day)
+            if name in other.profile.contradictions
         ]
         if not others:
             continue
@@ -77,11 +77,11 @@ def unproven(days: Days, day: Day, name: str) -> float:
     if not word:
         return 0.0
     flagged, broken = 0.0, 0
-    for each in days.others(day):
-        column = each.profile.columns.get(first)
-        if column is not None and name in each.profile.contradictions:
+    for other in days.others(day):
+        column = other.profile.columns.get(first)
+        if column is not None and name in other.profile.contradictions:
             flagged += (column.mean or 0.0) * column.values
-            broken += each.profile.contradictions[name]
+            broken += other.profile.contradictions[name]
     here = day.profile.columns[first]
     share = (here.mean or 0.0) * here.values / max(day.profile.rows, 1)
     return share * (broken + SIGMAS**2) / (flagged + SIGMAS**2)
@@ -146,7 +146,7 @@ def after_impression(
 
 def _read_by_features(spec: PipelineSpec) -> list[str]:
     own = {spec.columns.key, spec.columns.time, spec.label.column, *RESERVED}
-    read = {each for name, feature in spec.features.items() for each in feature.sources(name)}
+    read = {column for name, feature in spec.features.items() for column in feature.sources(name)}
     return sorted(read - own)
 
 
@@ -162,11 +162,11 @@ def _associations(measurements: Measurements, days: Days, day: Day, spec: Pipeli
         mine = _auc(days, day, name)
         if mine is None:
             continue
-        others = [found for each in days.others(day) if (found := _auc(days, each, name))]
+        others = [auc for other in days.others(day) if (auc := _auc(days, other, name))]
         if len(others) < 2:
             continue
         for family, at, sign in (("auc_gain", 0, 1), ("auc_gain", 1, 1), ("auc_loss", 0, -1)):
-            usual = float(np.median([each[at] for each in others]))
+            usual = float(np.median([other[at] for other in others]))
             change = sign * beyond_chance(mine[at] - usual, 0.0, mine[2])
             measurements.add(
                 family,
@@ -197,10 +197,10 @@ def _attributes(measurements: Measurements, days: Days, day: Day, spec: Pipeline
         for name in mine.columns if mine else ():
             now = days.agreement(day, entity, name)
             before = [
-                found[0]
-                for each in days.window
-                if each.date != day.date
-                and (found := days.agreement(each, entity, name)) is not None
+                agreement[0]
+                for other in days.window
+                if other.date != day.date
+                and (agreement := days.agreement(other, entity, name)) is not None
             ]
             if now is None or now[1] < LEAST_COMMON or len(before) < 2:
                 continue

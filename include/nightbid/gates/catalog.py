@@ -34,12 +34,12 @@ class CheckDoc:
     def steps(self, pipeline: str, night: str = "NIGHT") -> list[str]:
         """Get the steps to take, with the names of the pipeline and the night filled in."""
         filled = {"{pipeline}": pipeline, "{night}": night}
-        found = []
+        steps = []
         for step in self.do:
             for key, value in filled.items():
                 step = step.replace(key, value)
-            found.append(step)
-        return found
+            steps.append(step)
+        return steps
 
     def command(self, pipeline: str, check: str = "", until: str = "YYYY-MM-DD") -> str:
         """Get the command that overrides the check for a while.
@@ -255,11 +255,11 @@ def checks_of(gate: str) -> list[CheckDoc]:
     """
     block: Block = getattr(Gates(), gate)
     known = meanings_of(type(block))
-    found = []
+    checks = []
     for name in statistics_of(gate):
         causes, do = _TABLE.get(gate, {}).get(name, ("", (LOOK, RIGHT)))
-        found.append(CheckDoc(gate, name, known.get(name, ""), causes, do, getattr(block, name)))
-    return found
+        checks.append(CheckDoc(gate, name, known.get(name, ""), causes, do, getattr(block, name)))
+    return checks
 
 
 def find_check(gate: str, check: str) -> CheckDoc | None:
@@ -267,7 +267,7 @@ def find_check(gate: str, check: str) -> CheckDoc | None:
     if gate not in GATES:
         return None
     name = check.partition(":")[0]
-    return next((each for each in checks_of(gate) if each.statistic == name), None)
+    return next((doc for doc in checks_of(gate) if doc.statistic == name), None)
 
 
 def has_entry(gate: str, statistic: str) -> bool:

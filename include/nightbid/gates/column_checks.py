@@ -32,9 +32,9 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
         return
     for name, column in day.profile.columns.items():
         others = [
-            found
-            for each in days.others(day)
-            if (found := each.profile.columns.get(name)) is not None
+            profile
+            for other in days.others(day)
+            if (profile := other.profile.columns.get(name)) is not None
         ]
         if name in RESERVED and name != KEY:
             continue
@@ -72,7 +72,7 @@ def _absence(
 ) -> None:
     rows = max(column.rows, 1)
     for family, count in _absent(column).items():
-        shares = [_absent(each)[family] / max(each.rows, 1) for each in others]
+        shares = [_absent(other)[family] / max(other.rows, 1) for other in others]
         usual = float(np.median(shares)) if shares else 0.0
         can_be = family == "null_excess" or (family == "nan_excess" and _is_float(column))
         if count == 0 and usual == 0 and not can_be:
@@ -97,7 +97,7 @@ def _absence(
 
 
 def _is_float(column: ColumnProfile) -> bool:
-    return any(each in ("halffloat", "float", "double") for each in column.types)
+    return any(name in ("halffloat", "float", "double") for name in column.types)
 
 
 def _absent(column: ColumnProfile) -> dict[str, int]:
@@ -137,7 +137,7 @@ def far(column: ColumnProfile, others: Sequence[ColumnProfile]) -> tuple[float, 
 
     None if the column is not numeric.
     """
-    if column.kind != "number" or not any(each.minimum is not None for each in others):
+    if column.kind != "number" or not any(other.minimum is not None for other in others):
         return None
     low, high = _reach(others)
     # Ten times the range in both directions, but a column that was never negative must stay so.
@@ -147,8 +147,8 @@ def far(column: ColumnProfile, others: Sequence[ColumnProfile]) -> tuple[float, 
 
 
 def _reach(others: Sequence[ColumnProfile]) -> tuple[float, float]:
-    lows = [each.minimum for each in others if each.minimum is not None]
-    highs = [each.maximum for each in others if each.maximum is not None]
+    lows = [other.minimum for other in others if other.minimum is not None]
+    highs = [other.maximum for other in others if other.maximum is not None]
     return min(lows), max(highs)
 
 
@@ -166,15 +166,18 @@ class KnownValues:
 def known_values(column: ColumnProfile, filled: Sequence[ColumnProfile]) -> KnownValues | None:
     """Collect the values of other days; None if they are too many to be a set."""
     everyone = [column, *filled]
-    if column.kind not in ("text", "number") or not all(each.sample.complete for each in everyone):
+    if column.kind not in ("text", "number") or not all(
+        profile.sample.complete for profile in everyone
+    ):
         return None
-    if float(np.median([each.distinct for each in filled])) > FEW:
+    if float(np.median([profile.distinct for profile in filled])) > FEW:
         return None
     shares = [
-        sum(_new(each, [other for other in everyone if other is not each]).values()) / each.values
-        for each in filled
+        sum(_new(profile, [other for other in everyone if other is not profile]).values())
+        / profile.values
+        for profile in filled
     ]
-    known = frozenset(value for each in filled for value in each.sample.values)
+    known = frozenset(value for profile in filled for value in profile.sample.values)
     return KnownValues(known, float(np.median(shares)) if shares[1:] else 0.0)
 
 
@@ -187,10 +190,10 @@ def _sets(
     *,
     churns: bool,
 ) -> None:
-    filled = [each for each in others if each.values]
+    filled = [other for other in others if other.values]
     if not column.values or not filled or column.kind not in ("text", "number"):
         return
-    counts = [each.distinct for each in filled]
+    counts = [profile.distinct for profile in filled]
     usual = float(np.median(counts))
     measurements.add(
         "constant_columns",
@@ -206,7 +209,7 @@ def _sets(
     )
     # The estimates of both sides have an error of 3 % each; fewer rows have fewer values.
     if usual > FEW:
-        thinner = min(column.values / np.median([each.values for each in filled]), 1.0)
+        thinner = min(column.values / np.median([profile.values for profile in filled]), 1.0)
         error = 0.05 + 1 / math.sqrt(usual)
         measurements.add(
             "distinct_vs_usual",
@@ -237,7 +240,7 @@ def _sets(
 
 def _alike_by_chance(column: ColumnProfile, others: Sequence[ColumnProfile]) -> float:
     """Get the probability that all values of a day are the most frequent one of other days."""
-    shares = [each.bins.counts.max() / each.values for each in others if len(each.bins.counts)]
+    shares = [other.bins.counts.max() / other.values for other in others if len(other.bins.counts)]
     return float(np.median(shares) ** column.values) if shares else 0.0
 
 
@@ -256,14 +259,14 @@ def _lost(
     everyone = [column, *others]
     if len(others) < LEAST_DAYS or not column.values or not column.sample.values:
         return
-    if not all(each.sample.complete and each.values for each in everyone):
+    if not all(profile.sample.complete and profile.values for profile in everyone):
         return
     if column.kind == "number" and _moved_on(column, others):
         return
     due = _gone(column, others)
     usual = max(
-        sum(_gone(each, [other for other in everyone if other is not each]).values())
-        for each in others
+        sum(_gone(profile, [other for other in everyone if other is not profile]).values())
+        for profile in others
     )
     shown = ", ".join(repr(key) for key in sorted(due, key=due.__getitem__, reverse=True)[:3])
     measurements.add(
@@ -279,9 +282,9 @@ def _gone(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object
     """Map each value that all others have and this day lacks beyond chance to its lowest share."""
     here = set(column.sample.values)
     least: dict[object, float] = {}
-    for at, each in enumerate(others):
-        pairs = zip(each.sample.values, each.sample.counts.tolist(), strict=True)
-        shares = {value: count / each.values for value, count in pairs if value not in here}
+    for at, other in enumerate(others):
+        pairs = zip(other.sample.values, other.sample.counts.tolist(), strict=True)
+        shares = {value: count / other.values for value, count in pairs if value not in here}
         if at == 0:
             least = shares
         least = {key: min(low, shares[key]) for key, low in least.items() if key in shares}
@@ -304,7 +307,7 @@ def _moved_on(column: ColumnProfile, others: Sequence[ColumnProfile]) -> bool:
 
 def _new(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object, int]:
     """Map each value of a column that other days do not have to its number of rows."""
-    known = {value for each in others for value in each.sample.values}
+    known = {value for other in others for value in other.sample.values}
     pairs = zip(column.sample.values, column.sample.counts.tolist(), strict=True)
     return {value: count for value, count in pairs if value not in known}
 
@@ -312,7 +315,7 @@ def _new(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object,
 def _moved(name: str, column: ColumnProfile, others: list[ColumnProfile]) -> str:
     """Describe a shifted distribution in a short text."""
     if column.kind == "number" and column.mean is not None:
-        means = [each.mean for each in others if each.mean is not None]
+        means = [other.mean for other in others if other.mean is not None]
         return f"mean {column.mean:.4g}, usually {np.median(means):.4g}" if means else ""
     if column.kind == "text" and column.top(1):
         value, count = column.top(1)[0]

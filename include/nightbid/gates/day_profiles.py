@@ -104,7 +104,7 @@ class Days:
         self.all = sorted([*older, *window], key=lambda day: day.date)
         self.expected = list(expected)
         present = {day.date for day in window if day.profile.rows}
-        self.missing = [each for each in expected if each not in present]
+        self.missing = [day for day in expected if day not in present]
         """Partitions of the window without rows."""
         if missing is not None:
             self.missing = list(missing)
@@ -133,7 +133,7 @@ class Days:
         window = _load(
             sample.part("profile/"),
             sample.manifest,
-            {each.isoformat() for each in expected},
+            {day.isoformat() for day in expected},
             task.spec.partition,
         )
         if not window:
@@ -142,7 +142,7 @@ class Days:
                 where=str(sample.folder / "profile"),
                 hint="rerun the sample stage",
             )
-        known = {day.name for day in window} | {each.isoformat() for each in expected}
+        known = {day.name for day in window} | {day.isoformat() for day in expected}
         older: list[Day] = []
         for earlier in reversed(task.history):
             names = set(earlier.manifest.metrics.get("days", {})) - known
@@ -152,20 +152,20 @@ class Days:
 
     def others(self, day: Day) -> list[Day]:
         """List all known days except this one."""
-        return [each for each in self.all if each.date != day.date]
+        return [other for other in self.all if other.date != day.date]
 
     def usual(self, day: Day, figure: Callable[[Day], float | None]) -> float | None:
         """Get the median of a figure over the other days; None if no other day has it."""
-        values = [value for each in self.others(day) if (value := figure(each)) is not None]
+        values = [value for other in self.others(day) if (value := figure(other)) is not None]
         return median(values) if values else None
 
     def usual_of_weekday(self, day: Day, figure: Callable[[Day], float]) -> float | None:
         """Get the median over the same weekdays if enough are known, else over all days."""
         others = self.others(day)
-        same = [figure(each) for each in others if each.date.weekday() == day.date.weekday()]
+        same = [figure(other) for other in others if other.date.weekday() == day.date.weekday()]
         # With two weekdays the median is only usable if they agree.
         enough = len(same) >= LEAST_WEEKDAYS or (len(same) == 2 and max(same) < AGREE * min(same))
-        chosen = same if enough else [figure(each) for each in others]
+        chosen = same if enough else [figure(other) for other in others]
         return median(chosen) if chosen else None
 
     def against_others(self, day: Day, name: str) -> Pair | None:
@@ -190,8 +190,8 @@ class Days:
             both = self.against_others(day, name)
             if both is not None and name in self.ids:
                 both = replace(both, ordered=False, middles=np.zeros(0))
-            found = None if both is None else distances(both, draws=self._draws(day, name))
-            self._distances[key] = found
+            drift = None if both is None else distances(both, draws=self._draws(day, name))
+            self._distances[key] = drift
         return self._distances[key]
 
     def moves_on(self, day: Day, name: str) -> str:
@@ -213,7 +213,7 @@ class Days:
         key = entity, name
         if key not in self._moving:
             agreed = [
-                found[0] for each in self.all if (found := self.agreement(each, entity, name))
+                agreement[0] for day in self.all if (agreement := self.agreement(day, entity, name))
             ]
             self._moving[key] = len(agreed) >= LEAST_DAYS and median(agreed) < 1 - ONE_VALUE
         return self._moving[key]
@@ -245,14 +245,14 @@ class Days:
         They are not 0 for a column that is constant within a day but differs between days, such as
         the weekday, or the age of an ad that half of the rows show.
         """
-        found = [
-            value
-            for each in self.window
-            if each.date != day.date and (value := self.distances(each, name)) is not None
+        drifts = [
+            drift
+            for other in self.window
+            if other.date != day.date and (drift := self.distances(other, name)) is not None
         ]
-        if len(found) < 2:
+        if len(drifts) < 2:
             return Distances(0.0, 0.0, 0.0)
-        return Distances(*map(median, zip(*found, strict=True)))
+        return Distances(*map(median, zip(*drifts, strict=True)))
 
     def agreement(self, day: Day, entity: str, name: str) -> tuple[float, int] | None:
         """Get the share of sampled users (items) whose attribute is the same as on other days.
@@ -261,17 +261,19 @@ class Days:
             Median of the share over the other days, and the median number of users (items) that
             could be compared; None if there is nothing to compare.
         """
-        found = [
+        agreements = [
             value
-            for each in self.others(day)
-            if (value := self._agreement(day, each, entity, name)) is not None
+            for other in self.others(day)
+            if (value := self._agreement(day, other, entity, name)) is not None
         ]
-        if not found:
+        if not agreements:
             return None
-        return median([each[0] for each in found]), int(median([each[1] for each in found]))
+        return median([agreement[0] for agreement in agreements]), int(
+            median([agreement[1] for agreement in agreements])
+        )
 
     def _agreement(self, one: Day, two: Day, entity: str, name: str) -> tuple[float, int] | None:
-        first, second = sorted((one, two), key=lambda each: each.date)
+        first, second = sorted((one, two), key=lambda day: day.date)
         key = (first.date, second.date, entity, name)
         if key not in self._agreements:
             left = first.profile.attributes.get(entity)
@@ -281,13 +283,15 @@ class Days:
 
     def _pool(self, name: str) -> tuple[ColumnProfile, Bins] | None:
         if name not in self._pooled:
-            found = [c for day in self.all if (c := day.profile.columns.get(name)) is not None]
-            kinds = {each.kind for each in found} - {"empty"}
-            if len(found) < 2 or len(kinds) != 1:
+            columns = [
+                column for day in self.all if (column := day.profile.columns.get(name)) is not None
+            ]
+            kinds = {column.kind for column in columns} - {"empty"}
+            if len(columns) < 2 or len(kinds) != 1:
                 return None
-            whole = found[0]
-            for each in found[1:]:
-                whole = whole.merge(each)
+            whole = columns[0]
+            for other in columns[1:]:
+                whole = whole.merge(other)
             self._pooled[name] = (whole, whole.bins)
         return self._pooled[name]
 

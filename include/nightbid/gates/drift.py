@@ -42,8 +42,10 @@ def subtract(pooled: Bins, part: Bins) -> Bins:
     """Subtract the counts of `part` from those of `pooled`, which includes it."""
     inside = part.on(pooled.keys)
     counts = pooled.counts - inside.counts
-    kept = counts > 0
-    return Bins(pooled.keys[kept], counts[kept], (pooled.positives - inside.positives)[kept])
+    present = counts > 0
+    return Bins(
+        pooled.keys[present], counts[present], (pooled.positives - inside.positives)[present]
+    )
 
 
 def pair(new: ColumnProfile, old: ColumnProfile, old_bins: Bins | None = None) -> Pair:
@@ -291,8 +293,8 @@ def useful(value: float, nothing: float, error: float) -> float:
 def median(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
     """Compute the median as a plain float; NaN if a value is NaN."""
     # Called with only a few values, for which NumPy is twenty times slower.
-    found = sorted(map(float, values))
-    if any(map(math.isnan, found)):
+    ordered = sorted(map(float, values))
+    if any(map(math.isnan, ordered)):
         return math.nan
-    half = len(found) // 2
-    return found[half] if len(found) % 2 else (found[half - 1] + found[half]) / 2
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -122,23 +122,23 @@ def validate(
         },
     )
     failed: list[tuple[Rule, str, str]] = []
-    for each in result.results:
-        rule = rules[each.expectation_config.meta["rule"]]
-        if each.success:
+    for outcome in result.results:
+        rule = rules[outcome.expectation_config.meta["rule"]]
+        if outcome.success:
             continue
-        if each.exception_info.get("raised_exception"):
-            raise RuntimeError(f"the expectation on {rule.column} failed to run: {each}")
-        for line in each.result["unexpected_index_list"]:
+        if outcome.exception_info.get("raised_exception"):
+            raise RuntimeError(f"the expectation on {rule.column} failed to run: {outcome}")
+        for line in outcome.result["unexpected_index_list"]:
             subject = line["subject"]
             family = rule.column.partition(":")[0]
             failed.append((rule, f"{family}:{subject}" if subject else family, line["part"]))
     plain = result.to_json_dict()
     # Remove the engine's names and times, which differ between equal runs.
-    kept = [
-        {key: each[key] for key in ("success", "expectation_config", "result")}
-        for each in plain["results"]
+    records = [
+        {key: record[key] for key in ("success", "expectation_config", "result")}
+        for record in plain["results"]
     ]
-    shown = {"success": plain["success"], "statistics": plain["statistics"], "results": kept}
+    shown = {"success": plain["success"], "statistics": plain["statistics"], "results": records}
     return Validation(failed, shown, _data_docs(result))
 
 
@@ -168,17 +168,19 @@ def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) 
         result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True},
     )
     answers: dict[int, Answer] = {}
-    for each in result.results:
-        at = each.expectation_config.meta["question"]
-        if each.exception_info.get("raised_exception"):
-            raise RuntimeError(f"the expectation {questions[at]} failed to run: {each}")
-        found = each.result
-        if "unexpected_count" in found:
-            where = np.array(found.get("unexpected_index_list") or (), np.int64)
-            answers[at] = Answer(found["unexpected_count"], found.get("missing_count") or 0, where)
+    for outcome in result.results:
+        at = outcome.expectation_config.meta["question"]
+        if outcome.exception_info.get("raised_exception"):
+            raise RuntimeError(f"the expectation {questions[at]} failed to run: {outcome}")
+        details = outcome.result
+        if "unexpected_count" in details:
+            where = np.array(details.get("unexpected_index_list") or (), np.int64)
+            answers[at] = Answer(
+                details["unexpected_count"], details.get("missing_count") or 0, where
+            )
         else:
             # An expectation on the whole column: its observed value is the share of expected rows.
-            answers[at] = Answer(round((1 - found["observed_value"]) * len(rows)), 0)
+            answers[at] = Answer(round((1 - details["observed_value"]) * len(rows)), 0)
     return [answers[at] for at in range(len(questions))]
 
 

@@ -51,7 +51,7 @@ def measure(task: StageTask) -> Measurements:
     _lost_rows(measurements, task, sum(profile.rows for profile in splits.values()))
     train, newest = splits["train"], splits["evaluate"]
     _label_rate(measurements, train, newest)
-    history = [_newest_against_train(each) for each in task.history]
+    history = [_newest_against_train(night) for night in task.history]
     if not history:
         measurements.skip("drift against earlier nights: this is the first one")
     champion = against_champion.champions(task, measurements)
@@ -65,31 +65,33 @@ def measure(task: StageTask) -> Measurements:
     moving: list[str] = []
     unknown: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     unlearned = _unlearned(folder)
-    for each in schema.inputs:
-        definition = task.spec.features.get(each.feature)
+    for model_input in schema.inputs:
+        definition = task.spec.features.get(model_input.feature)
         in_part = _is_seen_in_part(definition, task)
-        oov = unknown.get(each.name, 0.0)
-        _sound(measurements, each, splits, definition, oov, in_part=in_part)
-        if each.name not in train.columns or each.name not in newest.columns:
+        oov = unknown.get(model_input.name, 0.0)
+        _sound(measurements, model_input, splits, definition, oov, in_part=in_part)
+        if model_input.name not in train.columns or model_input.name not in newest.columns:
             continue
-        before = unlearned.get(each.name, 0.0)
-        _oov(measurements, each, featurize.manifest.metrics, newest, task.history, before)
+        before = unlearned.get(model_input.name, 0.0)
+        _oov(measurements, model_input, featurize.manifest.metrics, newest, task.history, before)
         if in_part or (definition is not None and class_of(definition).drifts):
-            moving.append(each.name)
+            moving.append(model_input.name)
         else:
-            _drift(measurements, each, splits, history, is_learned=each.name in unlearned)
+            _drift(
+                measurements, model_input, splits, history, is_learned=model_input.name in unlearned
+            )
         if champion is not None:
             against_champion.measure(
                 measurements,
-                each,
+                model_input,
                 tonight,
                 champion,
                 is_log_rate=definition is not None and class_of(definition).is_log,
                 days=len(task.night.train),
-                least=_least_rows(task.spec, each),
+                least=_least_rows(task.spec, model_input),
             )
         if task.spec.label.kind == "binary":
-            _leakage(measurements, each, train, newest)
+            _leakage(measurements, model_input, train, newest)
     _skew(measurements, task, Layout(schema), FittedFeatures.load(folder / "fitted"))
     if task.spec.label.kind == "value":
         featurized = featurize.part(*_first_files(featurize))
@@ -110,9 +112,7 @@ def _lost_rows(measurements: Measurements, task: StageTask, featurized: int) -> 
     """
     sample = task.inputs["sample"].manifest
     days = sample.metrics.get("days", {})
-    history = sum(
-        days[name]["written"] for each in task.night.history if (name := str(each)) in days
-    )
+    history = sum(days[name]["written"] for day in task.night.history if (name := str(day)) in days)
     young = task.inputs["featurize"].part("profile/") / "profile" / "split=young.json"
     if young.exists():
         featurized += Profile.load(young).rows
@@ -180,10 +180,10 @@ def _sound(
         in_part: Whether the newest rows cover only part of the feature's cycle, such as a few hours
             of a day.
     """
-    found = {split: profile.columns.get(each.name) for split, profile in splits.items()}
-    lost = [split for split, column in found.items() if column is None]
+    columns = {split: profile.columns.get(each.name) for split, profile in splits.items()}
+    lost = [split for split, column in columns.items() if column is None]
     measurements.add("missing_inputs", len(lost), subject=each.name, note=", ".join(lost))
-    for split, column in found.items():
+    for split, column in columns.items():
         if column is None or not column.rows:
             continue
         measurements.add("nulls", column.nulls, subject=each.name, part=split)
@@ -197,7 +197,7 @@ def _sound(
                 part=split,
                 note=f"{column.minimum:g} to {column.maximum:g}, size {each.size}",
             )
-    train, newest = found["train"], found["evaluate"]
+    train, newest = columns["train"], columns["evaluate"]
     if train is None or newest is None:
         return
     measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
@@ -312,27 +312,27 @@ def _drift(
     validation rows.
     """
     train, newest = splits["train"], splits["evaluate"]
-    found = distances(pair(newest.columns[each.name], train.columns[each.name]))
+    drift = distances(pair(newest.columns[each.name], train.columns[each.name]))
     between = splits["validate"].columns.get(each.name)
     if is_learned and between is not None and between.values:
         other = distances(pair(newest.columns[each.name], between))
-        found = Distances(*map(min, zip(found, other, strict=True)))
+        drift = Distances(*map(min, zip(drift, other, strict=True)))
     means = [train.columns[each.name].mean, newest.columns[each.name].mean]
     note = (
         f"mean {means[0]:.4g} → {means[1]:.4g}"
         if each.kind == "float" and None not in means
         else ""
     )
-    for family, value in found._asdict().items():
+    for family, value in drift._asdict().items():
         measurements.add(family, value, subject=each.name, part="evaluate vs train", note=note)
     earlier = [night[each.name] for night in history if each.name in night]
     if earlier:
         measurements.add(
             "psi_excess",
-            max(found.psi - max(earlier), 0.0),
+            max(drift.psi - max(earlier), 0.0),
             subject=each.name,
             part="evaluate vs train",
-            note=f"{found.psi:.3f}, before at most {max(earlier):.3f}",
+            note=f"{drift.psi:.3f}, before at most {max(earlier):.3f}",
         )
 
 
@@ -384,7 +384,7 @@ def _skew(
 def _first_files(of: StageInput) -> list[str]:
     """List the first file of the newest day of each split."""
     first: dict[str, str] = {}
-    for name in sorted((each.path for each in of.manifest.files), reverse=True):
+    for name in sorted((file.path for file in of.manifest.files), reverse=True):
         split, _, rest = name.partition("/")
         day = rest.partition("/")[0]
         if split.startswith("split=") and first.get(split, name).startswith(f"{split}/{day}/"):
@@ -411,8 +411,8 @@ def _newest_against_train(night: StageInput) -> dict[str, float]:
     folder = night.part("profile/") / "profile"
     train = Profile.load(folder / "split=train.json")
     newest = Profile.load(folder / "split=evaluate.json")
-    found = {}
+    drifts = {}
     for name, column in train.columns.items():
         if name not in RESERVED and name in newest.columns:
-            found[name] = distances(pair(newest.columns[name], column)).psi
-    return found
+            drifts[name] = distances(pair(newest.columns[name], column)).psi
+    return drifts

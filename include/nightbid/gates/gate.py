@@ -88,7 +88,7 @@ def _cannot_judge(gate: str, error: Exception) -> Judgment:
 
 
 def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> None:
-    findings = [each for check in verdict.checks for each in check.findings]
+    findings = [finding for check in verdict.checks for finding in check.findings]
     live = task.spec.gates.live_overrides(verdict.gate, task.night.date)
     result: dict[str, Any] = {
         "gate": verdict.gate,
@@ -98,15 +98,15 @@ def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> No
         "checks": [check.to_json() for check in verdict.checks],
         "findings": [
             {
-                "statistic": each.measurement.statistic,
-                "part": each.measurement.part,
-                "verdict": each.verdict,
-                "observed": _json_number(each.measurement.value),
-                "expected": each.expected,
-                "note": each.measurement.note,
-                "override": each.override.model_dump(mode="json") if each.override else None,
+                "statistic": finding.measurement.statistic,
+                "part": finding.measurement.part,
+                "verdict": finding.verdict,
+                "observed": _json_number(finding.measurement.value),
+                "expected": finding.expected,
+                "note": finding.measurement.note,
+                "override": finding.override.model_dump(mode="json") if finding.override else None,
             }
-            for each in findings
+            for finding in findings
         ],
         "facts": [
             [
@@ -134,8 +134,8 @@ def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> No
         verdict=verdict.verdict,
         summary=verdict.summary,
         groups=[
-            ("Stops", [each for each in findings if each.verdict == "stop"]),
-            ("Warnings", [each for each in findings if each.verdict == "warn"]),
+            ("Stops", [finding for finding in findings if finding.verdict == "stop"]),
+            ("Warnings", [finding for finding in findings if finding.verdict == "warn"]),
         ],
         passed=[check for check in verdict.checks if check.verdict == "pass"] + failed,
         overrides=live,

@@ -30,7 +30,9 @@ def _shares(measurements: Measurements, days: Days, day: Day, stream: str) -> No
     early = day.figures.get(f"{stream}_early", 0.0)
     if copies + logged:
         share = copies / (copies + logged)
-        usual = days.usual(day, lambda each: _part(each, f"{stream}_repeated", stream, copies=True))
+        usual = days.usual(
+            day, lambda other: _part(other, f"{stream}_repeated", stream, copies=True)
+        )
         measurements.add(
             "events_repeated",
             _excess(share, usual or 0.0, copies + logged),
@@ -52,10 +54,10 @@ def _shares(measurements: Measurements, days: Days, day: Day, stream: str) -> No
     orphans = day.figures.get(f"{stream}_orphans", 0.0)
     usual = days.usual(
         day,
-        lambda each: (
+        lambda other: (
             None
-            if f"{stream}_before_the_logs" in each.figures
-            else _part(each, f"{stream}_orphans", stream)
+            if f"{stream}_before_the_logs" in other.figures
+            else _part(other, f"{stream}_orphans", stream)
         ),
     )
     lost = _excess(orphans / logged, usual or 0.0, logged)

@@ -104,26 +104,33 @@ def judge(
         if limit.warn is not None:
             rules.append(Rule(column, limit.warn, "warn"))
     validation = validate(measured, column_of, rules)
-    found: dict[tuple[str, str], Finding] = {}
+    worst: dict[tuple[str, str], Finding] = {}
     for rule, statistic, part in validation.failed:
         key = (statistic, part)
-        known = found.get(key)
+        known = worst.get(key)
         if known and WEIGHT[known.verdict] >= WEIGHT[rule.verdict]:
             continue
-        measurement = next(each for each in measured if (each.statistic, each.part) == key)
-        found[key] = Finding(measurement, rule.verdict, in_words(rule.range))
+        measurement = next(
+            measurement
+            for measurement in measured
+            if (measurement.statistic, measurement.part) == key
+        )
+        worst[key] = Finding(measurement, rule.verdict, in_words(rule.range))
     for measurement in unmeasured:
-        found[(measurement.statistic, measurement.part)] = Finding(
+        worst[(measurement.statistic, measurement.part)] = Finding(
             measurement, "stop", "a measured value"
         )
     live = gates.live_overrides(gate, night)
-    findings = [_overridden(finding, live) for finding in found.values()]
+    findings = [_overridden(finding, live) for finding in worst.values()]
     findings = _expired(findings, gates.warnings_expire_after, night, warned)
     checks = tuple(
         check
         for family in dict.fromkeys(measurement.family for measurement in measurements)
         for check in _checks(
-            family, [f for f in measurements if f.family == family], findings, limits
+            family,
+            [measurement for measurement in measurements if measurement.family == family],
+            findings,
+            limits,
         )
     )
     verdict = _worst(check.verdict for check in checks)
@@ -161,21 +168,21 @@ def _expired(
 ) -> list[Finding]:
     """Turn tonight's warnings that have expired into stops; add the age of the others."""
     standing = {
-        (each.measurement.statistic, each.measurement.part)
-        for each in findings
-        if each.verdict == "warn"
-        and not each.override
-        and not each.measurement.lasting
-        and of_tonight(each.measurement.part, night)
+        (finding.measurement.statistic, finding.measurement.part)
+        for finding in findings
+        if finding.verdict == "warn"
+        and not finding.override
+        and not finding.measurement.lasting
+        and of_tonight(finding.measurement.part, night)
     }
     if limit is None or not standing:
         return list(findings)
     before = warned({statistic for statistic, _ in standing})
     return [
-        _aged(each, before.get(each.measurement.statistic, 0), limit)
-        if (each.measurement.statistic, each.measurement.part) in standing
-        else each
-        for each in findings
+        _aged(finding, before.get(finding.measurement.statistic, 0), limit)
+        if (finding.measurement.statistic, finding.measurement.part) in standing
+        else finding
+        for finding in findings
     ]
 
 
@@ -203,15 +210,15 @@ def _checks(
 
     Statistics include their column, so overriding each check that is shown leaves no stop.
     """
-    mine = [each for each in findings if each.measurement.family == family]
-    mine.sort(key=lambda each: each.measurement.part, reverse=True)  # the newest day first
-    mine.sort(key=lambda each: -WEIGHT[each.verdict])
+    mine = [finding for finding in findings if finding.measurement.family == family]
+    mine.sort(key=lambda finding: finding.measurement.part, reverse=True)  # the newest day first
+    mine.sort(key=lambda finding: -WEIGHT[finding.verdict])
     by_statistic: dict[str, list[Finding]] = {}
-    for each in mine:
-        by_statistic.setdefault(each.measurement.statistic, []).append(each)
+    for finding in mine:
+        by_statistic.setdefault(finding.measurement.statistic, []).append(finding)
     if not by_statistic:
         return [_check(family, measurements, [], limits)]
-    return [_check(family, measurements, found, limits) for found in by_statistic.values()]
+    return [_check(family, measurements, group, limits) for group in by_statistic.values()]
 
 
 def _check(

@@ -62,17 +62,17 @@ def measure(task: StageTask) -> Measurements:
         measurements.skip("a jump over the champion: there is no champion yet")
     if metrics.get("oracle"):
         _beyond(measurements, "above_oracle", metrics, "oracle", "auc")
-    for each in (metrics.get("field_calibration") or {}).get("candidate", ()):
+    for field in (metrics.get("field_calibration") or {}).get("candidate", ()):
         measurements.add(
             "field_calibration",
             max(
-                beyond_chance(each["error"], each["chance"], each.get("spread", 0.0))
-                - each["chance"],
+                beyond_chance(field["error"], field["chance"], field.get("spread", 0.0))
+                - field["chance"],
                 0.0,
             ),
-            subject=each["column"],
-            note=f"{each['error']:.3f} over {each['values']} values, by chance"
-            f" {each['chance']:.3f}",
+            subject=field["column"],
+            note=f"{field['error']:.3f} over {field['values']} values, by chance"
+            f" {field['chance']:.3f}",
         )
     _slices(
         measurements,
@@ -87,10 +87,10 @@ def measure(task: StageTask) -> Measurements:
 def _new_days(measurements: Measurements, task: StageTask) -> None:
     """Measure how an incremental night predicted its new days before it learned them."""
     train = task.inputs.get("train")
-    found = train.manifest.metrics.get(METRIC) if train is not None else None
-    if not found:
+    record = train.manifest.metrics.get(METRIC) if train is not None else None
+    if not record:
         return
-    learned = Learned.model_validate(found)
+    learned = Learned.model_validate(record)
     if learned.excess is None:
         measurements.skip(f"a new day before it was learned: {learned.why_full}")
         return
@@ -263,29 +263,29 @@ def _quantiles(curve: list[dict[str, float]], share: Floats) -> Floats:
     weights = np.array([point["weight"] for point in curve])
     predicted = np.array([point["predicted"] for point in curve])
     below = (np.cumsum(weights) - weights / 2) / weights.sum()
-    found: Floats = np.interp(share, below, predicted)
-    return found
+    quantiles: Floats = np.interp(share, below, predicted)
+    return quantiles
 
 
 def _slices(
     measurements: Measurements, slices: list[dict[str, Any]], least: int, positives: int, rows: int
 ) -> None:
     small = unknown = 0
-    for each in slices:
-        calibration = each["candidate"].get("calibration")
+    for slice_ in slices:
+        calibration = slice_["candidate"].get("calibration")
         # Older evaluations do not have the positives of a slice, so use the overall rate.
-        found = each.get("positives", each["rows"] * positives / max(rows, 1))
-        if not _finite(calibration) or found * max(calibration, 1.0) < least:
+        slice_positives = slice_.get("positives", slice_["rows"] * positives / max(rows, 1))
+        if not _finite(calibration) or slice_positives * max(calibration, 1.0) < least:
             small += 1
             continue
-        name = f"{each['column']}={each['value']}"
+        name = f"{slice_['column']}={slice_['value']}"
         measurements.add(
             "slice_calibration",
-            beyond_chance(calibration, 1.0, 1 / math.sqrt(max(found, 1))),
+            beyond_chance(calibration, 1.0, 1 / math.sqrt(max(slice_positives, 1))),
             subject=name,
-            note=f"{calibration:.3f} measured on {each['rows']:,} rows",
+            note=f"{calibration:.3f} measured on {slice_['rows']:,} rows",
         )
-        difference: Any = (each.get("difference") or {}).get("normalized_entropy")
+        difference: Any = (slice_.get("difference") or {}).get("normalized_entropy")
         if difference and difference["low"] is None:
             # Nearly all rows are of one user or of one class, so chance cannot be estimated.
             unknown += 1

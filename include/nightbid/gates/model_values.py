@@ -79,23 +79,23 @@ def measure_values(
 
 def _slices(measurements: Measurements, slices: Any, least: int) -> None:
     small = unknown = 0
-    for each in slices:
-        calibration = each["candidate"].get("calibration")
-        if each["positives"] < least or calibration is None:
+    for slice_ in slices:
+        calibration = slice_["candidate"].get("calibration")
+        if slice_["positives"] < least or calibration is None:
             small += 1
             continue
-        if each["calibration"]["low"] is None:
+        if slice_["calibration"]["low"] is None:
             # Nearly all rows are of one user, so chance cannot be estimated.
             unknown += 1
             continue
-        name = f"{each['column']}={each['value']}"
+        name = f"{slice_['column']}={slice_['value']}"
         measurements.add(
             "slice_calibration",
-            beyond_chance(calibration, 1.0, interval_error(each["calibration"])),
+            beyond_chance(calibration, 1.0, interval_error(slice_["calibration"])),
             subject=name,
-            note=f"{calibration:.3f} measured on {each['rows']:,} rows",
+            note=f"{calibration:.3f} measured on {slice_['rows']:,} rows",
         )
-        difference = each["difference"]["normalized_deviance"]
+        difference = slice_["difference"]["normalized_deviance"]
         if difference["low"] is not None:
             measurements.add(
                 "slice_deviance",

@@ -62,8 +62,8 @@ def add_override(
                 where="override",
                 hint="say who decides this and why it is safe",
             ) from error
-        said = str(fault["msg"]).removeprefix("Value error, ")
-        raise ConfigError(said, where="override", hint="see `nightbid gates show`") from error
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        raise ConfigError(message, where="override", hint="see `nightbid gates show`") from error
     path = settings.pipelines / "suites" / f"{pipeline}.yaml"
     suite = read_suite(path)
     suite.setdefault("overrides", []).append(entry.model_dump(mode="json"))
@@ -77,14 +77,14 @@ def read_suite(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is not valid YAML.
     """
-    found = read_yaml(path, f"suites/{path.name}") if path.exists() else {}
-    if not isinstance(found or {}, dict):
+    suite = read_yaml(path, f"suites/{path.name}") if path.exists() else {}
+    if not isinstance(suite or {}, dict):
         raise ConfigError(
             "a suite is a block of keys",
             where=f"suites/{path.name}",
             hint="see `nightbid gates propose`",
         )
-    return dict(found or {})
+    return dict(suite or {})
 
 
 def write_suite(path: Path, pipeline: str, suite: dict[str, Any]) -> None:
@@ -95,11 +95,11 @@ def write_suite(path: Path, pipeline: str, suite: dict[str, Any]) -> None:
 def _refuse_unknown(workspace: Workspace, pipeline: str, gate: str, statistic: str) -> None:
     """Refuse a check that the newest nights have not measured; without nights, accept any."""
     measured = set(_measured(workspace, pipeline, gate))
-    if not measured or any(fnmatchcase(each, statistic) for each in measured):
+    if not measured or any(fnmatchcase(name, statistic) for name in measured):
         return
     family = statistic.partition(":")[0]
     close = difflib.get_close_matches(statistic, measured, 3, 0.5)
-    close = close or sorted(each for each in measured if each.partition(":")[0] == family)[:3]
+    close = close or sorted(name for name in measured if name.partition(":")[0] == family)[:3]
     raise ConfigError(
         f"the {gate} gate has measured no {statistic!r} on its newest nights",
         where="override",

@@ -64,7 +64,7 @@ class Proposal:
     @property
     def values(self) -> tuple[float, ...]:
         """Past values that the band was learned from."""
-        return tuple(each.value for each in self.points if not each.excluded)
+        return tuple(point.value for point in self.points if not point.excluded)
 
 
 def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> list[Proposal]:
@@ -86,14 +86,14 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
     enough = False
     for gate in LEARNED:
         results = _results(workspace, pipeline, gate)[-nights:]
-        passed = [each for each in results if each["verdict"] != "stop"]
+        passed = [result for result in results if result["verdict"] != "stop"]
         if len(passed) < LEAST_NIGHTS:
             continue
         enough = True
         first, last = passed[0]["night"], passed[-1]["night"]
         for statistic, points in sorted(_histories(results).items()):
             general = getattr(getattr(gates, gate), statistic.partition(":")[0])
-            values = [each.value for each in points if not each.excluded]
+            values = [point.value for point in points if not point.excluded]
             why = f"{len(values)} values {first} to {last}"
             band = learn(gate, statistic, values, general, why) if values else None
             proposals.append(Proposal(gate, statistic, general, points, band))
@@ -112,12 +112,14 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
     A day is judged on several nights but counts once, with the value of the newest night that was
     not stopped.
     """
-    found: dict[str, dict[tuple[str, str], Point]] = {}
-    for result in sorted(results, key=lambda each: (each["verdict"] != "stop", each["night"])):
+    histories: dict[str, dict[tuple[str, str], Point]] = {}
+    for result in sorted(
+        results, key=lambda result: (result["verdict"] != "stop", result["night"])
+    ):
         let_pass = {
-            (each["statistic"], each["part"]): each["override"]["name"]
-            for each in result["findings"]
-            if each["override"]
+            (finding["statistic"], finding["part"]): finding["override"]["name"]
+            for finding in result["findings"]
+            if finding["override"]
         }
         for statistic, part, value, _ in result["facts"]:
             if statistic.partition(":")[0] not in LEARNT or value is None:
@@ -130,10 +132,10 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
             if (statistic, part) in let_pass:
                 why = f"let pass by {let_pass[statistic, part]}"
             key = (part, "" if of_day else result["night"])
-            found.setdefault(statistic, {})[key] = Point(day, float(value), why)
+            histories.setdefault(statistic, {})[key] = Point(day, float(value), why)
     return {
-        statistic: tuple(sorted(points.values(), key=lambda each: each.day))
-        for statistic, points in found.items()
+        statistic: tuple(sorted(points.values(), key=lambda point: point.day))
+        for statistic, points in histories.items()
     }
 
 
@@ -169,8 +171,8 @@ def to_yaml(pipeline: str, suite: Mapping[str, Any]) -> str:
         f"# Gate limits of {pipeline}: read into the `gates` block of its pipeline.\n"
         "# Proposed from history; review each line before you commit it.\n"
     )
-    kept = {key: value for key, value in suite.items() if value}
-    return head + yaml.safe_dump(kept, sort_keys=False, default_flow_style=None, width=120)
+    filled = {key: value for key, value in suite.items() if value}
+    return head + yaml.safe_dump(filled, sort_keys=False, default_flow_style=None, width=120)
 
 
 def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
@@ -179,7 +181,7 @@ def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
     Columns with the same limit of a statistic share a band, which keeps the file readable.
     """
     alike: dict[tuple[Any, ...], list[Band]] = {}
-    for band in (each.band for each in proposals if each.band is not None):
+    for band in (proposal.band for proposal in proposals if proposal.band is not None):
         family, colon, _ = band.statistic.partition(":")
         key = (band.gate, family, colon, band.warn, band.stop, band.why)
         alike.setdefault(key, []).append(band)
@@ -189,13 +191,13 @@ def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
         else group[0].model_copy(
             update={
                 "statistic": family,
-                "columns": tuple(each.statistic.partition(":")[2] for each in group),
+                "columns": tuple(band.statistic.partition(":")[2] for band in group),
             }
         )
         for (_, family, *_), group in alike.items()
     ]
     return [
-        each.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for each in bands
+        band.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for band in bands
     ]
 
 

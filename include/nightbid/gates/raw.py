@@ -58,7 +58,7 @@ def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
     """Measure days that have been loaded."""
     measurements = Measurements()
     days.ids = frozenset(_ids(spec))
-    missing = [each.isoformat() for each in days.missing]
+    missing = [day.isoformat() for day in days.missing]
     newest = max(set(days.expected) - set(days.missing), default=None)
     measurements.add(
         "missing_days",
@@ -107,9 +107,11 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
         )
         if name
     }
-    others = [set(each.profile.columns) for each in days.others(day)]
+    others = [set(other.profile.columns) for other in days.others(day)]
     # A column that most other days have is part of the schema, even if it is not declared.
-    counts = {name: sum(name in each for each in others) for each in others for name in each}
+    counts = {
+        name: sum(name in other for other in others) for columns in others for name in columns
+    }
     usual = {name for name, count in counts.items() if 2 * count > len(others)}
     lost = sorted((wanted | usual) - set(day.profile.columns))
     measurements.add("missing_columns", len(lost), part=day.name, note=", ".join(lost))
@@ -117,9 +119,9 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
     widened: list[str] = []
     for name, column in day.profile.columns.items():
         before = [
-            each.profile.columns[name].types
-            for each in days.others(day)
-            if name in each.profile.columns and each.profile.columns[name].kind != "empty"
+            other.profile.columns[name].types
+            for other in days.others(day)
+            if name in other.profile.columns and other.profile.columns[name].kind != "empty"
         ]
         if before and column.kind != "empty":
             common = max(set(before), key=before.count)
@@ -132,13 +134,16 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
 
 def _of_one_family(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether types differ only in width, such as 32 and 64 bits, or integer and float."""
-    families = {next((k for k in WIDTHS if re.match(k, each)), each) for each in (*one, *other)}
+    families = {
+        next((pattern for pattern in WIDTHS if re.match(pattern, name)), name)
+        for name in (*one, *other)
+    }
     return len(families) == 1
 
 
 def _volume(measurements: Measurements, days: Days, day: Day) -> None:
     rows = day.profile.rows
-    usual = days.usual_of_weekday(day, lambda each: each.profile.rows)
+    usual = days.usual_of_weekday(day, lambda other: other.profile.rows)
     if usual:
         measurements.add(
             "rows_vs_usual",
@@ -177,8 +182,8 @@ def _uneven_hours(day: date, zone: str) -> list[int]:
     start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
     # Check every half hour, because a clock may change by less than an hour.
     steps = [start + timedelta(minutes=30 * at) for at in range(52)]
-    local = [each.astimezone(ZoneInfo(zone)) for each in steps]
-    shown = Counter(each.hour for each in local if each.date() == day)
+    local = [step.astimezone(ZoneInfo(zone)) for step in steps]
+    shown = Counter(time.hour for time in local if time.date() == day)
     return [hour for hour in range(24) if shown[hour] != 2]
 
 
@@ -186,7 +191,7 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
     rows = day.profile.rows
     others = days.others(day)
     share = day.outside / rows
-    usual_outside = days.usual(day, lambda each: each.outside / max(each.profile.rows, 1))
+    usual_outside = days.usual(day, lambda other: other.outside / max(other.profile.rows, 1))
     if usual_outside is not None:
         error = math.sqrt(max(usual_outside * (1 - usual_outside), 1 / rows) / rows)
         measurements.add(
@@ -205,7 +210,7 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
     measurements.add("future_rows", future, part=day.name)
     if not others:
         return
-    shares = np.median([each.hours[0] / max(each.hours[0].sum(), 1) for each in others], axis=0)
+    shares = np.median([other.hours[0] / max(other.hours[0].sum(), 1) for other in others], axis=0)
     uneven = _uneven_hours(day.date, zone) if day.unit == "day" else []
     shares[uneven] = 0.0
     shares = shares / max(shares.sum(), 1e-12)
@@ -272,7 +277,7 @@ def _label(measurements: Measurements, days: Days, day: Day) -> None:
     if rate is None:
         return
     positives, rows = day.profile.label.positives, day.profile.label.rows
-    usual = days.usual(day, lambda each: each.profile.label_rate)
+    usual = days.usual(day, lambda other: other.profile.label_rate)
     if usual:
         error = math.sqrt(1 / max(usual * rows, 1))
         measurements.add(
@@ -296,7 +301,7 @@ def _label_hours(measurements: Measurements, day: Day) -> None:
     seen, marked = day.hours
     spans = [(hour, hour + 1) for hour in range(24)] + [(24 - n, 24) for n in range(2, 7)]
     first, last = np.array(spans).T
-    rows, positives = (np.append(0, each.cumsum()) for each in (seen, marked))
+    rows, positives = (np.append(0, counts.cumsum()) for counts in (seen, marked))
     asked, found = rows[last] - rows[first], positives[last] - positives[first]
     expected = asked * (marked.sum() - found) / np.maximum(seen.sum() - asked, 1)
     if not (judged := expected >= 10).any():
@@ -356,6 +361,6 @@ def _is_chance(found: int, draws: int, usual: float, others: float) -> bool:
 
 def _evening_counts(of: Sequence[Day]) -> tuple[Ints, Ints]:
     """Count rows and positives: two arrays [2], each with the counts before and after 18h."""
-    hours = sum((each.hours for each in of), np.zeros((2, 24), np.int64))
+    hours = sum((day.hours for day in of), np.zeros((2, 24), np.int64))
     parts = np.stack([hours[:, :18].sum(axis=1), hours[:, 18:].sum(axis=1)], axis=1)
     return parts[0], parts[1]

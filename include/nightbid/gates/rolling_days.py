@@ -37,28 +37,28 @@ def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
     Returns:
         The days, oldest first; their `date` is their last hour.
     """
-    known = {each.date: each for each in hours}
-    found: list[Day] = []
+    known = {hour.date: hour for hour in hours}
+    days: list[Day] = []
     last = newest
     while known and last >= min(known):
         names = [last - back * STEPS["hour"] for back in range(DAY_HOURS - 1, -1, -1)]
         parts = [known[name] for name in names if name in known]
         # An hour without logs is missing in its day; before the first hour, nothing is known.
         if parts and names[0] >= min(known):
-            found.append(_joined(last, parts))
+            days.append(_joined(last, parts))
         last -= timedelta(days=1)
-    return found[::-1]
+    return days[::-1]
 
 
 def _joined(last: date, parts: list[Day]) -> Day:
     figures: Counter[str] = Counter()
-    for each in parts:
-        figures.update(each.figures)
-    figures[OUTSIDE] = sum(each.outside for each in parts)
+    for hour in parts:
+        figures.update(hour.figures)
+    figures[OUTSIDE] = sum(hour.outside for hour in parts)
     return Day(
         last,
-        reduce(Profile.merge, (each.profile for each in parts)),
+        reduce(Profile.merge, (hour.profile for hour in parts)),
         dict(figures),
         unit="hour",
-        partitions=tuple(each.name for each in parts),
+        partitions=tuple(hour.name for hour in parts),
     )

@@ -48,7 +48,7 @@ class RowRule:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that the rule is about."""
-        names = (self.arguments.get(each) for each in ("column", "column_A", "column_B"))
+        names = (self.arguments.get(key) for key in ("column", "column_A", "column_B"))
         return tuple(str(name) for name in names if name is not None)
 
 
@@ -90,7 +90,7 @@ def _group(sample: pa.Table, rule: RowRule) -> str:
     types = [_decoded(sample[name].type) for name in rule.columns]
     if rule.family in ("out_of_range", "contradictions") and all(map(_is_number, types)):
         return rule.family
-    if rule.family == "new_values" and all(_is_number(each) or _is_text(each) for each in types):
+    if rule.family == "new_values" and all(_is_number(kind) or _is_text(kind) for kind in types):
         return rule.family
     return ""
 
@@ -98,16 +98,16 @@ def _group(sample: pa.Table, rule: RowRule) -> str:
 def _one_by_one(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     import pandas as pd
 
-    names = sorted({name for each in rules for name in each.columns})
+    names = sorted({name for rule in rules for name in rule.columns})
     frame = pd.DataFrame({name: _finite(sample[name]) for name in names})
-    return ask(frame, [(each.kind, each.arguments) for each in rules])
+    return ask(frame, [(rule.kind, rule.arguments) for rule in rules])
 
 
 def _alike(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     """Evaluate the same expectation for several columns."""
     import pandas as pd
 
-    columns = [_logged(sample[each.subject]) for each in rules]
+    columns = [_logged(sample[rule.subject]) for rule in rules]
     long = pd.DataFrame({"value": pd.concat(columns, ignore_index=True)})
     arguments = {**rules[0].arguments, "column": "value"}
     (together,) = ask(long, [(rules[0].kind, arguments)])
@@ -118,10 +118,10 @@ def _in_range(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     """Compare each value with the bounds of its column, which are in adjacent columns."""
     import pandas as pd
 
-    values = [_numbers(sample[each.subject]) for each in rules]
-    bounds = [(each.arguments["min_value"], each.arguments["max_value"]) for each in rules]
+    values = [_numbers(sample[rule.subject]) for rule in rules]
+    bounds = [(rule.arguments["min_value"], rule.arguments["max_value"]) for rule in rules]
     low, high = (
-        np.repeat(np.array(each, float), len(sample)) for each in zip(*bounds, strict=True)
+        np.repeat(np.array(limits, float), len(sample)) for limits in zip(*bounds, strict=True)
     )
     long = pd.DataFrame({"value": np.concatenate(values), "low": low, "high": high})
     below, above = ask(
@@ -131,7 +131,7 @@ def _in_range(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
             (PAIR, {"column_A": "high", "column_B": "value", **NOT_LESS}),
         ],
     )
-    missing = [int(np.isnan(each).sum()) for each in values]
+    missing = [int(np.isnan(column).sum()) for column in values]
     return list(_apart(np.union1d(below.where, above.where), missing, len(sample)))
 
 
@@ -139,8 +139,8 @@ def _in_order(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     """Compare pairs of columns."""
     import pandas as pd
 
-    sides = [[_numbers(sample[name]) for name in each.columns] for each in rules]
-    first, second = (np.concatenate(each) for each in zip(*sides, strict=True))
+    sides = [[_numbers(sample[name]) for name in rule.columns] for rule in rules]
+    first, second = (np.concatenate(side) for side in zip(*sides, strict=True))
     long = pd.DataFrame({"first": first, "second": second})
     (together,) = ask(long, [(PAIR, {"column_A": "first", "column_B": "second", **NOT_LESS})])
     missing = [int((np.isnan(one) | np.isnan(other)).sum()) for one, other in sides]
@@ -160,7 +160,7 @@ def _in_sets(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     long = pd.DataFrame({"value": pa.chunked_array(columns, pa.string()).to_pandas()})
     question = ("ColumnValuesToBeInSet", {"column": "value", "value_set": known})
     (together,) = ask(long, [question])
-    missing = [each.null_count for each in columns]
+    missing = [column.null_count for column in columns]
     return list(_apart(together.where, missing, len(sample)))
 
 
@@ -224,7 +224,7 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_floating(column.type):
         return column.cast(pa.string())
     distinct, place = np.unique(_numbers(column), return_inverse=True)
-    texts = [None if np.isnan(each) else str(exact(each)) for each in distinct.tolist()]
+    texts = [None if np.isnan(value) else str(exact(value)) for value in distinct.tolist()]
     return pa.chunked_array([pa.array(texts, pa.string()).take(pa.array(place))])
 
 
@@ -245,7 +245,7 @@ def _has_large(column: pa.ChunkedArray) -> bool:
     if not pa.types.is_integer(column.type) or not column.null_count:
         return False
     bounds = pc.min_max(column).as_py()
-    return any(each is not None and abs(each) > 2**53 for each in bounds.values())
+    return any(bound is not None and abs(bound) > 2**53 for bound in bounds.values())
 
 
 def _finite(column: pa.ChunkedArray) -> pd.Series[Any]:

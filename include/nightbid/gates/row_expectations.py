@@ -55,21 +55,21 @@ def measure(
         after_impression(measurements, sample, day, spec)
     if not rows or len(days.all) < 2 or not is_whole:
         return
-    plain = {each.name for each in sample.schema if not pa.types.is_nested(each.type)}
-    rules = [each for each in _rules(days, day, spec) if plain.issuperset(each.columns)]
+    plain = {column.name for column in sample.schema if not pa.types.is_nested(column.type)}
+    rules = [rule for rule in _rules(days, day, spec) if plain.issuperset(rule.columns)]
     sampled = rows < day.profile.rows
     part = f"{day.name}, {rows:,} {'sampled rows' if sampled else 'rows'}"
     answers = answers_of(sample, rules)
     names = sample[spec.columns.key]
     for rule, answer in zip(rules, answers, strict=True):
-        asked = max(rows - answer.missing if rule.of_values else rows, 1)
-        excess = answer.unexpected / asked - rule.usual
+        evaluated = max(rows - answer.missing if rule.of_values else rows, 1)
+        excess = answer.unexpected / evaluated - rule.usual
         if not rule.exact or sampled:
-            drawn = asked if rule.of_values else rows
-            share = answer.unexpected / asked if rule.family in RISING else 0.0
+            drawn = evaluated if rule.of_values else rows
+            share = answer.unexpected / evaluated if rule.family in RISING else 0.0
             error = share_error(share, rule.usual, drawn)
             excess = beyond_chance(excess, 0.0, error) - rule.unproven
-        note = f"{answer.unexpected:,} of {asked:,} rows, usually {rule.usual:.2%}"
+        note = f"{answer.unexpected:,} of {evaluated:,} rows, usually {rule.usual:.2%}"
         if len(answer.where):
             shown = ", ".join(map(str, names.take(answer.where[:EXAMPLES]).to_pylist()))
             note += f"; {spec.columns.key} {shown}"
@@ -78,7 +78,7 @@ def measure(
 
 def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
     """Yield all rules for single rows, in the order of the columns."""
-    outside = days.usual(day, lambda each: each.outside / max(each.profile.rows, 1))
+    outside = days.usual(day, lambda other: other.outside / max(other.profile.rows, 1))
     yield RowRule(
         "duplicates",
         "",
@@ -95,9 +95,9 @@ def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
     )
     for name, column in day.profile.columns.items():
         others = [
-            found
-            for each in days.others(day)
-            if (found := each.profile.columns.get(name)) is not None and found.rows
+            profile
+            for other in days.others(day)
+            if (profile := other.profile.columns.get(name)) is not None and profile.rows
         ]
         if name not in RESERVED and others and column.kind not in ("other", "empty"):
             yield from _column(name, column, others, spec)
@@ -108,21 +108,21 @@ def _column(
     name: str, column: ColumnProfile, others: Sequence[ColumnProfile], spec: PipelineSpec
 ) -> Iterator[RowRule]:
     here = {"column": name}
-    nulls = _median([each.nulls / each.rows for each in others])
+    nulls = _median([other.nulls / other.rows for other in others])
     yield RowRule("null_excess", name, "ColumnValuesToNotBeNull", here, nulls)
     if column.kind == "text":
-        blank = _median([each.blank / each.rows for each in others])
+        blank = _median([other.blank / other.rows for other in others])
         lengths = {**here, "min_value": 1}
         yield RowRule("blank_excess", name, "ColumnValueLengthsToBeBetween", lengths, blank)
     if column.kind == "number":
-        wild = _median([(each.nan + each.infinite) / each.rows for each in others])
+        wild = _median([(other.nan + other.infinite) / other.rows for other in others])
         finite = {**here, "max_value": float(np.finfo(np.float64).max)}
         yield RowRule("nan_excess", name, "ColumnValuesToBeBetween", finite, wild)
         bounds = far(column, others)
         if bounds is not None:
             between = {**here, "min_value": bounds[0], "max_value": bounds[1]}
             yield RowRule("out_of_range", name, "ColumnValuesToBeBetween", between, of_values=True)
-    filled = [each for each in others if each.values]
+    filled = [other for other in others if other.values]
     if name not in spec.columns.turnover and filled:
         known = known_values(column, filled)
         if known is not None:
@@ -136,9 +136,9 @@ def _pairs(days: Days, day: Day) -> Iterator[RowRule]:
     """Yield the rules for flags that require another flag and for times in order."""
     for name in day.profile.contradictions:
         shares = [
-            each.profile.contradictions[name] / max(each.profile.rows, 1)
-            for each in days.others(day)
-            if name in each.profile.contradictions
+            other.profile.contradictions[name] / max(other.profile.rows, 1)
+            for other in days.others(day)
+            if name in other.profile.contradictions
         ]
         if not shares or _median(shares) > RULE:
             continue

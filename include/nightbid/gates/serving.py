@@ -57,8 +57,8 @@ def _refit(measurements: Measurements, found: dict[str, Any]) -> None:
         measurements.add("refit_fallback", float(bool(why)), note=note, lasting=True)
     if why:
         return
-    for each in figures(found):
-        if each.value is None:
-            measurements.skip(f"{each.statistic} of the refitted model: {each.note}")
+    for figure in figures(found):
+        if figure.value is None:
+            measurements.skip(f"{figure.statistic} of the refitted model: {figure.note}")
         else:
-            measurements.add(each.statistic, each.value, note=each.note, lasting=automatic)
+            measurements.add(figure.statistic, figure.value, note=figure.note, lasting=automatic)

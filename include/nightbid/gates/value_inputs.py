@@ -66,15 +66,15 @@ def measure_ranking(
     if not (_amounts(train).any() and _amounts(newest).any()):
         measurements.skip("how well single inputs rank the values: none is above 0")
         return
-    for each in inputs:
-        if each.name not in train.column_names:
+    for model_input in inputs:
+        if model_input.name not in train.column_names:
             continue
-        old, new = _binned(each.name, train, newest)
+        old, new = _binned(model_input.name, train, newest)
         ahead, error = _concordance(old, new)
         measurements.add(
             "single_concordance",
             beyond_chance(ahead, 0.5, error),
-            subject=each.name,
+            subject=model_input.name,
             part="evaluate",
             note=f"alone it ranks {ahead:.3f} of the pairs of values, on {len(newest):,} rows",
         )
@@ -82,7 +82,7 @@ def measure_ranking(
         measurements.add(
             "single_auc_gap",
             max(beyond_chance(back - ahead, 0.0, 1.4 * error), 0.0),
-            subject=each.name,
+            subject=model_input.name,
             part="train vs evaluate",
             note=f"alone {back:.3f} in training, {ahead:.3f} in the newest rows",
         )
@@ -106,7 +106,7 @@ def _amounts(table: pa.Table) -> Floats:
 def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
     """Bin the old and new rows in the same way: ids unchanged, numbers by the old quantiles."""
     flat = [_flat(table[name]) for table in (old, new)]
-    values = [each[0] for each in flat]
+    values = [column[0] for column in flat]
     if np.issubdtype(values[0].dtype, np.floating):
         known = values[0][np.isfinite(values[0])]
         edges: Floats = np.zeros(0)
@@ -114,15 +114,17 @@ def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
             edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1)))
         # Missing numbers have a bin of their own.
         bins = [
-            np.where(np.isnan(each), len(edges) + 1, np.searchsorted(edges, each, side="right"))
-            for each in values
+            np.where(
+                np.isnan(numbers), len(edges) + 1, np.searchsorted(edges, numbers, side="right")
+            )
+            for numbers in values
         ]
     else:
         both = np.unique(np.concatenate(values), return_inverse=True)[1]
         bins = [both[: len(values[0])], both[len(values[0]) :]]
     first, second = (
-        _Rows(each.astype(np.int64), row, _amounts(table))
-        for each, (_, row), table in zip(bins, flat, (old, new), strict=True)
+        _Rows(table_bins.astype(np.int64), row, _amounts(table))
+        for table_bins, (_, row), table in zip(bins, flat, (old, new), strict=True)
     )
     return first, second
 
@@ -157,7 +159,7 @@ def _concordance(learned: _Rows, judged: _Rows) -> tuple[float, float]:
         return (1 + normalized_gini(score[part], judged.amounts[part])) / 2
 
     parts = [figure(slice(at, None, PARTS)) for at in range(PARTS)]
-    known = [each for each in parts if np.isfinite(each)]
+    known = [estimate for estimate in parts if np.isfinite(estimate)]
     error = float(np.std(known, ddof=1) / np.sqrt(len(known))) if len(known) > 2 else 0.5
     value = figure(slice(None))
     return (value, error) if np.isfinite(value) else (0.5, 0.5)

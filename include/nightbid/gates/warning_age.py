@@ -33,14 +33,14 @@ def nights_warned(task: StageTask, gate: str, statistics: Set[str]) -> dict[str,
         if result is None:
             continue
         standing &= {
-            each["statistic"]
-            for each in result["findings"]
-            if of_tonight(each["part"], partition_of(result["night"]))
+            finding["statistic"]
+            for finding in result["findings"]
+            if of_tonight(finding["part"], partition_of(result["night"]))
         }
         if not standing:
             break
-        for each in standing:
-            nights[each] += 1
+        for statistic in standing:
+            nights[statistic] += 1
     return nights
 
 
