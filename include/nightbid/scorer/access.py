@@ -256,7 +256,9 @@ class Guard:
         """Forward a request, or respond with 401 or 429."""
         if scope["type"] == "http" and scope["path"] not in OPEN:
             address = scope["client"][0] if scope["client"] else ""
-            given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+            given = next(
+                (value for name, value in scope["headers"] if name == b"authorization"), b""
+            )
             try:
                 self._admission.admit(address, given)
             except NightbidError as error:

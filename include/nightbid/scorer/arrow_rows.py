@@ -227,7 +227,7 @@ def _largest(array: pa.Array) -> int:
 def _is_constant(column: pa.Array) -> bool:
     """Return whether all rows repeat one value, which then needs only one lookup."""
     kind = column.type
-    if len(column) < 2 or not (pa.types.is_integer(kind) or any(t(kind) for t in _TEXTS)):
+    if len(column) < 2 or not (pa.types.is_integer(kind) or any(test(kind) for test in _TEXTS)):
         return False
     if column.null_count:
         return bool(column.null_count == len(column))

@@ -88,13 +88,15 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
         ) from error
     for number, line in enumerate(lines, 1):
         try:
-            one = orjson.loads(line)
-            if "keys" not in one:
+            record = orjson.loads(line)
+            if "keys" not in record:
                 continue
-            keys.add(tuple(one["keys"]))
-            columns = {name: [str(value) for value in of] for name, of in one["keys"].items()}
-            columns.update({who: one["probabilities"][who] for who in ("champion", "shadow")})
-            parts.setdefault((one["champion"], one["shadow"]), []).append(pa.table(columns))
+            keys.add(tuple(record["keys"]))
+            columns = {
+                name: [str(value) for value in values] for name, values in record["keys"].items()
+            }
+            columns.update({who: record["probabilities"][who] for who in ("champion", "shadow")})
+            parts.setdefault((record["champion"], record["shadow"]), []).append(pa.table(columns))
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             if number == len(lines):
                 continue  # incomplete: the scorer is still writing it

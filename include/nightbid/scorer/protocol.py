@@ -169,7 +169,10 @@ class Protocol(HttpToolsProtocol):
             self._offered = self.parser.get_method()
             return
         self._in_head = False
-        if len(self.url) + sum(len(k) + len(v) for k, v in self.headers) > MOST_HEAD_BYTES:
+        if (
+            len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            > MOST_HEAD_BYTES
+        ):
             self._end(431, TOO_LARGE)
             raise ValueError(TOO_LARGE)  # stops the parser
         exchange = self._exchange()

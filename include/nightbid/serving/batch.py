@@ -138,7 +138,12 @@ class ScoreParts:
             with pq.ParquetWriter(to, written, compression="zstd") as sink:
                 for batch in source.iter_batches(BATCH, columns=read):
                     rows = pa.Table.from_batches([batch])
-                    raw = pa.table({f.name: _as_logged(rows[f.name], f.type) for f in columns})
+                    raw = pa.table(
+                        {
+                            column.name: _as_logged(rows[column.name], column.type)
+                            for column in columns
+                        }
+                    )
                     scores = bundle.score(raw)
                     sink.write_table(rows.select(copied).append_column(name, pa.array(scores)))
                     count, total = count + len(scores), total + float(scores.sum())

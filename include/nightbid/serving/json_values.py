@@ -59,10 +59,14 @@ def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([_moment(value, zone) for value in values], kind)
     elif pa.types.is_date(kind):
         _only(types, str)
-        return pa.array([None if v is None else dt.date.fromisoformat(v) for v in values], kind)
+        return pa.array(
+            [None if value is None else dt.date.fromisoformat(value) for value in values], kind
+        )
     elif pa.types.is_time(kind):
         _only(types, str)
-        return pa.array([None if v is None else dt.time.fromisoformat(v) for v in values], kind)
+        return pa.array(
+            [None if value is None else dt.time.fromisoformat(value) for value in values], kind
+        )
     elif any(test(kind) for test in LISTS):
         _only(types, list)
         items = from_json([item for value in values for item in value or ()], kind.value_type)
@@ -76,7 +80,7 @@ def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         _only(types, str)
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         _only(types, str)
-        return pa.array([None if v is None else v.encode() for v in values], kind)
+        return pa.array([None if value is None else value.encode() for value in values], kind)
     return pa.array(values, kind)
 
 

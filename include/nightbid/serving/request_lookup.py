@@ -180,7 +180,9 @@ class RequestLookup:
         memo = layout.rows
         slots = list(map(memo.slots.get, keys))
         if None in slots:
-            new = list(dict.fromkeys(k for k, at in zip(keys, slots, strict=True) if at is None))
+            new = list(
+                dict.fromkeys(key for key, at in zip(keys, slots, strict=True) if at is None)
+            )
             layout.watch(len(keys), len(new))
             decoded = [self._decode(key) for key in new]
             for row in decoded:
@@ -232,11 +234,17 @@ class _Layout:
     ) -> _Layout:
         shared = frozenset(names) & types.keys()
         own = tuple(name for name in types if name not in shared)
-        once = [contexts[e.name] for e in features if shared.issuperset(e.reads)]
+        once = [contexts[feature.name] for feature in features if shared.issuperset(feature.reads)]
         per_row = [feature for feature in features if shared.isdisjoint(feature.reads)]
-        rest = [e for e in features if not (shared.issuperset(e.reads) or e in per_row)]
+        rest = [
+            feature
+            for feature in features
+            if not (shared.issuperset(feature.reads) or feature in per_row)
+        ]
         both = [PairMemo(feature, frozenset(shared), types) for feature in rest]
-        reads_day = time in shared and any(e.when == "day" for e in features if e not in per_row)
+        reads_day = time in shared and any(
+            feature.when == "day" for feature in features if feature not in per_row
+        )
         # Rows with their own times are not candidates of one request.
         is_usual = bool(own) and (time not in own)
         return cls(tuple(sorted(shared)), own, once, per_row, both, reads_day, is_usual)
@@ -298,9 +306,9 @@ class _Layout:
     def _block(self, dtype: Any) -> Block:
         once, per_row = (
             [
-                n
+                name
                 for feature in part
-                for n, length, kind in feature.outputs
+                for name, length, kind in feature.outputs
                 if kind is dtype and not length
             ]
             for part in (self._once_features, self.per_row)
