@@ -109,12 +109,12 @@ def poll_run(
     newest: dict[str, int] = {}
     for stage, number in run.usage_logs():
         newest[stage] = max(number, newest.get(stage, 0))
-    found: dict[str, StagePoll] = {}
+    polls: dict[str, StagePoll] = {}
     for stage, attempt in sorted(newest.items()):
         record = run.newest(stage)
         if record and not record.reused and record.attempt >= attempt:
             continue
         seen = poll_stage(run, budget, stage, attempt, cancel=cancel, book=book)
         if seen is not None and not seen.ended:
-            found[stage] = seen
-    return found
+            polls[stage] = seen
+    return polls

@@ -50,7 +50,7 @@ def note_job(run: RunRecord, note: JobNote) -> None:
     """
     path = run.folder / "jobs" / f"{note.stage}.{note.attempt}.{note.job_id}.json"
     if not path.exists() and any(
-        (each.stage, each.job_id) == (note.stage, note.job_id) for each in noted_jobs(run)
+        (noted.stage, noted.job_id) == (note.stage, note.job_id) for noted in noted_jobs(run)
     ):
         return
     write_atomically(path, note.model_dump_json(indent=1))
@@ -59,11 +59,11 @@ def note_job(run: RunRecord, note: JobNote) -> None:
 def noted_jobs(run: RunRecord) -> list[JobNote]:
     """List the jobs of a run, in the order of their start."""
     folder = run.folder / "jobs"
-    found = [
+    notes = [
         unseal(JobNote, text, folder / name, GONE)
         for name, text in read_all(folder, ".json").items()
     ]
-    return sorted(found, key=lambda note: (note.started, note.job_id))
+    return sorted(notes, key=lambda note: (note.started, note.job_id))
 
 
 class JobWatch:
@@ -101,13 +101,13 @@ class JobWatch:
         Returns:
             `<stage> <job id>` → result of the poll; empty once the costs of all jobs are final.
         """
-        found: dict[str, Poll] = {}
+        polls: dict[str, Poll] = {}
         for note in noted_jobs(self._run):
             if note.settled:
                 continue
             meter = self._meter(note)
             seen = meter.poll()
-            found[f"{note.stage} {note.job_id}"] = seen
+            polls[f"{note.stage} {note.job_id}"] = seen
             if not seen.ended:
                 continue
             job = note.job_id
@@ -116,7 +116,7 @@ class JobWatch:
             quiet = self._quiet[job] >= self._quiet_polls and meter.has_expected()
             if seen.final or quiet or self._ended[job] >= self._patience_polls:
                 note_job(self._run, note.model_copy(update={"settled": True}))
-        return found
+        return polls
 
     def _meter(self, note: JobNote) -> JobMeter:
         run = self._run

@@ -80,12 +80,12 @@ class DataflowService(CloudService):
             **self._place, name=name, filter=api.ListJobsRequest.Filter.ALL
         )
         with self.in_one_line(f"jobs called {name}"):
-            found = [
+            jobs = [
                 job
                 for job in self._clients.jobs.list_jobs(request, timeout=TIMEOUT_SECONDS)
                 if job.name == name
             ]
-        newest = max(found, key=lambda job: _moment(job.create_time), default=None)
+        newest = max(jobs, key=lambda job: _moment(job.create_time), default=None)
         return newest.id if newest else ""
 
     def look(self, job_id: str) -> JobStatus:
@@ -97,8 +97,8 @@ class DataflowService(CloudService):
             return JobStatus("gone", short(error))
         except WRONG as error:
             return JobStatus("unknown", short(error))
-        said = job.current_state.name.removeprefix("JOB_STATE_")
-        return JobStatus(STATES.get(said, "unknown"), said)
+        state = job.current_state.name.removeprefix("JOB_STATE_")
+        return JobStatus(STATES.get(state, "unknown"), state)
 
     def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
         """Get the messages of a job."""
@@ -110,18 +110,18 @@ class DataflowService(CloudService):
             page_size=MESSAGES_AT_ONCE,
         )
         with self.in_one_line(f"messages of job {job_id}"):
-            found = [
+            messages = [
                 Message(
-                    at=_moment(each.time),
-                    level=LEVELS.get(each.message_importance.name, "info"),
-                    text=each.message_text,
-                    message_id=each.id,
+                    at=_moment(message.time),
+                    level=LEVELS.get(message.message_importance.name, "info"),
+                    text=message.message_text,
+                    message_id=message.id,
                 )
-                for each in self._clients.messages.list_job_messages(
+                for message in self._clients.messages.list_job_messages(
                     request, timeout=TIMEOUT_SECONDS
                 )
             ]
-        return sorted(found, key=lambda each: each.at)
+        return sorted(messages, key=lambda message: message.at)
 
     @property
     def _address(self) -> str | None:
@@ -190,7 +190,7 @@ class DataflowService(CloudService):
         settings = self._settings
         own = labels(pipeline=job_record.pipeline, run_id=job_record.run_id, stage=job_record.stage)
         marks = {**self._cloud.labels, **own}
-        found: dict[str, Any] = {
+        options: dict[str, Any] = {
             "dry_run": True,
             "project": self._cloud.project,
             "region": self._cloud.region,
@@ -213,13 +213,13 @@ class DataflowService(CloudService):
             "flexrs_goal": FLEXRS.get(settings.flexrs or ""),
             "dataflow_service_options": list(settings.service_options) or None,
         }
-        found |= {name: value for name, value in optional.items() if value is not None}
+        options |= {name: value for name, value in optional.items() if value is not None}
         if settings.image:
-            found |= {"sdk_container_image": settings.image, "sdk_location": "container"}
+            options |= {"sdk_container_image": settings.image, "sdk_location": "container"}
         if settings.endpoint:
             # Without credentials, which the client would search for half a minute.
-            found["no_auth"] = True
-        return found
+            options["no_auth"] = True
+        return options
 
 
 def _moment(time: Any) -> datetime:

@@ -82,13 +82,13 @@ def resources_of(metrics: Iterable[dataflow.MetricUpdate]) -> dict[str, Decimal]
             continue
         name = update.name.name
         values[name] = max(values.get(name, Decimal(0)), exact(value))
-    found: dict[str, Decimal] = {}
+    quantities: dict[str, Decimal] = {}
     for name, (resource, divisor) in UNITS.items():
         if name in values:
-            found[resource] = values[name] / divisor
-    if "shuffle_gb" not in found and "TotalShuffleDataProcessed" in values:
-        found["shuffle_gb"] = billable_shuffle_gb(values["TotalShuffleDataProcessed"])
-    return found
+            quantities[resource] = values[name] / divisor
+    if "shuffle_gb" not in quantities and "TotalShuffleDataProcessed" in values:
+        quantities["shuffle_gb"] = billable_shuffle_gb(values["TotalShuffleDataProcessed"])
+    return quantities
 
 
 @dataclass(frozen=True)

@@ -49,18 +49,18 @@ class JobFollower:
             state = look.said or look.state
             say(logging.INFO, f"{self._stage}: job {self._job_id} is {state}")
         try:
-            found = self._service.messages(self._job_id, self._since)
+            messages = self._service.messages(self._job_id, self._since)
         except (ConfigError, ServiceError) as error:
             # Missing permission to read the log is no reason to abandon the job.
             say(logging.WARNING, str(error))
             return look, ()
-        news = [each for each in found if each.identity not in self._seen]
-        for each in news:
-            say(LEVELS[each.level], f"{self._stage}: {each.text}")
+        news = [message for message in messages if message.identity not in self._seen]
+        for message in news:
+            say(LEVELS[message.level], f"{self._stage}: {message.text}")
         if news:
-            self._since = max(each.at for each in news)
+            self._since = max(message.at for message in news)
             # Keep only the newest messages, since the service does not return older ones again.
-            self._seen = {each.identity for each in found if each.at >= self._since}
+            self._seen = {message.identity for message in messages if message.at >= self._since}
         return look, news
 
 
@@ -106,12 +106,12 @@ def wait(away: DeferredJob, run: RunRecord, progress: Progress) -> None:
     job_record = away.job_record
     following = JobFollower(away.service, job_record.job_id, job_record.stage)
     watch = JobWatch(run, PipelineSpec.model_validate(run.head.spec).budget)
-    said = ""
+    line = ""
     try:
         while True:
             look, news = following.look()
-            said = news[-1].text if news else said
-            progress(0.5 if look.state == "running" else 0.0, f"{look.said.lower()} {said}".strip())
+            line = news[-1].text if news else line
+            progress(0.5 if look.state == "running" else 0.0, f"{look.said.lower()} {line}".strip())
             watch.poll()
             if look.has_ended:
                 return

@@ -242,12 +242,12 @@ class JobMeter(ABC):
     def _known(self) -> dict[str, Decimal]:
         job = self._job
         entries = self._ledger.entries(pipeline=job.pipeline, run_id=job.run_id, stage=job.stage)
-        return {each.resource: each.quantity for each in entries if each.job == job.job_id}
+        return {entry.resource: entry.quantity for entry in entries if entry.job == job.job_id}
 
     def _spent(self) -> Decimal:
         job = self._job
         entries = self._ledger.entries(pipeline=job.pipeline, run_id=job.run_id, stage=job.stage)
-        return total(each for each in entries if each.attempt == job.attempt).amount
+        return total(entry for entry in entries if entry.attempt == job.attempt).amount
 
     def _cancel(self, reason: str, trouble: list[str]) -> None:
         try:

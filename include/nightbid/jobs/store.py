@@ -115,12 +115,12 @@ def cancel(run: RunRecord, job_record: JobRecord, service: JobClient) -> None:
 def job_records(run: RunRecord, stage: str = "") -> list[JobRecord]:
     """List the job records of a run, or of one of its stages, oldest first."""
     folder = _folder(run)
-    found = [
+    records = [
         unseal(JobRecord, text, folder / name, GONE)
         for name, text in read_all(folder, ".json").items()
     ]
-    return sorted((each for each in found if not stage or each.stage == stage),
-                  key=lambda each: (each.started, each.attempt))  # fmt: skip
+    return sorted((record for record in records if not stage or record.stage == stage),
+                  key=lambda record: (record.started, record.attempt))  # fmt: skip
 
 
 def job_record_of(run: RunRecord, stage: str, attempt: int) -> JobRecord:
@@ -131,8 +131,10 @@ def job_record_of(run: RunRecord, stage: str, attempt: int) -> JobRecord:
 
 def open_job(run: RunRecord, stage: str, key: str) -> JobRecord | None:
     """Get the open job record of an output; None if there is none."""
-    found = [each for each in job_records(run, stage) if each.state == "open" and each.key == key]
-    return found[-1] if found else None
+    records = [
+        record for record in job_records(run, stage) if record.state == "open" and record.key == key
+    ]
+    return records[-1] if records else None
 
 
 def submit_once(
@@ -190,11 +192,11 @@ def cancel_other_jobs(run: RunRecord, stage: str, key: str, service: JobClient) 
         key: Key of the output that is still needed; empty: none.
         service: Service that runs the jobs.
     """
-    for each in job_records(run, stage):
-        if each.state == "open" and each.key != key:
-            log.info("%s: what job %s would make is not wanted any more", stage, each.name)
-            job_id = each.job_id or service.find(each.name)
-            cancel(run, each.model_copy(update={"job_id": job_id}), service)
+    for record in job_records(run, stage):
+        if record.state == "open" and record.key != key:
+            log.info("%s: what job %s would make is not wanted any more", stage, record.name)
+            job_id = record.job_id or service.find(record.name)
+            cancel(run, record.model_copy(update={"job_id": job_id}), service)
 
 
 def raise_unless_succeeded(
@@ -228,7 +230,7 @@ def raise_unless_succeeded(
     # The service gives its reason after the state; the last error is the reason of the workers.
     reasons = (
         look.said.partition(": ")[2],
-        *(" ".join(each.split())[-300:] for each in errors[-1:]),
+        *(" ".join(error.split())[-300:] for error in errors[-1:]),
     )
     what = "; ".join(filter(None, reasons)) or look.said
     raise StageError(
@@ -241,7 +243,9 @@ def raise_unless_succeeded(
 def _errors(service: JobClient, job_id: str) -> list[str]:
     """Get the errors of a job; empty if the service does not answer or forbids reading them."""
     try:
-        return [each.text for each in service.messages(job_id, None) if each.level == "error"]
+        return [
+            message.text for message in service.messages(job_id, None) if message.level == "error"
+        ]
     except (ConfigError, ServiceError):
         return []
 
@@ -259,5 +263,5 @@ def _over_budget(run: RunRecord, job_record: JobRecord, budget: Budget) -> str |
     entries = Ledger(run.workspace, lenient=True).entries(
         pipeline=job_record.pipeline, run_id=job_record.run_id, stage=job_record.stage
     )
-    mine = total(each for each in entries if each.attempt == job_record.attempt)
+    mine = total(entry for entry in entries if entry.attempt == job_record.attempt)
     return BudgetGuard(limits, job_record.started).passed(mine.amount)

@@ -81,10 +81,10 @@ class TrainingService(CloudService):
 
     def _get(self, job_id: str) -> api.CustomJob:
         name = f"{self._parent}/customJobs/{job_id}"
-        found: api.CustomJob = self._clients[0].get_custom_job(
+        job: api.CustomJob = self._clients[0].get_custom_job(
             name=name, retry=READ, timeout=TIMEOUT_SECONDS
         )
-        return found
+        return job
 
     def find(self, name: str) -> str:
         """Get the id of the newest job of this name; empty if there is none."""
@@ -92,10 +92,10 @@ class TrainingService(CloudService):
             parent=self._parent, filter=f'display_name="{name}"', page_size=PAGE
         )
         with self.in_one_line(f"jobs called {name}"):
-            found = list(
+            jobs = list(
                 self._clients[0].list_custom_jobs(request, retry=READ, timeout=TIMEOUT_SECONDS)
             )
-        newest = max(found, key=lambda job: job.create_time, default=None)
+        newest = max(jobs, key=lambda job: job.create_time, default=None)
         return _number(newest) if newest else ""
 
     def look(self, job_id: str) -> JobStatus:
@@ -106,9 +106,9 @@ class TrainingService(CloudService):
             return JobStatus("gone", short(error))
         except WRONG as error:
             return JobStatus("unknown", short(error))
-        said = job.state.name.removeprefix("JOB_STATE_")
+        state = job.state.name.removeprefix("JOB_STATE_")
         why = " ".join(job.error.message.split())
-        return JobStatus(STATES.get(said, "unknown"), f"{said}: {why}" if why else said)
+        return JobStatus(STATES.get(state, "unknown"), f"{state}: {why}" if why else state)
 
     def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
         """Get the messages of a job's workers."""
@@ -123,8 +123,10 @@ class TrainingService(CloudService):
             page_size=PAGE,
         )
         with self.in_one_line(f"log of job {job_id}"):
-            found = self._clients[1].list_log_entries(request, retry=READ, timeout=TIMEOUT_SECONDS)
-            return [_message(each) for each in found]
+            entries = self._clients[1].list_log_entries(
+                request, retry=READ, timeout=TIMEOUT_SECONDS
+            )
+            return [_message(entry) for entry in entries]
 
     @property
     def _option(self) -> str:
@@ -156,18 +158,18 @@ class TrainingService(CloudService):
         while True:
             with self.in_one_line(f"submitting job {job.display_name}"):
                 try:
-                    made = self._clients[0].create_custom_job(
+                    submitted = self._clients[0].create_custom_job(
                         parent=self._parent, custom_job=job, retry=None, timeout=TIMEOUT_SECONDS
                     )
-                    return _number(made)
+                    return _number(submitted)
                 except TRANSIENT as error:
                     if time.monotonic() + pause > end:
                         raise
                     log.warning("%s: %s; tried again", job.display_name, short(error))
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(2 * pause, 20.0)
-            if found := self.find(job.display_name):
-                return found
+            if job_id := self.find(job.display_name):
+                return job_id
 
 
 @lru_cache(maxsize=4)

@@ -68,20 +68,20 @@ def pools_of(job: CustomJob) -> tuple[Pool, ...]:
     """Get the machines that a custom job requests."""
     return tuple(
         Pool(
-            machine_type=each.machine_spec.machine_type,
-            replicas=int(each.replica_count) or 1,
+            machine_type=pool.machine_spec.machine_type,
+            replicas=int(pool.replica_count) or 1,
             accelerator_type=(
-                each.machine_spec.accelerator_type.name
-                if each.machine_spec.accelerator_count
+                pool.machine_spec.accelerator_type.name
+                if pool.machine_spec.accelerator_count
                 else ""
             ),
-            accelerators=int(each.machine_spec.accelerator_count),
-            disk_type=each.disk_spec.boot_disk_type or DEFAULT_DISK,
-            disk_gb=int(each.disk_spec.boot_disk_size_gb) or DEFAULT_DISK_GB,
+            accelerators=int(pool.machine_spec.accelerator_count),
+            disk_type=pool.disk_spec.boot_disk_type or DEFAULT_DISK,
+            disk_gb=int(pool.disk_spec.boot_disk_size_gb) or DEFAULT_DISK_GB,
         )
-        for each in job.job_spec.worker_pool_specs
+        for pool in job.job_spec.worker_pool_specs
         # A pool between two other pools may be empty.
-        if each.machine_spec.machine_type
+        if pool.machine_spec.machine_type
     )
 
 
@@ -93,17 +93,17 @@ def resources_of(pools: Iterable[Pool], seconds: float | Decimal) -> dict[str, D
         seconds: Seconds for which they are allocated.
     """
     hours = exact(seconds) / 3600
-    found: dict[str, Decimal] = {}
+    quantities: dict[str, Decimal] = {}
 
     def add(resource: str, units: int) -> None:
-        found[resource] = found.get(resource, Decimal(0)) + units * hours
+        quantities[resource] = quantities.get(resource, Decimal(0)) + units * hours
 
     for pool in pools:
         add(f"{pool.machine_type}_hour", pool.replicas)
         add(f"{pool.disk_type}_gb_hour", pool.replicas * pool.disk_gb)
         if pool.accelerator_type and not pool.machine_type.startswith(INCLUSIVE_FAMILIES):
             add(f"{pool.accelerator_type}_hour", pool.replicas * pool.accelerators)
-    return {resource: units for resource, units in found.items() if units}
+    return {resource: units for resource, units in quantities.items() if units}
 
 
 def hourly_usd(
