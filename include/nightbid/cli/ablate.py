@@ -26,14 +26,14 @@ def parse_groups(texts: list[str]) -> dict[str, list[str]]:
     """
     from nightbid.errors import ConfigError
 
-    found = {}
+    groups = {}
     for text in texts:
         name, _, names = text.partition("=")
-        features = [each.strip() for each in names.split(",") if each.strip()]
+        features = [feature.strip() for feature in names.split(",") if feature.strip()]
         if not name or not features:
             raise ConfigError(f"cannot read the group {text!r}", hint="write name=feature,feature")
-        found[name] = features
-    return found
+        groups[name] = features
+    return groups
 
 
 def ablation_table(found: Ablation) -> Table:
@@ -51,15 +51,15 @@ def ablation_table(found: Ablation) -> Table:
         f" {found.users:,} users",
         title_justify="left",
     )
-    for each in found.features:
+    for feature in found.features:
         table.add_row(
-            each.name,
-            each.why_not if each.why_not else _shown(each.log_loss, 5, worse_is_more=True),
-            _shown(each.auc, 4, worse_is_more=False),
-            number(each.night_seconds, 2),
-            shown(Decimal(str(each.night_usd))),
-            number(each.request_ms, 3),
-            _per_usd(each),
+            feature.name,
+            feature.why_not if feature.why_not else _shown(feature.log_loss, 5, worse_is_more=True),
+            _shown(feature.auc, 4, worse_is_more=False),
+            number(feature.night_seconds, 2),
+            shown(Decimal(str(feature.night_usd))),
+            number(feature.request_ms, 3),
+            _per_usd(feature),
         )
     return table
 

@@ -33,32 +33,32 @@ def show_arrival(
     """
     spec = find_pipeline(pipeline, settings.pipelines)
     now = dt.datetime.now(dt.UTC)
-    asked = spec.partition_at(night) if night else spec.newest_complete(now)
-    day = newest_day(spec, asked)
-    found = day_arrival(spec, day, Workspace(settings.workspace), settings.cache, now)
-    ends = spec.arrival_deadline(asked)
+    date = spec.partition_at(night) if night else spec.newest_complete(now)
+    day = newest_day(spec, date)
+    arrival = day_arrival(spec, day, Workspace(settings.workspace), settings.cache, now)
+    ends = spec.arrival_deadline(date)
     if as_json:
         print_json(
             {
-                "night": asked, "day": day, "complete": found.is_complete, "found": found.found,
-                "missing": found.missing, "deadline": ends,
+                "night": date, "day": day, "complete": arrival.is_complete, "found": arrival.found,
+                "missing": arrival.missing, "deadline": ends,
                 "lag_days": spec.arrival.lag_days if spec.arrival else 0,
             }
         )  # fmt: skip
-        return found.is_complete
-    state = "complete" if found.is_complete else "not complete"
-    console.print(f"night of {asked}: the logs of {day} are {state}", highlight=False)
-    for mark, said in ((("✓"), found.found), (("✗"), found.missing)):
-        for each in said:
-            console.print(f"  {mark} {each}", markup=False, highlight=False, soft_wrap=True)
+        return arrival.is_complete
+    state = "complete" if arrival.is_complete else "not complete"
+    console.print(f"night of {date}: the logs of {day} are {state}", highlight=False)
+    for mark, conditions in ((("✓"), arrival.found), (("✗"), arrival.missing)):
+        for condition in conditions:
+            console.print(f"  {mark} {condition}", markup=False, highlight=False, soft_wrap=True)
     if spec.arrival is None:
         console.print(f"{pipeline} has no `arrival` block: its nights do not wait", highlight=False)
-    elif ends is not None and not found.is_complete:
+    elif ends is not None and not arrival.is_complete:
         lag = spec.arrival.lag_days
         then = f"takes a day up to {lag} earlier" if lag else "stops"
         console.print(f"a night waits until {ends:%Y-%m-%d %H:%M} UTC and then {then}",
                       highlight=False)  # fmt: skip
-    return found.is_complete
+    return arrival.is_complete
 
 
 def show_late(
@@ -76,16 +76,16 @@ def show_late(
         NightbidError: A rerun night ended with this error.
     """
     spec = find_pipeline(pipeline, settings.pipelines)
-    found = late_nights(spec, Workspace(settings.workspace), settings.cache, nights)
+    late = late_nights(spec, Workspace(settings.workspace), settings.cache, nights)
     if as_json:
-        print_json(found)
+        print_json(late)
         return
-    if not found:
+    if not late:
         console.print(f"the logs of the last {nights} nights are as these nights read them")
         return
     table = Listing("night", "run", text_column("days that are other ones now"))
-    for each in found:
-        table.add_row(str(each.night), each.run_id, _days(each))
+    for night in late:
+        table.add_row(str(night.night), night.run_id, _days(night))
     console.print(table)
     if not make:
         console.print(
@@ -96,16 +96,16 @@ def show_late(
     from nightbid.cli.night import run_nights
     from nightbid.preflight import checked_pipeline
 
-    for each in found:
+    for night in late:
         run_nights(
             checked_pipeline(
-                pipeline, settings.pipelines, each.overrides, each.night, settings.cache
+                pipeline, settings.pipelines, night.overrides, night.night, settings.cache
             ),
-            first=each.night,
+            first=night.night,
             nights=1,
             settings=settings,
-            overrides=each.overrides,
-            run_id=each.run_id,
+            overrides=night.overrides,
+            run_id=night.run_id,
             until="",
             console=console,
         )

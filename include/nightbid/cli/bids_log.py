@@ -68,7 +68,7 @@ def replay_strategies(
         NightbidError: A file, column or value is wrong, or a strategy lacks a required input.
     """
     rules = _rules(pricing, wins, rounding, budget, per)
-    fitted = [each for each in strategies if each != "truthful"]
+    fitted = [strategy for strategy in strategies if strategy != "truthful"]
     if fitted and train is None:
         raise ConfigError(
             f"{', '.join(fitted)} must be fitted", hint="give earlier auctions with --train"
@@ -207,10 +207,10 @@ def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> Non
     reasons[f"{columns.click} is 1 though {columns.bid} is below {columns.price}"] = (
         read[columns.click] == 1
     ) & (bid < price)
-    found = [f"{why} ({int(rows.sum()):,} rows)" for why, rows in reasons.items() if rows.any()]
-    if found:
+    faults = [f"{why} ({int(rows.sum()):,} rows)" for why, rows in reasons.items() if rows.any()]
+    if faults:
         raise CorruptDataError(
-            ", ".join(found), where=str(path), hint="correct the log, or leave out --bid"
+            ", ".join(faults), where=str(path), hint="correct the log, or leave out --bid"
         )
 
 
@@ -235,15 +235,15 @@ def read_numbers(column: pd.Series[Any], path: Path) -> Floats:
     Raises:
         CorruptDataError: Some values are not numbers.
     """
-    found = pd.to_numeric(column, errors="coerce")
-    unread = found.isna() & column.notna()
+    numbers = pd.to_numeric(column, errors="coerce")
+    unread = numbers.isna() & column.notna()
     if unread.any():
         raise CorruptDataError(
             f"{int(unread.sum()):,} values of {column.name} are not numbers, the first "
             f"{column[unread].iloc[0]!r}",
             where=str(path),
         )
-    return np.asarray(found, np.float64)
+    return np.asarray(numbers, np.float64)
 
 
 def read_log(path: Path, names: str) -> pd.DataFrame:
@@ -263,7 +263,7 @@ def read_log(path: Path, names: str) -> pd.DataFrame:
     try:
         if kinds and kinds[0] in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        given = [each.strip() for each in names.split(",")] if names else None
+        given = [name.strip() for name in names.split(",")] if names else None
         tabs = not kinds or kinds[0] != ".csv"
         return pd.read_csv(
             path, sep="\t" if tabs else ",", header=None if given else "infer", names=given
@@ -284,29 +284,32 @@ ROWS: tuple[tuple[str, str], ...] = (
 def _show(auctions: Auctions, earned: dict[str, Earnings], title: str, *, as_json: bool) -> None:
     if auctions.user is None:
         raise DataError("auctions have no users to resample")
-    found = compare(
+    comparison = compare(
         earned, auctions.user.astype(np.int64), days=auctions.day, replicates=REPLICATES, seed=0
     )
     if as_json:
-        print_json({"rules": title, "auctions": len(auctions), **found})
+        print_json({"rules": title, "auctions": len(auctions), **comparison})
         return
     table = Table("", *earned, title=title)
-    bidders = found["bidders"]
+    bidders = comparison["bidders"]
     first = next(iter(bidders))
     for name, form in ROWS:
         if name not in bidders[first] or (name == "conversions" and auctions.conversion is None):
             continue
         table.add_row(
-            name.replace("_", " "), *[_cell(each, name, form) for each in bidders.values()]
+            name.replace("_", " "), *[_cell(summary, name, form) for summary in bidders.values()]
         )
     for name in ("surplus", "expected_surplus"):
-        if name in bidders[first] and found["differences"]:
-            cells = [_difference(each[name]) for each in found["differences"].values()]
+        if name in bidders[first] and comparison["differences"]:
+            cells = [
+                _difference(differences[name]) for differences in comparison["differences"].values()
+            ]
             table.add_row(f"{first}'s {name.replace('_', ' ')} less", DASH, *cells)
     console.print(table)
-    days = f" and {found['resampled_days']} days" if found["resampled_days"] else ""
+    days = f" and {comparison['resampled_days']} days" if comparison["resampled_days"] else ""
     console.print(
-        f"{len(auctions):,} auctions; 95 % intervals over {found['users']:,} users or rows{days}"
+        f"{len(auctions):,} auctions; 95 % intervals over {comparison['users']:,} users or"
+        f" rows{days}"
     )
 
 

@@ -45,33 +45,33 @@ def show_policies(
     users = pd.factorize(frame[user])[0] if user else None
     rewards = read_numbers(frame[reward], log)
     logged = read_numbers(frame[propensity], log)
-    found = {}
+    values = {}
     for name in policies:
         models: dict[str, Any] = {}
         for key, column in (("predicted", "predicted"), ("predicted_policy", "expected")):
             if f"{name}_{column}" in frame.columns:
                 models[key] = read_numbers(frame[f"{name}_{column}"], log)
         try:
-            found[name] = evaluate(
+            values[name] = evaluate(
                 rewards, logged, read_numbers(frame[name], log), users=users, switch=switch,
                 shrinkage=shrinkage, least_ess=least_rows, **models,
             )  # fmt: skip
         except DataError as error:
             raise DataError(error.what, where=f"{log}, {name}", hint=error.hint) from error
     if as_json:
-        print_json(found)
+        print_json(values)
         return
-    _show(found, len(frame), len(np.unique(users)) if users is not None else len(frame))
+    _show(values, len(frame), len(np.unique(users)) if users is not None else len(frame))
 
 
 def _show(found: dict[str, PolicyValue], rows: int, units: int) -> None:
     table = Table("mean reward", *found)
     logged = next(iter(found.values())).logged
     table.add_row("as logged", *[_cell(logged)] * len(found))
-    for each in ESTIMATORS:
-        if any(each in one.estimates for one in found.values()):
-            table.add_row(TITLES[each], *[
-                _cell(one.estimates[each]) if each in one.estimates else DASH
+    for estimator in ESTIMATORS:
+        if any(estimator in one.estimates for one in found.values()):
+            table.add_row(TITLES[estimator], *[
+                _cell(one.estimates[estimator]) if estimator in one.estimates else DASH
                 for one in found.values()
             ])  # fmt: skip
     best = ["dr" if "dr" in one.estimates else "snips" for one in found.values()]

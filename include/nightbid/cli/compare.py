@@ -30,15 +30,18 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
     Raises:
         ConfigError: There are fewer than two different runs.
     """
-    found = Comparison.of(runs)
-    parts: list[RenderableType] = [_figures(found)]
-    parts.append(_pairs(found))
-    if found.changed:
+    comparison = Comparison.of(runs)
+    parts: list[RenderableType] = [_figures(comparison)]
+    parts.append(_pairs(comparison))
+    if comparison.changed:
         table = Table(
-            _whole("spec"), *_names(found.views), title="Asked differently", title_justify="left"
+            _whole("spec"),
+            *_names(comparison.views),
+            title="Asked differently",
+            title_justify="left",
         )
-        for row in found.changed:
-            table.add_row(row.key, *[DASH if each is None else each for each in row.values])
+        for row in comparison.changed:
+            table.add_row(row.key, *[DASH if value is None else value for value in row.values])
         parts.append(table)
     else:
         parts.append("The specs are the same.")
@@ -70,7 +73,7 @@ def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
     Raises:
         ConfigError: There are fewer than two different runs.
     """
-    found = Comparison.of(runs)
+    comparison = Comparison.of(runs)
     return {
         "runs": [
             {
@@ -86,14 +89,14 @@ def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
                 "cost": {"amount": str(view.total_cost.amount),
                          "currency": view.total_cost.currency},
             }
-            for view in found.views
+            for view in comparison.views
         ],
         "paired": [
             {"run_id": pair.run_id, "why_not": pair.why_not, "rows_of": pair.rows_of,
              "differences": pair.differences}
-            for pair in found.pairs
+            for pair in comparison.pairs
         ],
-        "changed": [{"key": row.key, "values": row.values} for row in found.changed],
+        "changed": [{"key": row.key, "values": row.values} for row in comparison.changed],
     }  # fmt: skip
 
 
@@ -126,10 +129,12 @@ def _figures(found: Comparison) -> Table:
         table.add_row(_short(title), *[_level(view, name) for view in views])
     table.add_section()
     latencies = [view.stage("load_test").metrics.get("latency_ms") or {} for view in views]
-    table.add_row("p99, ms", *[number(each.get("p99"), 2) for each in latencies])
+    table.add_row("p99, ms", *[number(latency.get("p99"), 2) for latency in latencies])
     table.add_row("stages took", *[duration(view.seconds) for view in views])
     table.add_row("cost", *[money(view.total_cost) for view in views])
-    for stage in dict.fromkeys(each.name for view in views for each in view.stages if each.cost):
+    for stage in dict.fromkeys(
+        stage_view.name for view in views for stage_view in view.stages if stage_view.cost
+    ):
         table.add_row(
             f"  {stage}", *[money(view.stage(stage).cost, currency=False) for view in views]
         )
@@ -180,9 +185,9 @@ def _short(title: str) -> str:
 
 
 def _difference(pair: Pair, name: str, *, less: bool) -> str | Text:
-    each = pair.differences[name]
-    text = f"{signed(each['value'], 5)} {interval(each, 5, sign=True)}".strip()
-    low, high = each["low"], each["high"]
+    difference = pair.differences[name]
+    text = f"{signed(difference['value'], 5)} {interval(difference, 5, sign=True)}".strip()
+    low, high = difference["low"], difference["high"]
     if low is None or high is None or low <= 0 <= high:
         return text
     better = high < 0 if less else low > 0

@@ -29,8 +29,8 @@ def runs(ctx: typer.Context, incomplete: str) -> list[str]:
         folder = Workspace(Settings().workspace).root / "runs" / pipeline
         if not pipeline or not folder.exists():
             return []
-        found = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
-        return sorted((name for name in found if name.startswith(incomplete)), reverse=True)
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        return sorted((name for name in names if name.startswith(incomplete)), reverse=True)
     return []
 
 
@@ -44,5 +44,5 @@ def checks(incomplete: str) -> list[str]:
     from nightbid.config.gates import GATES
     from nightbid.gates.catalog import checks_of
 
-    names = [f"{gate}/{each.statistic}" for gate in GATES for each in checks_of(gate)]
+    names = [f"{gate}/{check.statistic}" for gate in GATES for check in checks_of(gate)]
     return [name for name in names if name.startswith(incomplete)]

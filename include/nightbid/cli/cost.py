@@ -165,28 +165,28 @@ def storage(
     as_json: AsJson = False,
 ) -> None:
     """Show the storage cost of each stage's outputs, by size and lifetime."""
-    kept = kept_outputs(_workspace(), _known(pipeline), storage_class=storage_class)
+    stages = kept_outputs(_workspace(), _known(pipeline), storage_class=storage_class)
     if as_json:
-        print_json(kept)
+        print_json(stages)
         return
     table = Listing("stage", "outputs", "GB", "USD so far", "USD a month")
     for column in table.columns[1:]:
         column.justify = "right"
-    for each in kept:
+    for stage in stages:
         table.add_row(
-            each.stage,
-            str(each.outputs),
-            _small(each.size_bytes / 2**30),
-            money(each.so_far.amount),
-            money(each.per_month.amount),
+            stage.stage,
+            str(stage.outputs),
+            _small(stage.size_bytes / 2**30),
+            money(stage.so_far.amount),
+            money(stage.per_month.amount),
         )
     table.add_section()
     table.add_row(
         "total",
-        str(sum(each.outputs for each in kept)),
-        _small(sum(each.size_bytes for each in kept) / 2**30),
-        money(Money.total(each.so_far for each in kept).amount),
-        money(Money.total(each.per_month for each in kept).amount),
+        str(sum(stage.outputs for stage in stages)),
+        _small(sum(stage.size_bytes for stage in stages) / 2**30),
+        money(Money.total(stage.so_far for stage in stages).amount),
+        money(Money.total(stage.per_month for stage in stages).amount),
         style="bold",
     )
     console.print(table)
@@ -287,9 +287,9 @@ def import_files() -> None:
             where="NIGHTBID_LEDGER",
             hint="set it to postgresql://user:password@host/database, then import",
         )
-    found = fold(FileLedger(_workspace()).read())
-    Ledger(_workspace()).append(found)
-    console.print(f"{len(found)} observations of the workspace's files are in the ledger")
+    observations = fold(FileLedger(_workspace()).read())
+    Ledger(_workspace()).append(observations)
+    console.print(f"{len(observations)} observations of the workspace's files are in the ledger")
 
 
 def _workspace() -> Workspace:

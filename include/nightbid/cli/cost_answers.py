@@ -35,7 +35,7 @@ def show_answers(workspace: Workspace, name: str, console: Console, *, as_json: 
             hint=f"run a night: `nightbid run {name} --date …`",
         )
     currency = runs[0].cloud.currency
-    forecasts = {each.run_id: each for each in backtest(runs)}
+    forecasts = {test.run_id: test for test in backtest(runs)}
     if as_json:
         print_json(
             {
@@ -101,27 +101,27 @@ def show_forecast(
     Raises:
         ConfigError: No past run trained a model.
     """
-    found = forecast(run_costs(workspace, name), nights, rows)
-    if found is None:
+    estimate = forecast(run_costs(workspace, name), nights, rows)
+    if estimate is None:
         raise ConfigError(
             f"no past run of {name!r} that trained a model: nothing to forecast from",
             where=str(workspace.root),
             hint=f"run one night first: `nightbid run {name} --date …`",
         )
     if as_json:
-        print_json(found)
+        print_json(estimate)
         return
     console.print(
-        f"{nights} nights of {found.rows_per_night:,} rows: about {money(found.total_usd)} USD at"
-        f" cloud prices ({money(found.low_usd)} to {money(found.high_usd)}),"
-        f" from {some(found.from_runs, 'past run')}",
+        f"{nights} nights of {estimate.rows_per_night:,} rows: about {money(estimate.total_usd)}"
+        f" USD at cloud prices ({money(estimate.low_usd)} to {money(estimate.high_usd)}),"
+        f" from {some(estimate.from_runs, 'past run')}",
         soft_wrap=True,
     )
-    if found.mean_error is None:
+    if estimate.mean_error is None:
         console.print("Its error is not known yet: that takes a second run.")
     else:
         console.print(
-            f"Such forecasts were off by {found.mean_error:.0%} on average, each made from the"
+            f"Such forecasts were off by {estimate.mean_error:.0%} on average, each made from the"
             " nights before it."
         )
 

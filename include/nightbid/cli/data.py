@@ -108,8 +108,8 @@ def show(
                 "columns": {}
                 if head is None
                 else {
-                    each.name: {"type": str(each.type), "nulls": nulls[each.name]}
-                    for each in head.schema
+                    column.name: {"type": str(column.type), "nulls": nulls[column.name]}
+                    for column in head.schema
                 },
                 "head": [] if head is None else head.to_pylist(),
             }
@@ -212,10 +212,10 @@ def freeze(
     settings = Settings()
     workspace = Workspace(settings.workspace)
     known = find_pipeline(pipeline, settings.pipelines).pipeline
-    found = freeze_rows(workspace, RunRecord.load(workspace, known, run_id), name, reason=reason)
+    data_set = freeze_rows(workspace, RunRecord.load(workspace, known, run_id), name, reason=reason)
     console.print(
-        f"{found.name}: {found.rows:,} rows of {found.run_id}, {found.bytes / 1e6:,.1f} MB,"
-        f" digest {found.digest[:12]}",
+        f"{data_set.name}: {data_set.rows:,} rows of {data_set.run_id},"
+        f" {data_set.bytes / 1e6:,.1f} MB, digest {data_set.digest[:12]}",
         soft_wrap=True,
         highlight=False,
     )
@@ -228,35 +228,35 @@ def frozen(
 ) -> None:
     """List the frozen data sets; with --check, verify that they are unchanged."""
     workspace = Workspace(Settings().workspace)
-    found = frozen_sets(workspace)
+    data_sets = frozen_sets(workspace)
     if as_json:
-        for each in found if check else ():
-            verified(workspace, each.name)
-        print_json(found)
+        for data_set in data_sets if check else ():
+            verified(workspace, data_set.name)
+        print_json(data_sets)
         return
-    if not found:
+    if not data_sets:
         console.print("no data set is frozen yet: `nightbid data freeze PIPELINE RUN --name …`")
         return
     table = Table(
         # Users type names, so names are never folded.
-        Column("name", min_width=max(len(each.name) for each in found)),
+        Column("name", min_width=max(len(data_set.name) for data_set in data_sets)),
         *["pipeline", "night", "rows", "digest", "frozen"],
         "what for",
         box=None,
         padding=(0, 2, 0, 0),
         header_style="underline",
     )
-    for each in found:
+    for data_set in data_sets:
         if check:
-            verified(workspace, each.name)
+            verified(workspace, data_set.name)
         table.add_row(
-            each.name,
-            each.pipeline,
-            str(each.night),
-            f"{each.rows:,}",
-            each.digest[:12],
-            f"{each.created:%Y-%m-%d}",
-            each.reason,
+            data_set.name,
+            data_set.pipeline,
+            str(data_set.night),
+            f"{data_set.rows:,}",
+            data_set.digest[:12],
+            f"{data_set.created:%Y-%m-%d}",
+            data_set.reason,
         )
     console.print(table)
     if check:
@@ -322,20 +322,20 @@ def forget(
 
     settings = Settings()
     workspace = Workspace(settings.workspace)
-    found = find_users(workspace, users, _keyed(users, settings))
+    traces = find_users(workspace, users, _keyed(users, settings))
     if as_json:
         if delete:
-            remove_users(workspace, found, by=person(by), reason=reason)
-        print_json({"outputs": found.outputs, "rows": found.rows, "learned": found.learned,
+            remove_users(workspace, traces, by=person(by), reason=reason)
+        print_json({"outputs": traces.outputs, "rows": traces.rows, "learned": traces.learned,
                     "removed": delete})  # fmt: skip
         return
     table = Table("what", "outputs", "rows of them", box=None, padding=(0, 2, 0, 0))
-    for what in sorted({each.what for each in found.outputs}):
-        count = sum(each.what == what for each in found.outputs)
-        table.add_row(what, f"{count:,}", f"{found.rows[what]:,}" if what in found.rows else "")
-    if found.outputs:
+    for what in sorted({output.what for output in traces.outputs}):
+        count = sum(output.what == what for output in traces.outputs)
+        table.add_row(what, f"{count:,}", f"{traces.rows[what]:,}" if what in traces.rows else "")
+    if traces.outputs:
         console.print(table)
-    for entry in found.learned:
+    for entry in traces.learned:
         console.print(
             f"champion #{entry.number} of {entry.pipeline} has learned from them and stays: promote"
             f" another night, then `nightbid champion retire {entry.pipeline} {entry.number}"
@@ -345,12 +345,12 @@ def forget(
             highlight=False,
         )
     if delete:
-        remove_users(workspace, found, by=person(by), reason=reason)
-    said = "removed; the next night makes it again from the logs, and trains on that"
-    hint = said if delete else "would go; remove it with --delete"
+        remove_users(workspace, traces, by=person(by), reason=reason)
+    note = "removed; the next night makes it again from the logs, and trains on that"
+    hint = note if delete else "would go; remove it with --delete"
     console.print(
-        f"{some(len(found.outputs), 'output')} {hint}"
-        if found.outputs
+        f"{some(len(traces.outputs), 'output')} {hint}"
+        if traces.outputs
         else "nothing of them is kept",
         soft_wrap=True,
         highlight=False,
@@ -367,7 +367,7 @@ def _keyed(users: list[str], settings: Settings) -> list[str]:
 
     specs = (find_pipeline(name, settings.pipelines) for name in pipeline_names(settings.pipelines))
     every = [keys for spec in specs if (keys := UserKeys.of(spec)) is not None]
-    return [each for keys in every for each in keys.many(users)]
+    return [key for keys in every for key in keys.many(users)]
 
 
 def _opened(pipeline: str, overrides: list[str] | None) -> tuple[PipelineSpec, Source]:

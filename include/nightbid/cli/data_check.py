@@ -51,10 +51,10 @@ def check(
         write.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(write, report.yaml)
     if not is_complete(report):
-        found = report.found.missing
+        missing = report.found.missing
         raise MissingDataError(
-            f"no column for {', '.join(found)}: "
-            + "; ".join(f"{role} is {what}" for role, what in found.items()),
+            f"no column for {', '.join(missing)}: "
+            + "; ".join(f"{role} is {what}" for role, what in missing.items()),
             where=folder,
             hint=f"fill in the lines with ??? in {write}"
             if write
@@ -78,44 +78,44 @@ def _print(report: FolderReport, console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    found, block = report.found, report.block
+    findings, block = report.found, report.block
     options = ", ".join(
         f"{key}: {_short(value)}" for key, value in block.items() if key != "folder"
     )
     gaps = report.gaps
-    told = f"; {len(gaps)} missing: {', '.join(map(str, gaps[:5]))}" if gaps else ", none missing"
+    note = f"; {len(gaps)} missing: {', '.join(map(str, gaps[:5]))}" if gaps else ", none missing"
     say(f"source   {options}")
     unit = f"{unit_of(block)}s"
-    say(f"{unit:<8} {len(report.days)}, {report.days[0]} to {report.days[-1]}{told}")
+    say(f"{unit:<8} {len(report.days)}, {report.days[0]} to {report.days[-1]}{note}")
     rows = sum(report.sampled.values())
     say(f"sample   {rows:,} rows of {', '.join(map(str, report.sampled))}")
-    for reason, count in sorted(report.unread.items(), key=lambda each: -each[1])[:3]:
+    for reason, count in sorted(report.unread.items(), key=lambda pair: -pair[1])[:3]:
         say(f"unread   {count:,} rows: {reason}")
     table = Table("column", "type", "null", "distinct", "examples", "seems to be", box=None,
                   padding=(0, 2, 0, 0), header_style="underline")  # fmt: skip
-    for each in report.columns:
+    for column in report.columns:
         table.add_row(
-            each.name,
-            each.type[:24],
-            f"{each.nulls:.1%}" if each.nulls else "",
-            f"{each.distinct:,}" if each.distinct else "",
-            ", ".join(each.examples)[:40],
-            ", ".join(report.meaning(each.name)),
+            column.name,
+            column.type[:24],
+            f"{column.nulls:.1%}" if column.nulls else "",
+            f"{column.distinct:,}" if column.distinct else "",
+            ", ".join(column.examples)[:40],
+            ", ".join(report.meaning(column.name)),
         )
     console.print(table)
-    for label in found.labels:
-        chosen = " (the label)" if label.column == found.label else ""
+    for label in findings.labels:
+        chosen = " (the label)" if label.column == findings.label else ""
         what = f"rate {label.rate:.4f}, {label.positives:,} positives"
         if label.kind == "value":
             what = f"{label.rate:.4f} above 0, mean {label.mean:,.4g}"
         say(f"label    {label.column}: {what}{chosen}")
-    for label in found.amounts:
-        if label not in found.labels:
+    for label in findings.amounts:
+        if label not in findings.labels:
             say(f"amount   {label.column}: {label.rate:.4f} above 0, mean {label.mean:,.4g}"
                 f" (label: {{kind: value, column: {label.column}}} predicts it)")  # fmt: skip
-    for name, why in found.outcomes.items():
+    for name, why in findings.outcomes.items():
         say(f"outcome  {name}: {why}")
-    for clock in found.clocks:
+    for clock in findings.clocks:
         zone = f"{clock.inside_zone:.1%} by the clock of {clock.zone}" if clock.is_local else ""
         alike = f" ({', '.join(clock.alike)} alike)" if clock.is_local and clock.alike else ""
         say(
@@ -123,10 +123,13 @@ def _print(report: FolderReport, console: Console) -> None:
             + (f"; {zone}{alike}" if zone else "")
             + (f"; {clock.future:.1%} lie more than a day ahead" if clock.future else "")
         )
-    if found.no_key:
+    if findings.no_key:
         say("key      no column has a value of its own in every row: one is made (make_key)")
-    elif found.repeated:
-        say(f"key      {found.repeated:,} rows repeat the {found.roles['key']} of an earlier row")
+    elif findings.repeated:
+        say(
+            f"key      {findings.repeated:,} rows repeat the {findings.roles['key']} of an"
+            " earlier row"
+        )
 
 
 def _short(value: object) -> object:

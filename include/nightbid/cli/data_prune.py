@@ -40,33 +40,33 @@ def prune(
     workspace = Workspace(Settings().workspace)
     if not trust_clock:
         check_clock(workspace, days)
-    found = unneeded(workspace, days)
+    pruning = unneeded(workspace, days)
 
     def needed() -> frozenset[str]:
         return needed_now(workspace, days)
 
     if delete and as_json:
-        remove_outputs(found, needed)
+        remove_outputs(pruning, needed)
     if as_json:
-        print_json({**asdict(found), "removed": delete})
+        print_json({**asdict(pruning), "removed": delete})
         return
     table = Table("what", "outputs", "MB", "oldest", box=None, padding=(0, 2, 0, 0))
-    for what in sorted({each.what for each in found.unneeded}):
-        mine = [each for each in found.unneeded if each.what == what]
+    for what in sorted({output.what for output in pruning.unneeded}):
+        outputs = [output for output in pruning.unneeded if output.what == what]
         table.add_row(
             what,
-            f"{len(mine):,}",
-            f"{sum(each.size for each in mine) / 1e6:,.1f}",
-            f"{min(each.created for each in mine):%Y-%m-%d}",
+            f"{len(outputs):,}",
+            f"{sum(output.size for output in outputs) / 1e6:,.1f}",
+            f"{min(output.created for output in outputs):%Y-%m-%d}",
         )
-    if found.unneeded:
+    if pruning.unneeded:
         console.print(table)
     if delete:
-        remove_outputs(found, needed)
-    said = f"{some(len(found.unneeded), 'output')}, {found.freed / 1e6:,.1f} MB"
-    hint = "" if delete or not found.unneeded else "; remove them with --delete"
+        remove_outputs(pruning, needed)
+    amount = f"{some(len(pruning.unneeded), 'output')}, {pruning.freed / 1e6:,.1f} MB"
+    hint = "" if delete or not pruning.unneeded else "; remove them with --delete"
     console.print(
-        f"{said} {'removed' if delete else 'may go'}, {some(found.kept, 'output')} stay{hint}",
+        f"{amount} {'removed' if delete else 'may go'}, {some(pruning.kept, 'output')} stay{hint}",
         soft_wrap=True,
         highlight=False,
     )

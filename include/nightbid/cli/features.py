@@ -21,23 +21,24 @@ def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation,
         for those that have not changed since; and the run id of that night, empty if there is none.
     """
     now = Definition.of(spec)
-    asked = FittedFeatures(now, {}).documentation
+    declared = FittedFeatures(now, {}).documentation
     for run in reversed(runs_of(workspace, spec.pipeline)):
         record = run.stage("featurize")
         folder = workspace.at(record.uri) if record and record.uri else None
         if folder is not None and (folder / "fitted" / FILE).exists():
-            return _told(asked, now, folder), run.run_id
-    return asked, ""
+            return _told(declared, now, folder), run.run_id
+    return declared, ""
 
 
 def _told(asked: Documentation, now: Definition, folder: UPath) -> Documentation:
     then = Definition.load(folder / "fitted")
     rates = read_manifest(folder).metrics["oov_rate"]
     known = Documentation.load(folder / "fitted").with_oov(rates)
-    told = {each.name: each for each in known.features}
+    fitted = {feature.name: feature for feature in known.features}
     return Documentation(
         features=tuple(
-            told[each.name] if now.is_as(then, each.name) else each for each in asked.features
+            fitted[feature.name] if now.is_as(then, feature.name) else feature
+            for feature in asked.features
         )
     )
 
@@ -47,17 +48,19 @@ def features_table(documentation: Documentation) -> Table:
     table = Table(
         Column("feature", overflow="fold"), Column("what it is", overflow="fold"), show_lines=True
     )
-    for each in documentation.features:
+    for feature in documentation.features:
         lines = [
-            ("reads", ", ".join(each.reads)),
-            (each.transform, each.makes),
-            *(("model input", line) for line in each.inputs),
-            *([("training only", "fed a constant at serving")] if each.training_only else []),
-            *([("looks back", each.looks_back)] if each.looks_back else []),
-            *([("learned", each.learned)] if each.learned else []),
+            ("reads", ", ".join(feature.reads)),
+            (feature.transform, feature.makes),
+            *(("model input", line) for line in feature.inputs),
+            *([("training only", "fed a constant at serving")] if feature.training_only else []),
+            *([("looks back", feature.looks_back)] if feature.looks_back else []),
+            *([("learned", feature.learned)] if feature.learned else []),
         ]
-        said = Text("\n").join(Text.assemble((f"{key}: ", "dim"), text) for key, text in lines)
-        table.add_row(each.name, said)
+        description = Text("\n").join(
+            Text.assemble((f"{key}: ", "dim"), text) for key, text in lines
+        )
+        table.add_row(feature.name, description)
     return table
 
 
@@ -69,11 +72,11 @@ def features_markdown(pipeline: str, documentation: Documentation, run_id: str) 
         "| feature | reads | transform | model inputs | looks back | learned |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for each in documentation.features:
-        reads = ", ".join(f"`{name}`" for name in each.reads)
-        what = f"{each.transform}: {each.makes}"
-        inputs = "; ".join(each.inputs) + ("; training only" if each.training_only else "")
-        cells = (f"`{each.name}`", reads, what, inputs, each.looks_back, each.learned)
+    for feature in documentation.features:
+        reads = ", ".join(f"`{name}`" for name in feature.reads)
+        what = f"{feature.transform}: {feature.makes}"
+        inputs = "; ".join(feature.inputs) + ("; training only" if feature.training_only else "")
+        cells = (f"`{feature.name}`", reads, what, inputs, feature.looks_back, feature.learned)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += ["", origin(pipeline, run_id)]
     return "\n".join(lines)

@@ -75,14 +75,20 @@ def propose(
     """Learn limits from history and write them for review. Nothing changes until you rename it."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
-    found = learn_bands(Workspace(settings.workspace), spec.pipeline, spec.gates, days)
+    proposals = learn_bands(Workspace(settings.workspace), spec.pipeline, spec.gates, days)
     path = out or _proposed_path(settings, spec.pipeline)
-    suite = {**_suite(settings, spec.pipeline, path), "bands": bands_of(found)}
+    suite = {**_suite(settings, spec.pipeline, path), "bands": bands_of(proposals)}
     write_suite(path, spec.pipeline, suite)
     final = path.with_name(f"{spec.pipeline}.yaml")
     page = path.with_suffix(".html")
-    page.write_text(proposal_page(spec.pipeline, found, path=path, final=final), encoding="utf-8")
-    console.print(_proposed([each for each in found if each.band and len(set(each.values)) > 1]))
+    page.write_text(
+        proposal_page(spec.pipeline, proposals, path=path, final=final), encoding="utf-8"
+    )
+    console.print(
+        _proposed(
+            [proposal for proposal in proposals if proposal.band and len(set(proposal.values)) > 1]
+        )
+    )
     console.print(
         f"{len(suite['bands'])} bands in {path}: review them, then rename to {final.name}\n"
         f"the history of every check: {page}",
@@ -114,18 +120,22 @@ def noise(
             return BarProgress(bars, bars.add_task(name, total=1.0, detail=""))
 
         draws = draw(workspace, spec, day, seeds, cache=settings.cache, progress=bar)
-    found = spread(spec, day, draws)
+    seed_noise = spread(spec, day, draws)
     table = Table("seed", "AUC", "NE", title=f"{spec.pipeline}, night of {day}")
-    for each in draws:
-        table.add_row(str(each.seed), f"{each.auc:.5f}", f"{each.normalized_entropy:.5f}")
-    table.add_row("spread", f"{found.auc:.5f}", f"{found.normalized_entropy:.5f}", style="bold")
+    for training in draws:
+        table.add_row(
+            str(training.seed), f"{training.auc:.5f}", f"{training.normalized_entropy:.5f}"
+        )
+    table.add_row(
+        "spread", f"{seed_noise.auc:.5f}", f"{seed_noise.normalized_entropy:.5f}", style="bold"
+    )
     console.print(table)
     path = out or _proposed_path(settings, spec.pipeline)
-    measured = {"seed_noise": found.model_dump(mode="json")}
+    measured = {"seed_noise": seed_noise.model_dump(mode="json")}
     write_suite(path, spec.pipeline, {**_suite(settings, spec.pipeline, path), **measured})
     console.print(
-        f"two trainings differ by ±{2 * 2**0.5 * found.normalized_entropy:.4f} in NE and"
-        f" ±{2 * 2**0.5 * found.auc:.4f} in AUC by their seeds alone (two standard deviations,"
+        f"two trainings differ by ±{2 * 2**0.5 * seed_noise.normalized_entropy:.4f} in NE and"
+        f" ±{2 * 2**0.5 * seed_noise.auc:.4f} in AUC by their seeds alone (two standard deviations,"
         f" {len(draws)} seeds); in {path}: review it, then rename to {spec.pipeline}.yaml",
         soft_wrap=True,
     )
@@ -196,13 +206,13 @@ def _limits(gates: Gates) -> Table:
             if band.gate == gate:
                 name = ": ".join(filter(None, (band.statistic, ", ".join(band.columns))))
                 _row(table, gate, name, band.warn, band.stop, band.why or "suite")
-    for each in gates.overrides:
+    for override in gates.overrides:
         table.add_row(
-            each.gate,
-            each.check,
+            override.gate,
+            override.check,
             Text("overridden", "yellow"),
-            f"until {each.until}",
-            f"{each.name}: {each.reason}",
+            f"until {override.until}",
+            f"{override.name}: {override.reason}",
         )
     return table
 
@@ -224,10 +234,10 @@ def _proposed(found: list[Proposal]) -> Table:
     """Make a table of the proposed limits that changed; the page lists all."""
     statistic = Column("statistic", overflow="fold")
     table = Table("gate", "history", "largest", "warn unless", "stop unless", statistic)
-    for each in found:
-        band = each.band
+    for proposal in found:
+        band = proposal.band
         assert band is not None
-        values = each.values[-40:]
+        values = proposal.values[-40:]
         low, high = min(values), max(values)
         scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
         line = "".join(SPARKS[round((value - low) * scale)] for value in values)
@@ -251,8 +261,8 @@ def _results(run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
             result = read_result(folder)
             if result is None:
                 continue
-            kept = {key: result[key] for key in ("verdict", "summary", "checks", "findings")}
-            yield gate, {**kept, "page": str(folder / "index.html")}
+            excerpt = {key: result[key] for key in ("verdict", "summary", "checks", "findings")}
+            yield gate, {**excerpt, "page": str(folder / "index.html")}
 
 
 def _show_run(run: RunRecord) -> None:

@@ -40,7 +40,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
                     {"run": run.run_id, "night": run.date, **learned.model_dump(mode="json")}
                     for run, learned in nights
                 ],
-                "undone": [each.model_dump(mode="json") for each in out.values()],
+                "undone": [decision.model_dump(mode="json") for decision in out.values()],
             }
         )
         return
@@ -55,21 +55,23 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
             text_column("why"),
         )  # fmt: skip
         for run, learned in nights:
-            scored = [each for each in learned.curve if each.night == run.date]
+            scored = [point for point in learned.curve if point.night == run.date]
             table.add_row(
                 str(run.date),
                 _learned(learned),
-                "\n".join(str(each.day) for each in scored) or DASH,
+                "\n".join(str(point.day) for point in scored) or DASH,
                 *(
-                    "\n".join(number(getattr(each, key), 4) for each in scored) or DASH
+                    "\n".join(number(getattr(point, key), 4) for point in scored) or DASH
                     for key in ("normalized_entropy", "error", "auc", "calibration")
                 ),
                 learned.why_full,
             )
         console.print(table)
-    for day, each in out.items():
+    for day, decision in out.items():
         console.print(
-            f"{day} is undone by {each.by or '?'}: {each.reason}", markup=False, highlight=False
+            f"{day} is undone by {decision.by or '?'}: {decision.reason}",
+            markup=False,
+            highlight=False,
         )
 
 
@@ -99,17 +101,17 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     had = [(run, learned) for run, learned in nights if gone in learned.days]
     before = [run.date for run, _ in nights if had and run.date < had[0][0].date]
     if not had:
-        said = "no night has learned it, and none will"
+        effect = "no night has learned it, and none will"
     elif gone not in nights[-1][1].days:
-        said = "the newest night has not learned it, and the next one goes on from there"
+        effect = "the newest night has not learned it, and the next one goes on from there"
     elif before:
-        said = (
+        effect = (
             f"the next night goes on from the state of {before[-1]}, or learns all other days if"
             " that is too old"
         )
     else:
-        said = "the next night learns all other days of its window"
-    console.print(f"{name}: {gone} is undone; {said}", highlight=False, soft_wrap=True)
+        effect = "the next night learns all other days of its window"
+    console.print(f"{name}: {gone} is undone; {effect}", highlight=False, soft_wrap=True)
     champion = ChampionPointer(workspace, name).current()
     if champion is not None and any(run.run_id == champion.run_id for run, _ in had):
         console.print(

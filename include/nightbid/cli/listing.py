@@ -50,7 +50,7 @@ class Listing(Table):
         natural, least = [], []
         for column in self.columns:
             header = Measurement.get(console, wide, column.header)
-            cells = [Measurement.get(console, wide, each).maximum for each in column._cells]
+            cells = [Measurement.get(console, wide, cell).maximum for cell in column._cells]
             widest = max([header.minimum, *cells])
             natural.append(max(widest, header.maximum))
             least.append(min(widest, LEAST) if column.overflow == "fold" else widest)

@@ -115,8 +115,8 @@ def run_nights(
         if len(runs) > 1:
             console.print(runs_table(runs))
         # Once for all nights, because MLflow takes seconds to start.
-        if said := str(deliver(workspace, settings)):
-            console.print(said, soft_wrap=True, highlight=False, markup=False)
+        if message := str(deliver(workspace, settings)):
+            console.print(message, soft_wrap=True, highlight=False, markup=False)
     if ended:
         raise type(ended[0])(
             f"{len(ended)} of {nights} nights did not reach their end; the first: {ended[0]}",
@@ -155,13 +155,13 @@ def _turn(
         suspended.
     """
     turns = Turns(workspace, pipeline)
-    said = ""
+    announced = ""
 
     def take() -> None:
-        nonlocal said
+        nonlocal announced
         while other := turns.take(run_id, night, watched_runs(workspace, pipeline)):
-            if other != said:
-                said = other
+            if other != announced:
+                announced = other
                 console.print(
                     f"one night of a pipeline at a time: {run_id} waits until run {other} has ended"
                     " → to continue now, end that run",
@@ -220,15 +220,15 @@ def _arrived(
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     started = datetime.now(UTC)
-    found = (
+    day_state = (
         arrival.wait(spec, run, settings.cache, say)
         if wait
         else arrival.look(spec, run, settings.cache, started)
     )
-    spec, said = arrival.conclude(
-        spec, run, settings.cache, found, now=datetime.now(UTC), started=started
+    spec, message = arrival.conclude(
+        spec, run, settings.cache, day_state, now=datetime.now(UTC), started=started
     )
-    say(f"✓ arrival: {said}")
+    say(f"✓ arrival: {message}")
     return spec, RunRecord.load(run.workspace, run.head.pipeline, run.run_id)
 
 

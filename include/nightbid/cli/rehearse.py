@@ -60,13 +60,13 @@ def run_rehearsal(
         rehearsal = Rehearsal(plan, settings, lambda line: console.print(line, highlight=False))
         report = rehearsal.run(again=again)
     console.print(_table(report))
-    for each in report.causes:
-        packages = ", ".join(each.packages) or "–"
-        said = Text.assemble(f"{TITLES[each.kind]}: caused by ", (packages, "bold"))
-        said.append(f" ({each.steps} environments tried)" if each.steps else "")
-        if not each.finished:
-            said.append(" not finished", "yellow").append(f": {each.reason}")
-        console.print(said, soft_wrap=True)
+    for cause in report.causes:
+        packages = ", ".join(cause.packages) or "–"
+        text = Text.assemble(f"{TITLES[cause.kind]}: caused by ", (packages, "bold"))
+        text.append(f" ({cause.steps} environments tried)" if cause.steps else "")
+        if not cause.finished:
+            text.append(" not finished", "yellow").append(f": {cause.reason}")
+        console.print(text, soft_wrap=True)
     spent = f"  {money(report.cost_usd)} at cloud prices, {duration(report.seconds)}"
     console.print(Text.assemble((report.verdict, STYLE[report.verdict]), spent))
     page = report_folder(workspace, plan) / "rehearsal.html"
@@ -93,7 +93,7 @@ def _table(report: Report) -> Table:
     compared = report.compared
     table.add_row("features", compared["features_equal"] or "not compared")
     figures = compared["metrics"]
-    wrong = sum(not each["same"] for each in figures)
+    wrong = sum(not figure["same"] for figure in figures)
     if figures:
         table.add_row(
             "metrics", f"{len(figures)} figures of the same predictions, "
@@ -106,25 +106,25 @@ def _table(report: Report) -> Table:
             f" [{signed(training['low'], 5)}, {signed(training['high'], 5)}],"
             f" margin {training['margin']:g}, seeds alone {number(training['seed_noise'], 5)}",
         )
-    predictions = [each for _, each in compared["predictions"]]
+    predictions = [comparison for _, comparison in compared["predictions"]]
     if predictions:
-        largest = max(each["largest"] for each in predictions)
-        users = sum(each["rankings"] for each in predictions)
-        share = sum(each["rankings_changed"] for each in predictions) / max(users, 1)
-        said = f"largest difference {largest:.3g}, {share:.1%} of rankings change"
-        table.add_row("predictions", said if largest else "the same numbers")
-    for each in compared["models"]:
-        said = each.get("error") or f"largest difference {each['largest']:.3g}"
-        table.add_row("model", f"{each['model']}: {said}")
-    for each in compared["speed"]:
-        if each["what"] in ("seconds", "p99, ms") and each["stage"] != "evaluate":
+        largest = max(comparison["largest"] for comparison in predictions)
+        users = sum(comparison["rankings"] for comparison in predictions)
+        share = sum(comparison["rankings_changed"] for comparison in predictions) / max(users, 1)
+        note = f"largest difference {largest:.3g}, {share:.1%} of rankings change"
+        table.add_row("predictions", note if largest else "the same numbers")
+    for row in compared["models"]:
+        note = row.get("error") or f"largest difference {row['largest']:.3g}"
+        table.add_row("model", f"{row['model']}: {note}")
+    for row in compared["speed"]:
+        if row["what"] in ("seconds", "p99, ms") and row["stage"] != "evaluate":
             bounds = ""
-            if each["low"] is not None:
-                bounds = f" [{number(each['low'], 2)}, {number(each['high'], 2)}]"
+            if row["low"] is not None:
+                bounds = f" [{number(row['low'], 2)}, {number(row['high'], 2)}]"
             table.add_row(
-                f"{each['stage']}, {each['what']}",
-                f"{number(each['before'], 2)} → {number(each['after'], 2)}, times"
-                f" {number(each['ratio'], 2)}{bounds}",
+                f"{row['stage']}, {row['what']}",
+                f"{number(row['before'], 2)} → {number(row['after'], 2)}, times"
+                f" {number(row['ratio'], 2)}{bounds}",
             )
     if (migrated := compared.get("metadata")) is not None:
         table.add_row("Airflow's metadata", _migration(migrated))

@@ -46,7 +46,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback(epilog="Exit codes: 0 success, 1 another failure, "
-              + ", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()))  # fmt: skip
+              + ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()))  # fmt: skip
 def nightbid(
     _: Annotated[
         bool,
@@ -69,7 +69,7 @@ def one_value_each(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        several = [each for each in overrides if SEVERAL.search(each)]
+        several = [override for override in overrides if SEVERAL.search(override)]
         if not several:
             raise
         hint = f"{several[0]!r} holds several values: `nightbid sweep` tries them"

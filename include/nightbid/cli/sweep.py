@@ -88,14 +88,14 @@ def run_sweep(sweep: Sweep, settings: Settings, console: Console, *, as_json: bo
             {
                 "sweep": head.name,
                 "metric": head.metric,
-                "trials": [*ranked, *(each for each in sweep.trials() if each not in ranked)],
+                "trials": [*ranked, *(trial for trial in sweep.trials() if trial not in ranked)],
                 "winner": winner_command(sweep, ranked[0]) if ranked else None,
             }
         )
     else:
         show_sweep(sweep, settings, console)
-    if said := track_trials(sweep, settings):
-        console.print(said, soft_wrap=True, highlight=False, markup=False)
+    if message := track_trials(sweep, settings):
+        console.print(message, soft_wrap=True, highlight=False, markup=False)
 
 
 def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
@@ -128,25 +128,25 @@ def leaderboard(sweep: Sweep) -> Table:
         header_style="underline",
     )
     trials = sweep.trials()
-    for one in sweep.space.parameters:
+    for parameter in sweep.space.parameters:
         # Split into words, a name can take several lines, so that a narrow terminal fits values.
-        words = one.key.removeprefix("model.parameters.").replace(".", " ").replace("_", " ")
-        shown = [*words.split(), *(one.text(each.values[one.key]) for each in trials)]
+        words = parameter.key.removeprefix("model.parameters.").replace(".", " ").replace("_", " ")
+        shown = [*words.split(), *(parameter.text(trial.values[parameter.key]) for trial in trials)]
         table.add_column(words, width=max(map(len, shown)))
     for name in ("log\nloss", "AUC", "weights", "time", "USD"):
         table.add_column(name, justify="right", no_wrap=True)
     ranked = sweep.ranked()
-    rest = [each for each in trials if each not in ranked]
-    for place, each in enumerate([*ranked, *rest], 1):
+    rest = [trial for trial in trials if trial not in ranked]
+    for place, trial in enumerate([*ranked, *rest], 1):
         table.add_row(
-            str(place) if place <= len(ranked) else _state(each),
-            str(each.number),
-            *[one.text(each.values[one.key]) for one in sweep.space.parameters],
-            number(each.log_loss, 5),
-            number(each.auc, 4),
-            count(each.parameters),
-            duration(each.seconds) if each.seconds else "",
-            money(each.cost_usd, currency=False) if each.cost_usd else "",
+            str(place) if place <= len(ranked) else _state(trial),
+            str(trial.number),
+            *[parameter.text(trial.values[parameter.key]) for parameter in sweep.space.parameters],
+            number(trial.log_loss, 5),
+            number(trial.auc, 4),
+            count(trial.parameters),
+            duration(trial.seconds) if trial.seconds else "",
+            money(trial.cost_usd, currency=False) if trial.cost_usd else "",
             style="bold" if place == 1 and ranked else "",
         )
     return table
@@ -155,8 +155,8 @@ def leaderboard(sweep: Sweep) -> Table:
 def _line(sweep: Sweep, trial: Trial) -> Text:
     varied = " ".join(trial.overrides[len(sweep.space.fixed) :])
     figures = f"log loss {number(trial.log_loss, 5)}, AUC {number(trial.auc)}"
-    said = figures if trial.state == "done" else trial.error
-    return Text.assemble(_state(trial), f" trial {trial.number:>3}  {varied}  {said}")
+    outcome = figures if trial.state == "done" else trial.error
+    return Text.assemble(_state(trial), f" trial {trial.number:>3}  {varied}  {outcome}")
 
 
 def _state(trial: Trial) -> Text:

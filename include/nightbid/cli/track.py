@@ -51,11 +51,11 @@ def track_runs(settings: Settings, pipeline: str, run_id: str) -> str:
 def _run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:
     if run_id:
         return RunRecord.load(workspace, pipeline, run_id)
-    found = runs_of(workspace, pipeline)
-    if not found:
+    runs = runs_of(workspace, pipeline)
+    if not runs:
         raise ConfigError(
             f"no runs of {pipeline!r} yet",
             where=str(workspace.root),
             hint=f"start one with `nightbid run {pipeline} --date …`",
         )
-    return found[-1]
+    return runs[-1]

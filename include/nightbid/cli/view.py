@@ -48,7 +48,9 @@ def runs_table(runs: Sequence[RunRecord], history: Sequence[Champion] = ()) -> T
 
 def since_then(run: RunRecord, history: Sequence[Champion]) -> str:
     """Say whether a promoted run still serves or was withdrawn."""
-    if not any(each.run_id == run.run_id and each.change == "promote" for each in history):
+    if not any(
+        champion.run_id == run.run_id and champion.change == "promote" for champion in history
+    ):
         return ""
     now = history[-1]
     if now.serves and now.run_id == run.run_id:

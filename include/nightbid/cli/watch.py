@@ -55,8 +55,8 @@ def watch_nights(
             sys.stdout.flush()
             return
         console.print(message.text, markup=False, highlight=False, soft_wrap=True)
-        said = ", ".join(places) or "nowhere: set NIGHTBID_STOP_WEBHOOK or NIGHTBID_MAIL_TO"
-        console.print(f"sent: {said}\n", markup=False, highlight=False, soft_wrap=True)
+        destinations = ", ".join(places) or "nowhere: set NIGHTBID_STOP_WEBHOOK or NIGHTBID_MAIL_TO"
+        console.print(f"sent: {destinations}\n", markup=False, highlight=False, soft_wrap=True)
 
     while True:
         sent = watch.tell(dt.datetime.now(dt.UTC), deliver)

@@ -59,8 +59,8 @@ def champion(
     if of:
         pointer = ChampionPointer(Workspace(settings.workspace), known(of, settings))
         if pipeline == "retire":
-            said = retire(pointer, of, number, reason)
-            console.print(said, markup=False, soft_wrap=True)
+            line = retire(pointer, of, number, reason)
+            console.print(line, markup=False, soft_wrap=True)
             return
         console.print(pause_or_resume(pointer, pipeline, of, reason), markup=False, soft_wrap=True)
         return
@@ -113,14 +113,16 @@ def features(
 
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines, tuple(set_ or ()))
-    found, run_id = documented(spec, Workspace(settings.workspace))
+    documentation, run_id = documented(spec, Workspace(settings.workspace))
     if as_json:
-        print_json({"pipeline": pipeline, "run_id": run_id, **found.model_dump(mode="json")})
+        print_json(
+            {"pipeline": pipeline, "run_id": run_id, **documentation.model_dump(mode="json")}
+        )
         return
     if markdown:
-        sys.stdout.write(features_markdown(pipeline, found, run_id) + "\n")
+        sys.stdout.write(features_markdown(pipeline, documentation, run_id) + "\n")
         return
-    console.print(features_table(found))
+    console.print(features_table(documentation))
     console.print(origin(pipeline, run_id), soft_wrap=True)
 
 
@@ -148,20 +150,20 @@ def ablate(
 
     settings = Settings()
     record = RunRecord.load(Workspace(settings.workspace), known(pipeline, settings), run_id)
-    found = measure(
+    ablation = measure(
         record,
         PipelineSpec.model_validate(record.head.spec),
         method="retraining" if retrain else "permutation",
-        only=[each.strip() for each in only.split(",") if each.strip()],
+        only=[feature.strip() for feature in only.split(",") if feature.strip()],
         groups=parse_groups(group or []),
         progress=LogProgress("ablate"),
     )
-    found.save(record)
+    ablation.save(record)
     if as_json:
         write_report(record)
-        print_json(asdict(found))
+        print_json(asdict(ablation))
         return
-    console.print(ablation_table(found))
+    console.print(ablation_table(ablation))
     console.print(f"also in the report: {write_report(record)}", soft_wrap=True)
 
 

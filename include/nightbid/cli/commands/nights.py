@@ -141,18 +141,18 @@ def runs(
     """List the runs of a pipeline, newest last."""
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
-    found = runs_of(workspace, name)[-last:]
+    records = runs_of(workspace, name)[-last:]
     if as_json:
         from nightbid.report.summaries import summarize
 
-        print_json([summarize(each).model_dump(mode="json") for each in found])
+        print_json([summarize(record).model_dump(mode="json") for record in records])
         return
-    if not found:
+    if not records:
         console.print(
             f"no runs of {pipeline} yet: start one with `nightbid run {pipeline} --date …`"
         )
         return
-    console.print(view.runs_table(found, ChampionPointer(workspace, name).history()))
+    console.print(view.runs_table(records, ChampionPointer(workspace, name).history()))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -171,14 +171,14 @@ def report(
     if run_id:
         record = RunRecord.load(workspace, name, run_id)
     else:
-        found = runs_of(workspace, name)
-        if not found:
+        records = runs_of(workspace, name)
+        if not records:
             raise ConfigError(
                 f"no runs of {name!r} yet",
                 where=settings.workspace,
                 hint=f"start one with `nightbid run {name} --date …`",
             )
-        record = found[-1]
+        record = records[-1]
     console.print(str(write_report(record)), soft_wrap=True)
 
 
@@ -203,13 +203,13 @@ def compare(
     settings = Settings()
     workspace = Workspace(settings.workspace)
     name = known(pipeline, settings)
-    found = [RunRecord.load(workspace, name, each) for each in run_ids]
+    records = [RunRecord.load(workspace, name, run_id) for run_id in run_ids]
     if same_rows:
-        score_on_same_rows(found, sys.stderr.isatty())
+        score_on_same_rows(records, sys.stderr.isatty())
     if as_json:
-        print_json(comparison_json(found))
+        print_json(comparison_json(records))
         return
-    console.print(compare_runs(found))
+    console.print(compare_runs(records))
 
 
 @app.command(rich_help_panel=PANEL)

@@ -119,18 +119,18 @@ def shadow_outcomes(
     """Compare the scores of champion and shadow with the outcomes of the same rows."""
     from nightbid.scorer.outcomes import calibration
 
-    found = calibration(log, rows, label)
+    calibrations = calibration(log, rows, label)
     if as_json:
-        print_json(found)
+        print_json(calibrations)
         return
-    for each in found:
+    for pair in calibrations:
         console.print(
-            f"champion #{each['champion']} and {each['shadow']}: {each['rows']:,} rows,"
-            f" {each['without_outcome']:,} without an outcome, observed {each['observed']:.5f}",
+            f"champion #{pair['champion']} and {pair['shadow']}: {pair['rows']:,} rows,"
+            f" {pair['without_outcome']:,} without an outcome, observed {pair['observed']:.5f}",
             soft_wrap=True,
         )
         for who in ("champion", "shadow"):
-            of = each[f"of_{who}"]
+            of = pair[f"of_{who}"]
             ratio = "-" if of["ratio"] is None else f"{of['ratio']:.3f}"
             console.print(
                 f"  {who}: mean {of['mean']:.5f}, predicted / observed {ratio},"
@@ -182,7 +182,7 @@ def score(
             where=pipeline,
             hint="run a night: no candidate has passed every gate",
         )
-    found = score_files(
+    summary = score_files(
         fetch_bundle(workspace, champion),
         rows,
         to,
@@ -190,8 +190,8 @@ def score(
         described=champion.model_dump(mode="json"),
     )
     console.print(
-        f"{found['rows']:,} rows of {found['files']:,} file{'s' * (found['files'] != 1)} scored"
-        f" with champion #{champion.number} of {pipeline},"
-        f" {found['rows_per_second']:,.0f} rows/s: {to}",
+        f"{summary['rows']:,} rows of {summary['files']:,} file{'s' * (summary['files'] != 1)}"
+        f" scored with champion #{champion.number} of {pipeline},"
+        f" {summary['rows_per_second']:,.0f} rows/s: {to}",
         soft_wrap=True,
     )

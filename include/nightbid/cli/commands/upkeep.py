@@ -54,7 +54,7 @@ def watch(
     from nightbid.alerts.watch import Patience
     from nightbid.cli.watch import watch_nights
 
-    found = watch_nights(
+    news = watch_nights(
         Settings(),
         expected=pipelines or (),
         patience=Patience(missing, stalled, late),
@@ -64,7 +64,7 @@ def watch(
         console=console,
         as_json=as_json,
     )
-    if found:
+    if news:
         raise typer.Exit(StageError.exit_code)
 
 
@@ -85,24 +85,24 @@ def audit(
     settings = Settings()
     workspace = Workspace(settings.workspace)
     if pipeline is None:
-        found = all_decisions(workspace)
+        history = all_decisions(workspace)
     else:
-        found = decisions(workspace, known(pipeline, settings))
+        history = decisions(workspace, known(pipeline, settings))
     if as_json:
-        print_json([each.model_dump(mode="json") for each in found])
+        print_json([decision.model_dump(mode="json") for decision in history])
         return
-    if not found:
+    if not history:
         console.print(f"nothing was decided about {pipeline or 'any pipeline'} yet")
         return
     where = [] if pipeline else ["pipeline"]
     table = Listing("when (UTC)", *where, "who", text_column("what"), text_column("why"))
-    for each in found:
+    for decision in history:
         table.add_row(
-            f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M}",
-            *([each.pipeline or "all"] if where else []),
-            each.by or "?",
-            each.what,
-            each.reason,
+            f"{decision.at.astimezone(UTC):%Y-%m-%d %H:%M}",
+            *([decision.pipeline or "all"] if where else []),
+            decision.by or "?",
+            decision.what,
+            decision.reason,
         )
     console.print(table)
 
