@@ -178,8 +178,8 @@ class Run:
                 hint="run it to its evaluation with evaluate.keep_scores: true",
             )
         parts = []
-        for each in files:
-            with each.open("rb") as file:
+        for path in files:
+            with path.open("rb") as file:
                 parts.append(pq.read_table(file))
         table = pa.concat_tables(parts)
         return table.rename_columns([name.removeprefix("nb_") for name in table.column_names])

@@ -48,8 +48,8 @@ def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
     Raises:
         CorruptDataError: A record of the champion's history is damaged.
     """
-    found = [*_of_pipeline(workspace, pipeline), *_of_erasures(workspace)]
-    return sorted(found, key=lambda each: each.at)
+    collected = [*_of_pipeline(workspace, pipeline), *_of_erasures(workspace)]
+    return sorted(collected, key=lambda decision: decision.at)
 
 
 def all_decisions(workspace: Workspace) -> list[Decision]:
@@ -61,18 +61,18 @@ def all_decisions(workspace: Workspace) -> list[Decision]:
     Raises:
         CorruptDataError: A record of a champion's history is damaged.
     """
-    tops = [workspace.root / each for each in ("champion", "runs")]
+    tops = [workspace.root / name for name in ("champion", "runs")]
     pipelines = sorted({name for top in tops for name in names(top)})
-    found = [each for name in pipelines for each in _of_pipeline(workspace, name)]
-    return sorted([*found, *_of_erasures(workspace)], key=lambda each: each.at)
+    collected = [decision for name in pipelines for decision in _of_pipeline(workspace, name)]
+    return sorted([*collected, *_of_erasures(workspace)], key=lambda decision: decision.at)
 
 
 def _of_pipeline(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
     seen: set[tuple[str, ...]] = set()
-    found = [_of_champions(workspace, pipeline)]
-    found += [_of_run(run, seen) for run in runs_of(workspace, pipeline)]
-    for each in chain.from_iterable(found):
-        yield each.model_copy(update={"pipeline": pipeline})
+    sources = [_of_champions(workspace, pipeline)]
+    sources += [_of_run(run, seen) for run in runs_of(workspace, pipeline)]
+    for decision in chain.from_iterable(sources):
+        yield decision.model_copy(update={"pipeline": pipeline})
 
 
 def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
@@ -84,17 +84,17 @@ def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
     for change in pointer.pauses():
         what = f"{change.change} promotions"
         yield Decision(at=change.at, by=change.by, what=what, reason=change.reason)
-    for each in incremental.decisions(workspace, pipeline):
-        what = f"{each.change} the day {each.day}"
-        yield Decision(at=each.at, by=each.by, what=what, reason=each.reason)
+    for decision in incremental.decisions(workspace, pipeline):
+        what = f"{decision.change} the day {decision.day}"
+        yield Decision(at=decision.at, by=decision.by, what=what, reason=decision.reason)
 
 
 def _of_erasures(workspace: Workspace) -> Iterator[Decision]:
-    for each in erasures(workspace):
-        learned = f"; had learned: {', '.join(each.learned)}" if each.learned else ""
-        what = f"forget {_some(each.users, 'user')}: "
-        what += f"{_some(sum(each.outputs.values()), 'output')}{learned}"
-        yield Decision(at=each.at, by=each.by, what=what, reason=each.reason)
+    for erasure in erasures(workspace):
+        learned = f"; had learned: {', '.join(erasure.learned)}" if erasure.learned else ""
+        what = f"forget {_some(erasure.users, 'user')}: "
+        what += f"{_some(sum(erasure.outputs.values()), 'output')}{learned}"
+        yield Decision(at=erasure.at, by=erasure.by, what=what, reason=erasure.reason)
 
 
 def _of_run(run: RunRecord, seen: set[tuple[str, ...]]) -> Iterator[Decision]:
@@ -108,14 +108,14 @@ def _of_run(run: RunRecord, seen: set[tuple[str, ...]]) -> Iterator[Decision]:
             )  # fmt: skip
     gates = run.head.spec.get("gates")
     overrides = gates.get("overrides") if isinstance(gates, dict) else None
-    for each in overrides or ():
-        key = tuple(str(each.get(name)) for name in ("gate", "check", "name", "until"))
+    for override in overrides or ():
+        key = tuple(str(override.get(name)) for name in ("gate", "check", "name", "until"))
         if key not in seen:
             seen.add(key)
             yield Decision(
                 at=run.head.started, by=key[2],
                 what=f"override {key[0]} {key[1]} until {key[3]}, from {run.run_id} on",
-                reason=str(each.get("reason", "")),
+                reason=str(override.get("reason", "")),
             )  # fmt: skip
 
 

@@ -167,8 +167,8 @@ def hashes(column: pa.ChunkedArray | pa.Array) -> Hashes:
     if pa.types.is_integer(array.type):
         absent = np.asarray(pc.is_null(array))
         known = np.asarray(pc.fill_null(array, 0).cast(pa.int64(), safe=False))
-        found = integer_hashes(known)
-        return np.where(absent, np.uint64(0), found)
+        hashed = integer_hashes(known)
+        return np.where(absent, np.uint64(0), hashed)
     codes, tokens = encode(array)
     table = np.concatenate([token_hashes(tokens), np.zeros(1, np.uint64)])
     return np.asarray(table[codes])
@@ -312,18 +312,18 @@ def as_time(column: pa.ChunkedArray | pa.Array, zone: str = "UTC") -> pa.Array:
 
 def _of_zone(array: pa.Array, zone: str) -> pa.Array:
     """Read times as `as_time` does, with times without a zone in the given zone."""
-    found = as_time(array)
+    times = as_time(array)
     kind = array.type
     if pa.types.is_null(kind) or (pa.types.is_timestamp(kind) and kind.tz is not None):
-        return found
+        return times
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return time_of_zone(found, zone)
+        return time_of_zone(times, zone)
     codes, tokens = encode(array)
     since = np.asarray(pc.match_substring_regex(tokens, SINCE))
     calendar = np.asarray(pc.match_substring_regex(tokens, CALENDAR))
     ends = np.asarray(pc.match_substring_regex(tokens, ENDS_IN_ZONE))
     naive = np.append((since & calendar) | (~since & ~ends), False)[codes]
-    return pc.if_else(pa.array(naive), time_of_zone(found, zone), found)
+    return pc.if_else(pa.array(naive), time_of_zone(times, zone), times)
 
 
 def _times_of_integers(array: pa.Array) -> pa.Array:
@@ -386,11 +386,11 @@ def _times_of_text(tokens: pa.Array) -> pa.Array:
         utc=True,
         format="ISO8601",
     )
-    found = pa.Array.from_pandas(parsed.astype("datetime64[us, UTC]")).cast(MICROSECOND)
+    times = pa.Array.from_pandas(parsed.astype("datetime64[us, UTC]")).cast(MICROSECOND)
     if not number.any():
-        return found
+        return times
     digits = pc.match_substring_regex(text, r"^[0-8]?[0-9]{8,18}$")
     integers = pc.if_else(digits, text, nothing).cast(pa.int64())
     others = pc.if_else(pc.and_(pa.array(number), pc.invert(digits)), text, nothing)
     floats = np.asarray(pc.fill_null(others.cast(pa.float64()), np.nan))
-    return pc.coalesce(found, _times_of_integers(integers), _times_of_floats(floats))
+    return pc.coalesce(times, _times_of_integers(integers), _times_of_floats(floats))

@@ -120,7 +120,7 @@ def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] 
         for entry in ChampionPointer(workspace, pipeline).history()
         if entry.serves and str(workspace.at(entry.bundle_uri)) in affected
     }
-    gone = tuple(each for place, each in affected.items() if place not in learned)
+    gone = tuple(output for place, output in affected.items() if place not in learned)
     return Found(len(set(users)), dict(rows), gone, tuple(learned.values()))
 
 
@@ -139,8 +139,10 @@ def forget(workspace: Workspace, found: Found, *, by: str, reason: str = "") -> 
         by=by,
         reason=reason,
         users=found.users,
-        outputs=dict(Counter(each.what for each in found.outputs)),
-        learned=tuple(dict.fromkeys(f"{e.pipeline} #{e.number}" for e in found.learned)),
+        outputs=dict(Counter(output.what for output in found.outputs)),
+        learned=tuple(
+            dict.fromkeys(f"{champion.pipeline} #{champion.number}" for champion in found.learned)
+        ),
     )
     number = len(erasures(workspace)) + 1
     while True:
@@ -163,11 +165,11 @@ def erasures(workspace: Workspace) -> list[Erasure]:
 
 def _hashes(users: Sequence[str]) -> set[int]:
     """Hash ids as text and, if possible, as integers, because rows may have either hash."""
-    found = set(hashes(pa.array(users)).view(np.int64).tolist())
+    hashed = set(hashes(pa.array(users)).view(np.int64).tolist())
     whole = [int(user) for user in users if user.lstrip("-").isdigit() and len(user) < 19]
     if whole:
-        found |= set(hashes(pa.array(whole, pa.int64())).view(np.int64).tolist())
-    return found
+        hashed |= set(hashes(pa.array(whole, pa.int64())).view(np.int64).tolist())
+    return hashed
 
 
 def _manifest(folder: UPath) -> Manifest | None:

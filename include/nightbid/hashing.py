@@ -44,20 +44,20 @@ def text_hash(text: str) -> int:
 
 def text_hashes_of_numpy(values: npt.NDArray[np.object_]) -> Hashes:
     """Compute `text_hashes` with NumPy, an order of magnitude slower than pandas."""
-    return _mixed(sip_hashes([str(each).encode() for each in values]))
+    return _mixed(sip_hashes([str(value).encode() for value in values]))
 
 
 def sip_hashes(values: list[bytes]) -> Hashes:
     """Compute SipHash-2-4 of many byte strings at once, as uint64 [rows]."""
     lengths = np.fromiter(map(len, values), np.int64, len(values))
-    found = np.zeros(len(values), np.uint64)
+    hashed = np.zeros(len(values), np.uint64)
     for blocks in np.unique(lengths // 8):
         at = np.flatnonzero(lengths // 8 == blocks)
         padded = b"".join(values[row].ljust(8 * (blocks + 1), b"\0") for row in at)
         words = np.frombuffer(padded, "<u8").reshape(len(at), blocks + 1).copy()
         words[:, -1] |= lengths[at].astype(np.uint64) << np.uint64(56)
-        found[at] = _sip(words)
-    return found
+        hashed[at] = _sip(words)
+    return hashed
 
 
 def _sip(words: Hashes) -> Hashes:

@@ -20,13 +20,13 @@ LIMIT_FILES = (
 
 def memory_bytes() -> int:
     """Get the memory of this machine in bytes, or the limit of the container if it is lower."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in LIMIT_FILES:
         try:
-            found = min(found, int(path.read_text()))
+            limit = min(limit, int(path.read_text()))
         except (OSError, ValueError):  # no such file; "max": no limit
             continue
-    return found
+    return limit
 
 
 def memory_limit(asked_gb: float | None, processes: int = 1) -> float:

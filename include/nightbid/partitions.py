@@ -77,10 +77,10 @@ def partition_of(text: str) -> date:
     """
     day, mark, hour = text.partition("T")
     try:
-        found = date.fromisoformat(day)
+        whole_day = date.fromisoformat(day)
         if mark and not (len(hour) == 2 and hour.isdigit()):
             raise ValueError
-        return Hour.of(found, int(hour)) if mark else found
+        return Hour.of(whole_day, int(hour)) if mark else whole_day
     except ValueError:
         raise ValueError(
             f"{text!r} is not a date; write YYYY-MM-DD, or YYYY-MM-DDTHH for an hour"

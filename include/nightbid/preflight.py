@@ -116,10 +116,10 @@ def _parameters(where: str, model: Model) -> Iterator[str]:
             )
         elif model.architecture == "ensemble" and name == "members":
             known = registry.names()
-            for each in value if isinstance(value, (list, tuple)) else (value,):
-                if each not in known:
-                    close = registry.suggestion(str(each), known)
-                    yield f"{key}: no architecture called {each!r}, {close}"
+            for member in value if isinstance(value, (list, tuple)) else (value,):
+                if member not in known:
+                    close = registry.suggestion(str(member), known)
+                    yield f"{key}: no architecture called {member!r}, {close}"
         elif (kind := NUMBERS.get(_name(keywords[name]))) and not _is(value, kind):
             yield f"{key}: {value!r} is not of type {_name(keywords[name])}"
 
@@ -141,8 +141,8 @@ def _columns(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
     for key, column in _roles(spec):
         if column not in names:
             yield f"{key}: column {column!r} is missing{_close(column, names)}"
-    for feature, each in spec.features.items():
-        for column in each.sources(feature):
+    for feature, block in spec.features.items():
+        for column in block.sources(feature):
             if column not in names:
                 yield f"features.{feature}: column {column!r} is missing{_close(column, names)}"
     for column in spec.evaluate.slices:

@@ -169,10 +169,10 @@ def _of_one_night(run_id: str, inputs: Mapping[str, StageInput]) -> None:
         StageError: Two stages have read different outputs of a stage.
     """
     seen: dict[str, tuple[str, str]] = {}
-    for name, each in inputs.items():
+    for name, output in inputs.items():
         if name == "champion":
             continue
-        for stage, digest in (*each.manifest.inputs.items(), (name, each.manifest.digest)):
+        for stage, digest in (*output.manifest.inputs.items(), (name, output.manifest.digest)):
             by, first = seen.setdefault(stage, (name, digest))
             if first != digest:
                 raise StageError(

@@ -87,12 +87,12 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
     moment = now or dt.datetime.now(dt.UTC)
     since = moment - dt.timedelta(days=days)
     needed = _needed(workspace, since)
-    found, kept = [], 0
+    removable, kept = [], 0
     for what, folder in outputs(workspace):
         if folder.name.startswith(LEFT_OVER):
             changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
             if changed < since:
-                found.append(Unneeded(folder, "left over", size_of(folder), changed))
+                removable.append(Unneeded(folder, "left over", size_of(folder), changed))
             continue
         try:
             manifest = read_manifest(folder)
@@ -101,15 +101,15 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
         if workspace.uri(folder) in needed.uris or manifest.created >= since:
             kept += 1
         else:
-            size = sum(each.size for each in manifest.files)
-            found.append(Unneeded(folder, what, size, manifest.created))
+            size = sum(file.size for file in manifest.files)
+            removable.append(Unneeded(folder, what, size, manifest.created))
     for what, folder in comparisons(workspace):
         scored = dt.datetime.fromtimestamp((folder / "scores.parquet").stat().st_mtime, dt.UTC)
         if scored < since:
-            found.append(Unneeded(folder, what, size_of(folder), scored))
+            removable.append(Unneeded(folder, what, size_of(folder), scored))
         else:
             kept += 1
-    return Pruning(tuple(found), kept, _freed(found))
+    return Pruning(tuple(removable), kept, _freed(removable))
 
 
 def check_clock(workspace: Workspace, days: int, now: dt.datetime | None = None) -> None:
@@ -132,20 +132,20 @@ def check_clock(workspace: Workspace, days: int, now: dt.datetime | None = None)
     hint = "check `date`; if the clock is right, add --trust-clock"
     last, name = used[-1]
     if last > moment + AHEAD:
-        said = f"the run {name} is of {last:%Y-%m-%d}, and the clock says {moment:%Y-%m-%d}"
-        raise WorkspaceError(f"{said}: nothing is removed", where=str(workspace.root), hint=hint)
+        note = f"the run {name} is of {last:%Y-%m-%d}, and the clock says {moment:%Y-%m-%d}"
+        raise WorkspaceError(f"{note}: nothing is removed", where=str(workspace.root), hint=hint)
     if last < moment - dt.timedelta(days=days):
-        said = f"no run is of the last {days} days (the newest: {name}, {last:%Y-%m-%d})"
+        note = f"no run is of the last {days} days (the newest: {name}, {last:%Y-%m-%d})"
         raise WorkspaceError(
-            f"{said}, by a clock that says {moment:%Y-%m-%d}: all of them would lose their outputs",
+            f"{note}, by a clock that says {moment:%Y-%m-%d}: all of them would lose their outputs",
             where=str(workspace.root),
             hint=hint,
         )
     for (before, _), (after, name) in pairwise(used):
         if after - before > GAP:
-            said = f"the run {name} is of {after:%Y-%m-%d}, and the one before of {before:%Y-%m-%d}"
+            note = f"the run {name} is of {after:%Y-%m-%d}, and the one before of {before:%Y-%m-%d}"
             raise WorkspaceError(
-                f"{said}: nothing is removed", where=str(workspace.root), hint=hint
+                f"{note}: nothing is removed", where=str(workspace.root), hint=hint
             )
 
 
@@ -155,7 +155,7 @@ def _uses(workspace: Workspace) -> Iterator[tuple[dt.datetime, RunRecord]]:
         for run_id in names(workspace.root / "runs" / pipeline):
             if (workspace.run_folder(pipeline, run_id) / "run.json").exists():
                 run = RunRecord.load(workspace, pipeline, run_id)
-                started = [each.started for each in run.records()]
+                started = [record.started for record in run.records()]
                 yield max([run.head.started, *started]), run
 
 
@@ -180,34 +180,34 @@ def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -
         Number of outputs that are kept because they are needed now.
     """
     hidden: list[tuple[UPath, UPath]] = []
-    for each in pruning.unneeded:
-        if not is_local(each.folder):
+    for output in pruning.unneeded:
+        if not is_local(output.folder):
             continue
-        aside = each.folder.parent / f".pruned-{each.folder.name[:16]}-{uuid.uuid4().hex[:8]}"
+        aside = output.folder.parent / f".pruned-{output.folder.name[:16]}-{uuid.uuid4().hex[:8]}"
         with suppress(FileNotFoundError):
-            os.rename(str(each.folder), str(aside))
-            hidden.append((each.folder, aside))
+            os.rename(str(output.folder), str(aside))
+            hidden.append((output.folder, aside))
     # Determine the needed outputs again once no process can reuse any of these.
     taken = needed()
-    kept = 0
+    still_needed = 0
     for folder, aside in hidden:
         if str(folder) in taken:
             with suppress(OSError):  # the output was created again
                 os.rename(str(aside), str(folder))
-            kept += 1
+            still_needed += 1
         shutil.rmtree(str(aside), ignore_errors=True)
         with suppress(OSError):  # the folder has other outputs
             os.rmdir(str(folder.parent))
-    for each in pruning.unneeded:
-        if is_local(each.folder):
+    for output in pruning.unneeded:
+        if is_local(output.folder):
             continue
-        if str(each.folder) in taken:
-            kept += 1
+        if str(output.folder) in taken:
+            still_needed += 1
             continue
-        remove(each.folder / "manifest.json")
-        for path in list(each.folder.rglob("*")):
+        remove(output.folder / "manifest.json")
+        for path in list(output.folder.rglob("*")):
             remove(path)
-    return kept
+    return still_needed
 
 
 def needed_now(workspace: Workspace, days: int) -> frozenset[str]:
@@ -225,8 +225,10 @@ def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:
     needed = _Needed()
     for pipeline in names(workspace.root / "runs"):
         champions = ChampionPointer(workspace, pipeline).history()
-        needed.uris.update(each.bundle_uri for each in champions)
-        wanted = {each.run_id for each in frozen(workspace) if each.pipeline == pipeline}
+        needed.uris.update(champion.bundle_uri for champion in champions)
+        wanted = {
+            data_set.run_id for data_set in frozen(workspace) if data_set.pipeline == pipeline
+        }
         if champions:
             wanted.add(champions[-1].run_id)
             wanted.update(_maker(workspace, champions[-1].bundle_uri))
@@ -234,7 +236,7 @@ def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:
             if not (workspace.run_folder(pipeline, run_id) / "run.json").exists():
                 continue
             run = RunRecord.load(workspace, pipeline, run_id)
-            used = max((each.started for each in run.records()), default=run.head.started)
+            used = max((record.started for record in run.records()), default=run.head.started)
             if run_id in wanted or max(used, run.head.started) >= since:
                 needed.add_run(workspace, run)
     return needed
@@ -278,7 +280,7 @@ def folders(root: UPath) -> Iterator[tuple[str, str, UPath]]:
 
 def names(folder: UPath) -> list[str]:
     """List the names in a folder, sorted; empty if the folder does not exist."""
-    return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def size_of(folder: UPath) -> int:
@@ -290,11 +292,11 @@ def _freed(found: list[Unneeded]) -> int:
     """Sum the bytes of the files whose hard links are all removed."""
     links: dict[tuple[int, int], int] = {}
     total = 0
-    for each in found:
-        if not is_local(each.folder):
-            total += each.size
+    for output in found:
+        if not is_local(output.folder):
+            total += output.size
             continue
-        for path in Path(str(each.folder)).rglob("*"):
+        for path in Path(str(output.folder)).rglob("*"):
             if path.is_file():
                 state = path.stat()
                 inode = (state.st_dev, state.st_ino)

@@ -80,7 +80,7 @@ def run_stage(
         GateStopped: The stage is a gate with the verdict stop; its output is committed.
         NightbidError: Another error that a user can act upon; no output is left.
     """
-    found = begin_stage(
+    result = begin_stage(
         stage,
         spec,
         run,
@@ -89,10 +89,10 @@ def run_stage(
         progress=progress,
         watch=watch,
     )
-    while isinstance(found, DeferredJob):
-        wait(found, run, progress)
-        found = finish_stage(stage, spec, run, cache_folder=cache_folder, progress=progress)
-    return found
+    while isinstance(result, DeferredJob):
+        wait(result, run, progress)
+        result = finish_stage(stage, spec, run, cache_folder=cache_folder, progress=progress)
+    return result
 
 
 def begin_stage(
@@ -136,9 +136,9 @@ def begin_stage(
 
     def submit(task: StageTask) -> Outcome | DeferredJob:
         if job_record is None and isinstance(work, MayNeedNoJob):
-            made = work.without_job(task)
-            if made is not None:
-                return made
+            outcome = work.without_job(task)
+            if outcome is not None:
+                return outcome
         mine = job_record or JobRecord.new(plan, number, work.service.kind)
         return DeferredJob(submit_once(run, mine, work, task), work.service)
 
@@ -199,7 +199,7 @@ def _fresh(run: RunRecord, stage: Stage, attempt: int) -> int:
 def _reuse(plan: Plan, manifest: Manifest, attempt: int) -> StageResult:
     run, stage = plan.run, plan.stage.name
     began = {number for name, number in run.usage_logs() if name == stage}
-    if began - {each.attempt for each in run.records() if each.stage == stage}:
+    if began - {record.attempt for record in run.records() if record.stage == stage}:
         # An attempt was killed after committing its output; its usage log has its usage.
         recover_usage_logs(run)
     result = StageResult(manifest, plan.uri, reused=True)
@@ -332,7 +332,7 @@ class _Attempt:
             night=plan.run.date.isoformat(),
             key=plan.key,
             digest=output_digest(files),
-            inputs={name: each.manifest.digest for name, each in plan.inputs.items()},
+            inputs={name: output.manifest.digest for name, output in plan.inputs.items()},
             spec_digest=plan.spec_digest,
             code_digest=plan.code_digest,
             versions=dict(plan.versions),

@@ -96,6 +96,6 @@ def split_files(folder: Path, split: str, days: Collection[date] = ()) -> list[P
         split: Name of the split, such as train, validate or evaluate.
         days: Days to list; empty: all days.
     """
-    found = sorted((folder / f"split={split}").glob("dt=*/part-*.parquet"))
+    paths = sorted((folder / f"split={split}").glob("dt=*/part-*.parquet"))
     wanted = {f"dt={day}" for day in days}
-    return [path for path in found if path.parent.name in wanted] if wanted else found
+    return [path for path in paths if path.parent.name in wanted] if wanted else paths

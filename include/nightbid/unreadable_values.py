@@ -23,7 +23,7 @@ class Unreadable:
     example: str = ""
 
     def __add__(self, other: Unreadable) -> Unreadable:
-        examples = sorted(each for each in (self.example, other.example) if each)
+        examples = sorted(example for example in (self.example, other.example) if example)
         return Unreadable(
             self.values + other.values, self.known + other.known, "".join(examples[:1])
         )
@@ -37,7 +37,7 @@ def unreadable(column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time
     """
     codes, tokens, known, wrong = _checked(column, kind)
     counts = np.bincount(codes[codes >= 0], minlength=len(tokens))
-    examples = [str(each) for each in tokens.filter(pa.array(wrong)).slice(0, 1000).to_pylist()]
+    examples = [str(token) for token in tokens.filter(pa.array(wrong)).slice(0, 1000).to_pylist()]
     return Unreadable(
         int(counts[wrong].sum()), int(counts[known].sum()), min(examples, default="")[:60]
     )
