@@ -73,14 +73,14 @@ def fold(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
         if other is None:
             newest[entry.key] = entry
             continue
-        larger = max(entry, other, key=lambda each: each.quantity)
-        surest = max(entry, other, key=lambda each: SURENESS.get(each.state, 2))
+        larger = max(entry, other, key=lambda entry: entry.quantity)
+        surest = max(entry, other, key=lambda entry: SURENESS.get(entry.state, 2))
         newest[entry.key] = larger.model_copy(update={"state": surest.state})
     # The usage of a stage's cloud jobs replaces the stage's own estimate of it.
     metered = {entry.attempt_key for entry in newest.values() if entry.job}
-    kept = [
+    merged = [
         entry
         for entry in newest.values()
         if entry.job or entry.service == MACHINE or entry.attempt_key not in metered
     ]
-    return sorted(kept, key=lambda entry: (entry.started, entry.key))
+    return sorted(merged, key=lambda entry: (entry.started, entry.key))

@@ -73,7 +73,7 @@ def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> 
     entries = ledger.entries(pipeline=pipeline)
     for index, entry in enumerate(entries):
         by_run.setdefault(entry.run_id, []).append(index)
-    found = []
+    costs = []
     for run in runs_of(workspace, pipeline):
         mine = [entries[index] for index in by_run.get(run.run_id, [])]
         if not mine:
@@ -86,7 +86,7 @@ def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> 
         }
         evaluated = _manifest(run, "evaluate")
         sampled = _manifest(run, "sample")
-        found.append(
+        costs.append(
             RunCost(
                 run_id=run.run_id,
                 night=run.date,
@@ -97,7 +97,7 @@ def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> 
                 auc_gain=_auc_gain(evaluated),
             )
         )
-    return found
+    return costs
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,10 @@ def measured_rate(workspace: Workspace, pipeline: str) -> ServingRate | None:
             if served and (held := served["candidate"]["requests_per_second"]):
                 # The rate that the scorer holds, including the client, is the relevant one.
                 per_core = float(held) / served["candidate"]["processes"]
-                asked = served["objective"]
-                return ServingRate(per_core, int(asked["candidates"]), float(asked["p99_ms"]))
+                objective = served["objective"]
+                return ServingRate(
+                    per_core, int(objective["candidates"]), float(objective["p99_ms"])
+                )
             return ServingRate(float(rate), int(tested.metrics["candidates"]))
     return None
 
@@ -183,7 +185,7 @@ def backtest(past: Sequence[RunCost]) -> list[Backtest]:
     Args:
         past: Past runs, oldest first; runs that reused their training are ignored.
     """
-    found: list[Backtest] = []
+    backtests: list[Backtest] = []
     rates: list[Decimal] = []
     for run in past:
         rate = run.per_million_rows
@@ -191,9 +193,9 @@ def backtest(past: Sequence[RunCost]) -> list[Backtest]:
             continue
         if rates and run.cloud.amount:
             expected = _median(rates) * run.rows / MILLION
-            found.append(Backtest(run.run_id, expected, run.cloud.amount))
+            backtests.append(Backtest(run.run_id, expected, run.cloud.amount))
         rates.append(rate)
-    return found
+    return backtests
 
 
 def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> Forecast | None:
@@ -213,7 +215,7 @@ def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> F
     rates = [rate for run in whole if (rate := run.per_million_rows) is not None]
     size = rows or whole[-1].rows
     scale = Decimal(size) / MILLION * nights
-    errors = [abs(each.error) for each in backtest(whole)]
+    errors = [abs(comparison.error) for comparison in backtest(whole)]
     return Forecast(
         nights=nights,
         rows_per_night=size,

@@ -124,8 +124,8 @@ class FileLedger:
         pq.write_table(pa.Table.from_pylist(rows), stream, write_page_checksum=True)
         path = self._root / "compacted" / f"{uuid.uuid4().hex}.parquet"
         write_atomically(path, stream.getvalue())
-        for each in old:
-            remove(each)
+        for old_path in old:
+            remove(old_path)
         return len(old)
 
     def read(
@@ -173,10 +173,10 @@ class FileLedger:
         ]
 
     def _load(self, paths: Iterable[UPath], *, vanishing: bool = False) -> list[LedgerEntry]:
-        found: list[LedgerEntry] = []
+        entries: list[LedgerEntry] = []
         for path in paths:
             try:
-                found += _read(path)
+                entries += _read(path)
             except FileNotFoundError:
                 if not vanishing:
                     raise
@@ -184,7 +184,7 @@ class FileLedger:
                 if not self._lenient:
                     raise
                 log.warning("left out: %s", error)
-        return found
+        return entries
 
 
 def _read(path: UPath) -> list[LedgerEntry]:

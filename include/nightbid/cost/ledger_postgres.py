@@ -163,12 +163,12 @@ class _Shared:
             timer.cancel()
 
     def _give_up(self) -> None:
-        found = self._open
-        if found is None:
+        opened = self._open
+        if opened is None:
             return  # the connection is being opened, for which the driver has its own timeout
         self.gave_up = True
         with suppress(OSError, psycopg.Error):
-            duplicate = socket.socket(fileno=os.dup(found[1].fileno()))
+            duplicate = socket.socket(fileno=os.dup(opened[1].fileno()))
             duplicate.shutdown(socket.SHUT_RDWR)
             duplicate.close()
 
@@ -197,8 +197,8 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
 
 
 def _has_table(connection: psycopg.Connection[Any]) -> bool:
-    found = connection.execute("SELECT to_regclass('nightbid.ledger')").fetchone()
-    return bool(found and found[0])
+    row = connection.execute("SELECT to_regclass('nightbid.ledger')").fetchone()
+    return bool(row and row[0])
 
 
 def shown_address(address: SecretStr) -> str:

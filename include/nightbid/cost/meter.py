@@ -105,13 +105,13 @@ class _Tree:
     @staticmethod
     def _descendants(roots: list[int]) -> set[int]:
         # psutil's own walk reads all processes of the machine; this reads only the tree.
-        found: set[int] = set()
+        pids: set[int] = set()
         queue = list(roots)
         while queue:
-            fresh = set(_child_pids(queue.pop())) - found
-            found |= fresh
+            fresh = set(_child_pids(queue.pop())) - pids
+            pids |= fresh
             queue.extend(fresh)
-        return found
+        return pids
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -132,14 +132,14 @@ def _child_pids(pid: int) -> list[int]:
             return [child.pid for child in psutil.Process(pid).children()]
         except psutil.Error:
             return []
-    found: list[int] = []
+    children: list[int] = []
     for thread in threads:
         try:
             with open(f"{tasks}/{thread}/children") as stream:
-                found.extend(int(each) for each in stream.read().split())
+                children.extend(int(child) for child in stream.read().split())
         except OSError:
             continue
-    return found
+    return children
 
 
 def _counters(process: psutil.Process) -> tuple[_Spent, int]:

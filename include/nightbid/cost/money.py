@@ -37,10 +37,10 @@ class Money:
         Raises:
             PriceError: The amounts have different currencies.
         """
-        found = list(amounts)
-        start = cls(Decimal(0), found[0].currency if found else currency)
-        for each in found:
-            start = start + each
+        addends = list(amounts)
+        start = cls(Decimal(0), addends[0].currency if addends else currency)
+        for amount in addends:
+            start = start + amount
         return start
 
     def cents(self) -> Decimal:

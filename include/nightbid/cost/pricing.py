@@ -148,9 +148,9 @@ class PriceBook(Block):
         place = region or self.region
         name = f"{service}.{resource} in {place}"
         known = [
-            each
-            for each in self.prices
-            if (each.service, each.resource, each.region) == (service, resource, place)
+            price
+            for price in self.prices
+            if (price.service, price.resource, price.region) == (service, resource, place)
         ]
         if not known:
             raise PriceError(
@@ -158,16 +158,16 @@ class PriceBook(Block):
                 where="price book",
                 hint="add it with its source and dates; a missing price is never counted as zero",
             )
-        valid = [each for each in known if each.valid_from <= at <= each.valid_until]
+        valid = [price for price in known if price.valid_from <= at <= price.valid_until]
         if not valid:
-            spans = ", ".join(f"{each.valid_from} to {each.valid_until}" for each in known)
+            spans = ", ".join(f"{price.valid_from} to {price.valid_until}" for price in known)
             raise PriceError(
                 f"no price for {name} is valid on {at} (known: {spans})",
                 where="price book",
                 hint=f"look it up again at {known[-1].source}",
             )
-        price = max(valid, key=lambda each: each.valid_from)
-        if (last := max(each.valid_until for each in valid)) - at <= SOON:
+        price = max(valid, key=lambda price: price.valid_from)
+        if (last := max(price.valid_until for price in valid)) - at <= SOON:
             _warn_of_end(name, last, price.source)
         amount = price.price
         if option:
@@ -178,10 +178,14 @@ class PriceBook(Block):
         return Money(amount, price.currency)
 
     def _check_option(self, service: str, option: str, at: date) -> None:
-        mine = [each for each in self.discounts if (each.service, each.option) == (service, option)]
-        if any(each.valid_from <= at <= each.valid_until for each in mine):
+        mine = [
+            discount
+            for discount in self.discounts
+            if (discount.service, discount.option) == (service, option)
+        ]
+        if any(discount.valid_from <= at <= discount.valid_until for discount in mine):
             return
-        spans = ", ".join(f"{each.valid_from} to {each.valid_until}" for each in mine)
+        spans = ", ".join(f"{discount.valid_from} to {discount.valid_until}" for discount in mine)
         raise PriceError(
             f"no multiplier for {option} on {service} is valid on {at} (known: {spans or 'none'})",
             where="price book, discounts",
@@ -226,13 +230,13 @@ def quantities(usage: Usage) -> dict[str, Decimal]:
     full.
     """
     hour = Decimal(3600)
-    found = {
+    amounts = {
         "vcpu_hour": exact(usage.cpu_seconds) / hour,
         "memory_gb_hour": exact(usage.gb_seconds) * Decimal(10**9) / GIB / hour,
         "shuffle_gb": exact(usage.bytes_shuffled) / GIB,
         "gpu_hour": exact(usage.accelerator_seconds) / hour,
     }
-    return {name: amount for name, amount in found.items() if amount}
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 def price_lines(

@@ -66,12 +66,12 @@ def reconcile(entries: Iterable[LedgerEntry], export: Path) -> Reconciliation:
     invoices: dict[Where, list[Money]] = {}
     rest: list[Money] = []
     for marks, amount in _read(export):
-        found = _where(marks)
-        if found in estimates:
-            invoices.setdefault(found, []).append(amount)
+        key = _where(marks)
+        if key in estimates:
+            invoices.setdefault(key, []).append(amount)
         else:
             rest.append(amount)
-    currency = next((each[0].currency for each in estimates.values()), "USD")
+    currency = next((amounts[0].currency for amounts in estimates.values()), "USD")
     lines = []
     for where, amounts in sorted(estimates.items()):
         estimate = Money.total(amounts)
@@ -114,7 +114,7 @@ def _read(path: Path) -> list[tuple[dict[str, str], Money]]:
             where=str(path),
             hint="export it as CSV first",
         ) from error
-    found = []
+    lines = []
     for number, row in enumerate(rows, start=2):
         try:
             amount = Decimal(row[cost])
@@ -125,13 +125,13 @@ def _read(path: Path) -> list[tuple[dict[str, str], Money]]:
                 where=f"{path}:{number}",
                 hint="fix the line: a decimal, and labels as JSON",
             ) from error
-        found.append((marks, Money(amount, row[currency])))
-    return found
+        lines.append((marks, Money(amount, row[currency])))
+    return lines
 
 
 def _marks(cell: str | None) -> dict[str, str]:
     """Parse the labels in a cell: a JSON object (FOCUS) or a list of key/value objects (Google)."""
     value = json.loads(cell) if cell else {}
     if isinstance(value, list):
-        return {each["key"]: each["value"] for each in value}
+        return {label["key"]: label["value"] for label in value}
     return dict(value)

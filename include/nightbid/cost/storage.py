@@ -45,25 +45,30 @@ def kept_outputs(
     prices, moment = book or default_book(), now or datetime.now(UTC)
     day = moment.date()
     folder = workspace.root / "stages" / pipeline
-    found = []
+    costs = []
     stages = sorted(folder.iterdir()) if folder.exists() else []
     outputs = {stage.name: _manifests(stage) for stage in stages}
     # On a local disk, the rows of a day are hard links to those of its nights.
     for kind in ("learn",) if workspace.is_local else ("learn", "sample"):
         days = workspace.root / "days" / kind
         folders = sorted(days.iterdir()) if days.exists() else []
-        mine = [m for each in folders for m in _manifests(each) if m.pipeline == pipeline]
+        mine = [
+            manifest
+            for day_folder in folders
+            for manifest in _manifests(day_folder)
+            if manifest.pipeline == pipeline
+        ]
         if mine:
             outputs[f"{kind}, by day"] = mine
     for stage_name, manifests in outputs.items():
-        sizes = [sum(each.size for each in manifest.files) for manifest in manifests]
+        sizes = [sum(file.size for file in manifest.files) for manifest in manifests]
         so_far = [
             price_storage(
                 size, _days(manifest, moment), prices, at=day, storage_class=storage_class
             )
             for size, manifest in zip(sizes, manifests, strict=True)
         ]
-        found.append(
+        costs.append(
             Kept(
                 stage=stage_name,
                 outputs=len(manifests),
@@ -74,7 +79,7 @@ def kept_outputs(
                 ),
             )
         )
-    return sorted(found, key=lambda each: -each.size_bytes)
+    return sorted(costs, key=lambda cost: -cost.size_bytes)
 
 
 def _manifests(folder: UPath) -> list[Manifest]:
