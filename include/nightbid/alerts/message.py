@@ -48,11 +48,11 @@ class Message:
     def text(self) -> str:
         """The message as lines of plain text."""
         head = f"{self.pipeline} {self.night}".strip()
-        said = {
+        prefix = {
             "gate_stopped": f"{self.stage} stopped the night: ",
             "failed": f"{self.stage} failed: ",
         }.get(self.kind, "")
-        lines = [f"{head}: {said}{self.summary}"]
+        lines = [f"{head}: {prefix}{self.summary}"]
         for title, value in (
             ("serves meanwhile", self.serves),
             ("page", self.page),

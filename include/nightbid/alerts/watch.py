@@ -71,12 +71,12 @@ class Watch:
 
     def look(self, now: dt.datetime) -> list[Alert]:
         """Return all problems at a time, whether or not they were reported before."""
-        found: list[Alert] = []
-        runs = {name: self._runs(name, found) for name in self._names()}
+        alerts: list[Alert] = []
+        runs = {name: self._runs(name, alerts) for name in self._names()}
         recent = [
             run
-            for each in runs.values()
-            for run in each
+            for pipeline_runs in runs.values()
+            for run in pipeline_runs
             if now - run.head.started < dt.timedelta(days=LOOK_BACK_DAYS)
         ]
         busy = any(self._last_sign(run, now)[1] for run in recent)
@@ -85,13 +85,13 @@ class Watch:
             spec = _pipeline(name, self._settings.pipelines, files)
             if isinstance(spec, str):
                 digest = hashlib.sha256(spec.encode()).hexdigest()[:12]
-                found.append(self._alert(f"broken {digest}", "broken_pipeline", name, spec))
+                alerts.append(self._alert(f"broken {digest}", "broken_pipeline", name, spec))
                 continue
             if missing := self._missing(spec, runs.get(name, []), now):
-                found.append(missing)
+                alerts.append(missing)
         for run in recent:
-            found += self._silent(run, now, busy)
-        return found
+            alerts += self._silent(run, now, busy)
+        return alerts
 
     def tell(self, now: dt.datetime, send: Callable[[Message], object]) -> list[Alert]:
         """Check for problems and send those that have not been sent yet.
@@ -104,8 +104,8 @@ class Watch:
         Returns:
             The alerts that were sent.
         """
-        told = self._told()
-        new = [alert for alert in self.look(now) if alert.key not in told]
+        reported = self._told()
+        new = [alert for alert in self.look(now) if alert.key not in reported]
         sent = []
         for alert in new:
             try:
@@ -113,10 +113,10 @@ class Watch:
             except (OSError, ConfigError) as error:
                 log.error("not sent, tried again at the next look: %s", error)
                 continue
-            told[alert.key] = now.isoformat()
+            reported[alert.key] = now.isoformat()
             sent.append(alert)
         if sent:
-            write_atomically(self._file, json.dumps(told, indent=1, sort_keys=True))
+            write_atomically(self._file, json.dumps(reported, indent=1, sort_keys=True))
         return sent
 
     @property
@@ -125,10 +125,10 @@ class Watch:
 
     def _told(self) -> dict[str, str]:
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
+            reported = json.loads(self._file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return reported if isinstance(reported, dict) else {}
 
     def _names(self) -> list[str]:
         return sorted({*records.pipelines(self._workspace), *self._expected})
@@ -141,9 +141,11 @@ class Watch:
             if run is None:
                 path = self._workspace.run_folder(pipeline, run_id) / "run.json"
                 if path.exists():
-                    said = f"{path}: the record of run {run_id} cannot be read"
-                    said += " → move the folder away and run its night again"
-                    found.append(self._alert(f"damaged {run_id}", "damaged_record", pipeline, said))
+                    summary = f"{path}: the record of run {run_id} cannot be read"
+                    summary += " → move the folder away and run its night again"
+                    found.append(
+                        self._alert(f"damaged {run_id}", "damaged_record", pipeline, summary)
+                    )
             elif not run.head.sweep:
                 runs.append(run)
         return runs
@@ -159,21 +161,21 @@ class Watch:
         night = spec.newest_complete(due.replace(tzinfo=dt.UTC))
         if due.date() <= spec.start_date or any(run.date == night for run in runs):
             return None
-        said = (
+        summary = (
             f"the night was due at {due:%Y-%m-%d %H:%M} UTC and no run of it has begun → see that"
             f" scheduler and DAG processor run and that nightly_{spec.pipeline} is switched on;"
             f" `nightbid run {spec.pipeline} --date {night}` makes it by hand"
         )
-        return self._alert(f"missing {night}", "missing_night", spec.pipeline, said, str(night))
+        return self._alert(f"missing {night}", "missing_night", spec.pipeline, summary, str(night))
 
     def _silent(self, run: RunRecord, now: dt.datetime, busy: bool) -> Iterator[Alert]:
         """Yield alerts for a run that has stalled or takes too long."""
         try:
             done = current(records.stage_records(run))
         except (CorruptDataError, ValueError) as error:
-            said = f"a record of run {run.run_id} cannot be read: {error}"
+            summary = f"a record of run {run.run_id} cannot be read: {error}"
             yield self._alert(
-                f"damaged {run.run_id}", "damaged_record", run.head.pipeline, said, run=run
+                f"damaged {run.run_id}", "damaged_record", run.head.pipeline, summary, run=run
             )
             return
         if state_of(run.head, done)[0] != "running" or _waits_for_a_person(run, done, now):
@@ -186,32 +188,40 @@ class Watch:
                 yield self._unknown(run, now)
             return
         quiet = (now - sign).total_seconds() / 60
-        last = max(done.values(), key=lambda each: each.started, default=None)
+        last = max(done.values(), key=lambda record: record.started, default=None)
         after = f"after {last.stage}" if last else "before its first stage"
         allowed = QUEUED_MINUTES if busy else self._patience.stalled
         if not live and quiet > allowed:
-            said = (
+            summary = (
                 f"nothing has happened for {quiet:.0f} minutes, {after} → see that scheduler and"
                 f" triggerer run; clear the task, or `nightbid run {run.head.pipeline}"
                 f" --date {run.date} --run-id {run.run_id}` resumes there"
             )
             yield self._alert(
-                f"stalled {run.run_id} {after}", "stalled_night", run.head.pipeline, said, run=run
+                f"stalled {run.run_id} {after}",
+                "stalled_night",
+                run.head.pipeline,
+                summary,
+                run=run,
             )
         hours = (now - run.head.started).total_seconds() / 3600
         if hours * 60 > self._patience.late:
-            said = f"the night began {hours:.1f} hours ago and has not ended, {after}"
-            yield self._alert(f"late {run.run_id}", "late_night", run.head.pipeline, said, run=run)
+            summary = f"the night began {hours:.1f} hours ago and has not ended, {after}"
+            yield self._alert(
+                f"late {run.run_id}", "late_night", run.head.pipeline, summary, run=run
+            )
 
     def _unknown(self, run: RunRecord, now: dt.datetime) -> Alert:
         """Create an alert for a run whose times are all in the future."""
         hours = (run.head.started - now).total_seconds() / 3600
-        said = (
+        summary = (
             f"the run began {hours:.1f} hours from now: the clock of the machine was put back, so"
             " it is unknown whether the night still runs → see the run's page; synchronize the"
             " clocks of the machines"
         )
-        return self._alert(f"clock {run.run_id}", "stalled_night", run.head.pipeline, said, run=run)
+        return self._alert(
+            f"clock {run.run_id}", "stalled_night", run.head.pipeline, summary, run=run
+        )
 
     def _last_sign(self, run: RunRecord, now: dt.datetime) -> tuple[dt.datetime | None, bool]:
         """Time of the run's last activity, and whether one of its stages or jobs is running now.
@@ -219,15 +229,15 @@ class Watch:
         Times in the future are ignored; the time is None if there are no others.
         """
         signs = [run.head.started]
-        for each in records.stage_records(run):
-            signs.append(each.started + dt.timedelta(seconds=each.seconds))
+        for record in records.stage_records(run):
+            signs.append(record.started + dt.timedelta(seconds=record.seconds))
         live = bool(records.live_stages(run)) or _has_open_job(run, now, self._patience.stalled)
         for stage, attempt in run.usage_logs():
             sample = read_usage_log(run.folder / "usage" / f"{stage}.{attempt}.jsonl")
             if sample is not None:
                 signs.append(sample.at)
         latest = now + dt.timedelta(seconds=SKEW_SECONDS)
-        return max((each for each in signs if each <= latest), default=None), live
+        return max((sign for sign in signs if sign <= latest), default=None), live
 
     def _alert(
         self,
@@ -258,7 +268,7 @@ class Watch:
 
 def _has_open_job(run: RunRecord, now: dt.datetime, minutes: float) -> bool:
     """Whether the run has an open cloud job with a watcher that is still alive."""
-    if not any(each.state == "open" for each in job_records(run)):
+    if not any(job.state == "open" for job in job_records(run)):
         return False
     try:
         beat = dt.datetime.fromisoformat((run.folder / HEARTBEAT).read_text(encoding="utf-8"))
@@ -280,12 +290,12 @@ def _pipeline(
 
 def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """State of all pipeline files: path, modification time, size."""
-    found = []
+    states = []
     for path in sorted(folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
             state = path.stat()
-            found.append((str(path), state.st_mtime_ns, state.st_size))
-    return tuple(found)
+            states.append((str(path), state.st_mtime_ns, state.st_size))
+    return tuple(states)
 
 
 def _waits_for_a_person(run: RunRecord, done: dict[str, StageRecord], now: dt.datetime) -> bool:
