@@ -55,13 +55,13 @@ def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target:
             rows, known = _row_groups(old)
             if made.num_columns:
                 encode_rows(made, new)
-                found, mine = _row_groups(new)
-                if found != rows:
-                    raise ValueError(f"row groups of {rows} rows, {found} are written")
-                known = [{**each, **other} for each, other in zip(known, mine, strict=True)]
+                new_rows, mine = _row_groups(new)
+                if new_rows != rows:
+                    raise ValueError(f"row groups of {rows} rows, {new_rows} are written")
+                known = [{**chunks, **other} for chunks, other in zip(known, mine, strict=True)]
             out.write(MAGIC)
             groups = [
-                _copied([each for name in schema.names for each in chunks[name]], count, out)
+                _copied([chunk for name in schema.names for chunk in chunks[name]], count, out)
                 for count, chunks in zip(rows, known, strict=True)
             ]
         except (ValueError, KeyError, IndexError) as error:
@@ -72,8 +72,8 @@ def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target:
             ) from error
         footer[FILE_ROWS] = I64, sum(rows)
         footer[GROUPS] = LIST, (STRUCT, groups)
-        told = encoded(footer)
-        out.write(told + struct.pack("<I", len(told)) + MAGIC)
+        encoded_footer = encoded(footer)
+        out.write(encoded_footer + struct.pack("<I", len(encoded_footer)) + MAGIC)
 
 
 def _copied(chunks: list[tuple[IO[bytes], Fields]], rows: int, out: IO[bytes]) -> Fields:
@@ -87,17 +87,17 @@ def _copied(chunks: list[tuple[IO[bytes], Fields]], rows: int, out: IO[bytes]) -
     metas = [chunk[META][1] for _, chunk in chunks]
     return {
         CHUNKS: (LIST, (STRUCT, [chunk for _, chunk in chunks])),
-        GROUP_BYTES: (I64, sum(each[BYTES][1] for each in metas)),
+        GROUP_BYTES: (I64, sum(meta[BYTES][1] for meta in metas)),
         GROUP_ROWS: (I64, rows),
         GROUP_START: (I64, start),
-        GROUP_COMPRESSED: (I64, sum(each[COMPRESSED][1] for each in metas)),
+        GROUP_COMPRESSED: (I64, sum(meta[COMPRESSED][1] for meta in metas)),
     }
 
 
 def _row_groups(file: IO[bytes]) -> tuple[list[int], list[Chunks]]:
     """Read the number of rows and the chunks of each row group."""
     groups = _footer(file)[GROUPS][1][1]
-    found: list[Chunks] = []
+    row_groups: list[Chunks] = []
     for group in groups:
         chunks: Chunks = {}
         for chunk in group[CHUNKS][1][1]:
@@ -105,8 +105,8 @@ def _row_groups(file: IO[bytes]) -> tuple[list[int], list[Chunks]]:
                 raise ValueError("chunks with an index or a dictionary")
             name = chunk[META][1][PATH][1][1][0].decode()
             chunks.setdefault(name, []).append((file, chunk))
-        found.append(chunks)
-    return [group[GROUP_ROWS][1] for group in groups], found
+        row_groups.append(chunks)
+    return [group[GROUP_ROWS][1] for group in groups], row_groups
 
 
 def _footer(file: IO[bytes]) -> Fields:

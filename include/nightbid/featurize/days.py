@@ -70,7 +70,7 @@ class _Day:
 
     @property
     def missing(self) -> dict[str, str]:
-        return {name: each for name, each in self.wanted.items() if name not in self.known}
+        return {name: feature for name, feature in self.wanted.items() if name not in self.known}
 
     @property
     def family(self) -> str:
@@ -143,18 +143,18 @@ def learn_by_day(
         threads: Number of threads per worker.
         limit: Maximum number of tokens of a vocabulary that a worker counts in memory.
     """
-    days = [_known(task, each) for each in _days(task, groups, definition)]
-    missing = [each for each in days if each.missing]
+    days = [_known(task, day) for day in _days(task, groups, definition)]
+    missing = [day for day in days if day.missing]
     scratch = task.output / ".learned"
     if missing:
         run_pass(_learning(missing, definition, scratch, threads, limit))
-    made = {each.day: _keep(task, each, scratch / f"{each.split} {each.day}") for each in missing}
+    notes = {day.day: _keep(task, day, scratch / f"{day.split} {day.day}") for day in missing}
     shutil.rmtree(scratch, ignore_errors=True)
     with ThreadPoolExecutor(threads) as pool:
         fitted = FittedFeatures.fit(definition, _merged(days, definition, pool.map), pool.map)
         fitted.save(task.output / "fitted", pool.map)
-    outputs = {each.day: sorted(each.used) for each in days if each.used}
-    return Learned(made, sum(bool(each.wanted) for each in days), outputs)
+    outputs = {day.day: sorted(day.used) for day in days if day.used}
+    return Learned(notes, sum(bool(day.wanted) for day in days), outputs)
 
 
 def _days(task: StageTask, groups: list[Group], definition: Definition) -> Iterator[_Day]:
@@ -187,7 +187,7 @@ def _known(task: StageTask, day: _Day) -> _Day:
     parent = days_folder(task.workspace, KIND, partition_of(day.day))
     if not parent.exists():
         return day
-    for folder in sorted(parent.iterdir(), key=lambda each: each.name):
+    for folder in sorted(parent.iterdir(), key=lambda path: path.name):
         if not folder.name.startswith(f"{day.family}-"):
             continue
         inode = inode_of(folder)
@@ -214,17 +214,17 @@ def _known(task: StageTask, day: _Day) -> _Day:
 
 
 def _statistics(manifest: Manifest) -> dict[str, str]:
-    return {each.path.partition(".")[0]: each.path for each in manifest.files}
+    return {entry.path.partition(".")[0]: entry.path for entry in manifest.files}
 
 
 def _learning(
     days: list[_Day], definition: Definition, folder: Path, threads: int, limit: int
 ) -> Pass:
-    missing = {f"{each.split} {each.day}": tuple(each.missing.values()) for each in days}
-    rows = {f"{each.split} {each.day}": sum(one.rows for one in each.groups) for each in days}
-    names = {feature: name for each in days for name, feature in each.missing.items()}
+    missing = {f"{day.split} {day.day}": tuple(day.missing.values()) for day in days}
+    rows = {f"{day.split} {day.day}": sum(group.rows for group in day.groups) for day in days}
+    names = {feature: name for day in days for name, feature in day.missing.items()}
     return Pass(
-        [group for each in days for group in each.groups],
+        [group for day in days for group in day.groups],
         LearnMissing(definition, missing),
         MergeStatistics(str(folder / "counts"), limit),
         SaveDay(str(folder), rows, names),
@@ -239,17 +239,17 @@ def _keep(task: StageTask, day: _Day, learned: Path) -> str:
     key = DayKey(KIND, partition_of(day.day), depends_on, family=day.family)
 
     if not learned.is_dir():
-        check_rows("learned from", 0, sum(each.rows for each in day.groups))
+        check_rows("learned from", 0, sum(group.rows for group in day.groups))
 
     def move(folder: Path) -> Made:
         for path in sorted(learned.iterdir()):
             link_or_copy(path, folder / path.name)
         return Made({"features": sorted(missing.values())})
 
-    found = day_output(task.workspace, key, move, pipeline=task.spec.pipeline, run_id=task.run_id)
-    for name, file in _statistics(found.manifest).items():
-        day.known[name] = found.folder / file
-    day.used.add(found.key)
+    output = day_output(task.workspace, key, move, pipeline=task.spec.pipeline, run_id=task.run_id)
+    for name, file in _statistics(output.manifest).items():
+        day.known[name] = output.folder / file
+    day.used.add(output.key)
     if day.damaged:
         return "its output was damaged"
     if len(missing) == len(day.wanted):

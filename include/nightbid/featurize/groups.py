@@ -82,12 +82,12 @@ def list_groups(files: Mapping[str, Sequence[Path | UPath]]) -> list[Group]:
             numbers[day] = numbers.get(day, -1) + 1
             numbered.append((split, day, numbers[day], str(path)))
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        metadata = pool.map(lambda each: _metadata(each[3]), numbered)
+        metadata = pool.map(lambda file: _metadata(file[3]), numbered)
         return [
-            Group(path, split, day, number, group, found.row_group(group).num_rows)
-            for (split, day, number, path), found in zip(numbered, metadata, strict=True)
-            for group in range(found.num_row_groups)
-            if found.row_group(group).num_rows
+            Group(path, split, day, number, group, footer.row_group(group).num_rows)
+            for (split, day, number, path), footer in zip(numbered, metadata, strict=True)
+            for group in range(footer.num_row_groups)
+            if footer.row_group(group).num_rows
         ]
 
 
@@ -110,9 +110,9 @@ def _metadata(path: str) -> pq.FileMetaData:
 def written_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary path and rename it afterwards, so that retries leave no partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    yield beside
-    os.replace(beside, path)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    yield temporary
+    os.replace(temporary, path)
 
 
 def encode_rows(table: pa.Table, where: Path | IO[bytes]) -> None:

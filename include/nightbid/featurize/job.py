@@ -122,7 +122,7 @@ class JobTarget:
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             ]
-            gcs.upload(folder, [each.path for each in entries], UPath(self.output))
+            gcs.upload(folder, [entry.path for entry in entries], UPath(self.output))
         return entries
 
 
@@ -201,7 +201,7 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
 
     def _load(self, files: list[FileEntry]) -> FittedFeatures:
         with tempfile.TemporaryDirectory() as folder:
-            names = [each.path for each in files]
+            names = [entry.path for entry in files]
             gcs.download(UPath(self._place.output), names, Path(folder))
             return FittedFeatures.load(Path(folder) / "fitted")
 
@@ -235,7 +235,7 @@ class SaveResult(beam.DoFn):  # type: ignore[misc]
         result = Result(
             groups=self._groups,
             rows=sum(rows for _, rows in written),
-            files=tuple(sorted((entry for entry, _ in written), key=lambda each: each.path)),
+            files=tuple(sorted((entry for entry, _ in written), key=lambda entry: entry.path)),
         )
         gcs.write(UPath(self._result), result.model_dump_json().encode())
         yield self._result
@@ -271,10 +271,12 @@ def featurizing(
             | "Merge statistics" >> beam.CombinePerKey(MergeThere(place, spill, limit))
             | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place, sum(counts.values())))
         )
-        kept = rows
+        to_transform = rows
         if len(written) < len(groups):
-            kept = rows | "Without history" >> beam.Filter(lambda group: group.split != HISTORY)
-        done = kept | "Transform" >> beam.ParDo(
+            to_transform = rows | "Without history" >> beam.Filter(
+                lambda group: group.split != HISTORY
+            )
+        done = to_transform | "Transform" >> beam.ParDo(
             TransformThere(place), beam.pvalue.AsSingleton(fitted)
         ).with_outputs(WRITTEN, main="summaries")
         summaries = (
@@ -294,7 +296,7 @@ def featurizing(
 
 
 def _without_rows(files: list[FileEntry]) -> list[tuple[FileEntry, int]]:
-    return [(each, 0) for each in files]
+    return [(entry, 0) for entry in files]
 
 
 class FeaturizeJob:
@@ -315,9 +317,9 @@ class FeaturizeJob:
         sample = task.inputs["sample"]
         files: dict[str, list[UPath]] = {
             split: [
-                sample.folder / each.path
-                for each in sorted(sample.manifest.files, key=lambda each: each.path)
-                if each.path.startswith(f"split={split}/") and each.path.endswith(".parquet")
+                sample.folder / entry.path
+                for entry in sorted(sample.manifest.files, key=lambda entry: entry.path)
+                if entry.path.startswith(f"split={split}/") and entry.path.endswith(".parquet")
             ]
             for split in READ_SPLITS
         }
@@ -344,7 +346,7 @@ class FeaturizeJob:
         """
         path = job_folder(task, order) / RESULT
         result = read_result(path, order, Result)
-        parts = [each for each in result.files if each.path.startswith("split=")]
+        parts = [entry for entry in result.files if entry.path.startswith("split=")]
         if len(parts) != result.groups:
             raise StageError(
                 f"job {order.job_id} wrote {len(parts)} files for {result.groups} row groups",
@@ -352,7 +354,10 @@ class FeaturizeJob:
                 hint="a rerun submits a new job",
             )
         seconds = (datetime.now(UTC) - order.started).total_seconds()
-        made = outcome(task.workspace.at(order.uri), result.rows, seconds)
+        measured = outcome(task.workspace.at(order.uri), result.rows, seconds)
         return Outcome(
-            rows=made.rows, metrics=made.metrics, summary=made.summary, elsewhere=result.files
+            rows=measured.rows,
+            metrics=measured.metrics,
+            summary=measured.summary,
+            elsewhere=result.files,
         )

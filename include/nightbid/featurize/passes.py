@@ -72,9 +72,9 @@ class Learn(beam.DoFn):  # type: ignore[misc]
         """Compute the statistics of one row group."""
         train = group.split == "train"
         rows = group.read(columns_taught(self._definition.features, train=train))
-        asked = self._definition
-        found = learn(asked.features, rows, train=train, zone=asked.time_zone)
-        yield ALL, Part(len(rows), found)
+        definition = self._definition
+        statistics = learn(definition.features, rows, train=train, zone=definition.time_zone)
+        yield ALL, Part(len(rows), statistics)
 
 
 @beam.typehints.with_input_types(Part)
@@ -107,8 +107,8 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
     def merge_accumulators(self, accumulators: Iterable[Part]) -> Part:
         """Add the rows of several bundles."""
         merged = Part()
-        for each in accumulators:
-            merged = self._bounded(merged.merge(each))
+        for part in accumulators:
+            merged = self._bounded(merged.merge(part))
         return merged
 
     def extract_output(self, accumulator: Part) -> Part:
@@ -117,10 +117,10 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
 
     def _bounded(self, part: Part) -> Part:
         statistics = {
-            name: each.spill(UPath(self._spill), self._limit)
-            if isinstance(each, TokenCounts | DayCounts | Events)
-            else each
-            for name, each in part.statistics.items()
+            name: statistic.spill(UPath(self._spill), self._limit)
+            if isinstance(statistic, TokenCounts | DayCounts | Events)
+            else statistic
+            for name, statistic in part.statistics.items()
         }
         return Part(part.rows, statistics)
 
@@ -191,12 +191,18 @@ def transformed(
         summary of the computed columns.
     """
     taken = base.features if base else frozenset[str]()
-    computed = {n: each for n, each in fitted.definition.features.items() if n not in taken}
+    computed = {
+        name: feature for name, feature in fitted.definition.features.items() if name not in taken
+    }
     reserved = set() if base else set(RESERVED)
     rows = group.read({*_sources(computed, fitted.definition.time), *reserved})
     inputs = fitted.transform(rows, taken)
-    kept = [n for n in RESERVED if n in reserved and n in rows.column_names and n != REASON]
-    columns = {name: whole(rows[name]) for name in kept}
+    reserved_names = [
+        name
+        for name in RESERVED
+        if name in reserved and name in rows.column_names and name != REASON
+    ]
+    columns = {name: whole(rows[name]) for name in reserved_names}
     names = [name for name in _names(fitted) if name in inputs.column_names]
     columns.update({name: whole(inputs[name]) for name in names})
     table = pa.table(columns)
@@ -206,10 +212,10 @@ def transformed(
 
 def _names(fitted: FittedFeatures) -> Iterator[str]:
     """Names of the model input columns, in order."""
-    for each in fitted.schema.inputs:
-        yield each.name
-        if each.kind == "bag":
-            yield f"{each.name}__weight"
+    for model_input in fitted.schema.inputs:
+        yield model_input.name
+        if model_input.kind == "bag":
+            yield f"{model_input.name}__weight"
 
 
 def _outside(fitted: FittedFeatures, inputs: pa.Table) -> dict[str, tuple[int, int]]:
@@ -263,11 +269,11 @@ class Pass:
                     merged[key] = self.merge.add_input(before, value)
 
             try:
-                for each in self.groups:
+                for group in self.groups:
                     # At most one result per thread waits to be merged.
                     if len(running) > self.threads:
                         add(running.popleft().result())
-                    running.append(pool.submit(self._one, each))
+                    running.append(pool.submit(self._one, group))
                 while running:
                     add(running.popleft().result())
             finally:
@@ -314,6 +320,6 @@ def transforming(
 def rows_of(groups: Iterable[Group]) -> dict[str, int]:
     """Count the rows of each split."""
     rows: dict[str, int] = {}
-    for each in groups:
-        rows[each.split] = rows.get(each.split, 0) + each.rows
+    for group in groups:
+        rows[group.split] = rows.get(group.split, 0) + group.rows
     return rows

@@ -52,7 +52,7 @@ class Base:
             path: File to write.
         """
         there = pq.read_schema(self._file(group))
-        taken = [each for each in RESERVED if each in there.names]
+        taken = [name for name in RESERVED if name in there.names]
         fields = [
             computed.schema.field(name)
             if name in computed.column_names
@@ -85,7 +85,11 @@ class Base:
     def complete(self, split: str, profile: Profile) -> Profile:
         """Add the profiles of the copied columns."""
         theirs = Profile.load(Path(self.folder) / "profile" / f"split={split}.json").columns
-        taken = {n: each for n, each in theirs.items() if n in self.inputs or n in RESERVED}
+        taken = {
+            name: column
+            for name, column in theirs.items()
+            if name in self.inputs or name in RESERVED
+        }
         return replace(profile, columns=dict(sorted({**profile.columns, **taken}.items())))
 
     def counts(self, name: str, split: str, keys: Collection[str]) -> dict[str, object]:
@@ -96,8 +100,8 @@ class Base:
             split: Split of the rows.
             keys: Features or inputs to return.
         """
-        found = json.loads((Path(self.folder) / "profile" / f"{name}-{split}.json").read_text())
-        return {key: each for key, each in found.items() if key in keys}
+        counts = json.loads((Path(self.folder) / "profile" / f"{name}-{split}.json").read_text())
+        return {key: count for key, count in counts.items() if key in keys}
 
 
 def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | None:
@@ -113,7 +117,7 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
         return None
     rows = task.inputs["sample"].manifest.digest
     code, versions = source_of(stage_named("featurize")), library_versions()
-    found = []
+    outputs = []
     for folder in parent.iterdir():
         if folder.name.startswith("."):
             continue
@@ -124,16 +128,16 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
         if manifest.inputs.get("sample") != rows or manifest.code_digest != code:
             continue
         if manifest.versions == versions and any(
-            e.path.startswith("split=") for e in manifest.files
+            entry.path.startswith("split=") for entry in manifest.files
         ):
-            found.append((manifest.created, folder, manifest))
+            outputs.append((manifest.created, folder, manifest))
     mine = {
         path.relative_to(fitted.parent).as_posix(): file_digest(path)
         for folder in ("vocabularies", "history")
         for path in (fitted / folder).glob("*")
     }
     best: tuple[frozenset[str], Path] | None = None
-    for _, folder, manifest in sorted(found, key=lambda each: each[0], reverse=True)[:LOOK_AT]:
+    for _, folder, manifest in sorted(outputs, key=lambda entry: entry[0], reverse=True)[:LOOK_AT]:
         try:
             theirs = fetch(folder, ("fitted/",), manifest) / "fitted"
             same = _same(definition, fitted, mine, theirs, manifest)
@@ -143,7 +147,11 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
             log.warning("an earlier output is not reused: %s", error)
     if best is None or 2 * len(best[0]) < len(definition.features):
         return None
-    names = [each.name for each in FeatureSchema.load(fitted).inputs if each.feature in best[0]]
+    names = [
+        model_input.name
+        for model_input in FeatureSchema.load(fitted).inputs
+        if model_input.feature in best[0]
+    ]
     weights = [f"{name}__weight" for name in names]
     return Base(str(best[1]), best[0], frozenset([*names, *weights]))
 
@@ -156,8 +164,8 @@ def _flags(footer: pq.FileMetaData) -> set[str]:
             column = footer.row_group(group).column(number)
             if column.physical_type != "INT32":
                 continue
-            found = column.statistics
-            if found and found.has_min_max and found.min >= 0 and found.max <= 1:
+            bounds = column.statistics
+            if bounds and bounds.has_min_max and bounds.min >= 0 and bounds.max <= 1:
                 flags.add(column.path_in_schema)
             else:
                 beyond.add(column.path_in_schema)
@@ -176,8 +184,8 @@ def _same(
 ) -> frozenset[str]:
     """Features whose definition and fitted state are the same in both."""
     other = Definition.load(theirs)
-    known = {each.path: each.digest for each in manifest.files}
-    numbers = [json.loads((each / "statistics.json").read_text()) for each in (fitted, theirs)]
+    known = {entry.path: entry.digest for entry in manifest.files}
+    numbers = [json.loads((folder / "statistics.json").read_text()) for folder in (fitted, theirs)]
 
     def is_same(name: str) -> bool:
         if not mine.is_as(other, name):

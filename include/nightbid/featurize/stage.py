@@ -69,19 +69,19 @@ def run(task: StageTask) -> Outcome:
         base = base_of(task, definition, task.output / "fitted")
         with Watcher(look):
             run_pass(transforming(written, fitted, output, threads, base))
-    found = outcome(UPath(task.output), rows, time.monotonic() - started)
+    measured = outcome(UPath(task.output), rows, time.monotonic() - started)
     computed = sorted(set(definition.features) - (base.features if base else set()))
-    said = days_made(learned.made, learned.days, unit=task.spec.partition)
+    note = days_made(learned.made, learned.days, unit=task.spec.partition)
     return replace(
-        found,
+        measured,
         metrics={
-            **found.metrics,
+            **measured.metrics,
             "learned": learned.made,
             **learning,
             "computed": computed,
             "day_outputs": learned.outputs,
         },
-        summary=f"{found.summary}; learned from {said}"
+        summary=f"{measured.summary}; learned from {note}"
         + (f"; {_computed(computed)}" if base else ""),
     )
 
@@ -101,9 +101,9 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
         seconds: Duration of the stage.
     """
     inputs = FeatureSchema.load(output / "fitted").inputs
-    features = {each.feature for each in inputs}
+    features = {model_input.feature for model_input in inputs}
     rates = _oov_rates(output, "evaluate")
-    worst = max(rates.items(), key=lambda each: each[1], default=None)
+    worst = max(rates.items(), key=lambda pair: pair[1], default=None)
     return Outcome(
         rows=Rows(read=rows, written=rows),
         metrics={

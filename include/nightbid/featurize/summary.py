@@ -74,8 +74,8 @@ class MergeSummaries(beam.CombineFn):  # type: ignore[misc]
     def merge_accumulators(self, accumulators: Iterable[Summary]) -> Summary:
         """Add the rows of several bundles."""
         merged = Summary()
-        for each in accumulators:
-            merged = merged.merge(each)
+        for summary in accumulators:
+            merged = merged.merge(summary)
         return merged
 
     def extract_output(self, accumulator: Summary) -> Summary:
@@ -105,7 +105,9 @@ def save_summary(split: str, summary: Summary, output: Path, base: Base | None =
     profile = base.complete(split, summary.profile) if base else summary.profile
     profile.save(folder / f"split={split}.json")
     outside: dict[str, object] = dict(summary.outside)
-    unreadable: dict[str, object] = {n: asdict(each) for n, each in summary.unreadable.items()}
+    unreadable: dict[str, object] = {
+        name: asdict(count) for name, count in summary.unreadable.items()
+    }
     if base:
         outside |= base.counts("oov", split, base.inputs)
         unreadable |= base.counts("unreadable", split, base.features)

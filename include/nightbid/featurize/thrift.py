@@ -31,13 +31,13 @@ class Reader:
             ValueError: A type is not used in Parquet footers.
             IndexError: The data ends too early.
         """
-        found: Fields = {}
+        fields: Fields = {}
         number = 0
         while head := self._byte():
             delta, kind = head >> 4, head & 15
             number = number + delta if delta else _signed(self._varint())
-            found[number] = kind, (kind if kind in (TRUE, FALSE) else self._value(kind))
-        return found
+            fields[number] = kind, (kind if kind in (TRUE, FALSE) else self._value(kind))
+        return fields
 
     def _value(self, kind: int) -> Any:
         if kind in VARINTS:
@@ -117,8 +117,8 @@ def _add(out: bytearray, kind: int, value: Any) -> None:
         else:
             out.append(LONG << 4 | inner)
             _add_varint(out, len(values))
-        for each in values:
-            _add(out, inner, each)
+        for element in values:
+            _add(out, inner, element)
     elif kind == DOUBLE:
         out += value
     else:
