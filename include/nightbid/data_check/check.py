@@ -50,9 +50,9 @@ class FolderReport:
     @property
     def gaps(self) -> list[date]:
         """Missing days between the first and the last."""
-        have, step = set(self.days), STEPS[unit_of(self.block)]
+        present, step = set(self.days), STEPS[unit_of(self.block)]
         span = range((self.days[-1] - self.days[0]) // step)
-        return [day for at in span if (day := self.days[0] + at * step) not in have]
+        return [day for at in span if (day := self.days[0] + at * step) not in present]
 
     def meaning(self, column: str) -> list[str]:
         """Detected uses of a column: its roles, label, time of the label, or outcome."""
@@ -178,8 +178,8 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
             where=folder,
             hint="look at the newest file",
         )
-    together = pa.concat_tables(tables, promote_options="permissive")
-    columns = summarize(together)
+    sample = pa.concat_tables(tables, promote_options="permissive")
+    columns = summarize(sample)
     brought = defaults_of(block)
     given: dict[str, str | None] = {}
     if streams:

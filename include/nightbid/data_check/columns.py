@@ -114,10 +114,10 @@ def _summary(name: str, values: pa.Array) -> ColumnSummary:
     )
     summary.kind = _kind(summary, tokens)
     if summary.kind in ("integer", "number"):
-        read = numbers(values)
-        read = read[np.isfinite(read)]
-        if len(read):
-            summary.low, summary.high = float(read.min()), float(read.max())
+        parsed = numbers(values)
+        parsed = parsed[np.isfinite(parsed)]
+        if len(parsed):
+            summary.low, summary.high = float(parsed.min()), float(parsed.max())
     if summary.kind == "text" and known:
         lengths = np.asarray(pc.fill_null(pc.utf8_length(tokens), 0), np.float64)
         summary.mean_length = float((lengths * counts).sum() / known)
@@ -133,8 +133,8 @@ def _kind(column: ColumnSummary, tokens: pa.Array) -> Kind:
     if pa.types.is_boolean(kind):
         return "flag"
     if column.distinct <= 6 and not pa.types.is_null(kind):
-        read = flag(tokens)
-        if not np.isnan(read).any() and len(read):
+        parsed = flag(tokens)
+        if not np.isnan(parsed).any() and len(parsed):
             return "flag"
     if column.distinct > 1 and _is_time(column, tokens):
         return "time"
@@ -143,10 +143,10 @@ def _kind(column: ColumnSummary, tokens: pa.Array) -> Kind:
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "number"
     if column.distinct > 1:
-        read = numbers(tokens)
+        parsed = numbers(tokens)
         texts = tokens.to_pylist()
         # Codes with leading zeros, and ids that a float would round, stay text.
-        if np.isfinite(read).mean() > 0.95 and not any(
+        if np.isfinite(parsed).mean() > 0.95 and not any(
             len(text) > 15 or (text[:1] == "0" and text[1:2].isdigit()) for text in texts
         ):
             return "number"

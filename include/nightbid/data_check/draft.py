@@ -170,7 +170,7 @@ def _window(days: Sequence[date], unit: Unit) -> list[str]:
 
 def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
     lines: list[str] = []
-    left: list[str] = []
+    omitted: list[str] = []
     used: set[str] = set()
 
     def add(column: str, text: str, why: str, name: str = "") -> None:
@@ -206,25 +206,27 @@ def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
             continue
         text, why = _feature(column)
         if not text:
-            left.append(f"{column.name} ({why})")
+            omitted.append(f"{column.name} ({why})")
         elif len(lines) < MOST_FEATURES:
             add(column.name, text, why)
         else:
-            left.append(column.name)
+            omitted.append(column.name)
     if user and user != key:
         columns_ = f"columns: [{_scalar(user)}]"
         add(user, f"{{transform: target_rate, {columns_}, strength: 50}}",
             "how often this user clicked on earlier days", "user_rate")  # fmt: skip
-    if left:
-        note = ", ".join(left[:12]) + (f" and {len(left) - 12} more" if len(left) > 12 else "")
+    if omitted:
+        note = ", ".join(omitted[:12]) + (
+            f" and {len(omitted) - 12} more" if len(omitted) > 12 else ""
+        )
         lines.append(f"  # left out: {_comment(note)}")
     return lines
 
 
 def _top(column: ColumnSummary) -> int:
-    read = numbers(column.values)
-    read = read[np.isfinite(read)]
-    return int(read.max()) if len(read) and read.min() >= 0 else -1
+    values = numbers(column.values)
+    values = values[np.isfinite(values)]
+    return int(values.max()) if len(values) and values.min() >= 0 else -1
 
 
 def _feature(column: ColumnSummary) -> tuple[str, str]:
@@ -265,12 +267,12 @@ def _rounded(number: float) -> str:
 
 def _slices(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
     taken = {*found.roles.values(), *found.outcomes, found.label}
-    fits = [
+    names = [
         column.name
         for column in columns
         if column.name not in taken and column.kind == "text" and 2 <= column.distinct <= 20
     ]
-    return fits[:2]
+    return names[:2]
 
 
 def _scalar(value: object) -> str:

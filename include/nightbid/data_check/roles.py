@@ -180,8 +180,8 @@ def _key(
         _take(found, "key", name, why)
     keys = hashes(known[found.roles["key"]].values)
     for file_day in np.unique(day):
-        mine = keys[day == file_day]
-        found.repeated += len(mine) - len(np.unique(mine))
+        day_keys = keys[day == file_day]
+        found.repeated += len(day_keys) - len(np.unique(day_keys))
 
 
 FITS = {
@@ -276,21 +276,21 @@ def _two_words(column: ColumnSummary) -> dict[str, int]:
 
 def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCandidate]:
     """Columns that are amounts by their names, such as revenue or seconds watched."""
-    fits = []
+    candidates = []
     for column in columns:
         if column.kind not in ("integer", "number") or column.name in taken or column.low < 0:
             continue
         if not has_meaning(column.name, "amount") or has_meaning(column.name, "past"):
             continue
-        read = np.nan_to_num(numbers(column.values))
-        above = int((read > 0).sum())
-        fits.append(
+        amounts = np.nan_to_num(numbers(column.values))
+        above = int((amounts > 0).sum())
+        candidates.append(
             LabelCandidate(
-                column.name, above / column.rows, above, True, "value", float(read.mean())
+                column.name, above / column.rows, above, True, "value", float(amounts.mean())
             )
         )
     return sorted(
-        (candidate for candidate in fits if candidate.positives),
+        (candidate for candidate in candidates if candidate.positives),
         key=lambda candidate: -candidate.rate,
     )
 
@@ -349,8 +349,8 @@ def _auc(column: ColumnSummary, label: npt.NDArray[np.float64]) -> float | None:
         return None
     usable = ~np.isnan(label)
     if column.kind in ("flag", "integer", "number"):
-        read = flag(column.values) if column.kind == "flag" else numbers(column.values)
-        score = np.nan_to_num(read, nan=-1e300)
+        values = flag(column.values) if column.kind == "flag" else numbers(column.values)
+        score = np.nan_to_num(values, nan=-1e300)
     else:
         if column.distinct * 20 > column.rows:
             return None

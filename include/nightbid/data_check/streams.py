@@ -45,10 +45,10 @@ def stream_folders(folder: str) -> dict[str, str]:
     below = sorted(path for path in root.iterdir() if path.is_dir())
     folders: dict[str, str] = {}
     for stream, pattern in NAMES.items():
-        fits = [path for path in below if re.fullmatch(pattern, plain(path.name))]
-        if len(fits) == 1:
-            folders[stream] = str(fits[0].resolve())
-        elif fits:
+        matches = [path for path in below if re.fullmatch(pattern, plain(path.name))]
+        if len(matches) == 1:
+            folders[stream] = str(matches[0].resolve())
+        elif matches:
             return {}
     return folders if {"impressions", "clicks"} <= folders.keys() else {}
 
@@ -100,8 +100,8 @@ def _newest_day(
         stream: FolderLogs(TypeAdapter(EventStream).validate_python(block), (), cache)
         for stream, block in blocks.items()
     }
-    have = {stream: set(folder_logs.days() or ()) for stream, folder_logs in logs.items()}
-    common = sorted(set.intersection(*have.values()))
+    days_of = {stream: set(folder_logs.days() or ()) for stream, folder_logs in logs.items()}
+    common = sorted(set.intersection(*days_of.values()))
     if not common:
         raise MissingDataError(
             "the streams have no day in common",
@@ -111,7 +111,7 @@ def _newest_day(
     tables = {}
     for stream, folder_logs in logs.items():
         days = [common[-1]]
-        if stream != "impressions" and common[-1] + timedelta(days=1) in have[stream]:
+        if stream != "impressions" and common[-1] + timedelta(days=1) in days_of[stream]:
             days.append(common[-1] + timedelta(days=1))
         parts = [
             rows for day in days if (rows := first_rows(folder_logs.batches(day))[0]) is not None
@@ -155,10 +155,10 @@ def _key(
         for column in summary:
             if column.kind not in ("text", "integer") or not column.known:
                 continue
-            mine = hashes(column.values)
-            for name, theirs in ids.items():
+            values = hashes(column.values)
+            for name, impression_ids in ids.items():
                 # Among equals, a column of the same name is preferred.
-                share = float(np.isin(mine, theirs).mean()) + 1e-6 * (column.name == name)
+                share = float(np.isin(values, impression_ids).mean()) + 1e-6 * (column.name == name)
                 if share > best[name].get(stream, (0.0, ""))[0]:
                     best[name][stream] = (share, column.name)
     streams = [stream for stream in summaries if stream != "impressions"]
@@ -183,10 +183,10 @@ def _key(
 
 def _value(summary: list[ColumnSummary]) -> str:
     """Column of the conversions' amounts; empty if there is none."""
-    fits = [
+    names = [
         column.name
         for column in summary
         if column.kind in ("integer", "number")
         and (has_meaning(column.name, "value") or has_meaning(column.name, "amount"))
     ]
-    return fits[0] if fits else ""
+    return names[0] if names else ""

@@ -69,14 +69,14 @@ def _cut(table: pa.Table) -> Iterator[pa.Table]:
 
 def _together(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Concatenate parts up to the size of a row group."""
-    waiting: list[pa.Table] = []
+    pending: list[pa.Table] = []
     for part in parts:
-        waiting.append(part)
-        if sum(map(len, waiting)) >= GROUP_ROWS:
-            yield pa.concat_tables(waiting).combine_chunks()
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()
+        pending.append(part)
+        if sum(map(len, pending)) >= GROUP_ROWS:
+            yield pa.concat_tables(pending).combine_chunks()
+            pending = []
+    if pending:
+        yield pa.concat_tables(pending).combine_chunks()
 
 
 def _groups(path: str, stack: ExitStack) -> Iterator[pa.Table]:

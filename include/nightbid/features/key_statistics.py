@@ -168,9 +168,9 @@ def _summed(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
-    together = pa.concat_tables(tables)
+    table = pa.concat_tables(tables)
     order = [("key", "ascending"), ("time", "ascending"), ("token", "ascending")]
-    return together.sort_by(order).combine_chunks()
+    return table.sort_by(order).combine_chunks()
 
 
 def _spilled(table: pa.Table, folder: UPath) -> str:

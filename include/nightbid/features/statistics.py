@@ -104,11 +104,11 @@ class TokenCounts:
         if not self.spilled and not always:
             yield self.parts or (NO_TOKENS,)
             return
-        left = _added(self.parts or (NO_TOKENS,))
-        group = (token_hashes(left["token"]) % np.uint64(SPILL_GROUPS)).astype(np.int64)
+        table = _added(self.parts or (NO_TOKENS,))
+        group = (token_hashes(table["token"]) % np.uint64(SPILL_GROUPS)).astype(np.int64)
         for number in range(SPILL_GROUPS):
-            read = [_read_group(path, number) for path in self.spilled]
-            yield [left.take(np.flatnonzero(group == number)), *read]
+            spilled = [_read_group(path, number) for path in self.spilled]
+            yield [table.take(np.flatnonzero(group == number)), *spilled]
 
 
 def _read_group(path: str, group: int) -> pa.Table:

@@ -55,10 +55,12 @@ def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target:
             rows, known = _row_groups(old)
             if made.num_columns:
                 encode_rows(made, new)
-                new_rows, mine = _row_groups(new)
+                new_rows, new_chunks = _row_groups(new)
                 if new_rows != rows:
                     raise ValueError(f"row groups of {rows} rows, {new_rows} are written")
-                known = [{**chunks, **other} for chunks, other in zip(known, mine, strict=True)]
+                known = [
+                    {**chunks, **other} for chunks, other in zip(known, new_chunks, strict=True)
+                ]
             out.write(MAGIC)
             groups = [
                 _copied([chunk for name in schema.names for chunk in chunks[name]], count, out)

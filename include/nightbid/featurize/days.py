@@ -165,7 +165,7 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
     by_day: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         by_day.setdefault((group.split, group.day), []).append(group)
-    for (split, day), mine in by_day.items():
+    for (split, day), day_groups in by_day.items():
         wanted: dict[str, str] = {}
         for name in learning_features(definition.features, train=split == "train"):
             wanted.setdefault(_statistic(name, definition), name)
@@ -174,7 +174,7 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
             "code": code_of(CODE),
             "libraries": versions_of(LIBRARIES),
         }
-        yield _Day(split, day, mine, depends_on, wanted)
+        yield _Day(split, day, day_groups, depends_on, wanted)
 
 
 def _statistic(name: str, definition: Definition) -> str:

@@ -86,9 +86,9 @@ class JobTarget:
             StageError: The worker's image is older or newer than the code that submitted the job.
         """
         hint = "rebuild and push the worker image from the code that Airflow runs"
-        if (mine := source_of(stage_named(self.stage))) != self.code:
+        if (digest := source_of(stage_named(self.stage))) != self.code:
             raise StageError(
-                f"the worker's code has digest {mine}, and {self.code} is wanted",
+                f"the worker's code has digest {digest}, and {self.code} is wanted",
                 where="worker image",
                 hint=hint,
             )

@@ -51,13 +51,13 @@ class Base:
             group: Row group of the rows.
             path: File to write.
         """
-        there = pq.read_schema(self._file(group))
-        taken = [name for name in RESERVED if name in there.names]
+        schema = pq.read_schema(self._file(group))
+        reserved = [name for name in RESERVED if name in schema.names]
         fields = [
             computed.schema.field(name)
             if name in computed.column_names
-            else pa.field(name, _as_computed(there.field(name).type))
-            for name in [*taken, *names]
+            else pa.field(name, _as_computed(schema.field(name).type))
+            for name in [*reserved, *names]
         ]
         with written_beside(path) as place:
             write_with_columns_of(self._file(group), computed, pa.schema(fields), place)
@@ -131,7 +131,7 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
             entry.path.startswith("split=") for entry in manifest.files
         ):
             outputs.append((manifest.created, folder, manifest))
-    mine = {
+    digests = {
         path.relative_to(fitted.parent).as_posix(): file_digest(path)
         for folder in ("vocabularies", "history")
         for path in (fitted / folder).glob("*")
@@ -140,7 +140,7 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
     for _, folder, manifest in sorted(outputs, key=lambda entry: entry[0], reverse=True)[:LOOK_AT]:
         try:
             theirs = fetch(folder, ("fitted/",), manifest) / "fitted"
-            same = _same(definition, fitted, mine, theirs, manifest)
+            same = _same(definition, fitted, digests, theirs, manifest)
             if same and (best is None or len(same) > len(best[0])):
                 best = same, fetch(folder, manifest=manifest)
         except (CorruptDataError, WorkspaceError) as error:

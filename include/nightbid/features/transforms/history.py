@@ -268,5 +268,5 @@ class TargetRateTransform(KeyHistory[TargetRate]):
         lag = self.context.lag_days
         if not lag:
             return super().looks_back
-        left = f"the newest {lag:,}" if lag > 1 else "the newest one"
-        return f"days before the row's own, without {left}: labels are not final yet"
+        newest = f"the newest {lag:,}" if lag > 1 else "the newest one"
+        return f"days before the row's own, without {newest}: labels are not final yet"

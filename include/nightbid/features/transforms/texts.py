@@ -33,14 +33,14 @@ class NgramTransform(Transform[TextNgrams]):
 
     def _of_texts(self, texts: pa.Array) -> Int32s:
         words = Items.of(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pc.utf8_lower(texts))))
-        one = joint_hashes([encode(words.flat)])
+        word_hashes = joint_hashes([encode(words.flat)])
         matrix = np.zeros((len(texts), self.feature.length), np.int32)
         filled = np.zeros(len(texts), np.int64)
-        joint = np.zeros(len(one), np.uint64)
+        joint = np.zeros(len(word_hashes), np.uint64)
         for length in range(1, self.feature.ngrams + 1):
             # joint[i] covers the words i … i + length - 1; n-grams across two texts are dropped.
-            size = max(len(one) - length + 1, 0)
-            joint = joint[:size] * np.uint64(0x9E3779B97F4A7C15) + one[length - 1 :]
+            size = max(len(word_hashes) - length + 1, 0)
+            joint = joint[:size] * np.uint64(0x9E3779B97F4A7C15) + word_hashes[length - 1 :]
             joint ^= joint >> np.uint64(32)
             inside = words.rows[:size] == words.rows[length - 1 :]
             rows, places = words.rows[:size], words.places[:size] + filled[words.rows[:size]]
