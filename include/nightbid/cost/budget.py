@@ -169,10 +169,12 @@ def limits_of(
         if (entry.run_id, entry.stage, entry.attempt) != (run_id, stage, attempt)
     ]
     groups: dict[str, list[LedgerEntry]] = {
-        f"stage {stage}": [e for e in entries if e.run_id == run_id and e.stage == stage],
-        f"run {run_id}": [e for e in entries if e.run_id == run_id],
-        f"day {day}": [e for e in entries if e.day == day],
-        f"month {month}": [e for e in entries if f"{e.day:%Y-%m}" == month],
+        f"stage {stage}": [
+            entry for entry in entries if entry.run_id == run_id and entry.stage == stage
+        ],
+        f"run {run_id}": [entry for entry in entries if entry.run_id == run_id],
+        f"day {day}": [entry for entry in entries if entry.day == day],
+        f"month {month}": [entry for entry in entries if f"{entry.day:%Y-%m}" == month],
     }
     return [
         BudgetLimit(name, limit, total(groups[name]).amount)

@@ -212,7 +212,7 @@ class _TextNumbers(yaml.SafeLoader):
 
 
 _TextNumbers.yaml_implicit_resolvers = {
-    first: [each for each in rules if each[0] != "tag:yaml.org,2002:float"]
+    first: [resolver for resolver in rules if resolver[0] != "tag:yaml.org,2002:float"]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

@@ -301,19 +301,22 @@ def _label_hours(measurements: Measurements, day: Day) -> None:
     seen, marked = day.hours
     spans = [(hour, hour + 1) for hour in range(24)] + [(24 - n, 24) for n in range(2, 7)]
     first, last = np.array(spans).T
-    rows, positives = (np.append(0, counts.cumsum()) for counts in (seen, marked))
-    asked, found = rows[last] - rows[first], positives[last] - positives[first]
-    expected = asked * (marked.sum() - found) / np.maximum(seen.sum() - asked, 1)
-    if not (judged := expected >= 10).any():
+    rows_before, positives_before = (np.append(0, counts.cumsum()) for counts in (seen, marked))
+    rows, positives = (
+        rows_before[last] - rows_before[first],
+        positives_before[last] - positives_before[first],
+    )
+    due = rows * (marked.sum() - positives) / np.maximum(seen.sum() - rows, 1)
+    if not (judged := due >= 10).any():
         return
-    most = chi2.isf(ONE_SIDED, 2 * (found + 1)) / 2
-    ratio = np.where(judged, most / np.maximum(expected, 1), np.inf)
+    most = chi2.isf(ONE_SIDED, 2 * (positives + 1)) / 2
+    ratio = np.where(judged, most / np.maximum(due, 1), np.inf)
     at = int(ratio.argmin())
     measurements.add(
         "label_hour_low",
         min(float(ratio[at]), 1.0),
         part=day.name,
-        note=f"{first[at]:02d}h to {last[at]:02d}h: {found[at]:,} positives, {expected[at]:,.0f} at"
+        note=f"{first[at]:02d}h to {last[at]:02d}h: {positives[at]:,} positives, {due[at]:,.0f} at"
         " the rate of the other hours",
     )
 
