@@ -48,11 +48,11 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
     """
     known = pipeline_names(folder)
     if name not in known:
-        if of := next((pipeline for pipeline in known if name.startswith(f"{pipeline}-")), ""):
+        if owner := next((pipeline for pipeline in known if name.startswith(f"{pipeline}-")), ""):
             raise ConfigError(
                 f"{name!r} is the name of a run, and a pipeline is asked for",
                 where=str(folder),
-                hint=f"write the pipeline first: {of} {name}",
+                hint=f"write the pipeline first: {owner} {name}",
             )
         raise ConfigError(
             f"no pipeline called {name!r}",

@@ -78,6 +78,6 @@ def _without(node: Any, places: set[Location], here: Location = ()) -> Any:
         entries = {key: _without(value, places, (*here, key)) for key, value in node.items()}
         return {key: value for key, value in entries.items() if value is not _GONE}
     if isinstance(node, list):
-        items = [_without(value, places, (*here, at)) for at, value in enumerate(node)]
-        return [value for value in items if value is not _GONE]
+        elements = [_without(value, places, (*here, at)) for at, value in enumerate(node)]
+        return [value for value in elements if value is not _GONE]
     return node

@@ -100,8 +100,8 @@ def paired_values(
     one, two = (figures(rows, scores) for scores in models.values())
     differences = {}
     for figure in FIGURES:
-        a, b = one[figure], two[figure]
-        value = None if a is None or b is None else b - a
+        left, right = one[figure], two[figure]
+        value = None if left is None or right is None else right - left
         differences[figure] = drawn["second"].difference(drawn["first"], figure, value)
     return differences
 

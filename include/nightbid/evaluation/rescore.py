@@ -54,12 +54,12 @@ def rescored(older: RunRecord, newer: RunRecord) -> KeptScores | None:
             raise CorruptDataError(
                 f"cannot be read ({error})", where=str(path), hint="delete it and score again"
             ) from error
-    kept = KeptScores.load(fetch(rows))
-    if not np.array_equal(table[KEY].to_numpy(), kept.keys):
+    stored = KeptScores.load(fetch(rows))
+    if not np.array_equal(table[KEY].to_numpy(), stored.keys):
         raise CorruptDataError(
             "these are scores of other rows", where=str(path), hint="delete it and score again"
         )
-    return replace(kept, scores=table[SCORE].to_numpy().astype(np.float64))
+    return replace(stored, scores=table[SCORE].to_numpy().astype(np.float64))
 
 
 def why_not(older: RunRecord, newer: RunRecord) -> str:

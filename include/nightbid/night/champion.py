@@ -161,12 +161,12 @@ class ChampionPointer:
             One entry per bundle that was promoted before the champion and is not withdrawn.
         """
         history = self.history()
-        out = {before.bundle_digest, *_withdrawn(history)}
+        withdrawn = {before.bundle_digest, *_withdrawn(history)}
         by_digest: dict[str, Champion] = {}
         for entry in history:
             if entry.change == "promote" and entry.number < before.number and entry.night >= since:
                 by_digest[entry.bundle_digest] = entry
-        return [entry for digest, entry in by_digest.items() if digest not in out]
+        return [entry for digest, entry in by_digest.items() if digest not in withdrawn]
 
     def before(self) -> Champion | None:
         """Promotion that a rollback would return to; None if there is none."""
@@ -216,10 +216,10 @@ class ChampionPointer:
                 where=self._pipeline,
                 hint=f"`nightbid champion resume {self._pipeline}`, then {RERUN_UNDER_NEW_ID}",
             )
-        word = _withdrawn(history).get(bundle_digest) if judged_against is not None else None
-        if word is not None:
+        withdrawal = _withdrawn(history).get(bundle_digest) if judged_against is not None else None
+        if withdrawal is not None:
             raise PromotionRefused(
-                f"this bundle was withdrawn by entry #{word.number}: {word.reason}",
+                f"this bundle was withdrawn by entry #{withdrawal.number}: {withdrawal.reason}",
                 where=self._pipeline,
                 hint="`nightbid rollback --to NUMBER --reason …` lets it serve again",
             )

@@ -182,12 +182,12 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
     Returns:
         A continuation; with a reason instead of a state if all days have to be learned.
     """
-    out = undone(run.workspace, spec.pipeline)
+    undone_days = undone(run.workspace, spec.pipeline)
     newest: Learned | None = None
 
     def full(why: str) -> Found:
         return Found(
-            Continuation(night=run.date, why_full=why, learned=newest, left_out=tuple(out))
+            Continuation(night=run.date, why_full=why, learned=newest, left_out=tuple(undone_days))
         )
 
     if run.head.sweep:
@@ -198,7 +198,7 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
         if learned is None:
             return full(f"the night of {other.date} kept no state")
         newest = newest or learned
-        if set(out) & set(learned.days):
+        if set(undone_days) & set(learned.days):
             continue  # the state before the day that was undone
         if changed := _changed(other.head.spec, spec, stage):
             return full(f"{changed} is not as on the night of {other.date}")
@@ -212,9 +212,11 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
                 return full(f"the champion of {night} was withdrawn")
         if learned.nights + 1 >= spec.train.full_every:
             return full(f"every {spec.train.full_every} nights")
-        return Found(Continuation(night=run.date, learned=learned, left_out=tuple(out)), uri)
+        return Found(
+            Continuation(night=run.date, learned=learned, left_out=tuple(undone_days)), uri
+        )
     if newest is not None:
-        days = ", ".join(str(day) for day in out if day in newest.days)
+        days = ", ".join(str(day) for day in undone_days if day in newest.days)
         return full(f"there is no state without {days}")
     return full("the first night")
 
@@ -284,6 +286,6 @@ def _changed(before: dict[str, Any], spec: PipelineSpec, stage: str) -> str:
 def _withdrawn(workspace: Workspace, pipeline: str) -> set[dt.date]:
     """Nights of the champions that a user took out of service."""
     pointer = ChampionPointer(workspace, pipeline)
-    out = pointer.withdrawn()
+    withdrawn = pointer.withdrawn()
     return {entry.night for entry in pointer.history()
-            if entry.change == "promote" and entry.bundle_digest in out}  # fmt: skip
+            if entry.change == "promote" and entry.bundle_digest in withdrawn}  # fmt: skip

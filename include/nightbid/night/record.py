@@ -309,7 +309,7 @@ class RunRecord:
 
     def next_attempt(self, stage: str) -> int:
         """Number of the next attempt at a stage, from 1; every attempt that started counts."""
-        return max((n for name, n in self.usage_logs() if name == stage), default=0) + 1
+        return max((number for name, number in self.usage_logs() if name == stage), default=0) + 1
 
     def usage_file(self, stage: str, attempt: int) -> UPath:
         """File in which a running stage records its usage, for the cost sensor."""
