@@ -26,8 +26,8 @@ def check_avro(schema: Any) -> None:
 def _least_bytes(schema: Any, named: dict[str, Any], inside: tuple[str, ...]) -> int:
     """Minimum encoded size of a value: 0 or 1, where 1 means at least one byte."""
     if isinstance(schema, list):
-        for each in schema:
-            _least_bytes(each, named, inside)
+        for branch in schema:
+            _least_bytes(branch, named, inside)
         return 1  # the index of the branch
     kind = schema["type"] if isinstance(schema, dict) else schema
     if isinstance(kind, (dict, list)):
@@ -35,7 +35,7 @@ def _least_bytes(schema: Any, named: dict[str, Any], inside: tuple[str, ...]) ->
     if kind in ("record", "error"):
         name = str(schema["name"])
         named[name] = schema
-        sizes = [_least_bytes(each["type"], named, (*inside, name)) for each in schema["fields"]]
+        sizes = [_least_bytes(field["type"], named, (*inside, name)) for field in schema["fields"]]
         return int(any(sizes))
     if kind == "array":
         if not _least_bytes(schema["items"], named, inside):

@@ -149,8 +149,8 @@ class BigQueryTable:
         )
         schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
         written = 0
-        with replaced(path) as beside:
-            with pq.ParquetWriter(beside, schema, compression="zstd") as file:
+        with replaced(path) as temporary:
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as file:
                 for stream in session.streams:
                     for answer in self._reader.read_rows(stream.name):
                         batch = pa.ipc.read_record_batch(
@@ -221,31 +221,31 @@ class BigQueryTable:
         if by.field is None:
             return "_PARTITIONTIME", "TIMESTAMP"
         return f"`{by.field}`", next(
-            each.field_type for each in self._shape.schema if each.name == by.field
+            field.field_type for field in self._shape.schema if field.name == by.field
         )
 
     def _shards(self) -> Iterator[tuple[str, _Day]]:
         for shard, day in self._shard_tables:
-            found = self._client.get_table(f"{self._project}.{self._dataset}.{shard}")
-            if found.num_rows:
+            table = self._client.get_table(f"{self._project}.{self._dataset}.{shard}")
+            if table.num_rows:
                 name = f"projects/{self._project}/datasets/{self._dataset}/tables/{shard}"
-                changed = found.modified.astimezone(UTC).timestamp()
+                changed = table.modified.astimezone(UTC).timestamp()
                 path = f"dt={day[:4]}-{day[4:6]}-{day[6:]}/{_NAME}"
-                yield path, _Day(name, "", changed, found.num_rows)
+                yield path, _Day(name, "", changed, table.num_rows)
 
     @cached_property
     def _shard_tables(self) -> list[tuple[str, str]]:
         """Date-sharded tables that match the address, each with its day as YYYYMMDD."""
         stem = self._table[:-1]
         tables = self._client.list_tables(f"{self._project}.{self._dataset}")
-        names = [each.table_id for each in tables if each.table_id.startswith(stem)]
-        found = [(name, name[len(stem) :]) for name in names]
-        found = sorted((name, day) for name, day in found if _SHARD.fullmatch(day))
-        if not found:
+        names = [table.table_id for table in tables if table.table_id.startswith(stem)]
+        shards = [(name, name[len(stem) :]) for name in names]
+        shards = sorted((name, day) for name, day in shards if _SHARD.fullmatch(day))
+        if not shards:
             raise MissingDataError(
                 f"there is no table {stem}YYYYMMDD", where=self.address, hint="set source.folder"
             )
-        return found
+        return shards
 
     @cached_property
     def _shape(self) -> Any:
@@ -258,7 +258,7 @@ class BigQueryTable:
     @property
     def _columns(self) -> list[str]:
         """Columns to read."""
-        names = [each.name for each in self._shape.schema]
+        names = [field.name for field in self._shape.schema]
         chosen = [name for name in names if self._wanted is None or self._wanted(name)]
         return chosen or names[:1]
 

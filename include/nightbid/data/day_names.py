@@ -89,7 +89,7 @@ def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
     """
     if not path.is_relative_to(root):
         return {}
-    named = [each.partition("=") for each in path.relative_to(root).parts[:-1]]
+    named = [folder.partition("=") for folder in path.relative_to(root).parts[:-1]]
     values = {name: unquote(value) for name, mark, value in named if mark and name}
     return {
         name: None if value == NO_VALUE else value
@@ -178,13 +178,13 @@ def scan(
     Raises:
         CorruptDataError: A folder with files is named like a day that does not exist.
     """
-    found, named = DayFiles(), named or Named()
-    for path, relative in sorted(files, key=lambda each: each[1]):
+    day_files, named = DayFiles(), named or Named()
+    for path, relative in sorted(files, key=lambda pair: pair[1]):
         folder, _, name = relative.rpartition("/")
         day, text = named.partition(relative)
         if not name:
             if day:
-                found.others.setdefault(day, [])
+                day_files.others.setdefault(day, [])
             continue
         if text and not day:
             raise CorruptDataError(
@@ -194,11 +194,11 @@ def scan(
         if day is None:
             continue
         if is_format(path, kind, head):
-            found.files.setdefault(day, []).append(path)
+            day_files.files.setdefault(day, []).append(path)
         elif in_folder:
-            found.others.setdefault(day, []).append(name)
-    found.files = dict(sorted(found.files.items()))
-    return found
+            day_files.others.setdefault(day, []).append(name)
+    day_files.files = dict(sorted(day_files.files.items()))
+    return day_files
 
 
 def walk(root: Path) -> Iterator[tuple[Path, str]]:
@@ -261,7 +261,9 @@ def is_format(path: Path, kind: str, head: Callable[[Path], bytes] | None = None
     if "." in name:
         return False
     start = (head or _head)(path)
-    return kind == next((each for magic, each in _MAGIC.items() if start.startswith(magic)), "csv")
+    return kind == next(
+        (detected for magic, detected in _MAGIC.items() if start.startswith(magic)), "csv"
+    )
 
 
 def _head(path: Path) -> bytes:

@@ -84,11 +84,11 @@ def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kin
     Returns:
         Kinds that also fit this file.
     """
-    found = dict(known)
+    widened = dict(known)
     columns = columns_of(part, dialect)
-    open_ = [name for name in columns if name in found and found[name] != "string"]
+    open_ = [name for name in columns if name in widened and widened[name] != "string"]
     if not open_:
-        return found
+        return widened
     convert = pcsv.ConvertOptions(
         null_values=list(NULLS),
         strings_can_be_null=True,
@@ -98,11 +98,11 @@ def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kin
     with _opened(part, dialect) as stream:
         for batch in _batches(_reader(stream, part, dialect, convert, _Malformed()), part, dialect):
             for name in open_:
-                if found[name] != "string":
-                    found[name] = merge(found[name], kind_of(batch[name], dialect.style))
-            if all(found[name] == "string" for name in open_):
+                if widened[name] != "string":
+                    widened[name] = merge(widened[name], kind_of(batch[name], dialect.style))
+            if all(widened[name] == "string" for name in open_):
                 break
-    return found
+    return widened
 
 
 def columns_of(part: Part, dialect: Dialect) -> list[str]:
@@ -237,14 +237,14 @@ class _Malformed:
 
     def due(self, before: int | None = None) -> list[pcsv.InvalidRow]:
         """Return the lines that at most `before` good rows precede; None: all remaining lines."""
-        found = []
+        lines = []
         while self._waiting and (
             before is None or (self._waiting[0].number or 0) - 1 - self._told < before
         ):
-            found.append(self._waiting.popleft())
+            lines.append(self._waiting.popleft())
             self._told += 1
-            self._bytes -= len(found[-1].text) + 100
-        return found
+            self._bytes -= len(lines[-1].text) + 100
+        return lines
 
 
 def _line_breaks(table: pa.Table) -> int:

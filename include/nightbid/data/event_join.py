@@ -82,13 +82,13 @@ class Events:
             return cls(
                 kind, pa.array([], pa.string()), nothing, nothing, nothing.astype(bool), value
             )
-        key = _together([each.key for each in batches])
-        time = pa.concat_arrays([each.time for each in batches])
-        own = np.repeat([each.own for each in batches], [len(each.key) for each in batches])
+        key = _together([batch.key for batch in batches])
+        time = pa.concat_arrays([batch.time for batch in batches])
+        own = np.repeat([batch.own for batch in batches], [len(batch.key) for batch in batches])
         reason, text = (
             pa.concat_arrays(
-                [found if (found := getattr(each, name)) is not None
-                 else pa.nulls(len(each.key), pa.string()) for each in batches]
+                [found if (found := getattr(batch, name)) is not None
+                 else pa.nulls(len(batch.key), pa.string()) for batch in batches]
             )
             for name in ("reason", "text")
         )  # fmt: skip
@@ -97,7 +97,7 @@ class Events:
             reason = pc.if_else(found, why.format(kind), reason)
         good = np.asarray(pc.is_null(reason))
         at = pa.array(~good & own)
-        unread = _aside(kind, *(each.filter(at) for each in (key, time, reason, text)))
+        unread = _aside(kind, *(column.filter(at) for column in (key, time, reason, text)))
         at = pa.array(good)
         coded = key.filter(at).dictionary_encode()
         code = np.asarray(coded.indices, np.int64)
@@ -106,7 +106,7 @@ class Events:
         again = np.zeros(len(code), bool)
         order = np.lexsort((when, code))
         again[order[1:]] = (np.diff(code[order]) == 0) & (np.diff(when[order]) == 0)
-        if others := [each.event_key for each in batches if each.event_key is not None]:
+        if others := [batch.event_key for batch in batches if batch.event_key is not None]:
             # An event's own key is a better identity than its time; events without a key use the
             # time.
             own_key = _together(others).filter(at).dictionary_encode().indices
@@ -120,7 +120,7 @@ class Events:
             kind, coded.dictionary, code[kept], when[kept], own[kept], None,
             duplicates=int((again & own).sum()), unread=(unread,) if len(unread) else (),
         )  # fmt: skip
-        if values := [each.value for each in batches if each.value is not None]:
+        if values := [batch.value for batch in batches if batch.value is not None]:
             value = np.concatenate(values)[good][kept]
             found.without_value = int((np.isnan(value) & found.own).sum())
             found.value = np.where(np.isnan(value), 0.0, value)
@@ -152,9 +152,11 @@ class Join:
     ) -> None:
         self._events, self._touch, self._window = dict(events), touch, window
         self._click_through, self._view_through = click_through, view_through
-        self._matched = {kind: np.zeros(len(each.ids), bool) for kind, each in events.items()}
-        self._elsewhere = {kind: np.zeros(len(each.ids), bool) for kind, each in events.items()}
-        self._early = {kind: np.zeros(len(each.key), bool) for kind, each in events.items()}
+        self._matched = {kind: np.zeros(len(of_kind.ids), bool) for kind, of_kind in events.items()}
+        self._elsewhere = {
+            kind: np.zeros(len(of_kind.ids), bool) for kind, of_kind in events.items()
+        }
+        self._early = {kind: np.zeros(len(of_kind.key), bool) for kind, of_kind in events.items()}
         before = "the day before" if days == 1 else f"the {days} days before"
         self._searched = f"its day or {before}" if days else "its day"
         self._is_open = False
@@ -200,9 +202,9 @@ class Join:
         self._late[CONVERSION] += int((~counts).sum())
         self._views += int(view.sum())
         at, when = at[counts], when[counts]
-        found = _first(at, when, rows)
-        self._delays[CONVERSION].append(_waits(found, shown))
-        columns = _columns(CONVERSION, np.bincount(at, minlength=rows), found)
+        earliest = _first(at, when, rows)
+        self._delays[CONVERSION].append(_waits(earliest, shown))
+        columns = _columns(CONVERSION, np.bincount(at, minlength=rows), earliest)
         if events.value is not None:
             money = np.bincount(at, events.value[ok][counts], minlength=rows)
             columns["conversion_value"] = pa.array(money.astype(np.float64))
@@ -219,13 +221,13 @@ class Join:
         row_of[ids[fresh]] = at[first[fresh]]
         matched[ids] = True
         row = row_of[events.key]
-        found = row >= 0
-        wait = np.where(found, events.time - shown[row] if len(shown) else 0, 0)
-        readable = found & (shown[row] < 2**62 if len(shown) else False)
+        has_impression = row >= 0
+        wait = np.where(has_impression, events.time - shown[row] if len(shown) else 0, 0)
+        readable = has_impression & (shown[row] < 2**62 if len(shown) else False)
         early = readable & (wait < 0)
         self._early[kind] |= early
         ok = readable & ~early & (wait <= self._window)
-        self._late[kind] += int((found & ~early & ~ok).sum())
+        self._late[kind] += int((has_impression & ~early & ~ok).sum())
         return row, ok
 
     def known_elsewhere(self, key: pa.Array) -> None:
@@ -262,28 +264,28 @@ class Join:
 
     def figures(self) -> dict[str, float]:
         """Counts of the events logged on the day, and delays of those joined to its impressions."""
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         for kind, events in self._events.items():
             logged = int(events.own.sum())
             waits = np.concatenate(self._delays[kind]) if self._delays[kind] else np.zeros(0)
-            found[f"{kind}s"] = logged
-            found[f"{kind}s_repeated"] = events.duplicates
-            found[f"{kind}s_unreadable"] = sum(map(len, events.unread))
-            found[f"{kind}s_orphans"] = 0 if self._is_open else int(self._alone(kind).sum())
+            figures[f"{kind}s"] = logged
+            figures[f"{kind}s_repeated"] = events.duplicates
+            figures[f"{kind}s_unreadable"] = sum(map(len, events.unread))
+            figures[f"{kind}s_orphans"] = 0 if self._is_open else int(self._alone(kind).sum())
             if self._is_open:
-                found[f"{kind}s_before_the_logs"] = int(self._alone(kind).sum())
-            found[f"{kind}s_early"] = int(self._early[kind].sum())
-            found[f"{kind}s_outside_window"] = self._late[kind]
-            found[f"{kind}s_joined"] = len(waits)
+                figures[f"{kind}s_before_the_logs"] = int(self._alone(kind).sum())
+            figures[f"{kind}s_early"] = int(self._early[kind].sum())
+            figures[f"{kind}s_outside_window"] = self._late[kind]
+            figures[f"{kind}s_joined"] = len(waits)
             if len(waits):
                 median, late = np.quantile(waits / HOUR, (0.5, 0.95))
-                found[f"{kind}s_delay_median_hours"] = float(median)
-                found[f"{kind}s_delay_p95_hours"] = float(late)
+                figures[f"{kind}s_delay_median_hours"] = float(median)
+                figures[f"{kind}s_delay_p95_hours"] = float(late)
         if CONVERSION in self._events:
-            found["conversions_view_through"] = self._views
+            figures["conversions_view_through"] = self._views
             if self._events[CONVERSION].value is not None:
-                found["conversions_without_value"] = self._events[CONVERSION].without_value
-        return found
+                figures["conversions_without_value"] = self._events[CONVERSION].without_value
+        return figures
 
 
 def _aside(
@@ -315,15 +317,15 @@ def _columns(kind: str, counts: Ints, time: Ints) -> dict[str, pa.Array]:
 
 
 def _first(row: Ints, time: Ints, rows: int) -> Ints:
-    found = np.full(rows, 2**62, np.int64)
-    np.minimum.at(found, row, time)
-    return found
+    earliest = np.full(rows, 2**62, np.int64)
+    np.minimum.at(earliest, row, time)
+    return earliest
 
 
 def _last(row: Ints, time: Ints, rows: int) -> Ints:
-    found = np.full(rows, -1, np.int64)
-    np.maximum.at(found, row, time)
-    return found
+    latest = np.full(rows, -1, np.int64)
+    np.maximum.at(latest, row, time)
+    return latest
 
 
 def _waits(time: Ints, shown: Ints) -> Ints:
@@ -346,9 +348,9 @@ def _latest(row: Ints, time: Ints, at: Ints, when: Ints) -> Ints:
     order = np.lexsort((~is_click, times, rows))
     newest = np.maximum.accumulate(np.where(is_click[order], np.arange(len(order)), -1))
     same = (newest >= 0) & (rows[order][newest] == rows[order])
-    found = np.full(len(rows), -1, np.int64)
-    found[order] = np.where(same, times[order][newest], -1)
-    latest: Ints = found[len(row) :]
+    click_times = np.full(len(rows), -1, np.int64)
+    click_times[order] = np.where(same, times[order][newest], -1)
+    latest: Ints = click_times[len(row) :]
     return latest
 
 
@@ -359,14 +361,14 @@ def _positions(key: pa.ChunkedArray, ids: pa.Array) -> Ints:
     one, other = _comparable(whole(key)), ids
     if one.type != other.type:
         one, other = one.cast(pa.string()), other.cast(pa.string())
-    found = pc.index_in(one, value_set=other, skip_nulls=True)
-    return np.asarray(pc.fill_null(found, -1), np.int64)
+    positions = pc.index_in(one, value_set=other, skip_nulls=True)
+    return np.asarray(pc.fill_null(positions, -1), np.int64)
 
 
 def _together(arrays: Sequence[pa.Array]) -> pa.Array:
-    same = [_comparable(each) for each in arrays]
-    if len({each.type for each in same}) > 1:
-        same = [each.cast(pa.string()) for each in same]
+    same = [_comparable(array) for array in arrays]
+    if len({array.type for array in same}) > 1:
+        same = [array.cast(pa.string()) for array in same]
     return pa.concat_arrays(same)
 
 

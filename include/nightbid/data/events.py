@@ -84,7 +84,7 @@ class EventLogs:
         parts = [self._impressions.fingerprint(days)]
         parts.append(self._ids.fingerprint(tuple(sorted({d for day in days for d in
                                                          self._before(day)}))))  # fmt: skip
-        later = tuple(sorted({each for day in days for each in self._from(day)}))
+        later = tuple(sorted({event_day for day in days for event_day in self._from(day)}))
         parts += [logs.fingerprint(later) for logs in self._logs.values()]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -94,12 +94,14 @@ class EventLogs:
         A late file of events changes the identity only of the impression days that its events may
         belong to.
         """
-        found = dict(self._impressions.identity(day, digest))
-        before = [self._ids.identity(each, digest) for each in self._before(day)]
-        found["earlier impressions"] = _digest(before)
+        digests = dict(self._impressions.identity(day, digest))
+        before = [self._ids.identity(earlier_day, digest) for earlier_day in self._before(day)]
+        digests["earlier impressions"] = _digest(before)
         for kind, logs in self._logs.items():
-            found[f"{kind}s"] = _digest([logs.identity(each, digest) for each in self._from(day)])
-        return found
+            digests[f"{kind}s"] = _digest(
+                [logs.identity(event_day, digest) for event_day in self._from(day)]
+            )
+        return digests
 
     def figures(self, day: date) -> dict[str, float]:
         """Counts and delays of a day; available once its `batches` have been read to the end."""
@@ -107,12 +109,16 @@ class EventLogs:
 
     def not_there(self, day: date) -> list[str]:
         """Missing logs that the rows of a day need, such as `clicks of 2026-01-06`."""
-        return [f"{kind}s of {each}" for kind in self._logs for each in self._missing(kind, day)]
+        return [
+            f"{kind}s of {event_day}"
+            for kind in self._logs
+            for event_day in self._missing(kind, day)
+        ]
 
     def _missing(self, kind: str, day: date) -> list[date]:
         """Days of events that a day is joined with and that are missing."""
         known = set(self._logs[kind].days() or ())
-        return [each for each in self._from(day) if each not in known]
+        return [event_day for event_day in self._from(day) if event_day not in known]
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Yield a day's impressions with their events, then the events that are set aside.
@@ -160,11 +166,11 @@ class EventLogs:
         """Search earlier days for the remaining events' impressions; return those set aside."""
         before = self._before(day)
         known = set(self._ids.days() or ())
-        if all(each in known for each in before):
-            for each in before:
+        if all(earlier_day in known for earlier_day in before):
+            for earlier_day in before:
                 if join.is_done():
                     break
-                for batch in self._ids.batches(each):
+                for batch in self._ids.batches(earlier_day):
                     join.known_elsewhere(batch[self._block.key])
         else:
             join.may_be_older()
@@ -182,10 +188,10 @@ class EventLogs:
             )
         names, event_key = self._columns[kind], self._block.event_key
         valued = kind == CONVERSION and bool(self._block.value)
-        found: list[EventBatch] = []
-        for each in self._from(day):
-            where = f"{self._stream(kind).folder}, {each}"
-            for batch in self._logs[kind].batches(each):
+        batches: list[EventBatch] = []
+        for event_day in self._from(day):
+            where = f"{self._stream(kind).folder}, {event_day}"
+            for batch in self._logs[kind].batches(event_day):
                 if not batch.num_rows:
                     continue
                 table = pa.Table.from_batches([batch])
@@ -197,18 +203,18 @@ class EventLogs:
                 value = None
                 if valued:
                     value, reason, text = self._money(table[self._block.value], reason, text, where)
-                found.append(
+                batches.append(
                     EventBatch(
                         whole(table[self._block.key]),
                         as_time(table[self._block.time], self._block.time_zone),
-                        own=each == day,
+                        own=event_day == day,
                         event_key=whole(table[event_key]) if event_key else None,
                         value=value,
                         reason=reason,
                         text=text,
                     )
                 )
-        return Events.of(kind, found, valued=valued)
+        return Events.of(kind, batches, valued=valued)
 
     def _money(
         self, column: pa.ChunkedArray, reason: pa.Array | None, text: pa.Array | None, where: str
@@ -262,8 +268,8 @@ class EventLogs:
         return [day - timedelta(days=n) for n in range(1, self._block.attribution_days + 1)]
 
     def _microseconds(self, days: float | None) -> int:
-        asked = max(self._block.attribution_days, 1) if days is None else days
-        return round(asked * DAY_MICROSECONDS)
+        window_days = max(self._block.attribution_days, 1) if days is None else days
+        return round(window_days * DAY_MICROSECONDS)
 
 
 def _rows_of(aside: pa.Table, schema: pa.Schema, key: str, time: str) -> pa.Table:

@@ -128,17 +128,17 @@ class FolderLogs:
             for part, rows in zip(timed, self._timed.digests(day), strict=True)
         ]
         parts += timed
-        found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
+        digests = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
         types: Mapping[str, object] = (
             self._columns.text_types if self._kind == "csv" else self._columns.column_types
         )
         mine = {name for part in parts for name in self._columns.names_in(part)}
         if self._kind == "jsonl":  # a day has every column of the window
             mine |= set(types)
-        said = {name: str(kind) for name, kind in types.items() if name in mine}
-        for name in self._columns.may_be_lost(parts) & said.keys():
-            said[name] += " or null"
-        return {**found, "types": json.dumps(said, sort_keys=True)}
+        type_names = {name: str(kind) for name, kind in types.items() if name in mine}
+        for name in self._columns.may_be_lost(parts) & type_names.keys():
+            type_names[name] += " or null"
+        return {**digests, "types": json.dumps(type_names, sort_keys=True)}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one day in the order of its files."""
@@ -215,11 +215,11 @@ class FolderLogs:
         read, seen = 0, []
         for part in self._parts(day):
             for table in self._reader.raw(part):
-                found = ipinyou.with_clicks(table, clicked)
-                seen.append(found["bid_id"].filter(pc.equal(found["click"], 1)))
-                yield self._reader.finished(found, day, read)
+                joined = ipinyou.with_clicks(table, clicked)
+                seen.append(joined["bid_id"].filter(pc.equal(joined["click"], 1)))
+                yield self._reader.finished(joined, day, read)
                 read += len(table)
-        won = pa.chunked_array([each for one in seen for each in one.chunks], pa.string())
+        won = pa.chunked_array([chunk for one in seen for chunk in one.chunks], pa.string())
         lost = ipinyou.orphans(ipinyou.with_clicks(clicks, clicked), won.combine_chunks())
         if len(lost):
             yield self._reader.finished(lost, day, read)
@@ -263,10 +263,10 @@ class FolderLogs:
             return criteo_days(self._block, self._root)
         if self._block.day_column:
             return {}
-        found = self._scanned.files
+        files = self._scanned.files
         if self._block.layout == "ipinyou":
-            return ipinyou.impression_files(found)
-        return {day: [Part(path) for path in paths] for day, paths in found.items()}
+            return ipinyou.impression_files(files)
+        return {day: [Part(path) for path in paths] for day, paths in files.items()}
 
     @cached_property
     def _scanned(self) -> DayFiles:

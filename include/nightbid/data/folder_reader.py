@@ -216,7 +216,7 @@ def need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
     """
     for name in names:
         if name not in table.column_names:
-            have = [each for each in table.column_names if each not in (REASON, TEXT)]
+            have = [column for column in table.column_names if column not in (REASON, TEXT)]
             raise MissingDataError(
                 f"column {name!r} of {by} is missing",
                 where=where,

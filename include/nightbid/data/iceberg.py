@@ -33,11 +33,11 @@ def newest_metadata(names: Iterable[str], where: str) -> str:
     Raises:
         CorruptDataError: There is not exactly one newest file; only a catalog could decide.
     """
-    found: dict[int, list[str]] = {}
+    by_version: dict[int, list[str]] = {}
     for name in names:
         if number := METADATA.search(name):
-            found.setdefault(int(number[1]), []).append(name)
-    newest = found[max(found)] if found else []
+            by_version.setdefault(int(number[1]), []).append(name)
+    newest = by_version[max(by_version)] if by_version else []
     if len(newest) != 1:
         raise CorruptDataError(
             f"{len(newest)} metadata files of the Iceberg table are the newest",
@@ -128,11 +128,11 @@ def _below(root: Path, address: str, location: str) -> Path:
     Raises:
         CorruptDataError: The file is outside the folder.
     """
-    found, base = (
+    file_path, base = (
         f"{parts.netloc}{unquote(parts.path)}" for parts in map(urlsplit, (address, location))
     )
     try:
-        return root / Path(found).relative_to(base)
+        return root / Path(file_path).relative_to(base)
     except ValueError:
         raise _refused(root, f"files outside of its folder, such as {address},") from None
 

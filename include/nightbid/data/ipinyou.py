@@ -33,8 +33,8 @@ ORPHAN = "a click without an impression"
 
 def impression_files(found: dict[date, list[Path]]) -> dict[date, list[Part]]:
     """Select the impression logs of each day."""
-    kept = {day: _of_kind(paths, "imp") for day, paths in found.items()}
-    return {day: [Part(path) for path in paths] for day, paths in kept.items() if paths}
+    impressions = {day: _of_kind(paths, "imp") for day, paths in found.items()}
+    return {day: [Part(path) for path in paths] for day, paths in impressions.items() if paths}
 
 
 def click_files(found: dict[date, list[Path]], day: date) -> list[Part]:

@@ -32,9 +32,9 @@ def check_fields(block: bytes, lines: Sequence[bytes]) -> None:
     names: set[bytes] = set()
     fresh = 0
     for at, line in enumerate(lines[:: max(1, len(lines) // 200)]):
-        found = set(_FIELD.findall(line))
-        fresh += len(found - names) * (at >= 100)
-        names |= found
+        fields = set(_FIELD.findall(line))
+        fresh += len(fields - names) * (at >= 100)
+        names |= fields
     if len(names) + fresh * len(lines) / 100 <= MOST_FIELDS:
         return  # below the limit even if new fields keep coming at this rate
     count = len(set(_FIELD.findall(block)))

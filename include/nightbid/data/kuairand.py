@@ -66,15 +66,15 @@ class KuaiRandLogs:
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
         """Digest of the files' names, sizes and modification times."""
-        paths = [*self._logs, *(self._folder / each for each in (USERS, VIDEOS, SEQUENCES))]
+        paths = [*self._logs, *(self._folder / name for name in (USERS, VIDEOS, SEQUENCES))]
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         return hashlib.sha256(repr(stats).encode()).hexdigest()
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """Digest of the bytes of the day's files and of the three tables."""
-        tables = [self._folder / each for each in (USERS, VIDEOS, SEQUENCES)]
-        found = [digest(path) for path in (*self._day_files.get(day, []), *tables)]
-        return {"logs": hashlib.sha256(repr(found).encode()).hexdigest()[:32]}
+        tables = [self._folder / name for name in (USERS, VIDEOS, SEQUENCES)]
+        digests = [digest(path) for path in (*self._day_files.get(day, []), *tables)]
+        return {"logs": hashlib.sha256(repr(digests).encode()).hexdigest()[:32]}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one day, joined with the user and video tables."""
@@ -94,7 +94,7 @@ class KuaiRandLogs:
 
     @cached_property
     def _day_files(self) -> dict[date, list[Path]]:
-        found: dict[date, list[Path]] = {}
+        files: dict[date, list[Path]] = {}
         for path in self._logs:
             for number in pc.unique(_read(path, columns=["date"])["date"]).to_pylist():
                 text = str(number)
@@ -106,8 +106,8 @@ class KuaiRandLogs:
                         where=f"{path}, column date",
                         hint="days are written as yyyymmdd",
                     ) from error
-                found.setdefault(day, []).append(path)
-        return found
+                files.setdefault(day, []).append(path)
+        return files
 
     def _join(self, log: pa.Table) -> pa.Table:
         time = log["time_ms"].cast(pa.timestamp("ms")).cast(pa.timestamp("us", "UTC"))

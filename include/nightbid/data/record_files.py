@@ -65,14 +65,14 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
             return [table.schema for table in _OPEN[kind](Part(path))]
         stat = path.stat()
         key = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, code_of((__name__,))))
-        kept = cache / "schemas" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        cached = cache / "schemas" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, pa.ArrowInvalid):
-            texts = json.loads(kept.read_text())
+            texts = json.loads(cached.read_text())
             return [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in texts]
-        found = [table.schema for table in _OPEN[kind](Part(path))]
-        texts = [base64.b64encode(schema.serialize()).decode() for schema in found]
-        write_atomically(kept, json.dumps(texts))
-        return found
+        schemas = [table.schema for table in _OPEN[kind](Part(path))]
+        texts = [base64.b64encode(schema.serialize()).decode() for schema in schemas]
+        write_atomically(cached, json.dumps(texts))
+        return schemas
 
 
 def _flat_schema(schema: pa.Schema) -> pa.Schema:
@@ -214,7 +214,7 @@ def _avro(part: Part) -> Iterator[pa.Table]:
         check_avro(schema)
         while records := cast(list[dict[str, Any]], list(islice(reader, ROWS))):
             # Arrow infers the types: texts, numbers, times, decimals and lists of these.
-            columns = {name: pa.array([each[name] for each in records]) for name in names}
+            columns = {name: pa.array([record[name] for record in records]) for name in names}
             yield flat(pa.table(columns))
 
 
@@ -271,17 +271,17 @@ def _json_block(block: bytes) -> tuple[pa.Table, list[str]]:
 def _read_object(line: bytes) -> dict[str, Any]:
     check_depth([line])
     # NaN and Infinity, which Python writes but JSON does not allow, become null.
-    found = json.loads(line, parse_constant=lambda _: None, object_pairs_hook=_object)
-    if not isinstance(found, dict):
+    record = json.loads(line, parse_constant=lambda _: None, object_pairs_hook=_object)
+    if not isinstance(record, dict):
         raise ValueError("no object")
-    return found
+    return record
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError("a field comes twice")
-    return found
+    return fields
 
 
 def _json_table(block: bytes) -> pa.Table:
@@ -310,24 +310,24 @@ def _flat_rows(block: bytes) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in block.splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
-    found = [_flat_row(row) for row in rows]
-    names = {name for row in found for name in row}
-    objects = {name[:at] for name in names for at, each in enumerate(name) if each == "."}
+    flat_rows = [_flat_row(row) for row in rows]
+    names = {name for row in flat_rows for name in row}
+    objects = {name[:at] for name in names for at, character in enumerate(name) if character == "."}
     # An object that is null in one row has null fields there.
     return [
         {name: value for name, value in row.items() if value is not None or name not in objects}
-        for row in found
+        for row in flat_rows
     ]
 
 
 def _flat_row(row: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat_row: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, dict):
-            found.update(_flat_row(value, f"{before}{name}."))
+            flat_row.update(_flat_row(value, f"{before}{name}."))
         else:
-            found[f"{before}{name}"] = value
-    return found
+            flat_row[f"{before}{name}"] = value
+    return flat_row
 
 
 def _mixed_table(block: bytes) -> pa.Table:

@@ -186,14 +186,14 @@ def cast(
     text = pc.utf8_trim_whitespace(text)
     missing = pa.array((*NUMBER_NULLS, *style.nulls))
     text = pc.if_else(pc.is_in(text, missing), nothing, text)
-    asked = np.asarray(pc.is_valid(text))
+    is_given = np.asarray(pc.is_valid(text))
     if kind == "float":
         text = _points(text, style)
     if kind == "time":
-        found = _times(text, style.time_zone)
+        values = _times(text, style.time_zone)
         if style.time_format:
-            found = pc.coalesce(_formatted(text, style), found)
-        return found, wrong | (asked & np.asarray(pc.is_null(found)))
+            values = pc.coalesce(_formatted(text, style), values)
+        return values, wrong | (is_given & np.asarray(pc.is_null(values)))
     try:
         return text.cast(ARROW[kind]), wrong
     except pa.ArrowInvalid:
@@ -205,8 +205,8 @@ def cast(
         long = pc.match_substring_regex(text, LONG_INTEGER)
         small = pc.less_equal(pc.utf8_ltrim(text, "-"), LARGEST)
         fits = pc.or_(fits, pc.and_(long, small))
-    found = pc.if_else(fits, text, nothing).cast(ARROW[kind])
-    return found, wrong | (asked & np.asarray(pc.is_null(found)))
+    values = pc.if_else(fits, text, nothing).cast(ARROW[kind])
+    return values, wrong | (is_given & np.asarray(pc.is_null(values)))
 
 
 def _times(text: pa.Array, zone: str = "UTC") -> pa.Array:
@@ -235,10 +235,10 @@ def _formatted(text: pa.Array, style: TextFormat) -> pa.Array:
         utc=has_zone,
     )
     naive = read.dt.tz_localize(None) if has_zone else read
-    found = pa.Array.from_pandas(naive.astype("datetime64[us]")).cast(MICROSECOND)
+    times = pa.Array.from_pandas(naive.astype("datetime64[us]")).cast(MICROSECOND)
     if not has_zone:
-        found = time_of_zone(found, style.time_zone)
-    return found.take(pa.array(codes, mask=codes < 0))
+        times = time_of_zone(times, style.time_zone)
+    return times.take(pa.array(codes, mask=codes < 0))
 
 
 def _utf8(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:

@@ -96,10 +96,10 @@ class TimedFiles:
         with suppress(OSError, ValueError, TypeError):
             known = json.loads(path.read_text())
             return {partition_of(day): Span(*span) for day, span in known.items()}
-        found = self._look_through(part)
-        text = json.dumps({day.isoformat(): span for day, span in found.items()})
+        spans = self._look_through(part)
+        text = json.dumps({day.isoformat(): span for day, span in spans.items()})
         write_atomically(path, text)
-        return found
+        return spans
 
     def _look_through(self, part: Part) -> dict[date, Span]:
         seen: dict[Any, _Rows] = {}
@@ -110,7 +110,7 @@ class TimedFiles:
                 mine = table if len(places) == len(table) else table.take(places)
                 seen.setdefault(day, _Rows(row + int(places[0]))).add(mine, row + int(places[-1]))
             row += len(table)
-        return {_named(day): each.span() for day, each in seen.items()}
+        return {_named(day): rows.span() for day, rows in seen.items()}
 
     def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
         """Yield tables with each row's day; a row without one gets the day of the row before it."""
@@ -129,8 +129,8 @@ class TimedFiles:
 
 
 def _named(start: Any) -> date:
-    found: date = start.item()
-    return Hour.of(found.date(), found.hour) if isinstance(found, datetime) else found
+    moment: date = start.item()
+    return Hour.of(moment.date(), moment.hour) if isinstance(moment, datetime) else moment
 
 
 class _Rows:

@@ -92,7 +92,7 @@ def units_of(
         return (FolderUnit(reader, day, tuple(parts)),)
     groups: list[list[Piece]] = []
     for piece in pieces:
-        if not groups or sum(each.share for each in groups[-1]) + piece.share > 1:
+        if not groups or sum(earlier.share for earlier in groups[-1]) + piece.share > 1:
             groups.append([])
         groups[-1].append(piece)
     if len(groups) < 2:
@@ -143,8 +143,8 @@ def pieces_of(part: Part, kind: FileKind, dialect: Callable[[Part], Dialect]) ->
 def _groups(part: Part, kind: FileKind) -> list[Piece]:
     """Split Parquet between row groups, ORC between stripes."""
     if kind == "parquet":
-        found = pq.read_metadata(part.path)
-        rows = [found.row_group(at).num_rows for at in range(found.num_row_groups)]
+        metadata = pq.read_metadata(part.path)
+        rows = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
     else:
         file = orc.ORCFile(part.path)
         # Stripes do not record their rows: equal sizes are assumed and row counts left unknown.
@@ -191,7 +191,7 @@ def _lines(part: Part, size: int, names: tuple[str, ...]) -> list[Piece]:
                 break
             bounds.append(stream.tell() - len(chunk) + chunk.index(b"\n") + 1)
     # A line longer than a range leaves the next range empty.
-    starts = [each for each in dict.fromkeys(bounds) if each < size]
+    starts = [bound for bound in dict.fromkeys(bounds) if bound < size]
     return [
         Piece(
             Part(part.path, start, stop, names if start else ()),

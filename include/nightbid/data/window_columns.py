@@ -119,13 +119,13 @@ class WindowColumns:
             return set()
         names = [set(self.names_in(part)) for part in parts if part.path.stat().st_size]
         every: set[str] = set().union(*names)
-        return {name for name in every if not all(name in each for each in names)}
+        return {name for name in every if not all(name in part_names for part_names in names)}
 
     def _schemas(self, part: Part) -> list[pa.Schema]:
         """Schemas of a file, read once."""
         if part.path not in self._known_schemas:
-            found = record_files.schemas_of(part.path, self._kind, self._cache)
-            self._known_schemas[part.path] = found
+            schemas = record_files.schemas_of(part.path, self._kind, self._cache)
+            self._known_schemas[part.path] = schemas
         return self._known_schemas[part.path]
 
     def renamed(self, name: str) -> str:
@@ -146,17 +146,17 @@ class WindowColumns:
         """Types of the columns of text files, valid for every file of the window."""
         parts = [part for part in self._window if part.path.stat().st_size]
         columns = [self.names_in(part) for part in parts]
-        self._check_names({name for each in columns for name in each})
+        self._check_names({name for part_names in columns for name in part_names})
         fixed = {**self._layout.types, **self.declared}
         kinds: dict[str, Kind] = {
             name: "null"
-            for each in columns
-            for name in each
+            for part_names in columns
+            for name in part_names
             if name and name not in fixed and self._is_open(name)
         }
         for part in parts:
-            found = self._kinds(part, tuple(kinds))
-            kinds = {name: merge(kind, found[name]) for name, kind in kinds.items()}
+            part_kinds = self._kinds(part, tuple(kinds))
+            kinds = {name: merge(kind, part_kinds[name]) for name, kind in kinds.items()}
         return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
 
     def _kinds(self, part: Part, names: tuple[str, ...]) -> dict[str, Kind]:
@@ -172,9 +172,9 @@ class WindowColumns:
             known: dict[str, Kind] = json.loads(path.read_text())
             if known.keys() == set(names):
                 return known
-        found = delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
-        write_atomically(path, json.dumps(found))
-        return found
+        kinds = delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
+        write_atomically(path, json.dumps(kinds))
+        return kinds
 
     @cached_property
     def column_types(self) -> dict[str, pa.DataType]:
@@ -220,11 +220,11 @@ class WindowColumns:
         if not part.path.stat().st_size:
             return []
         if self._kind == "csv":
-            found = self._names_of(part)
+            names = self._names_of(part)
         else:
-            found = [name for schema in self._schemas(part) for name in schema.names]
-        folders = self.partitions(part) if found else {}
-        return [*found, *(name for name in folders if name not in found)]
+            names = [name for schema in self._schemas(part) for name in schema.names]
+        folders = self.partitions(part) if names else {}
+        return [*names, *(name for name in folders if name not in names)]
 
     def partitions(self, part: Part) -> dict[str, str | None]:
         """Columns whose value is stated by a file's folders."""

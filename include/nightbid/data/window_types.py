@@ -187,7 +187,7 @@ def fit(
             if fresh.any():
                 reason[fresh] = f"{name} is not {CALLED.get(declared[name], 'UTF-8')}"
                 text[fresh] = [
-                    str(each) for each in table[name].filter(pa.array(fresh)).to_pylist()
+                    str(value) for value in table[name].filter(pa.array(fresh)).to_pylist()
                 ]
         elif column.type != types[name]:
             try:
@@ -232,8 +232,8 @@ def _as_declared(
             hint="a list has no other type: take the column out of source.types",
         )
     if kind == "time" and not _is_text(_plain(given)):
-        found = as_time(column, style.time_zone)
-        return found, np.asarray(pc.is_null(found)) & np.asarray(pc.is_valid(column))
+        times = as_time(column, style.time_zone)
+        return times, np.asarray(pc.is_null(times)) & np.asarray(pc.is_valid(column))
     if kind == "float" and (pa.types.is_integer(given) or pa.types.is_decimal(given)):
         return column.cast(pa.float64(), safe=False), none
     if kind == "float" and pa.types.is_floating(given):

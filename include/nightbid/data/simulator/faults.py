@@ -90,9 +90,9 @@ def _clicked(rows: FaultyRows, clicked: Bools) -> FaultyRows:
     was = pc.fill_null(known, time)
     rows = rows.set("click", pa.array(clicked.astype(np.int8)))
     rows = rows.set("click_time", pc.if_else(pa.array(clicked), was, pa.scalar(None, known.type)))
-    kept = rows.values("conversion").astype(bool) & clicked
-    rows = rows.set("conversion", pa.array(kept.astype(np.int8)))
-    return rows.where("conversion_time", ~kept, None)
+    converted = rows.values("conversion").astype(bool) & clicked
+    rows = rows.set("conversion", pa.array(converted.astype(np.int8)))
+    return rows.where("conversion_time", ~converted, None)
 
 
 def _nulls(rows: FaultyRows, amount: float) -> FaultyRows:

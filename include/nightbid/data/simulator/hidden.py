@@ -34,25 +34,25 @@ class HiddenEffects:
                 fault.
         """
         if column == POSITION:
-            numbers = np.array([int(each) - 1 for each in _known(values)])
+            numbers = np.array([int(text) - 1 for text in _known(values)])
             if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(POSITION_LOGIT)):
                 raise ValueError(f"positions {numbers.min() + 1} to {numbers.max() + 1}")
             return np.asarray(POSITION_LOGIT[numbers], np.float64)
         texts = _known(values)
         if column == "user_id":
-            users = np.array([int(each.removeprefix("u")) for each in texts], np.int64)
+            users = np.array([int(text.removeprefix("u")) for text in texts], np.int64)
             if len(users) and users.max() >= self._settings.users:
                 raise ValueError(f"user {users.max()}")
             return self._users.taste[users]
         seed = self._settings.seed
         if column == "advertiser_id":
-            advertisers = np.array([int(each.removeprefix("adv")) for each in texts], np.int64)
+            advertisers = np.array([int(text.removeprefix("adv")) for text in texts], np.int64)
             return brand_effect(seed, advertisers)
-        identities = np.array([int(each.removeprefix("a"), 16) for each in texts], np.int64)
+        identities = np.array([int(text.removeprefix("a"), 16) for text in texts], np.int64)
         return quality_effect(seed, identities - FIRST_AD)
 
 
 def _known(values: pa.Array) -> list[str]:
     if values.null_count:
         raise ValueError("a value is missing")
-    return [str(each) for each in values.to_pylist()]
+    return [str(value) for value in values.to_pylist()]

@@ -180,8 +180,8 @@ class _Day:
         conversion_time = click_time + (waited * SECOND).astype(np.int64)
 
         stamp = pa.timestamp("us", "UTC")
-        of_user = {name: each.take(pa.array(user)) for name, each in users.columns.items()}
-        of_ad = {name: each.take(pa.array(ad)) for name, each in ads.columns.items()}
+        of_user = {name: column.take(pa.array(user)) for name, column in users.columns.items()}
+        of_ad = {name: column.take(pa.array(ad)) for name, column in ads.columns.items()}
         columns: dict[str, pa.Array] = {
             "impression_id": pa.array(self.day.toordinal() * 10**11 + index),
             "time": pa.array(time, stamp),
@@ -225,7 +225,7 @@ class _Day:
     def _click_logit(self, at: Context, ad: Ints) -> Floats:
         """Click logit if these ads were shown, [rows]."""
         users, ads, tastes = self.users, self.ads, self.tastes
-        found: Floats = (
+        logit: Floats = (
             BASE_CLICK
             + WEEK_LOGIT[self.day.weekday()]
             + users.taste[at.user]
@@ -246,7 +246,7 @@ class _Day:
             - 0.25 * ads.age_days[ad] / 40
             + 0.04 * (at.link == 3)
         )
-        return found
+        return logit
 
     def _offer(self, at: Context, auction: Auction) -> dict[str, pa.Array]:
         """Distinct ads that bid, their true click probabilities, and the shown ad's propensity."""
