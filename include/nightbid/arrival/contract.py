@@ -86,8 +86,8 @@ def _files(
         if "{day}" not in contract.marker:
             above = {parent for path in files for parent in path.parents}
             folders = [folder for folder in above if root in folder.parents]
-        there = any(place.changed(folder / name) is not None for folder in folders)
-        yield there, f"{'marker' if there else 'no file'} {name}"
+        exists = any(place.changed(folder / name) is not None for folder in folders)
+        yield exists, f"{'marker' if exists else 'no file'} {name}"
     if not files:
         yield False, "the day has no file yet"
         return

@@ -76,8 +76,8 @@ def late_nights(
         for day, before in _days_read(run):
             if (now := now_of(day)) != before:
                 days[str(day)] = GONE if now is None else CORRECTED
-        if (come := _arrived_since(spec, run, workspace, cache, known)) is not None:
-            days[str(come)] = ARRIVED
+        if (arrived := _arrived_since(spec, run, workspace, cache, known)) is not None:
+            days[str(arrived)] = ARRIVED
         if days:
             lag = accepted_lag(run)
             others = tuple(override for override in run.head.overrides if override not in lag)

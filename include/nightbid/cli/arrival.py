@@ -112,7 +112,7 @@ def show_late(
 
 
 def _days(night: LateNight) -> str:
-    by_why: dict[str, list[str]] = {}
-    for day, why in night.days.items():
-        by_why.setdefault(why, []).append(day)
-    return "; ".join(f"{why}: {', '.join(days)}" for why, days in by_why.items())
+    by_change: dict[str, list[str]] = {}
+    for day, change in night.days.items():
+        by_change.setdefault(change, []).append(day)
+    return "; ".join(f"{change}: {', '.join(days)}" for change, days in by_change.items())

@@ -207,7 +207,9 @@ def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> Non
     reasons[f"{columns.click} is 1 though {columns.bid} is below {columns.price}"] = (
         read[columns.click] == 1
     ) & (bid < price)
-    faults = [f"{why} ({int(rows.sum()):,} rows)" for why, rows in reasons.items() if rows.any()]
+    faults = [
+        f"{reason} ({int(rows.sum()):,} rows)" for reason, rows in reasons.items() if rows.any()
+    ]
     if faults:
         raise CorruptDataError(
             ", ".join(faults), where=str(path), hint="correct the log, or leave out --bid"

@@ -69,22 +69,22 @@ def _show(found: dict[str, PolicyValue], rows: int, units: int) -> None:
     logged = next(iter(found.values())).logged
     table.add_row("as logged", *[_cell(logged)] * len(found))
     for estimator in ESTIMATORS:
-        if any(estimator in one.estimates for one in found.values()):
+        if any(estimator in policy.estimates for policy in found.values()):
             table.add_row(TITLES[estimator], *[
-                _cell(one.estimates[estimator]) if estimator in one.estimates else DASH
-                for one in found.values()
+                _cell(policy.estimates[estimator]) if estimator in policy.estimates else DASH
+                for policy in found.values()
             ])  # fmt: skip
-    best = ["dr" if "dr" in one.estimates else "snips" for one in found.values()]
+    best = ["dr" if "dr" in policy.estimates else "snips" for policy in found.values()]
     table.add_row("gain", *[
-        f"{_cell(one.gain(name), sign='+')} {TITLES[name]}"
-        for name, one in zip(best, found.values(), strict=True)
+        f"{_cell(policy.gain(name), sign='+')} {TITLES[name]}"
+        for name, policy in zip(best, found.values(), strict=True)
     ])  # fmt: skip
     for title, name, form in (
         ("effective sample size", "effective_sample_size", ",.0f"),
         ("mean weight", "mean_weight", ".4f"),
         ("largest weight", "largest_weight", ",.1f"),
     ):
-        table.add_row(title, *[format(getattr(one, name), form) for one in found.values()])
+        table.add_row(title, *[format(getattr(policy, name), form) for policy in found.values()])
     console.print(table)
     console.print(f"{rows:,} rows; 95 % intervals over {units:,} users or rows")
 

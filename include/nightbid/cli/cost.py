@@ -83,15 +83,17 @@ def show(
     for entry in entries:
         groups.setdefault(_group(entry, by), []).append(entry)
     if as_json:
-        print_json([_sums({by.value: group}, mine) for group, mine in groups.items()])
+        print_json(
+            [_sums({by.value: group}, group_entries) for group, group_entries in groups.items()]
+        )
         return
     currency = entries[0].currency
     table = Listing(by.value, "attempts", "failed", "vCPU h", "GB h", f"here {currency}",
                     f"cloud {currency}")  # fmt: skip
     for column in table.columns[1:]:
         column.justify = "right"
-    for group, mine in groups.items():
-        table.add_row(group, *_row(mine))
+    for group, group_entries in groups.items():
+        table.add_row(group, *_row(group_entries))
     table.add_section()
     table.add_row("total", *_row(entries), style="bold")
     console.print(table)
@@ -152,8 +154,8 @@ def serving(
         f"{million} per million predictions, {rate.candidates} candidates a request",
         soft_wrap=True,
     )
-    how = f"p99 held within {rate.p99_ms:g} ms over a socket" if rate.p99_ms else "in process"
-    console.print(f"{requests} per million requests, {how}", soft_wrap=True)
+    condition = f"p99 held within {rate.p99_ms:g} ms over a socket" if rate.p99_ms else "in process"
+    console.print(f"{requests} per million requests, {condition}", soft_wrap=True)
 
 
 @app.command()
@@ -274,8 +276,8 @@ def prices(as_json: AsJson = False) -> None:
 @app.command()
 def compact() -> None:
     """Merge the ledger's small files, or rows, into the newest. Safe while runs are active."""
-    what = "files" if database() is None else "rows"
-    console.print(f"folded {Ledger(_workspace()).compact()} {what}")
+    unit = "files" if database() is None else "rows"
+    console.print(f"folded {Ledger(_workspace()).compact()} {unit}")
 
 
 @app.command("import")
@@ -330,7 +332,7 @@ def _sums(group: dict[str, str], entries: list[LedgerEntry]) -> dict[str, str]:
 
 def _hours(entries: list[LedgerEntry]) -> dict[str, Decimal]:
     return {
-        name: sum((e.quantity for e in entries if e.resource == name), Decimal(0))
+        name: sum((entry.quantity for entry in entries if entry.resource == name), Decimal(0))
         for name in ("vcpu_hour", "memory_gb_hour")
     }
 

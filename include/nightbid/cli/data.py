@@ -52,24 +52,24 @@ Overrides = Annotated[
 def days(pipeline: PipelineName, set_: Overrides = None, as_json: AsJson = False) -> None:
     """List the days that a pipeline's source has."""
     spec, source = _opened(pipeline, set_)
-    known = source.days()
+    days = source.days()
     if as_json:
-        print_json({"source": spec.source.kind, "days": known})
+        print_json({"source": spec.source.kind, "days": days})
         return
-    if known is None:
+    if days is None:
         console.print(f"{spec.source.kind}: any day can be made")
         return
-    if not known:
+    if not days:
         console.print(f"{spec.source.kind}: no day at all")
         return
-    step, there = STEPS[spec.partition], set(known)
-    span = count_between(known[0], known[-1], spec.partition)
-    missing = [day for at in range(span) if (day := known[0] + at * step) not in there]
-    for day in known:
+    step, present = STEPS[spec.partition], set(days)
+    span = count_between(days[0], days[-1], spec.partition)
+    missing = [day for at in range(span) if (day := days[0] + at * step) not in present]
+    for day in days:
         console.print(day.isoformat())
     gaps = f": {', '.join(map(str, missing[:10]))}" if missing else ""
     console.print(
-        f"{some(len(known), spec.partition)}, {known[0]} to {known[-1]}; {len(missing)} missing in"
+        f"{some(len(days), spec.partition)}, {days[0]} to {days[-1]}; {len(missing)} missing in"
         f" between{gaps}"
     )
 
@@ -211,8 +211,10 @@ def freeze(
     """Keep the sampled rows of a run under a name, for comparisons on the same rows."""
     settings = Settings()
     workspace = Workspace(settings.workspace)
-    known = find_pipeline(pipeline, settings.pipelines).pipeline
-    data_set = freeze_rows(workspace, RunRecord.load(workspace, known, run_id), name, reason=reason)
+    pipeline_name = find_pipeline(pipeline, settings.pipelines).pipeline
+    data_set = freeze_rows(
+        workspace, RunRecord.load(workspace, pipeline_name, run_id), name, reason=reason
+    )
     console.print(
         f"{data_set.name}: {data_set.rows:,} rows of {data_set.run_id},"
         f" {data_set.bytes / 1e6:,.1f} MB, digest {data_set.digest[:12]}",
@@ -330,9 +332,9 @@ def forget(
                     "removed": delete})  # fmt: skip
         return
     table = Table("what", "outputs", "rows of them", box=None, padding=(0, 2, 0, 0))
-    for what in sorted({output.what for output in traces.outputs}):
-        count = sum(output.what == what for output in traces.outputs)
-        table.add_row(what, f"{count:,}", f"{traces.rows[what]:,}" if what in traces.rows else "")
+    for kind in sorted({output.what for output in traces.outputs}):
+        count = sum(output.what == kind for output in traces.outputs)
+        table.add_row(kind, f"{count:,}", f"{traces.rows[kind]:,}" if kind in traces.rows else "")
     if traces.outputs:
         console.print(table)
     for entry in traces.learned:

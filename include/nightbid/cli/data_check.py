@@ -54,7 +54,7 @@ def check(
         missing = report.found.missing
         raise MissingDataError(
             f"no column for {', '.join(missing)}: "
-            + "; ".join(f"{role} is {what}" for role, what in missing.items()),
+            + "; ".join(f"{role} is {reason}" for role, reason in missing.items()),
             where=folder,
             hint=f"fill in the lines with ??? in {write}"
             if write

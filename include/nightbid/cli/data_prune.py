@@ -51,10 +51,10 @@ def prune(
         print_json({**asdict(pruning), "removed": delete})
         return
     table = Table("what", "outputs", "MB", "oldest", box=None, padding=(0, 2, 0, 0))
-    for what in sorted({output.what for output in pruning.unneeded}):
-        outputs = [output for output in pruning.unneeded if output.what == what]
+    for kind in sorted({output.what for output in pruning.unneeded}):
+        outputs = [output for output in pruning.unneeded if output.what == kind]
         table.add_row(
-            what,
+            kind,
             f"{len(outputs):,}",
             f"{sum(output.size for output in outputs) / 1e6:,.1f}",
             f"{min(output.created for output in outputs):%Y-%m-%d}",

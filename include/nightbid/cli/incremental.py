@@ -32,7 +32,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
     settings = Settings()
     workspace = Workspace(settings.workspace)
     name = known(pipeline, settings)
-    nights, out = list(chain(workspace, name)), undone(workspace, name)
+    nights, decisions = list(chain(workspace, name)), undone(workspace, name)
     if as_json:
         print_json(
             {
@@ -40,7 +40,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
                     {"run": run.run_id, "night": run.date, **learned.model_dump(mode="json")}
                     for run, learned in nights
                 ],
-                "undone": [decision.model_dump(mode="json") for decision in out.values()],
+                "undone": [decision.model_dump(mode="json") for decision in decisions.values()],
             }
         )
         return
@@ -67,7 +67,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
                 learned.why_full,
             )
         console.print(table)
-    for day, decision in out.items():
+    for day, decision in decisions.items():
         console.print(
             f"{day} is undone by {decision.by or '?'}: {decision.reason}",
             markup=False,
@@ -98,9 +98,9 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
         )
     _keep(workspace, name, "undo", gone, reason)
     nights = list(chain(workspace, name))
-    had = [(run, learned) for run, learned in nights if gone in learned.days]
-    before = [run.date for run, _ in nights if had and run.date < had[0][0].date]
-    if not had:
+    affected = [(run, learned) for run, learned in nights if gone in learned.days]
+    before = [run.date for run, _ in nights if affected and run.date < affected[0][0].date]
+    if not affected:
         effect = "no night has learned it, and none will"
     elif gone not in nights[-1][1].days:
         effect = "the newest night has not learned it, and the next one goes on from there"
@@ -113,7 +113,7 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
         effect = "the next night learns all other days of its window"
     console.print(f"{name}: {gone} is undone; {effect}", highlight=False, soft_wrap=True)
     champion = ChampionPointer(workspace, name).current()
-    if champion is not None and any(run.run_id == champion.run_id for run, _ in had):
+    if champion is not None and any(run.run_id == champion.run_id for run, _ in affected):
         console.print(
             f"champion #{champion.number} has learned it and serves: `nightbid rollback {name}"
             " --reason …` takes it back",

@@ -65,7 +65,7 @@ def poll_stage(
     """
     usage_log = run.usage_file(stage, attempt)
     pipeline = run.head.pipeline
-    seen = observe(
+    observation = observe(
         run.workspace,
         usage_log,
         pipeline=pipeline,
@@ -74,9 +74,9 @@ def poll_stage(
         attempt=attempt,
         book=book,
     )
-    if seen is None:
+    if observation is None:
         return None
-    point, _ = seen
+    point, _ = observation
     started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
     limits = limits_of(
         budget,
@@ -114,7 +114,7 @@ def poll_run(
         record = run.newest(stage)
         if record and not record.reused and record.attempt >= attempt:
             continue
-        seen = poll_stage(run, budget, stage, attempt, cancel=cancel, book=book)
-        if seen is not None and not seen.ended:
-            polls[stage] = seen
+        poll = poll_stage(run, budget, stage, attempt, cancel=cancel, book=book)
+        if poll is not None and not poll.ended:
+            polls[stage] = poll
     return polls

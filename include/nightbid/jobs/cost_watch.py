@@ -106,15 +106,15 @@ class JobWatch:
             if note.settled:
                 continue
             meter = self._meter(note)
-            seen = meter.poll()
-            polls[f"{note.stage} {note.job_id}"] = seen
-            if not seen.ended:
+            poll = meter.poll()
+            polls[f"{note.stage} {note.job_id}"] = poll
+            if not poll.ended:
                 continue
             job = note.job_id
             self._ended[job] = self._ended.get(job, 0) + 1
-            self._quiet[job] = 0 if seen.grew or seen.trouble else self._quiet.get(job, 0) + 1
+            self._quiet[job] = 0 if poll.grew or poll.trouble else self._quiet.get(job, 0) + 1
             quiet = self._quiet[job] >= self._quiet_polls and meter.has_expected()
-            if seen.final or quiet or self._ended[job] >= self._patience_polls:
+            if poll.final or quiet or self._ended[job] >= self._patience_polls:
                 note_job(self._run, note.model_copy(update={"settled": True}))
         return polls
 

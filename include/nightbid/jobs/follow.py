@@ -129,7 +129,7 @@ def wait_for_final_cost(run: RunRecord) -> None:
         return
     watch = JobWatch(run, PipelineSpec.model_validate(run.head.spec).budget)
     for _ in range(SETTLE_POLLS):
-        if not any(seen.ended for seen in watch.poll().values()):
+        if not any(poll.ended for poll in watch.poll().values()):
             return
         time.sleep(poll_seconds())
     log.warning("%s: final metrics of a job did not come in time; `nightbid run` again", run.run_id)

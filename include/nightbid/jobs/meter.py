@@ -154,17 +154,17 @@ class JobMeter(ABC):
     def poll(self) -> Poll:
         """Poll once: get state and usage, record and judge them, cancel the job if over budget."""
         trouble: list[str] = []
-        seen = self.look(trouble)
-        self._started = seen.started or self._started
-        ended = seen.state == VANISHED or seen.state in self.ended_states
-        grew = self._enter(seen, ended)
+        usage = self.look(trouble)
+        self._started = usage.started or self._started
+        ended = usage.state == VANISHED or usage.state in self.ended_states
+        grew = self._enter(usage, ended)
         spent = self._spent()
         projected = spent if ended else project(spent, 0.0, self.past)
         judgment, reason = self.guard.budget_status(spent, projected)
         if judgment == "over" and not ended and not self._cancelled:
             self._cancel(reason, trouble)
         return Poll(
-            state=seen.state,
+            state=usage.state,
             spent_usd=spent,
             projected_usd=projected,
             judgment=judgment,
@@ -173,7 +173,7 @@ class JobMeter(ABC):
             trouble="; ".join(trouble),
             grew=grew,
             ended=ended,
-            final=ended and seen.final,
+            final=ended and usage.final,
         )
 
     def settle(

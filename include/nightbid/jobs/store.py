@@ -263,5 +263,5 @@ def _over_budget(run: RunRecord, job_record: JobRecord, budget: Budget) -> str |
     entries = Ledger(run.workspace, lenient=True).entries(
         pipeline=job_record.pipeline, run_id=job_record.run_id, stage=job_record.stage
     )
-    mine = total(entry for entry in entries if entry.attempt == job_record.attempt)
-    return BudgetGuard(limits, job_record.started).passed(mine.amount)
+    spent = total(entry for entry in entries if entry.attempt == job_record.attempt)
+    return BudgetGuard(limits, job_record.started).passed(spent.amount)

@@ -101,7 +101,9 @@ class Payload(BaseModel):
             started=run.head.started,
             ended=max(ends, default=run.head.started),
             failed=view.state == "failed",
-            parameters={_NOT_IN_NAMES.sub("_", k)[:250]: v for k, v in flat(run.head.spec)},
+            parameters={
+                _NOT_IN_NAMES.sub("_", name)[:250]: value for name, value in flat(run.head.spec)
+            },
             tags=_tags(view),
             metrics=tuple(_metrics(view)),
             data=_data(view),

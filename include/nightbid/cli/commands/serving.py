@@ -129,12 +129,12 @@ def shadow_outcomes(
             f" {pair['without_outcome']:,} without an outcome, observed {pair['observed']:.5f}",
             soft_wrap=True,
         )
-        for who in ("champion", "shadow"):
-            of = pair[f"of_{who}"]
-            ratio = "-" if of["ratio"] is None else f"{of['ratio']:.3f}"
+        for role in ("champion", "shadow"):
+            figures = pair[f"of_{role}"]
+            ratio = "-" if figures["ratio"] is None else f"{figures['ratio']:.3f}"
             console.print(
-                f"  {who}: mean {of['mean']:.5f}, predicted / observed {ratio},"
-                f" log loss {of['log_loss']:.5f}",
+                f"  {role}: mean {figures['mean']:.5f}, predicted / observed {ratio},"
+                f" log loss {figures['log_loss']:.5f}",
                 soft_wrap=True,
             )
 
