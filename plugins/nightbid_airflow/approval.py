@@ -81,9 +81,9 @@ class PromotionApproval(ApprovalOperator):
         ti, answer = context["ti"], run.newest(APPROVE)
         is_second_try = ti.try_number > 1 and ti.max_tries <= (self.retries or 0)
         if is_second_try and answer is not None and answer.by:
-            said = self.APPROVE if answer.state == "done" else self.REJECT
+            option = self.APPROVE if answer.state == "done" else self.REJECT
             person = {"id": answer.by, "name": answer.by}
-            event = {"chosen_options": [said], "params_input": {}, "responded_at": answer.started,
+            event = {"chosen_options": [option], "params_input": {}, "responded_at": answer.started,
                      "responded_by_user": person}  # fmt: skip
             return super().execute_complete(context, event)
         if is_second_try and (run.folder / ASKED).exists():
@@ -125,15 +125,15 @@ class PromotionApproval(ApprovalOperator):
                 run = self._run(context)
                 self.body = question(run, context["dag_run"].run_id, self.hours)
                 return super().execute(context)
-            said = f"no answer in {_hours(self.hours)}" if late else str(event["error"])
-            self._record(context, "stopped", f"not promoted: {said}", "")
+            reason = f"no answer in {_hours(self.hours)}" if late else str(event["error"])
+            self._record(context, "stopped", f"not promoted: {reason}", "")
             # Fail without a retry, which would ask again.
-            raise AirflowFailException(f"not promoted: {said}")
+            raise AirflowFailException(f"not promoted: {reason}")
         if answer == [self.APPROVE]:
             self._record(context, "done", f"approved by {person or 'somebody'}", person)
         else:
-            said = f"not promoted: rejected by {person or 'somebody'}"
-            self._record(context, "stopped", said, person)
+            reason = f"not promoted: rejected by {person or 'somebody'}"
+            self._record(context, "stopped", reason, person)
         return super().execute_complete(context, event)
 
     def _ask(self, run: RunRecord, context: Context) -> Any:
@@ -148,10 +148,10 @@ class PromotionApproval(ApprovalOperator):
     def _seconds_left(self, context: Context) -> float:
         """Get the seconds until the question expires, by the machine's uptime; 0 if unknown."""
         try:
-            asked = json.loads((self._run(context).folder / ASKED).read_text(encoding="utf-8"))
+            asked_at = json.loads((self._run(context).folder / ASKED).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return 0.0
-        passed = seconds_since(asked)
+        passed = seconds_since(asked_at)
         return 0.0 if passed is None else self.hours * 3600 - passed
 
     def _record(

@@ -76,12 +76,12 @@ class ArrivalTrigger(BaseTrigger):
         ends = spec.arrival_deadline(run.date)
         if ends is None or now >= ends:
             return 0.0
-        found = look(spec, run, Path(self.cache), now)
-        if found.is_complete:
+        arrival = look(spec, run, Path(self.cache), now)
+        if arrival.is_complete:
             return 0.0
-        if (said := waiting_words(spec, run, found)) != self._said:
-            self.log.info("%s", said)
-            self._said = said
+        if (message := waiting_words(spec, run, arrival)) != self._said:
+            self.log.info("%s", message)
+            self._said = message
         return min(self.every, (ends - now).total_seconds())
 
 
@@ -131,9 +131,9 @@ class ArrivalSensor(BaseOperator):
             if spec.arrival is None or ends is None:
                 return "the pipeline has no `arrival` block any more"
             now = dt.datetime.now(dt.UTC)
-            found = look(spec, run, settings.cache, now)
-            if not found.is_complete and now < ends:
-                self.log.info("%s: %s", found.day, ", ".join(found.missing))
+            arrival = look(spec, run, settings.cache, now)
+            if not arrival.is_complete and now < ends:
+                self.log.info("%s: %s", arrival.day, ", ".join(arrival.missing))
                 self.defer(
                     trigger=ArrivalTrigger(
                         workspace=settings.workspace,
@@ -145,8 +145,8 @@ class ArrivalSensor(BaseOperator):
                     method_name="resume",
                     kwargs={"began": began.isoformat()},
                 )
-            _, said = conclude(spec, run, settings.cache, found, now=now, started=began)
+            _, message = conclude(spec, run, settings.cache, arrival, now=now, started=began)
         except (ConfigError, DataError) as error:
             raise AirflowFailException(str(error)) from None
-        self.log.info("%s", said)
-        return said
+        self.log.info("%s", message)
+        return message

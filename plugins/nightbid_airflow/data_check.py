@@ -60,14 +60,14 @@ class DataCheckOperator(BaseOperator):
         from nightbid.data_check.check import check_folder
         from nightbid.data_check.saved import save_check
 
-        asked, settings, run = context["params"], Settings(), context["dag_run"]
+        params, settings, run = context["params"], Settings(), context["dag_run"]
         try:
-            report = check_folder(asked["folder"], settings.cache, asked["pipeline"])
+            report = check_folder(params["folder"], settings.cache, params["pipeline"])
         except FINAL as error:
             raise AirflowFailException(str(error)) from None
         name = safe_run_id(run.run_id)
         by = run.triggering_user_name or ""
-        check = save_check(Workspace(settings.workspace), name, asked["folder"], report, by)
+        check = save_check(Workspace(settings.workspace), name, params["folder"], report, by)
         page = data_check_page(name)
         self.log.info("a first pipeline:\n%s", check.report["yaml"])
         self.log.info("%s; missing roles: %s", page, ", ".join(check.missing) or "none")

@@ -66,8 +66,8 @@ def _watch_again(dag_run: Any) -> None:
 def _write(dag_run: Any, *, ended: bool) -> None:
     if not dag_run.dag_id.startswith(NIGHTLY):
         return
-    kept = dag_run.dag_run_note
-    if kept is not None and kept.user_id is not None:
+    note = dag_run.dag_run_note
+    if note is not None and note.user_id is not None:
         return
     try:
         dag_run.note = note_of(dag_run, ended=ended)
@@ -88,14 +88,14 @@ def note_of(dag_run: Any, *, ended: bool) -> str:
 
     pipeline = dag_run.dag_id.removeprefix(NIGHTLY)
     request = Request.of(pipeline, dag_run, dag_run.conf or {})
-    said = f"Night of {request.date}"
+    text = f"Night of {request.date}"
     if request.overrides:
-        said += f", with {', '.join(request.overrides)}"
+        text += f", with {', '.join(request.overrides)}"
     if not ended:
-        return said[:LONGEST]
+        return text[:LONGEST]
     mark, how = outcome(pipeline, dag_run.run_id)
     link = f" [Page of the night]({run_page(pipeline, dag_run.run_id)})"
-    return f"{mark} {said}: {how}"[: LONGEST - len(link)] + link
+    return f"{mark} {text}: {how}"[: LONGEST - len(link)] + link
 
 
 def outcome(pipeline: str, run_id: str) -> tuple[str, str]:
@@ -120,9 +120,9 @@ def outcome(pipeline: str, run_id: str) -> tuple[str, str]:
         record = newest[ended_by]
         word = "stopped by" if state == "stopped" else "failed at"
         return MARKS[state], f"{word} {ended_by}: {record.error or record.summary}"
-    said = [newest[name].summary for name in ("evaluate", "promote") if name in newest]
+    lines = [newest[name].summary for name in ("evaluate", "promote") if name in newest]
     if "promote" not in newest:
         return MARKS["failed"], "; ".join(
-            [*said, "it ended before its promotion, as the log of the failed task says"]
+            [*lines, "it ended before its promotion, as the log of the failed task says"]
         )
-    return MARKS["promoted" if "promoted as champion" in said[-1] else "kept"], "; ".join(said)
+    return MARKS["promoted" if "promoted as champion" in lines[-1] else "kept"], "; ".join(lines)

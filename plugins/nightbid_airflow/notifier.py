@@ -88,11 +88,11 @@ class StopNotifier(BaseNotifier):
 def _named(path: str) -> type[BaseNotifier]:
     module, _, name = path.partition(":")
     try:
-        found: type[BaseNotifier] = getattr(importlib.import_module(module), name)
+        notifier: type[BaseNotifier] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"no notifier {path!r}: {error}",
             where="NIGHTBID_STOP_NOTIFIER",
             hint="write it as package.module:Class",
         ) from error
-    return found
+    return notifier

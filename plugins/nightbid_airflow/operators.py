@@ -105,7 +105,7 @@ class StageOperator(BaseOperator):
             # Clearing a task grants it its retries again.
             before = context["ti"].max_tries - (self.retries or 0)
             spec, run = request.open(settings, stage, is_cleared=begin and before > 0)
-            found = (
+            result = (
                 begin_stage(
                     stage,
                     spec,
@@ -126,24 +126,24 @@ class StageOperator(BaseOperator):
             raise
         except OSError as error:
             raise _out_of_reach(error, settings) from None
-        if isinstance(found, DeferredJob):
-            self._leave(found, settings)
-        assert isinstance(found, StageResult)
-        if found.reused:
-            self.log.info("reused: %s has the same inputs, settings and code", found.uri)
-        elif found.manifest.metrics.get("decision") == "promoted":
+        if isinstance(result, DeferredJob):
+            self._leave(result, settings)
+        assert isinstance(result, StageResult)
+        if result.reused:
+            self.log.info("reused: %s has the same inputs, settings and code", result.uri)
+        elif result.manifest.metrics.get("decision") == "promoted":
             try:
                 publish(self.pipeline, context)
             except Exception:  # The champion is promoted already, so the task must not fail.
                 self.log.exception("the promotion is not published as an asset event")
         for asset in data_assets(self.pipeline, self.stage):
             context["outlet_events"][asset].extra = {
-                "uri": found.uri,
+                "uri": result.uri,
                 "night": request.date.isoformat(),
-                "rows": found.manifest.rows.written,
+                "rows": result.manifest.rows.written,
             }
-        self.log.info("%s", found.manifest.summary or "done")
-        return describe(found)
+        self.log.info("%s", result.manifest.summary or "done")
+        return describe(result)
 
     def _has_failed_twice(self, run: RunRecord, before: int) -> bool:
         """Whether the stage itself has failed twice; lost workers do not count.
@@ -152,8 +152,8 @@ class StageOperator(BaseOperator):
             run: Record of the night.
             before: Number of tries before a user cleared the task.
         """
-        failed = [each for each in run.records(self.stage)
-                  if each.state == "failed" and each.attempt > before]  # fmt: skip
+        failed = [record for record in run.records(self.stage)
+                  if record.state == "failed" and record.attempt > before]  # fmt: skip
         return len(failed) > 1
 
     def _take_turn(self, context: Context) -> None:
@@ -259,7 +259,7 @@ class ReportOperator(BaseOperator):
             raise AirflowSkipException("no stage has begun: nothing to report") from None
         page = write_report(run)
         self.log.info("%s", page)
-        for said in (queue_run(run, settings), deliver(workspace, settings)):
-            if said is not None and str(said):
-                self.log.info("%s", said)
+        for message in (queue_run(run, settings), deliver(workspace, settings)):
+            if message is not None and str(message):
+                self.log.info("%s", message)
         return {"uri": workspace.uri(page)}

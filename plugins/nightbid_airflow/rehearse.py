@@ -122,24 +122,24 @@ class RehearseOperator(BaseOperator):
 
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-        asked: dict[str, Any] = dict(context["params"])
-        settings, budget = Settings(), asked["budget_usd"]
+        params: dict[str, Any] = dict(context["params"])
+        settings, budget = Settings(), params["budget_usd"]
         try:
-            given = Path(asked["requirements"]) if asked.get("requirements") else None
-            upgrades = tuple(asked.get("upgrade") or ())
+            given = Path(params["requirements"]) if params.get("requirements") else None
+            upgrades = tuple(params.get("upgrade") or ())
             plan = plan_rehearsal(
-                asked["pipeline"],
+                params["pipeline"],
                 settings,
                 present=Lock.read(LOCK),
                 candidate=candidate_lock(given, upgrades, LOCK, newest=self.newest),
-                run_id=asked["run_id"],
-                seeds=asked["seeds"],
-                margin=asked["margin"],
-                latency=asked["latency"],
-                bisect=asked["bisect"],
+                run_id=params["run_id"],
+                seeds=params["seeds"],
+                margin=params["margin"],
+                latency=params["latency"],
+                bisect=params["bisect"],
                 budget_usd=None if budget is None else Decimal(str(budget)),
-                minutes=asked["minutes"],
-                name=asked.get("name") or safe_run_id(f"rehearsal-{context['dag_run'].run_id}"),
+                minutes=params["minutes"],
+                name=params.get("name") or safe_run_id(f"rehearsal-{context['dag_run'].run_id}"),
             )
             if self.newest and not plan.changes:
                 raise AirflowSkipException("requirements.in allows nothing newer")
@@ -148,7 +148,7 @@ class RehearseOperator(BaseOperator):
         except FINAL as error:
             raise AirflowFailException(str(error)) from None
         page = str(rehearsal.report_folder / "rehearsal.html")
-        causes = {each.kind: list(each.packages) for each in report.causes}
+        causes = {cause.kind: list(cause.packages) for cause in report.causes}
         self.log.info("%s; causes: %s; %s", report.sentence, causes or "none", page)
         if report.verdict == "not safe" and not self.newest:
             raise AirflowFailException(f"{report.sentence}; causes: {causes}; report: {page}")

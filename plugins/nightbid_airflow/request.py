@@ -37,13 +37,13 @@ SETTING = rf"^({'|'.join(PipelineSpec.model_fields)})(\.[A-Za-z0-9_]+)*=.*$"
 def form(spec: PipelineSpec) -> dict[str, Param]:
     """Get the fields of a pipeline's trigger form, which show the values of the pipeline."""
     unit = spec.partition
-    told = {
+    description = {
         "day": "Newest day of logs. Empty: the day before the run, UTC.",
         "hour": "Newest hour of logs, YYYY-MM-DDTHH. Empty: the last complete one.",
         "week": "A day of the newest week of logs. Empty: the last complete week, UTC.",
     }[unit]
     return {
-        "date": date_field(spec, "Night", told),
+        "date": date_field(spec, "Night", description),
         f"train_{unit}s": Param(
             None,
             type=["null", "integer"],
@@ -202,4 +202,6 @@ def _accepted_lag(record: RunRecord) -> tuple[str, ...]:
     """Get the lag setting of a run whose newest day did not arrive, see `nightbid.arrival.wait`."""
     waited = record.stage(ARRIVAL)
     is_behind = waited is not None and waited.verdict == "warn"
-    return tuple(each for each in record.head.overrides if is_behind and each.startswith(LAG))
+    return tuple(
+        override for override in record.head.overrides if is_behind and override.startswith(LAG)
+    )

@@ -55,11 +55,11 @@ class RescoreOperator(BaseOperator):
         from nightbid.report.comparison import older_and_newer
 
         workspace = Workspace(Settings().workspace)
-        asked = context["params"]
+        params = context["params"]
         try:
             one, two = (
-                RunRecord.load(workspace, asked["pipeline"], safe_run_id(name))
-                for name in asked["runs"]
+                RunRecord.load(workspace, params["pipeline"], safe_run_id(name))
+                for name in params["runs"]
             )
             older, newer = older_and_newer(one, two)
             rows = rescore(older, newer, LogProgress("score"))

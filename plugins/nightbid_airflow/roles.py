@@ -42,11 +42,11 @@ def make_roles(names: Iterable[str], session: Any) -> list[str]:
     from airflow.providers.fab.www.security_appless import ApplessAirflowSecurityManager
 
     manager = ApplessAirflowSecurityManager(session=session)
-    made = []
+    created = []
     for name in names:
         if manager.find_role(name) is None:
             manager.add_role(name)
-            made.append(name)
+            created.append(name)
             LOG.warning("NIGHTBID_ROLES: the login had no role %r, and has an empty one now"
                         " → give it to people, or correct the name", name)  # fmt: skip
-    return made
+    return created

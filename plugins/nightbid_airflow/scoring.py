@@ -82,24 +82,24 @@ class ScoreOperator(BaseOperator):
         from nightbid_airflow.operators import FINAL
 
         settings = Settings()
-        asked = context["params"].get("date")
+        date = context["params"].get("date")
         try:
-            champion, found = score_day(
+            champion, output = score_day(
                 Workspace(settings.workspace),
                 self.pipeline,
-                partition_of(asked) if asked else None,
+                partition_of(date) if date else None,
                 cache_folder=settings.cache,
                 trigger="airflow",
                 progress=LogProgress("score"),
             )
         except FINAL as error:
             raise AirflowFailException(str(error)) from None
-        self.log.info("champion #%d: %s", champion.number, found.manifest.summary)
+        self.log.info("champion #%d: %s", champion.number, output.manifest.summary)
         return {
-            "uri": f"{found.uri}/scores",
+            "uri": f"{output.uri}/scores",
             "champion": champion.number,
             "bundle": champion.bundle_digest,
-            "rows": found.manifest.rows.written,
+            "rows": output.manifest.rows.written,
         }
 
 

@@ -57,4 +57,4 @@ def doc_of(stage: Stage) -> str:
 def group_of(stage: Stage) -> str:
     """Get the name of the group that a stage belongs to."""
     before = NIGHT[: NIGHT.index(stage) + 1]
-    return next(_BEGINS[each.name] for each in reversed(before) if each.name in _BEGINS)
+    return next(_BEGINS[earlier.name] for earlier in reversed(before) if earlier.name in _BEGINS)

@@ -113,21 +113,21 @@ class BeginOperator(SweepOperator):
         from nightbid.sweep.study import Sweep, newest_night
         from nightbid.sweep.trials import forecast, prepare
 
-        asked: Mapping[str, Any] = context["params"]
-        settings, pipeline = Settings(), asked["pipeline"]
+        params: Mapping[str, Any] = context["params"]
+        settings, pipeline = Settings(), params["pipeline"]
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
-            date = asked["date"] and partition_of(asked["date"])
-            budget = asked["budget_usd"]
+            date = params["date"] and partition_of(params["date"])
+            budget = params["budget_usd"]
             sweep = Sweep.start(
                 pipeline,
                 settings,
                 date=date or newest_night(pipeline, settings),
-                varied=tuple(asked["set"]),
-                trials=asked["trials"],
+                varied=tuple(params["set"]),
+                trials=params["trials"],
                 budget_usd=None if budget is None else Decimal(str(budget)),
-                metric=asked["metric"],
+                metric=params["metric"],
                 name=self.name_of(context),
             )
             if (expected := forecast(sweep, settings)) is not None:
@@ -169,13 +169,13 @@ class TrialOperator(SweepOperator):
             trial = run_trial(sweep, number, Settings(), LogProgress)
         except (BudgetExceeded, GateStopped) as stopped:
             raise AirflowSkipException(str(stopped)) from None
-        said = f"trial {number}: {' '.join(trial.overrides)}"
-        context["trial"] = said  # type: ignore[typeddict-unknown-key]
+        line = f"trial {number}: {' '.join(trial.overrides)}"
+        context["trial"] = line  # type: ignore[typeddict-unknown-key]
         if trial.state == "pruned":
-            raise AirflowSkipException(f"{said}: {trial.error}")
+            raise AirflowSkipException(f"{line}: {trial.error}")
         if trial.state == "failed":
-            raise AirflowFailException(f"{said}: {trial.error}")
-        self.log.info("%s: log loss %.5f, AUC %s", said, trial.log_loss, trial.auc)
+            raise AirflowFailException(f"{line}: {trial.error}")
+        self.log.info("%s: log loss %.5f, AUC %s", line, trial.log_loss, trial.auc)
         return {"values": list(trial.overrides), "log_loss": trial.log_loss, "auc": trial.auc,
                 "cost_usd": float(trial.cost_usd)}  # fmt: skip
 
@@ -197,8 +197,8 @@ class ConcludeOperator(SweepOperator):
         sweep = self.open(context)
         page = write_page(sweep, Settings())
         self.log.info("%s", page)
-        if said := track_trials(sweep, Settings()):
-            self.log.info("%s", said)
+        if message := track_trials(sweep, Settings()):
+            self.log.info("%s", message)
         ranked = sweep.ranked()
         if not ranked:
             raise AirflowFailException(f"no trial of {sweep.head.name} has ended well: {page}")

@@ -46,8 +46,8 @@ class NightTimetable(CronTriggerTimetable):
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> NightTimetable:
         """Create a timetable from the output of `serialize`."""
-        asked = ("unit", "week_begins", "zone")  # not in the output of older versions
-        return cls(data["expression"], **{name: data[name] for name in asked if name in data})
+        names = ("unit", "week_begins", "zone")  # not in the output of older versions
+        return cls(data["expression"], **{name: data[name] for name in names if name in data})
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
         """Get the interval of a manual run: the last complete day, hour or week before it."""

@@ -190,11 +190,11 @@ class CostTrigger(BaseTrigger):
         if run is None:
             return {"spent_usd": "0", "unusual": ""}
         costs = run_costs(run.workspace, self.pipeline, lenient=True)
-        mine = next((each for each in costs if each.run_id == run.run_id), None)
+        mine = next((cost for cost in costs if cost.run_id == run.run_id), None)
         alert = ""
         if mine is not None and mine.per_million_rows is not None:
             send("per_million_rows_usd", mine.per_million_rows, pipeline=self.pipeline)
-            earlier = [each for each in costs if each.run_id != run.run_id]
+            earlier = [cost for cost in costs if cost.run_id != run.run_id]
             alert = unusual([*earlier, mine]) or "" if mine.is_whole else ""
             send("unusual", float(bool(alert)), pipeline=self.pipeline)
         spent = self._spent(run)

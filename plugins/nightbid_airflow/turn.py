@@ -39,8 +39,8 @@ def runs_at_work(dag_id: str, workspace: Workspace, pipeline: str) -> AtWork:
             return True
         if count(run_ids, None) == len(run_ids):
             return False
-        strangers = [each for each in run_ids if is_watched([each])]
-        return any(count([each], None) == 0 for each in strangers)
+        strangers = [run_id for run_id in run_ids if is_watched([run_id])]
+        return any(count([run_id], None) == 0 for run_id in strangers)
 
     return at_work
 
@@ -92,7 +92,7 @@ class TurnTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until it is this run's turn; fire once."""
-        missed, said = 0, ""
+        missed, reported = 0, ""
         while True:
             # Sleep first, so that all runs that were started together are registered.
             await asyncio.sleep(self.every)
@@ -108,8 +108,8 @@ class TurnTrigger(BaseTrigger):
             if not other:
                 yield TriggerEvent({"run_id": self.run_id})  # type: ignore[no-untyped-call]
                 return
-            if other != said:
-                said = other
+            if other != reported:
+                reported = other
                 self.log.info("%s", waits_for(other))
 
     def _take(self) -> str:

@@ -72,7 +72,7 @@ class Client:
     def import_errors(self) -> list[str]:
         """List the DAG files that could not be parsed, with their errors."""
         answer = self._call("GET", "importErrors") or {}
-        return [each["stack_trace"].strip() for each in answer["import_errors"]]
+        return [error["stack_trace"].strip() for error in answer["import_errors"]]
 
     def unpause(self, dag: str) -> None:
         """Unpause a DAG, so that the scheduler runs it."""
@@ -103,12 +103,12 @@ class Client:
         answer = self._call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances") or {}
         return [
             Task(
-                name=each["task_id"],
-                state=each["state"] or "none",
-                attempt=each["try_number"],
-                seconds=each["duration"],
+                name=instance["task_id"],
+                state=instance["state"] or "none",
+                attempt=instance["try_number"],
+                seconds=instance["duration"],
             )
-            for each in answer["task_instances"]
+            for instance in answer["task_instances"]
         ]
 
     def _call(
@@ -126,5 +126,5 @@ class Client:
         if missing_is_none and answer.status_code == httpx.codes.NOT_FOUND:
             return None
         answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content

@@ -79,7 +79,7 @@ class Home:
             schedules: Whether nights also start by their cron expressions. An unpaused schedule
                 first runs its last missed night, and a manual run waits for that.
         """
-        kept = self._secrets()
+        keys = self._secrets()
         workspace = settings.workspace
         if "://" not in workspace:
             # Tasks may run in another working directory.
@@ -98,15 +98,15 @@ class Home:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
-            "AIRFLOW__CORE__FERNET_KEY": kept["fernet_key"],
+            "AIRFLOW__CORE__FERNET_KEY": keys["fernet_key"],
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address(port)}/execution/",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder / 'airflow.db'}",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs),
             "AIRFLOW__API__BASE_URL": address(port),
-            "AIRFLOW__API__SECRET_KEY": kept["secret_key"],
-            "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt_secret"],
+            "AIRFLOW__API__SECRET_KEY": keys["secret_key"],
+            "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt_secret"],
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedules),
@@ -137,8 +137,8 @@ class Home:
                 },
             )
             _write_private(self._passwords, {USER: secrets.token_urlsafe(9)})
-        kept: dict[str, str] = json.loads(path.read_text())
-        return kept
+        keys: dict[str, str] = json.loads(path.read_text())
+        return keys
 
 
 def _write_private(path: Path, content: dict[str, str]) -> None:

@@ -139,15 +139,15 @@ def _events(log: Path) -> list[dict[str, object]]:
             lines = stream.read().split(b"\n")
     except OSError:
         return []
-    found = []
+    events = []
     for line in lines:
         try:
             event = json.loads(line)
         except ValueError:
             continue
         if isinstance(event, dict):
-            found.append(event)
-    return found
+            events.append(event)
+    return events
 
 
 def run_nights(
@@ -210,12 +210,12 @@ def _line(night: NightRun, task: Task, workspace: Workspace) -> str:
     if task.state == "failed":
         return f"[red]✗[/] {task.name:<15} {seconds}  {escape(night.reason(task))}"
     record = night.record(workspace).stage(task.name) if task.name in ORDER else None
-    said = "" if record is None else escape(record.summary)
+    summary = "" if record is None else escape(record.summary)
     if record and record.verdict:
-        said = VERDICT[record.verdict] + said
+        summary = VERDICT[record.verdict] + summary
     if record and record.reused:
-        said = f"[cyan]reused[/] {said}"
-    return f"[green]✓[/] {task.name:<15} {seconds}  {said}"
+        summary = f"[cyan]reused[/] {summary}"
+    return f"[green]✓[/] {task.name:<15} {seconds}  {summary}"
 
 
 def _running(night: NightRun, tasks: list[Task], began: Callable[[str], float | None]) -> Table:
@@ -225,6 +225,6 @@ def _running(night: NightRun, tasks: list[Task], began: Callable[[str], float | 
             continue
         since = began(task.name)
         seconds = f"{time.monotonic() - since:6.1f} s" if since is not None else " " * 8
-        said = night.said(task) if task.state == "running" else task.state.replace("_", " ")
-        table.add_row("…", f"{task.name:<15}", seconds, escape(said))
+        note = night.said(task) if task.state == "running" else task.state.replace("_", " ")
+        table.add_row("…", f"{task.name:<15}", seconds, escape(note))
     return table

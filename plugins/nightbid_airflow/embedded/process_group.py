@@ -14,16 +14,16 @@ PATIENCE = 12.0
 
 def members(session: int) -> list[psutil.Process]:
     """List the living processes of a session, without its leader and the caller."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.pid in (session, os.getpid()) or os.getsid(process.pid) != session:
                 continue
             if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except (psutil.Error, ProcessLookupError, PermissionError):
             continue
-    return found
+    return processes
 
 
 def end(session: int, patience: float = PATIENCE) -> None:

@@ -50,7 +50,7 @@ def _is_token(given: str, user: str) -> bool:
     """Whether a token is of today or yesterday, since a page may be open over midnight."""
     today = dt.datetime.now(dt.UTC).date()
     known = [token_of(user, today - dt.timedelta(days=back)) for back in (0, 1)]
-    return any(hmac.compare_digest(given.encode(), each.encode()) for each in known)
+    return any(hmac.compare_digest(given.encode(), token.encode()) for token in known)
 
 
 async def _given(request: Request) -> dict[str, str]:
@@ -60,12 +60,12 @@ async def _given(request: Request) -> dict[str, str]:
         raise HTTPException(413, f"At most {MOST_BYTES} bytes are read.")
     if request.headers.get("content-type", "").startswith("application/json"):
         try:
-            found = json.loads(body or b"{}")
+            fields = json.loads(body or b"{}")
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+            fields = None
+        if not isinstance(fields, dict):
             raise HTTPException(422, "The body is no JSON object.")
-        return {str(key): str(value) for key, value in found.items() if value is not None}
+        return {str(key): str(value) for key, value in fields.items() if value is not None}
     return dict(parse_qsl(body.decode("utf-8", "replace")))
 
 
@@ -135,8 +135,8 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
 
     def rescore(pipeline: str, given: Given, by: str) -> str:
         runs = [given.get("run", ""), given.get("other", "")]
-        for each in runs:
-            RunRecord.load(shelf.workspace, pipeline, safe_run_id(each))
+        for run_id in runs:
+            RunRecord.load(shelf.workspace, pipeline, safe_run_id(run_id))
         run = trigger("same_rows", {"pipeline": pipeline, "runs": runs}, by)
         return f"run {run} of same_rows scores the older model"
 
@@ -189,7 +189,7 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
 
 def _compared(given: Given) -> str:
     runs = (given.get("runs") or f"{given.get('run', '')} {given.get('other', '')}").split()
-    return urlencode([*(("run", each) for each in runs), ("asked", "yes")])
+    return urlencode([*(("run", run) for run in runs), ("asked", "yes")])
 
 
 def _reason(given: Given) -> str:

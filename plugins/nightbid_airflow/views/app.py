@@ -84,12 +84,12 @@ class Workspaces:
 
     def champions(self, names: Iterable[str]) -> dict[str, Champion]:
         """Map each pipeline that has a champion with a readable history to its champion."""
-        found = {}
+        champions = {}
         for name in names:
             with contextlib.suppress(CorruptDataError):
                 if (champion := ChampionPointer(self.workspace, name).current()) is not None:
-                    found[name] = champion
-        return found
+                    champions[name] = champion
+        return champions
 
     def damaged(self, pipeline: str) -> list[str]:
         """List the runs whose records exist but cannot be read."""
@@ -103,13 +103,13 @@ class Workspaces:
     def attention(self, reader: CurrentUser, pipeline: str = "") -> list[Alert]:
         """List the current alerts of `nightbid watch` for pipelines that the user may see."""
         try:
-            found = Watch(self._settings).look(dt.datetime.now(dt.UTC))
+            alerts = Watch(self._settings).look(dt.datetime.now(dt.UTC))
         except (NightbidError, OSError, ValueError):
             LOG.exception("the watch cannot look")
             return []
         return [
             alert
-            for alert in found
+            for alert in alerts
             if alert.message.kind != "damaged_record"
             and pipeline in ("", alert.message.pipeline)
             and reader.may_read(alert.message.pipeline)
@@ -133,10 +133,10 @@ class Workspaces:
             HTTPException: There is no such run, or the user may not see it.
         """
         known = run_id in self.open(pipeline, reader)
-        found = records.run(self.workspace, pipeline, run_id) if known else None
-        if found is None:
+        record = records.run(self.workspace, pipeline, run_id) if known else None
+        if record is None:
             raise HTTPException(404, f"Pipeline {pipeline!r} has no run {run_id!r}.")
-        return found
+        return record
 
 
 def _chosen(
@@ -172,9 +172,9 @@ def make_pages(settings: Settings) -> FastAPI:
         return ServedLinks(request.scope.get("root_path", ""), mlflow=shelf.mlflow or "")
 
     def _to_act(request: Request, pipeline: str, reader: CurrentUser) -> ServedLinks:
-        found = links(request)
-        found.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
-        return found
+        here = links(request)
+        here.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
+        return here
 
     add_data_checks(app, shelf, links)
     add_rehearsals(app, shelf, links)
@@ -196,13 +196,13 @@ def make_pages(settings: Settings) -> FastAPI:
 
     @app.get("/assets/{name}")
     def asset(name: str, v: str = "") -> Response:
-        found = next((each for each in scripts() if each.name == name), None)
-        if found is None:
+        script = next((script for script in scripts() if script.name == name), None)
+        if script is None:
             raise HTTPException(404, f"There is no script {name!r}.")
-        kept = {"Cache-Control": "public, max-age=31536000, immutable"}
-        same = bool(v) and found.sha256.hex().startswith(v)
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+        same = bool(v) and script.sha256.hex().startswith(v)
         return PlainTextResponse(
-            found.text, media_type="text/javascript", headers=kept if same else None
+            script.text, media_type="text/javascript", headers=headers if same else None
         )
 
     @app.get("/")
@@ -225,15 +225,22 @@ def make_pages(settings: Settings) -> FastAPI:
         chosen: Filter,
     ) -> HTMLResponse:
         every = {name: shelf.summaries.of(name) for name in names}
-        there = {run.kind for found in every.values() for run in found}
+        there = {run.kind for pipeline_runs in every.values() for run in pipeline_runs}
         # If there is no night yet, list runs of all kinds.
         kind = chosen.kind or ("night" if "night" in there else "")
         by_name = {
-            name: [run for run in found if (run.kind == kind if kind else run.kind != "sweep")]
-            for name, found in every.items()
+            name: [
+                run for run in pipeline_runs if (run.kind == kind if kind else run.kind != "sweep")
+            ]
+            for name, pipeline_runs in every.items()
         }
         runs = sorted(
-            (run for found in by_name.values() for run in found if chosen.takes(run)),
+            (
+                run
+                for pipeline_runs in by_name.values()
+                for run in pipeline_runs
+                if chosen.takes(run)
+            ),
             key=lambda run: (run.started, run.run_id),
             reverse=True,
         )
@@ -241,8 +248,8 @@ def make_pages(settings: Settings) -> FastAPI:
         # Out of hundreds of pipelines, only those that match the search.
         shown = [
             name
-            for name, found in by_name.items()
-            if not chosen.text or any(chosen.takes(run) for run in found)
+            for name, pipeline_runs in by_name.items()
+            if not chosen.text or any(chosen.takes(run) for run in pipeline_runs)
         ]
         return HTMLResponse(
             documents.nights_document(
@@ -342,8 +349,8 @@ def make_pages(settings: Settings) -> FastAPI:
                 ),
                 status_code=422,
             )
-        here, found = _to_act(request, pipeline, reader), Comparison.of(chosen)
-        page = documents.compare_document(found, links=here, pipelines=names, asked=asked)
+        here, comparison = _to_act(request, pipeline, reader), Comparison.of(chosen)
+        page = documents.compare_document(comparison, links=here, pipelines=names, asked=asked)
         return HTMLResponse(page)
 
     @app.get("/costs")
@@ -386,7 +393,7 @@ def make_pages(settings: Settings) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def misunderstood(request: Request, error: RequestValidationError) -> HTMLResponse:
-        what = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+        what = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
         return _complaint(request, 422, what, links(request).nights(), "All nights")
 
     @app.exception_handler(NightbidError)

@@ -69,10 +69,10 @@ Login = Annotated[CurrentUser, Depends()]
 def dag_runs(pipeline: str) -> dict[str, str]:
     """Map each run id of a pipeline in the records to its run id in Airflow."""
     with create_session() as session:
-        found = session.scalars(
+        run_ids = session.scalars(
             select(DagRun.run_id).where(DagRun.dag_id == f"nightly_{pipeline}")
         ).all()
-    return {safe_run_id(name): name for name in found}
+    return {safe_run_id(name): name for name in run_ids}
 
 
 def rerun_failed(pipeline: str, run_id: str) -> str:
@@ -101,12 +101,15 @@ def rerun_failed(pipeline: str, run_id: str) -> str:
             raise ConfigError(
                 f"Airflow knows no run {run_id!r}", where=dag_id, hint="run it from the shell"
             )
-        states = {each.task_id: str(each.state) for each in run.get_task_instances(session=session)}
+        states = {
+            instance.task_id: str(instance.state)
+            for instance in run.get_task_instances(session=session)
+        }
         failed = [task for task, state in states.items() if state in ("failed", "upstream_failed")]
         if not failed:
             raise ConfigError("no task of this run has failed", where=run_id)
-        beside = [task for task in ("report", "watch_cost") if task in states]
-        dag.clear(run_id=run.run_id, task_ids=sorted({*failed, *beside}), session=session)
+        final_tasks = [task for task in ("report", "watch_cost") if task in states]
+        dag.clear(run_id=run.run_id, task_ids=sorted({*failed, *final_tasks}), session=session)
     return f"running again: {', '.join(sorted(failed))}"
 
 

@@ -26,14 +26,14 @@ def add_data_checks(
 
     @app.get("/data-checks")
     def data_checks(request: Request, reader: Login) -> HTMLResponse:
-        found = saved_checks(shelf.workspace) if reader.may_read_dag(DAG_ID) else []
-        return HTMLResponse(data_checks_page(found, links(request), shelf.pipelines(reader)))
+        checks = saved_checks(shelf.workspace) if reader.may_read_dag(DAG_ID) else []
+        return HTMLResponse(data_checks_page(checks, links(request), shelf.pipelines(reader)))
 
     @app.get("/data-checks/{name}")
     def data_check(request: Request, name: str, reader: Login) -> HTMLResponse:
         # Look the name up in the list: a name from a request is never used as a path.
         known = saved_checks(shelf.workspace) if reader.may_read_dag(DAG_ID) else []
-        check = next((each for each in known if each.name == name), None)
+        check = next((check for check in known if check.name == name), None)
         if check is None:
             raise HTTPException(404, f"There is no check {name!r} of a folder.")
         return HTMLResponse(data_check_page(check, links(request), shelf.pipelines(reader)))

@@ -115,13 +115,13 @@ class ServedLinks(Links):
 
     def others(self, view: RunView) -> list[tuple[str, str]]:
         """List further links of a run: report as one file, champion, DAG run, MLflow."""
-        found = [
+        links = [
             ("This page as one file", f"{self.run(view.head)}/report.html"),
             ("Champion", self.champion(view.head.pipeline)),
         ]
         if run := self.dag_run(view.head):
-            found.append(("In Airflow", run))
+            links.append(("In Airflow", run))
         if self._mlflow:
             logged = Logged.of(view.run.folder)
-            found.append(("In MLflow", logged.page(self._mlflow) if logged else self._mlflow))
-        return found
+            links.append(("In MLflow", logged.page(self._mlflow) if logged else self._mlflow))
+        return links

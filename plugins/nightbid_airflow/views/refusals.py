@@ -25,11 +25,11 @@ class ShortRefusals(BaseHTTPMiddleware):
             return answer
         body = b"".join([part async for part in answer.body_iterator])  # type: ignore[attr-defined]
         try:
-            found: Any = json.loads(body)
+            content: Any = json.loads(body)
         except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict) and isinstance(found.get("detail"), str):
-            return JSONResponse({**found, "detail": in_one_line(found["detail"])}, 400)
+            content = None
+        if isinstance(content, dict) and isinstance(content.get("detail"), str):
+            return JSONResponse({**content, "detail": in_one_line(content["detail"])}, 400)
         return Response(body, 400, dict(answer.headers))
 
 

@@ -25,15 +25,17 @@ def add_rehearsals(
     @app.get("/rehearsals")
     def rehearsals(request: Request, reader: Login) -> HTMLResponse:
         names = shelf.pipelines(reader)
-        found = reports_of(shelf.workspace, names)
-        return HTMLResponse(rehearsals_page(found, links(request), names))
+        reports = reports_of(shelf.workspace, names)
+        return HTMLResponse(rehearsals_page(reports, links(request), names))
 
     @app.get("/rehearsals/{pipeline}/{name}")
     def rehearsal(request: Request, pipeline: str, name: str, reader: Login) -> HTMLResponse:
         shelf.open(pipeline, reader)
         # Look the name up in the list: a name from a request is never used as a path.
-        found = (each for each in reports_of(shelf.workspace, [pipeline]) if each.plan.name == name)
-        report = next(found, None)
+        matches = (
+            report for report in reports_of(shelf.workspace, [pipeline]) if report.plan.name == name
+        )
+        report = next(matches, None)
         if report is None:
             raise HTTPException(404, f"Pipeline {pipeline!r} has no rehearsal {name!r}.")
         return HTMLResponse(rehearsal_page(report, links(request)))

@@ -42,11 +42,11 @@ def add_sweeps(
         from nightbid.sweep.summary import sweep_document
 
         try:
-            found = open_sweep(pipeline, name, settings)
+            study = open_sweep(pipeline, name, settings)
         except ConfigError as error:
             raise HTTPException(404, str(error)) from error
         here, names = links(request, pipeline, reader), shelf.pipelines(reader)
-        return HTMLResponse(sweep_document(found, settings, here, names))
+        return HTMLResponse(sweep_document(study, settings, here, names))
 
 
 def open_sweep(pipeline: str, name: str, settings: Settings) -> Sweep:

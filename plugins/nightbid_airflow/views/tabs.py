@@ -61,28 +61,28 @@ def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedL
 
     @app.get("/airflow/{dag_id}")
     def of_dag(request: Request, dag_id: str, reader: Login) -> Response:
-        found: Response = _lead(request, reader, dag_id, "", "")
-        return found
+        page: Response = _lead(request, reader, dag_id, "", "")
+        return page
 
     @app.get("/airflow/{dag_id}/{run_id}")
     def of_run(request: Request, dag_id: str, run_id: str, reader: Login) -> Response:
-        found: Response = _lead(request, reader, dag_id, run_id, "")
-        return found
+        page: Response = _lead(request, reader, dag_id, run_id, "")
+        return page
 
     @app.get("/airflow/{dag_id}/{run_id}/{task_id}")
     def of_task(
         request: Request, dag_id: str, run_id: str, task_id: str, reader: Login
     ) -> Response:
-        found: Response = _lead(request, reader, dag_id, run_id, task_id)
-        return found
+        page: Response = _lead(request, reader, dag_id, run_id, task_id)
+        return page
 
 
 def _sweep_page(here: ServedLinks, run_id: str) -> str:
     """Get the address of the sweep of a DAG run; empty if its pipeline is unknown."""
     with create_session() as session:
-        asked = session.scalar(
+        conf = session.scalar(
             select(DagRun.conf).where(DagRun.dag_id == "sweep", DagRun.run_id == run_id)
         )
-    if not asked or not asked.get("pipeline"):
+    if not conf or not conf.get("pipeline"):
         return ""
-    return here.sweep(asked["pipeline"], asked.get("name") or safe_run_id(f"sweep-{run_id}"))
+    return here.sweep(conf["pipeline"], conf.get("name") or safe_run_id(f"sweep-{run_id}"))
