@@ -67,8 +67,8 @@ class Night:
     def stage(self, name: str) -> Manifest:
         stage = stage_named(name)
         number = self.run.next_attempt(name)
-        found = run_stage(stage, self.spec, self.run, cache_folder=self._folder, attempt=number)
-        return found.manifest
+        outcome = run_stage(stage, self.spec, self.run, cache_folder=self._folder, attempt=number)
+        return outcome.manifest
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def bill(dataflow: Dataflow, night: Night) -> Decimal:
 
 def entered(night: Night) -> Decimal:
     entries = Ledger(night.run.workspace).entries(pipeline="small", run_id=night.run.run_id)
-    return total(each for each in entries if each.service == "dataflow_batch").amount
+    return total(entry for entry in entries if entry.service == "dataflow_batch").amount
 
 
 def outputs(storage: Storage) -> list[str]:
@@ -137,12 +137,12 @@ def outputs(storage: Storage) -> list[str]:
 def test_workers_make_what_this_machine_makes_and_the_job_is_labeled_and_priced(
     storage: Storage, dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:
-    made = night.stage("featurize")
-    assert (made.key, made.digest) == (expected.key, expected.digest)
-    assert made.files == expected.files
-    assert made.rows == expected.rows
-    assert made.metrics["oov_rate"] == expected.metrics["oov_rate"]
-    folder = fetch(night.run.workspace.stage_folder("small", "featurize", made.key))
+    manifest = night.stage("featurize")
+    assert (manifest.key, manifest.digest) == (expected.key, expected.digest)
+    assert manifest.files == expected.files
+    assert manifest.rows == expected.rows
+    assert manifest.metrics["oov_rate"] == expected.metrics["oov_rate"]
+    folder = fetch(night.run.workspace.stage_folder("small", "featurize", manifest.key))
     assert (folder / "fitted" / "features.json").exists()  # checked against the digests, too
 
     (job,) = dataflow.jobs.values()
@@ -291,8 +291,8 @@ def test_a_shell_that_is_killed_leaves_a_job_that_the_next_one_takes_up(
     assert len(dataflow.jobs) == 1
     record = night.run.stage("featurize")
     assert record is not None
-    made = night.run.workspace.at(record.uri) / "manifest.json"
-    assert Manifest.model_validate_json(made.read_text()).digest == expected.digest
+    manifest_file = night.run.workspace.at(record.uri) / "manifest.json"
+    assert Manifest.model_validate_json(manifest_file.read_text()).digest == expected.digest
     assert entered(night) == bill(dataflow, night)
 
 
@@ -301,13 +301,13 @@ def test_an_interruption_in_the_shell_cancels_the_job(dataflow: Dataflow, night:
     dataflow.plans.append(Plan(hold=True))
     process = shell()
     until(lambda: any(job.state == "RUNNING" for job in dataflow.jobs.values()))
-    until(lambda: any(each.job_id for each in job_records(night.run, "featurize")))
+    until(lambda: any(record.job_id for record in job_records(night.run, "featurize")))
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"
-    assert [each.state for each in job_records(night.run, "featurize")] == ["closed"]
+    assert [record.state for record in job_records(night.run, "featurize")] == ["closed"]
 
 
 @pytest.fixture
@@ -364,8 +364,8 @@ def test_over_grpc_as_the_clients_speak_to_google(
     assert set(grpc_face.calls) == called
     record = night.run.stage("featurize")
     assert record is not None
-    made = night.run.workspace.at(record.uri) / "manifest.json"
-    assert Manifest.model_validate_json(made.read_text()).digest == expected.digest
+    manifest_file = night.run.workspace.at(record.uri) / "manifest.json"
+    assert Manifest.model_validate_json(manifest_file.read_text()).digest == expected.digest
     assert entered(night) == bill(dataflow, night) > 0
 
 
@@ -375,7 +375,7 @@ def test_an_interruption_cancels_the_job_over_grpc(
 ) -> None:
     dataflow.plans.append(Plan(hold=True))
     process = shell()
-    until(lambda: any(each.job_id for each in job_records(night.run, "featurize")))
+    until(lambda: any(record.job_id for record in job_records(night.run, "featurize")))
     until(lambda: "GetJob" in grpc_face.calls)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)

@@ -47,8 +47,8 @@ def is_sent(name: str, rules: list[str]) -> bool:
             any(fnmatchcase(part, anywhere) for part in parts)
             if anywhere != pattern
             else any(
-                each.count("/") == pattern.count("/") and fnmatchcase(each, pattern)
-                for each in above
+                path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
+                for path in above
             )
         )
         if fits:
@@ -125,9 +125,9 @@ def checkout(tmp_path: Path) -> Path:
 def secrets_of(checkout: Path) -> list[bytes]:
     """Every secret that lies there."""
     lines = (checkout / ".env").read_text().splitlines()
-    found = [value.encode() for _, _, value in (line.partition("=") for line in lines) if value]
-    assert len(found) == 6
-    return [*found, b"planted-"]
+    secrets = [value.encode() for _, _, value in (line.partition("=") for line in lines) if value]
+    assert len(secrets) == 6
+    return [*secrets, b"planted-"]
 
 
 def test_no_secret_of_an_installation_is_sent(checkout: Path) -> None:
@@ -137,7 +137,7 @@ def test_no_secret_of_an_installation_is_sent(checkout: Path) -> None:
     }
     for path in sent:
         content = path.read_bytes()
-        assert not any(each in content for each in secrets_of(checkout)), path
+        assert not any(secret in content for secret in secrets_of(checkout)), path
 
 
 TAG, WORKER, BOOT = (f"nightbid-{name}:test" for name in ("secrets", "secrets-worker", "boot"))
@@ -151,9 +151,9 @@ def containers() -> ModuleType:
     spec = importlib.util.spec_from_file_location("containers", path)
     assert spec is not None
     assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -184,11 +184,11 @@ class Searched:
         self._tail = b""
 
     def read(self, size: int = 1 << 20) -> bytes:
-        found = self._stream.read(size)
-        window = self._tail + found
-        assert not any(each in window for each in self._secrets), self._name
+        data = self._stream.read(size)
+        window = self._tail + data
+        assert not any(secret in window for secret in self._secrets), self._name
         self._tail = window[-256:]
-        return found
+        return data
 
 
 def files_of(tag: str, secrets: list[bytes]) -> set[str]:
@@ -207,7 +207,7 @@ def files_of(tag: str, secrets: list[bytes]) -> set[str]:
                 contextlib.suppress(tarfile.ReadError),
                 tarfile.open(fileobj=searched, mode="r|", bufsize=1 << 20) as layer,  # type: ignore[call-overload]
             ):
-                files |= {each.name for each in layer if each.isfile()}
+                files |= {member.name for member in layer if member.isfile()}
             while searched.read():
                 pass
     assert saving.returncode == 0
@@ -232,8 +232,8 @@ def test_no_layer_that_docker_itself_makes_of_the_code_holds_a_secret(
     assert len(copies) == 5
     (checkout / "Dockerfile").write_text("\n".join(["FROM scratch", *copies]))
     docker("build", "--quiet", "--tag", TAG, str(checkout))
-    found = files_of(TAG, secrets_of(checkout))
-    assert of_the_code(found) == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
+    files = files_of(TAG, secrets_of(checkout))
+    assert of_the_code(files) == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
 
 
 @pytest.mark.matrix
@@ -255,8 +255,8 @@ def test_no_layer_of_the_complete_images_holds_a_secret(
     docker("build", "--quiet", "--tag", WORKER, "--file", str(checkout / "worker.Dockerfile"),
            "--build-arg", f"APP={TAG}", "--build-arg", f"BEAM={BOOT}", str(checkout))  # fmt: skip
     # The worker's layers are the image's and its own.
-    found = files_of(WORKER, secrets_of(checkout))
-    assert "opt/apache/beam/boot" in found
-    assert of_the_code(found) == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
+    files = files_of(WORKER, secrets_of(checkout))
+    assert "opt/apache/beam/boot" in files
+    assert of_the_code(files) == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
     history = docker("history", "--no-trunc", WORKER) + docker("image", "inspect", WORKER)
-    assert not any(each in history for each in secrets_of(checkout))
+    assert not any(secret in history for secret in secrets_of(checkout))

@@ -73,9 +73,9 @@ def nightbid(folder: Path, *arguments: str) -> str:
             "NO_COLOR": "1",
         },
     )
-    said, _ = started.communicate()
-    assert started.returncode == 0, said
-    return said
+    output, _ = started.communicate()
+    assert started.returncode == 0, output
+    return output
 
 
 def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_day_again(
@@ -85,8 +85,8 @@ def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_d
         put(s3, at)
     folder = tmp_path / "pipelines"
     folder.mkdir()
-    said = nightbid(folder, "data", "check", "s3://logs/ads", "--write", str(folder / "ads.yaml"))
-    assert "5, 2026-01-05 to 2026-01-09, none missing" in said
+    output = nightbid(folder, "data", "check", "s3://logs/ads", "--write", str(folder / "ads.yaml"))
+    assert "5, 2026-01-05 to 2026-01-09, none missing" in output
     draft = yaml.safe_load((folder / "ads.yaml").read_text())
     assert draft["source"] == {
         "kind": "csv", "folder": "s3://logs/ads", "delimiter": ";", "decimal": ",",
@@ -107,13 +107,13 @@ def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_d
     draft["evaluate"] = {"bootstrap": 50, "margin_ne": 1, "margin_auc": 1}
     (folder / "ads.yaml").write_text(yaml.safe_dump(draft))
 
-    said = nightbid(folder, "run", "ads", "--date", "2026-01-08")
-    assert "promoted as champion #1" in said
+    output = nightbid(folder, "run", "ads", "--date", "2026-01-08")
+    assert "promoted as champion #1" in output
     champion = ChampionPointer(Workspace(emulated), "ads").current()
     assert champion is not None
     put(s3, 3, "late", ROWS, 100)
-    said = nightbid(folder, "run", "ads", "--date", "2026-01-09", "--until", "sample")
-    assert "4 days, 2 reused, made 2026-01-08 (logs changed), 2026-01-09 (new)" in said
+    output = nightbid(folder, "run", "ads", "--date", "2026-01-09", "--until", "sample")
+    assert "4 days, 2 reused, made 2026-01-08 (logs changed), 2026-01-09 (new)" in output
     record = RunRecord.load(Workspace(emulated), "ads", "ads-2026-01-09").stage("sample")
     assert record is not None
     manifest = read_manifest(Workspace(emulated).at(record.uri))
@@ -121,6 +121,6 @@ def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_d
     # The cache holds each object once; the logs are never written to.
     copies = [path.name for path in (tmp_path / "cache/buckets").rglob("*.csv.gz")]
     assert sorted(copies) == ["late.csv.gz", *["part-0.csv.gz"] * 5]
-    names = [each["Key"] for each in s3.list_objects_v2(Bucket="logs")["Contents"]]
+    names = [entry["Key"] for entry in s3.list_objects_v2(Bucket="logs")["Contents"]]
     assert len(names) == 6
     assert json.loads(nightbid(folder, "data", "check", "s3://logs/ads", "--json"))["gaps"] == []

@@ -86,12 +86,12 @@ def finish(process: subprocess.Popen[str] | Command) -> str:
 
 def outputs(workspace: Workspace, night: str) -> dict[str, tuple[str, str]]:
     """Stage → address and digest of what it made."""
-    found = {}
+    by_stage = {}
     for record in RunRecord.load(workspace, "small", f"small-{night}").records():
         path = workspace.at(record.uri) / "manifest.json"
         manifest = Manifest.model_validate_json(path.read_text())
-        found[record.stage] = (record.uri, manifest.digest)
-    return found
+        by_stage[record.stage] = (record.uri, manifest.digest)
+    return by_stage
 
 
 def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
@@ -111,16 +111,20 @@ def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
             ),
         )
     ]
-    said = [finish(process) for process in nights]
-    assert f"report: {emulated}/runs/small/small-{NIGHT_OF}/report.html" in said[0]
+    printed = [finish(process) for process in nights]
+    assert f"report: {emulated}/runs/small/small-{NIGHT_OF}/report.html" in printed[0]
     remote, local = Workspace(emulated), Workspace(str(here / "workspace"))
-    made, expected = outputs(remote, NIGHT_OF), outputs(local, NIGHT_OF)
-    assert set(made) == set(expected) == {stage.name for stage in NIGHT}
+    actual, expected = outputs(remote, NIGHT_OF), outputs(local, NIGHT_OF)
+    assert set(actual) == set(expected) == {stage.name for stage in NIGHT}
     compared = [stage.name for stage in NIGHT if stage.name not in MEASURED]
-    assert [each for each in compared if made[each] != expected[each]] == []
+    assert [stage for stage in compared if actual[stage] != expected[stage]] == []
     champions = [ChampionPointer(workspace, "small").current() for workspace in (remote, local)]
     numbers, bundles = zip(
-        *((each.number, each.bundle_uri) if each else (0, "") for each in champions), strict=True
+        *(
+            (champion.number, champion.bundle_uri) if champion else (0, "")
+            for champion in champions
+        ),
+        strict=True,
     )
     assert numbers[0] == numbers[1]
     assert bundles[0] == bundles[1]

@@ -46,8 +46,8 @@ class Night:
 
     def sample(self) -> Manifest:
         stage, number = stage_named("sample"), self.run.next_attempt("sample")
-        found = run_stage(stage, self.spec, self.run, cache_folder=self._folder, attempt=number)
-        return found.manifest
+        outcome = run_stage(stage, self.spec, self.run, cache_folder=self._folder, attempt=number)
+        return outcome.manifest
 
 
 def write_logs(folder: Path, kind: str) -> None:
@@ -103,24 +103,24 @@ def test_workers_sample_logs_of_a_bucket_as_this_machine_does(
     night = Night(emulated, tmp_path / "cache", spec_of(f"gs://{bucket}/logs"))
     if kind == "csv":
         dataflow.plans.append(Plan(lose_worker=1))
-    made = night.sample()
-    assert made.files == here.files
-    assert len([each for each in made.files if each.path.startswith("split=")]) > 9
-    assert (made.rows, made.metrics["days"]) == (here.rows, here.metrics["days"])
-    assert made.rows.repeated > 0
+    manifest = night.sample()
+    assert manifest.files == here.files
+    assert len([file for file in manifest.files if file.path.startswith("split=")]) > 9
+    assert (manifest.rows, manifest.metrics["days"]) == (here.rows, here.metrics["days"])
+    assert manifest.rows.repeated > 0
     (job,) = dataflow.jobs.values()
     assert job.proto.labels["nightbid_stage"] == "sample"
     assert job.workers == (2 if kind == "csv" else 1)
     wait_for_final_cost(night.run)
-    paid = [each for each in Ledger(night.run.workspace).entries(pipeline="small")
-            if each.service == "dataflow_batch"]  # fmt: skip
-    assert {each.stage for each in paid} == {"sample"}
+    paid = [entry for entry in Ledger(night.run.workspace).entries(pipeline="small")
+            if entry.service == "dataflow_batch"]  # fmt: skip
+    assert {entry.stage for entry in paid} == {"sample"}
     assert total(paid).amount > 0
 
     # Another pipeline of the same days needs no job.
     renamed = night.spec.model_copy(update={"pipeline": "other"})
     again = Night(emulated, tmp_path / "cache", renamed).sample()
-    assert again.files == made.files
+    assert again.files == manifest.files
     assert len(dataflow.jobs) == 1
 
     # Over its budget, a job that samples is cancelled as one that featurizes is.
@@ -132,4 +132,4 @@ def test_workers_sample_logs_of_a_bucket_as_this_machine_does(
     dataflow.plans.append(Plan(hold=True))
     with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0005 USD"):
         night.sample()
-    assert [each.state for each in dataflow.jobs.values()] == ["DONE", "CANCELLED"]
+    assert [job.state for job in dataflow.jobs.values()] == ["DONE", "CANCELLED"]

@@ -153,7 +153,7 @@ def test_a_profile_is_read_without_the_rows_beside_it(
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "another machine"))
 
     def here(folder: Path) -> set[str]:
-        return {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
     part = fetch(final, ("profile/a",))
     assert here(part) == {"profile/a.json"}
@@ -228,14 +228,14 @@ def test_of_several_writers_the_newest_has_the_last_word(
     where: str, storage: Storage, emulated: str, tmp_path: Path
 ) -> None:
     path = Workspace(emulated if where == "in a bucket" else tmp_path / "w").root / "newest"
-    said = ["1"]
+    versions = ["1"]
 
     def newest() -> str:
-        mine = said[-1]
-        if len(said) == 1:
+        mine = versions[-1]
+        if len(versions) == 1:
             # Before it is written somebody else is through with theirs.
-            said.append("2")
-            write_newest(path, lambda: said[-1])
+            versions.append("2")
+            write_newest(path, lambda: versions[-1])
         return mine
 
     write_newest(path, newest)

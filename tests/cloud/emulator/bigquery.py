@@ -97,13 +97,15 @@ class BigQuery(Served):
         project, dataset, name = match.groups()
         if name is None:
             names = [table for owner, table in self.tables if owner == dataset]
-            found = [{"tableReference": _reference(project, dataset, each)} for each in names]
-            return Answer.json({"tables": found, "totalItems": len(found)})
+            tables = [
+                {"tableReference": _reference(project, dataset, table_name)} for table_name in names
+            ]
+            return Answer.json({"tables": tables, "totalItems": len(tables)})
         table = self._table(dataset, name)
-        shown = [each for each in table.rows.schema if each.name != INGESTED]
+        shown = [column for column in table.rows.schema if column.name != INGESTED]
         answer = {
             "tableReference": _reference(project, dataset, name),
-            "schema": {"fields": [_field(each) for each in shown]},
+            "schema": {"fields": [_field(column) for column in shown]},
             "numRows": str(len(table.rows)),
             "lastModifiedTime": str(int(table.made * 1e3)),
             "type": "TABLE",
@@ -126,9 +128,9 @@ class BigQuery(Served):
         name = asked["queryParameters"][0]["parameterValue"]["value"]
         table = self._table(dataset, name)
         rows = [
-            {"f": [{"v": each}, {"v": str(count)},
-                   {"v": str(int(1e6 * table.changed.get(each, table.made)))}]}
-            for each, count in table.partitions().items()
+            {"f": [{"v": partition}, {"v": str(count)},
+                   {"v": str(int(1e6 * table.changed.get(partition, table.made)))}]}
+            for partition, count in table.partitions().items()
         ]  # fmt: skip
         columns = (("partition_id", "STRING"), ("total_rows", "INTEGER"), ("changed", "INTEGER"))
         return Answer.json(
@@ -164,7 +166,7 @@ class BigQuery(Served):
         rows = table.rows
         if options.row_restriction:
             rows = rows.filter(_condition(options.row_restriction, rows, context))
-        rows = rows.select([str(each) for each in options.selected_fields])
+        rows = rows.select([str(column) for column in options.selected_fields])
         rows = rows.slice(0, len(rows) - self.missing_rows)
         self.sessions.append(session)
         stream = f"{request.parent}/sessions/{len(self.sessions)}/streams/0"
@@ -199,7 +201,7 @@ def _condition(text: str, rows: pa.Table, context: Any) -> Any:
     column = rows[match[1]]
     if _field(pa.field("", column.type))["type"] != match[2]:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no matching signature for {text}")
-    low, high = (_value(match[2], each) for each in (match[3], match[6]))
+    low, high = (_value(match[2], literal) for literal in (match[3], match[6]))
     return pc.and_(pc.greater_equal(column, low), pc.less(column, high))
 
 

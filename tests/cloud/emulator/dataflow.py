@@ -182,21 +182,21 @@ class Dataflow(Served):
 
     def _list(self, query: dict[str, str]) -> Answer:
         wanted = query.get("filter", "1")
-        found = [
+        jobs = [
             job.proto
             for job in self.jobs.values()
             if query.get("name") in (None, job.name)
             and (wanted not in ("2", "TERMINATED") or job.state in ENDED)
             and (wanted not in ("3", "ACTIVE") or job.state not in ENDED)
         ]
-        return _answer(api.ListJobsResponse(jobs=found))
+        return _answer(api.ListJobsResponse(jobs=jobs))
 
     def _update(self, job: Running, body: bytes) -> None:
-        asked = api.Job()
-        json_format.Parse(body, api.Job.pb(asked), ignore_unknown_fields=True)
+        request = api.Job()
+        json_format.Parse(body, api.Job.pb(request), ignore_unknown_fields=True)
         if job.state in ENDED:
             raise Refused(400, f"job {job.proto.id} has ended as {job.state}")
-        name = asked.requested_state.name.removeprefix("JOB_STATE_")
+        name = request.requested_state.name.removeprefix("JOB_STATE_")
         job.wanted = {"DRAINED": "DRAINED", "DRAINING": "DRAINED"}.get(name, "CANCELLED")
         self._become(job, "DRAINING" if job.wanted == "DRAINED" else "CANCELLING")
         self._say(job, f"Cancel request is committed for workflow job: {job.proto.id}.")
@@ -208,16 +208,16 @@ class Dataflow(Served):
         lowest = IMPORTANCE.index(names(int(least)) if least.isdigit() else names[least])
         since = query.get("startTime")
         start = datetime.fromisoformat(since.replace("Z", "+00:00")) if since else None
-        found = [
-            each
-            for each in job.messages
-            if IMPORTANCE.index(each.message_importance) >= lowest
-            and (start is None or each.time.timestamp() >= start.timestamp())
+        messages = [
+            message
+            for message in job.messages
+            if IMPORTANCE.index(message.message_importance) >= lowest
+            and (start is None or message.time.timestamp() >= start.timestamp())
         ]
         first = int(query.get("pageToken") or 0)
         size = int(query.get("pageSize") or 100)
-        rest = str(first + size) if first + size < len(found) else ""
-        page = found[first : first + size]
+        rest = str(first + size) if first + size < len(messages) else ""
+        page = messages[first : first + size]
         return _answer(api.ListJobMessagesResponse(job_messages=page, next_page_token=rest))
 
     def _metrics(self, job: Running) -> Answer:
@@ -230,7 +230,7 @@ class Dataflow(Served):
         return _answer(api.JobMetrics(metrics=updates, metric_time=datetime.now(UTC)))
 
     def _page(self, job: Running) -> Answer:
-        lines = "".join(f"<li>{html.escape(each.message_text)}</li>" for each in job.messages)
+        lines = "".join(f"<li>{html.escape(message.message_text)}</li>" for message in job.messages)
         text = f"<h1>{html.escape(job.name)}</h1><p>{job.state}</p><ol>{lines}</ol>"
         return Answer(200, text.encode(), {"Content-Type": "text/html; charset=utf-8"})
 

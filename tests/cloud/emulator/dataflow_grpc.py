@@ -95,8 +95,8 @@ class GrpcFace:
             self.roots.write_bytes(certificate)
             secret.write_bytes(key)
         identity = grpc.ssl_server_credentials([(secret.read_bytes(), self.roots.read_bytes())])
-        found = self._server.add_secure_port(f"{host}:{port}", identity)
-        self.endpoint = f"https://{host}:{found}"
+        bound_port = self._server.add_secure_port(f"{host}:{port}", identity)
+        self.endpoint = f"https://{host}:{bound_port}"
 
     def start(self) -> GrpcFace:
         self._server.start()
@@ -139,12 +139,12 @@ class GrpcFace:
     ) -> Any:
         self.calls.append(name)
         sent = json_format.MessageToJson(type(body).pb(body)).encode() if body is not None else b""
-        found = self._service.answer(method, url, {}, sent)
-        if found.status != 200:
-            text = json.loads(found.body)["error"]["message"]
-            context.abort(CODES.get(found.status, grpc.StatusCode.UNKNOWN), text)
+        response = self._service.answer(method, url, {}, sent)
+        if response.status != 200:
+            text = json.loads(response.body)["error"]["message"]
+            context.abort(CODES.get(response.status, grpc.StatusCode.UNKNOWN), text)
         answer = kind()
-        json_format.Parse(found.body, kind.pb(answer))
+        json_format.Parse(response.body, kind.pb(answer))
         return answer
 
 

@@ -42,8 +42,8 @@ def read(address: str) -> bytes:
 def run(address: str, said: Connection) -> None:
     proto = beam_runner_api_pb2.Pipeline.FromString(read(address))
     here = environments.EmbeddedPythonEnvironment.default().to_runner_api(None)
-    for each in proto.components.environments.values():
-        each.CopyFrom(here)
+    for environment in proto.components.environments.values():
+        environment.CopyFrom(here)
     pickler.set_library("cloudpickle")
     fn_runner._BUNDLE_LOGGER.setLevel(logging.DEBUG)
     fn_runner._BUNDLE_LOGGER.propagate = False

@@ -60,12 +60,12 @@ class Machines:
                     reader.start()
                     stack.callback(reader.join, 10)
                 stack.callback(_end, process)
-            while any(each.poll() is None for each in self.processes):
-                if cancelled.wait(0.05) or any(each.poll() for each in self.processes):
+            while any(process.poll() is None for process in self.processes):
+                if cancelled.wait(0.05) or any(process.poll() for process in self.processes):
                     # One that is gone leaves the others waiting for it.
-                    for each in self.processes:
-                        _end(each)
-            return [each.wait() for each in self.processes]
+                    for replica in self.processes:
+                        _end(replica)
+            return [process.wait() for process in self.processes]
 
     def take(self, rank: int | None) -> None:
         """Take a machine away; None: all of them."""
@@ -92,7 +92,7 @@ class Machines:
             "HOME": str(home),
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "NIGHTBID_CACHE": str(home / "cache"),
-            **{each.name: each.value for each in spec.env},
+            **{variable.name: variable.value for variable in spec.env},
             "CLOUD_ML_PROJECT_ID": self._project,
             "TF_CONFIG": json.dumps(
                 {"cluster": cluster, "task": task, "environment": "cloud", "job": "{}"}
@@ -115,9 +115,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _addresses(count: int) -> list[str]:
     with ExitStack() as stack:
-        found = []
+        listeners = []
         for _ in range(count):
-            each = stack.enter_context(socket.socket())
-            each.bind(("127.0.0.1", 0))
-            found.append(each)
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in found]
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            listeners.append(listener)
+        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]

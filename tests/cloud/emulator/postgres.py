@@ -46,14 +46,16 @@ class Server:
         self.run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
 
     def address(self, database: str, password: str = PASSWORD, port: int = 0) -> str:
-        escaped = password.translate({ord(each): f"%{ord(each):02X}" for each in ":/@ "})
+        escaped = password.translate(
+            {ord(character): f"%{ord(character):02X}" for character in ":/@ "}
+        )
         return f"postgresql://nightbid:{escaped}@127.0.0.1:{port or self.port}/{database}"
 
 
 def programs() -> Path | None:
     """Where the server's programs lie: Debian keeps them out of the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    path = str(found[-1]) if found else shutil.which("initdb")
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    path = str(installed[-1]) if installed else shutil.which("initdb")
     return Path(path).resolve().parent if path else None
 
 
@@ -72,7 +74,11 @@ def serving() -> Iterator[Server]:
     try:
         if os.geteuid() == 0:
             user = next(
-                (each.pw_name for each in pwd.getpwall() if each.pw_name in ("postgres", "nobody")),
+                (
+                    account.pw_name
+                    for account in pwd.getpwall()
+                    if account.pw_name in ("postgres", "nobody")
+                ),
                 None,
             )
             if user is None:

@@ -40,8 +40,8 @@ class Wire:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-        for each in list(self._open):
-            self._close(each)
+        for connection in list(self._open):
+            self._close(connection)
 
     def slow(self) -> None:
         """Pass on half a second late, each piece."""

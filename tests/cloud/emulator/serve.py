@@ -96,10 +96,10 @@ class Served:
             if fault and not fault.after:
                 return refusal(Refused(fault.status, "as told"))
             try:
-                found = self.route(method, url, headers, body)
+                answer = self.route(method, url, headers, body)
             except Refused as refused:
                 return refusal(refused)
-            return refusal(Refused(fault.status, "answer lost")) if fault else found
+            return refusal(Refused(fault.status, "answer lost")) if fault else answer
 
     def _fault(self, method: str, url: str) -> Fault | None:
         for fault in self._faults:
@@ -127,15 +127,15 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
                 body = b"".join(iter(self._chunk, b""))
             else:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            found = served.answer(self.command, self.path, self.headers, body)
-            self.send_response(found.status)
-            for name, value in found.headers.items():
+            answer = served.answer(self.command, self.path, self.headers, body)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
                 self.send_header(name, value)
-            if found.status != 204:
-                self.send_header("Content-Length", str(len(found.body)))
+            if answer.status != 204:
+                self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            if found.status != 204:
-                self.wfile.write(found.body)
+            if answer.status != 204:
+                self.wfile.write(answer.body)
 
         def _chunk(self) -> bytes:
             size = int(self.rfile.readline().split(b";")[0], 16)

@@ -113,25 +113,25 @@ class Storage(Served):
         return self.buckets[name]
 
     def _thing(self, bucket: str, name: str) -> Thing:
-        found = self._bucket(bucket).get(name)
-        if found is None:
+        thing = self._bucket(bucket).get(name)
+        if thing is None:
             raise Refused(404, f"No such object: {bucket}/{name}")
-        return found
+        return thing
 
     def _check(self, bucket: str, name: str, query: dict[str, str], missing: int = 0) -> None:
         """Preconditions, then existence where it is needed."""
-        found = self._bucket(bucket).get(name)
-        generation = found.generation if found else 0
+        thing = self._bucket(bucket).get(name)
+        generation = thing.generation if thing else 0
         wanted = query.get("ifGenerationMatch")
         unwanted = query.get("ifGenerationNotMatch")
         if (wanted is not None and int(wanted) != generation) or (
             unwanted is not None and int(unwanted) == generation
         ):
             raise Refused(412, f"generation of {name} is {generation}")
-        if found is None and missing:
+        if thing is None and missing:
             raise Refused(missing, f"No such object: {bucket}/{name}")
         exact = query.get("generation")
-        if exact is not None and found is not None and int(exact) != generation:
+        if exact is not None and thing is not None and int(exact) != generation:
             raise Refused(404, f"No such generation of {bucket}/{name}")
 
     def _on_its_way(self, way: Literal["sent", "received"], name: str, data: bytes) -> bytes:
@@ -191,7 +191,7 @@ class Storage(Served):
         thing = self._thing(bucket, name)
         if not media:
             return Answer.json(self._resource(bucket, name))
-        found = {
+        response_headers = {
             "Content-Type": thing.content_type,
             "X-Goog-Hash": f"crc32c={thing.crc32c},md5={thing.md5}",
             "X-Goog-Generation": str(thing.generation),
@@ -199,14 +199,16 @@ class Storage(Served):
         }
         span = re.match(r"bytes=(\d*)-(\d*)$", headers.get("Range") or "")
         if not span or not thing.data:
-            return Answer(200, self._on_its_way("sent", name, thing.data), found)
+            return Answer(200, self._on_its_way("sent", name, thing.data), response_headers)
         size = len(thing.data)
         first = int(span[1]) if span[1] else max(0, size - int(span[2]))
         last = min(int(span[2]) if span[1] and span[2] else size - 1, size - 1)
         if first >= size:
             raise Refused(416, "range not satisfiable")
-        found["Content-Range"] = f"bytes {first}-{last}/{size}"
-        return Answer(206, self._on_its_way("sent", name, thing.data[first : last + 1]), found)
+        response_headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        return Answer(
+            206, self._on_its_way("sent", name, thing.data[first : last + 1]), response_headers
+        )
 
     def _list(self, bucket: str, query: dict[str, str]) -> Answer:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
@@ -223,14 +225,14 @@ class Storage(Served):
         start = int(query.get("pageToken") or 0)
         size = int(query.get("maxResults") or PAGE)
         page = everything[start : start + size]
-        found: dict[str, Any] = {
+        listing: dict[str, Any] = {
             "kind": "storage#objects",
-            "items": [self._resource(bucket, each) for each in page if each not in folders],
-            "prefixes": [each for each in page if each in folders],
+            "items": [self._resource(bucket, name) for name in page if name not in folders],
+            "prefixes": [name for name in page if name in folders],
         }
         if start + size < len(everything):
-            found["nextPageToken"] = str(start + size)
-        return Answer.json(found)
+            listing["nextPageToken"] = str(start + size)
+        return Answer.json(listing)
 
     def _upload(
         self, method: str, bucket: str, query: dict[str, str], headers: Any, body: bytes
@@ -283,11 +285,11 @@ class Storage(Served):
     ) -> Answer:
         thing = self._thing(bucket, name)
         meta = {"contentType": thing.content_type, "metadata": thing.metadata}
-        made = json.loads(self._put(to_bucket, to_name, query, thing.data, meta).body)
+        resource = json.loads(self._put(to_bucket, to_name, query, thing.data, meta).body)
         size = str(len(thing.data))
         return Answer.json(
-            {"kind": "storage#rewriteResponse", "done": True, "resource": made,
-             "objectSize": size, "totalBytesRewritten": size, **made}
+            {"kind": "storage#rewriteResponse", "done": True, "resource": resource,
+             "objectSize": size, "totalBytesRewritten": size, **resource}
         )  # fmt: skip
 
     def _compose(self, bucket: str, name: str, query: dict[str, str], body: bytes) -> Answer:
@@ -307,15 +309,15 @@ class Storage(Served):
             try:
                 path = urlsplit(url)
                 target = path.path + (f"?{path.query}" if path.query else "")
-                found = self.route(method, target, fields, inner)
+                answer = self.route(method, target, fields, inner)
             except Refused as refused:
-                found = refusal(refused)
+                answer = refusal(refused)
             mark = (part.get("Content-ID") or "<0>").replace("<", "<response-")
             out.append(
                 f"--batch\r\nContent-Type: application/http\r\nContent-ID: {mark}\r\n\r\n"
-                f"HTTP/1.1 {found.status} \r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(found.body)}\r\n\r\n".encode()
-                + found.body + b"\r\n"
+                f"HTTP/1.1 {answer.status} \r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(answer.body)}\r\n\r\n".encode()
+                + answer.body + b"\r\n"
             )  # fmt: skip
         return Answer(
             200, b"".join(out) + b"--batch--", {"Content-Type": "multipart/mixed; boundary=batch"}
@@ -333,10 +335,10 @@ def _two_parts(kind: str, body: bytes) -> tuple[dict[str, Any], bytes]:
     head = inner[0].decode()
     data = inner[1][: inner[1].rindex(line)]
     data = data[:-2] if data.endswith(b"\r\n") else data[:-1]
-    found = json.loads(meta)
+    resource = json.loads(meta)
     if kind := re.search(r"(?i)content-type:\s*(\S+)", head):
-        found.setdefault("contentType", kind[1])
-    return found, data
+        resource.setdefault("contentType", kind[1])
+    return resource, data
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        return "\n".join(each.text for each in self.lines)
+        return "\n".join(line.text for line in self.lines)
 
 
 class Training:
@@ -131,8 +131,8 @@ class Training:
 
     def stop(self) -> None:
         """End the service and every process that it started."""
-        for each in list(self.jobs.values()):
-            each.cancelled.set()
+        for job in list(self.jobs.values()):
+            job.cancelled.set()
         for thread in self._threads:
             thread.join(20)
         self._server.stop(None).wait()
@@ -197,16 +197,16 @@ class Training:
         unknown = [n for n in wanted if n != "display_name" and not n.startswith("labels.")]
         if unknown:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"cannot filter by {unknown[0]}")
-        found = [
-            each.job
-            for each in reversed(self.jobs.values())
-            if each.job.name.startswith(request.parent + "/")
-            and all(self._has(each.job, name, value) for name, value in wanted.items())
+        jobs = [
+            running.job
+            for running in reversed(self.jobs.values())
+            if running.job.name.startswith(request.parent + "/")
+            and all(self._has(running.job, name, value) for name, value in wanted.items())
         ]
         start, size = int(request.page_token or 0), request.page_size or PAGE
-        more = str(start + size) if start + size < len(found) else ""
+        more = str(start + size) if start + size < len(jobs) else ""
         return vertex.ListCustomJobsResponse(
-            custom_jobs=found[start : start + size], next_page_token=more
+            custom_jobs=jobs[start : start + size], next_page_token=more
         )
 
     def cancel(self, request: vertex.CancelCustomJobRequest, context: Any) -> empty_pb2.Empty:
@@ -226,14 +226,14 @@ class Training:
         begin = datetime.fromisoformat(since[1]) if since else datetime.min.replace(tzinfo=UTC)
         lines = [
             line
-            for each in self.jobs.values()
-            if each.number == number[1]
-            for line in each.lines
+            for running in self.jobs.values()
+            if running.number == number[1]
+            for line in running.lines
             if line.at >= begin
         ]
         start, size = int(request.page_token or 0), request.page_size or PAGE
         return logs.ListLogEntriesResponse(
-            entries=[self._entry(number[1], each) for each in lines[start : start + size]],
+            entries=[self._entry(number[1], line) for line in lines[start : start + size]],
             next_page_token=str(start + size) if start + size < len(lines) else "",
         )
 
@@ -322,11 +322,13 @@ class Training:
 
         def heard(rank: int, text: str, bad: bool) -> None:
             self._say(running, _name(rank), text, bad=bad)
-            if (said := next((each for each in self._forgotten if each in text), "")) != "":
-                self._forgotten.remove(said)
+            if (
+                forgotten := next((pattern for pattern in self._forgotten if pattern in text), "")
+            ) != "":
+                self._forgotten.remove(forgotten)
                 running.cancelled.set()
                 self.jobs.pop(running.job.name, None)
-            loss = next((each for each in self._losses if each.left and each.text in text), None)
+            loss = next((loss for loss in self._losses if loss.left and loss.text in text), None)
             if loss is not None:
                 loss.left -= 1
                 machines.take(loss.replica)

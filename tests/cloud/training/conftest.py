@@ -44,7 +44,7 @@ def bucket() -> Iterator[Storage]:
 
 def settings_of(bucket: Storage, service: Training | None, cache: Path) -> dict[str, str]:
     """Variables of an installation."""
-    found = {
+    variables = {
         "PROFILE": "gcp-emulated",
         "CACHE": str(cache),
         "TRACKING": "",
@@ -55,12 +55,12 @@ def settings_of(bucket: Storage, service: Training | None, cache: Path) -> dict[
         "CLOUD__POLL_SECONDS": "0.2",
     }
     if service is not None:
-        found |= {
+        variables |= {
             "CLOUD__TRAINING__IMAGE": "docker.pkg.dev/nightbid-project/nightbid/nightbid:1",
             "CLOUD__TRAINING__ENDPOINT": service.endpoint,
             "CLOUD__TRAINING__PATIENCE_SECONDS": "3",
         }
-    return {f"NIGHTBID_{name}": value for name, value in found.items()}
+    return {f"NIGHTBID_{name}": value for name, value in variables.items()}
 
 
 @dataclass(frozen=True)

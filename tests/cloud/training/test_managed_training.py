@@ -37,16 +37,16 @@ def begin(made: Trained) -> StageResult | DeferredJob:
 
 def spent(made: Trained) -> Decimal:
     entries = Ledger(made.run.workspace).entries(pipeline="small", run_id=made.run.run_id)
-    return total(each for each in entries if each.service == "vertex_training").amount
+    return total(entry for entry in entries if entry.service == "vertex_training").amount
 
 
 def hours(service: Training) -> float:
     """Of machines, by the service's own times."""
     return (
         sum(
-            (each.job.end_time - each.job.start_time).total_seconds()
-            * sum(pool.replica_count for pool in each.job.job_spec.worker_pool_specs)
-            for each in service.jobs.values()
+            (running.job.end_time - running.job.start_time).total_seconds()
+            * sum(pool.replica_count for pool in running.job.job_spec.worker_pool_specs)
+            for running in service.jobs.values()
         )
         / 3600
     )
@@ -55,7 +55,7 @@ def hours(service: Training) -> float:
 def paid_hours(made: Trained) -> float:
     """Of machines, as the ledger has them."""
     entries = Ledger(made.run.workspace).entries(pipeline="small", run_id=made.run.run_id)
-    return float(sum(each.quantity for each in entries if each.resource == "n1-standard-4_hour"))
+    return float(sum(entry.quantity for entry in entries if entry.resource == "n1-standard-4_hour"))
 
 
 def local(made: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -84,15 +84,15 @@ SURVIVED = {
 def test_a_fault_that_one_job_survives(
     name: str, trained, service: Training, tmp_path, monkeypatch
 ) -> None:
-    made = trained()
+    prepared = trained()
     SURVIVED[name](service)
-    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
+    result = run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache)
     (job,) = service.jobs.values()
     assert len(job.starts) == 1 + (name == "one machine lost")
-    assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
-    wait_for_final_cost(made.run)
+    assert result.manifest.digest == local(prepared, tmp_path / "here", monkeypatch)
+    wait_for_final_cost(prepared.run)
     # Waiting for machines is not paid, and an end that is told late is paid to its own time.
-    assert paid_hours(made) == pytest.approx(hours(service), rel=1e-6)
+    assert paid_hours(prepared) == pytest.approx(hours(service), rel=1e-6)
 
 
 @pytest.mark.matrix
@@ -100,52 +100,52 @@ def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
     trained, service: Training, tmp_path, monkeypatch
 ) -> None:
     service.restarts = 1
-    made = trained()
+    prepared = trained()
     # Whichever epoch the second start goes on from: both are lost at the first they tell of.
     service.lose("validation log loss", times=2, replica=None)
     with pytest.raises(StageError, match=r"STOCKOUT.*a rerun submits a new job"):
-        run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
-    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache, attempt=2)
+        run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache)
+    result = run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache, attempt=2)
     first, second = service.jobs.values()
     assert (len(first.starts), len(second.starts)) == (2, 1)
     assert result.manifest.metrics["resumed_at"] > 0
-    assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
-    assert not list(made.run.workspace.root.glob("checkpoints/**/*.npz"))
-    wait_for_final_cost(made.run)
-    assert paid_hours(made) == pytest.approx(hours(service), rel=1e-6)
+    assert result.manifest.digest == local(prepared, tmp_path / "here", monkeypatch)
+    assert not list(prepared.run.workspace.root.glob("checkpoints/**/*.npz"))
+    wait_for_final_cost(prepared.run)
+    assert paid_hours(prepared) == pytest.approx(hours(service), rel=1e-6)
 
 
 @pytest.mark.matrix
 def test_a_job_that_the_service_has_forgotten_is_followed_by_another(
     trained, service: Training, tmp_path, monkeypatch
 ) -> None:
-    made = trained()
+    prepared = trained()
     service.forget("epoch 1:")
     with pytest.raises(StageError, match="ended as gone") as caught:
-        run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
+        run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache)
     assert "\n" not in str(caught.value)
-    left = made.run.stage("train")
+    left = prepared.run.stage("train")
     assert left is None or not left.uri
-    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache, attempt=2)
+    result = run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache, attempt=2)
     assert [name for name in service.calls if name == "CreateCustomJob"] == ["CreateCustomJob"] * 2
     assert len(service.jobs) == 1
-    assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
-    wait_for_final_cost(made.run)
-    assert paid_hours(made) >= hours(service) * (1 - 1e-6) > 0
+    assert result.manifest.digest == local(prepared, tmp_path / "here", monkeypatch)
+    wait_for_final_cost(prepared.run)
+    assert paid_hours(prepared) >= hours(service) * (1 - 1e-6) > 0
 
 
 @pytest.mark.matrix
 def test_two_workers_one_of_which_is_lost(trained, service: Training) -> None:
-    made = trained(workers=2, batch_size=1000)
+    prepared = trained(workers=2, batch_size=1000)
     service.lose("epoch 1:", replica=1)
-    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
+    result = run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache)
     (job,) = service.jobs.values()
     assert [pool.replica_count for pool in job.job.job_spec.worker_pool_specs] == [1, 1]
     assert len(job.starts) == 2
     assert result.manifest.metrics["workers"] == 2
     assert {line.replica for line in job.lines} >= {"workerpool0-0", "workerpool1-0"}
-    wait_for_final_cost(made.run)
-    assert paid_hours(made) == pytest.approx(hours(service), rel=1e-6)
+    wait_for_final_cost(prepared.run)
+    assert paid_hours(prepared) == pytest.approx(hours(service), rel=1e-6)
 
 
 def shell(made: Trained, folder: Path, *until: str) -> subprocess.Popen[str]:
@@ -179,22 +179,21 @@ def shell(made: Trained, folder: Path, *until: str) -> subprocess.Popen[str]:
 def test_a_night_that_is_killed_takes_its_job_up_again(
     trained, service: Training, tmp_path
 ) -> None:
-    made = trained()
-    night = shell(made, tmp_path / "pipelines", "--until", "train_baseline")
+    prepared = trained()
+    night = shell(prepared, tmp_path / "pipelines", "--until", "train_baseline")
     until(
         lambda: (
-            night.poll() is not None
-            or any("epoch 1:" in each.log for each in service.jobs.values())
+            night.poll() is not None or any("epoch 1:" in job.log for job in service.jobs.values())
         ),
         300,
     )
     assert night.poll() is None, night.communicate()[0]
     night.kill()
     night.wait()
-    again = shell(made, tmp_path / "pipelines", "--until", "train_baseline")
-    said, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, said
-    stages = [each.job.labels["nightbid_stage"] for each in service.jobs.values()]
+    again = shell(prepared, tmp_path / "pipelines", "--until", "train_baseline")
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    stages = [job.job.labels["nightbid_stage"] for job in service.jobs.values()]
     assert stages == ["train", "train_baseline"]
 
 
@@ -203,17 +202,17 @@ def test_a_night_whose_machines_are_lost_for_good_promotes_nothing(
     trained, service: Training, tmp_path
 ) -> None:
     service.restarts = 0
-    made = trained()
+    prepared = trained()
     service.lose("epoch 1:", times=9, replica=None)
-    night = shell(made, tmp_path / "pipelines")
-    said, _ = night.communicate(timeout=300)
-    assert night.returncode > 1, said
-    assert "STOCKOUT" in said
-    assert "Traceback" not in said
+    night = shell(prepared, tmp_path / "pipelines")
+    output, _ = night.communicate(timeout=300)
+    assert night.returncode > 1, output
+    assert "STOCKOUT" in output
+    assert "Traceback" not in output
     (job,) = service.jobs.values()
     assert job.job.labels["nightbid_stage"] == "train"
-    root = made.run.workspace.root
-    run = RunRecord.load(made.run.workspace, "small", f"{made.run.run_id}-by-hand")
+    root = prepared.run.workspace.root
+    run = RunRecord.load(prepared.run.workspace, "small", f"{prepared.run.run_id}-by-hand")
     assert not list(root.glob("champion/small/**/*.json"))
     assert not list((root / "stages/small/train" / open_key(run)).glob("**/*"))
     assert "STOCKOUT" in (run.folder / "report.html").read_text()
@@ -229,15 +228,15 @@ def open_key(run: RunRecord) -> str:
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
 def test_nothing_is_submitted_twice(trained, service: Training, after: bool) -> None:
     service.queued_seconds = 60
-    made = trained()
+    prepared = trained()
     service.fail("CreateCustomJob", grpc.StatusCode.UNAVAILABLE, after=after)
-    away = begin(made)
+    away = begin(prepared)
     assert isinstance(away, DeferredJob)
-    again = begin(made)
+    again = begin(prepared)
     assert isinstance(again, DeferredJob)
     assert again.job_record.job_id == away.job_record.job_id
     assert len(service.jobs) == 1
-    cancel(made.run, away.job_record, away.service)
+    cancel(prepared.run, away.job_record, away.service)
 
 
 @pytest.mark.parametrize(
@@ -252,43 +251,43 @@ def test_nothing_is_submitted_twice(trained, service: Training, after: bool) -> 
 def test_a_refusal_is_one_line_and_leaves_nothing(
     trained, service: Training, code: grpc.StatusCode, kind: type[NightbidError], said: str
 ) -> None:
-    made = trained()
+    prepared = trained()
     service.fail("CreateCustomJob", code, times=99)
     with pytest.raises(kind, match=said) as caught:
-        begin(made)
+        begin(prepared)
     assert "\n" not in str(caught.value)
     assert not service.jobs
-    assert open_job(made.run, "train", "") is None
-    assert made.run.stage("train").state == "failed"
+    assert open_job(prepared.run, "train", "") is None
+    assert prepared.run.stage("train").state == "failed"
 
 
 def test_a_job_is_canceled_by_a_person_and_by_its_budget(trained, service: Training) -> None:
-    made = trained(epochs=500, patience=500)
-    away = begin(made)
+    prepared = trained(epochs=500, patience=500)
+    away = begin(prepared)
     assert isinstance(away, DeferredJob)
     (job,) = service.jobs.values()
     until(lambda: bool(job.processes))
-    cancel(made.run, away.job_record, away.service)
+    cancel(prepared.run, away.job_record, away.service)
     until(lambda: bool(job.job.end_time))
-    assert all(each.poll() is not None for each in job.processes)
+    assert all(process.poll() is not None for process in job.processes)
 
     poor = trained(epochs=500, patience=500, budget={"stage_usd": {"train": "0.0001"}})
     with pytest.raises(BudgetExceeded, match="stage train"):
         run_stage(TRAIN, poor.spec, poor.run, cache_folder=poor.cache)
-    assert [each.job.state.name for each in service.jobs.values()] == ["JOB_STATE_CANCELLED"] * 2
+    assert [job.job.state.name for job in service.jobs.values()] == ["JOB_STATE_CANCELLED"] * 2
     wait_for_final_cost(poor.run)
     assert spent(poor) > Decimal("0.0001")
 
 
 def test_a_service_that_is_silent_for_a_while(trained, service: Training) -> None:
     service.queued_seconds = 60
-    made = trained()
-    away = begin(made)
+    prepared = trained()
+    away = begin(prepared)
     assert isinstance(away, DeferredJob)
     service.fail("GetCustomJob", grpc.StatusCode.UNAVAILABLE, times=3)
     assert away.service.look(away.job_record.job_id).state == "waiting"
     service.fail("CancelCustomJob", grpc.StatusCode.INTERNAL)
-    cancel(made.run, away.job_record, away.service)
+    cancel(prepared.run, away.job_record, away.service)
     until(lambda: away.service.look(away.job_record.job_id).state == "cancelled")
 
 

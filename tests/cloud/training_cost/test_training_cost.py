@@ -126,9 +126,14 @@ def test_disordered_answers_and_restarted_watchers_count_nothing_twice(
         clock.minutes = minutes
         seen = meter(training_service, tmp_path, clock).poll()
         troubles.append(seen.trouble)
-    assert [bool(each) for each in troubles] == [True, False, True, True, *[False] * 2, True] + [
-        False
-    ] * 2
+    assert [bool(trouble) for trouble in troubles] == [
+        True,
+        False,
+        True,
+        True,
+        *[False] * 2,
+        True,
+    ] + [False] * 2
     assert "Quota exceeded" in troubles[2]
     assert "DeadlineExceeded" in troubles[3]
     assert "no end time yet" in troubles[6]
@@ -200,7 +205,7 @@ def test_the_watch_of_a_night_follows_stops_and_settles_a_training(
     note_job(run, note)
     # Attempt 2 takes the job up again: it stays with the first, and is paid once.
     note_job(run, note.model_copy(update={"attempt": 2}))
-    assert [each.attempt for each in noted_jobs(run)] == [1]
+    assert [job.attempt for job in noted_jobs(run)] == [1]
     # What the stage says itself of the job gives way to what the job turns out to use.
     record_stage_usage(
         run.workspace, pipeline="ctr", run_id=run.run_id, stage="train", attempt=1,
@@ -263,9 +268,9 @@ pool = st.builds(
 @given(st.lists(pool, max_size=4), st.lists(pool, max_size=4), st.lists(st.integers(0, 9**6)))
 def test_costs_add_up_over_pools_and_times(a: list[Pool], b: list[Pool], parts: list[int]) -> None:
     def together(*many: dict[str, Decimal]) -> dict[str, Decimal]:
-        names = {name for each in many for name in each}
+        names = {name for amounts in many for name in amounts}
         return {
-            name: round(sum((each.get(name, Decimal(0)) for each in many), Decimal(0)), 12)
+            name: round(sum((amounts.get(name, Decimal(0)) for amounts in many), Decimal(0)), 12)
             for name in names
         }
 
