@@ -52,44 +52,44 @@ class Asked:
 
 
 def test_a_clock_that_is_put_forward_ends_no_question(tmp_path, monkeypatch, caplog) -> None:
-    asked = Asked(tmp_path, monkeypatch)
-    asked.put_hours_ago(5)
+    question = Asked(tmp_path, monkeypatch)
+    question.put_hours_ago(5)
     with pytest.raises(TaskAwaitingInput) as again:
-        asked.task.execute_complete(asked.context, LATE)
+        question.task.execute_complete(question.context, LATE)
     assert abs(again.value.timeout - dt.timedelta(hours=15)) < dt.timedelta(minutes=1)
-    assert asked.run.newest(APPROVE) is None
+    assert question.run.newest(APPROVE) is None
 
 
 @pytest.mark.parametrize(("hours", "boot"), [(20, ""), (19.99, ""), (1, "another machine")])
 def test_a_question_that_has_stood_its_time_ends(tmp_path, monkeypatch, hours, boot) -> None:
-    asked = Asked(tmp_path, monkeypatch)
-    asked.put_hours_ago(hours, boot)
+    question = Asked(tmp_path, monkeypatch)
+    question.put_hours_ago(hours, boot)
     with pytest.raises(AirflowFailException, match="no answer in 20 hours"):
-        asked.task.execute_complete(asked.context, LATE)
-    answer = asked.run.newest(APPROVE)
+        question.task.execute_complete(question.context, LATE)
+    answer = question.run.newest(APPROVE)
     assert answer is not None
     assert (answer.state, answer.summary) == ("stopped", "not promoted: no answer in 20 hours")
 
 
 def test_a_second_try_looks_for_an_answer_before_it_asks(tmp_path, monkeypatch) -> None:
-    asked = Asked(tmp_path, monkeypatch)
+    question = Asked(tmp_path, monkeypatch)
     with pytest.raises(TaskDeferred) as looks:
-        asked.try_again()
+        question.try_again()
     path, arguments = looks.value.trigger.serialize()
     assert path == f"{EarlierAnswer.__module__}.{EarlierAnswer.__name__}"
     assert EarlierAnswer(**arguments).ti_id == "1"
-    take = getattr(asked.task, looks.value.method_name)
+    take = getattr(question.task, looks.value.method_name)
     with pytest.raises(TaskAwaitingInput):
-        take(asked.context, LATE)
-    assert asked.run.newest(APPROVE) is None
+        take(question.context, LATE)
+    assert question.run.newest(APPROVE) is None
     answer = {"chosen_options": ["Approve"], "params_input": {},
               "responded_by_user": {"id": "ann", "name": "ann"},
               "responded_at": dt.datetime.now(dt.UTC)}  # fmt: skip
-    take(asked.context, answer)
-    assert asked.run.newest(APPROVE).summary == "approved by ann"
+    take(question.context, answer)
+    assert question.run.newest(APPROVE).summary == "approved by ann"
 
 
 def test_a_question_that_is_cleared_is_put_again(tmp_path, monkeypatch) -> None:
-    asked = Asked(tmp_path, monkeypatch)
+    question = Asked(tmp_path, monkeypatch)
     with pytest.raises(TaskAwaitingInput):
-        asked.try_again(max_tries=1)
+        question.try_again(max_tries=1)

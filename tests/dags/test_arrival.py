@@ -29,10 +29,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 def logs(tmp_path: Path) -> Path:
     """The four newest days; today's without its marker."""
     folder = tmp_path / "logs"
-    made = SimulatorLogs(SimulatorSource(rows_per_day=600, users=100, ads=50))
+    simulator = SimulatorLogs(SimulatorSource(rows_per_day=600, users=100, ads=50))
     for back in range(4):
         day = TODAY - dt.timedelta(days=back)
-        write_day(made.batches(day), folder, day)
+        write_day(simulator.batches(day), folder, day)
         if back:
             (folder / f"dt={day}" / "_SUCCESS").touch()
     return folder
@@ -101,7 +101,7 @@ def test_at_the_deadline_a_night_takes_an_older_day_or_stops(pipelines, logs, we
     states = run_dag(night)
     assert states[ARRIVAL] == "failed"
     assert states["sample"] == "upstream_failed"
-    (message,) = [each for each in messages if each["stage"] == ARRIVAL]
+    (message,) = [message for message in messages if message["stage"] == ARRIVAL]
     assert "not complete: no file _SUCCESS" in message["text"]
     assert message["serves"] == "nothing: there is no champion yet"
 

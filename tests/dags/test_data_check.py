@@ -32,8 +32,8 @@ def the_dag():
 
 
 def look(folder: Path | str, pipeline: str = "") -> dict:
-    asked = {"folder": str(folder), "pipeline": pipeline}
-    return the_dag().get_task("look").execute({"params": asked, "dag_run": Run()})
+    params = {"folder": str(folder), "pipeline": pipeline}
+    return the_dag().get_task("look").execute({"params": params, "dag_run": Run()})
 
 
 def write_logs(folder: Path) -> None:
@@ -60,10 +60,10 @@ def write_logs(folder: Path) -> None:
 def test_a_folder_becomes_a_page_with_a_pipeline(pipelines, tmp_path: Path) -> None:
     pipelines()
     write_logs(tmp_path / "logs")
-    found = look(tmp_path / "logs", "own_ads")
-    assert found["missing"] == []
+    summary = look(tmp_path / "logs", "own_ads")
+    assert summary["missing"] == []
     (check,) = saved_checks(Workspace(Settings().workspace))
-    assert found["page"].endswith(f"/data-checks/{check.name.replace('+', '%2B')}")
+    assert summary["page"].endswith(f"/data-checks/{check.name.replace('+', '%2B')}")
     assert (check.by, check.report["pipeline"]) == ("ann", "own_ads")
     spec = parse_pipeline(check.report["yaml"], "own_ads.yaml")
     assert (spec.pipeline, spec.label.column) == ("own_ads", "click")

@@ -36,9 +36,9 @@ def back(days: int) -> dt.date:
 def logs(tmp_path: Path) -> Path:
     """The newest days; today's without its marker."""
     folder = tmp_path / "logs"
-    made = SimulatorLogs(SimulatorSource(rows_per_day=1500, users=200, ads=50))
+    simulator = SimulatorLogs(SimulatorSource(rows_per_day=1500, users=200, ads=50))
     for days in range(7):
-        write_day(made.batches(back(days)), folder, back(days))
+        write_day(simulator.batches(back(days)), folder, back(days))
         if days:
             (folder / f"dt={back(days)}" / "_SUCCESS").touch()
     return folder
@@ -52,23 +52,25 @@ class Nights:
 
     def backfill(self, night: dt.date, overrides: list[str]) -> str:
         """Ask for one night again; the name of its run."""
-        asked = {
+        body = {
             "dag_id": DAG, "from_date": f"{night}T00:00:00Z", "to_date": f"{night}T23:00:00Z",
             "reprocess_behavior": "none", "max_active_runs": 1, "run_backwards": False,
             "dag_run_conf": {"overrides": overrides},
         }  # fmt: skip
         before = set(self.runs())
         # SQLite takes one writer at a time, and Airflow refuses a backfill that meets another.
-        until(lambda: self.client._http.post("/api/v2/backfills", json=asked).is_success, 300)
+        until(lambda: self.client._http.post("/api/v2/backfills", json=body).is_success, 300)
         (run,) = set(self.runs()) - before
         return run
 
     def runs(self) -> list[str]:
-        found = self.client._call("GET", f"dags/{DAG}/dagRuns")["dag_runs"]
-        return [run["dag_run_id"] for run in found]
+        dag_runs = self.client._call("GET", f"dags/{DAG}/dagRuns")["dag_runs"]
+        return [run["dag_run_id"] for run in dag_runs]
 
     def state(self, run: str, task: str) -> str:
-        return {each.name: each.state for each in self.client.tasks(DAG, run)}[task]
+        return {
+            task_instance.name: task_instance.state for task_instance in self.client.tasks(DAG, run)
+        }[task]
 
     def wait(self, run: str, task: str, state: str) -> None:
         def is_there() -> bool:
@@ -156,9 +158,9 @@ def test_what_waits_outlives_airflow_and_a_cleared_stage_waits_its_turn(
     workspace = Workspace(settings.workspace)
 
     def record(run_id: str, stage: str) -> StageRecord:
-        found = RunRecord.load(workspace, "small", safe_run_id(run_id)).stage(stage)
-        assert found is not None
-        return found
+        stage_record = RunRecord.load(workspace, "small", safe_run_id(run_id)).stage(stage)
+        assert stage_record is not None
+        return stage_record
 
     assert record(asks, APPROVE).summary == "approved by admin"
     champion = ChampionPointer(workspace, "small").current()
@@ -166,10 +168,12 @@ def test_what_waits_outlives_airflow_and_a_cleared_stage_waits_its_turn(
     assert champion.run_id == safe_run_id(asks)
     assert record(REJECTED, APPROVE).summary == "not promoted: rejected by admin"
     rejected = RunRecord.load(workspace, "small", REJECTED)
-    newest = {each.stage: each for each in rejected.records()}
+    newest = {stage_record.stage: stage_record for stage_record in rejected.records()}
     assert state_of(rejected.head, newest) == ("stopped", APPROVE)
-    (said,) = [each for each in decisions(workspace, "small") if REJECTED in each.what]
-    assert said.by == "admin"
+    (decision,) = [
+        decision for decision in decisions(workspace, "small") if REJECTED in decision.what
+    ]
+    assert decision.by == "admin"
     assert record(WAITS, ARRIVAL).verdict == "pass"
     promoted = record(asks, "promote")
     for run_id in (WAITS, stopped):

@@ -69,11 +69,11 @@ def run_dag() -> dict[str, str | None]:
 
 def made(run: RunRecord) -> dict[str, tuple[str, str]]:
     """Stage → address and digest of its output."""
-    found = {}
+    by_stage = {}
     for record in run.records():
         text = (run.workspace.at(record.uri) / "manifest.json").read_text()
-        found[record.stage] = (record.uri, Manifest.model_validate_json(text).digest)
-    return found
+        by_stage[record.stage] = (record.uri, Manifest.model_validate_json(text).digest)
+    return by_stage
 
 
 def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret(
@@ -103,7 +103,7 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
     (run,) = runs_of(Workspace(emulated), "small")
     (featurized,) = dataflow.jobs.values()
     trained = list(training.jobs.values())
-    ids = {each.job.labels["nightbid_stage"]: each.number for each in trained}
+    ids = {job.job.labels["nightbid_stage"]: job.number for job in trained}
     assert (len(trained), set(ids)) == (2, {"train", "train_baseline"})
     placed = {
         (job_record.stage, job_record.job_id, job_record.state) for job_record in job_records(run)
@@ -111,29 +111,31 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
     ids["featurize"] = featurized.proto.id
     assert placed == {(stage, job, "closed") for stage, job in ids.items()}
 
-    said = caplog.text + "".join(capfd.readouterr())
-    assert "Worker pool stopped." in said, "the messages of a job are in the task's log"
-    assert "epoch 1: validation log loss" in said
-    kept = {
+    output = caplog.text + "".join(capfd.readouterr())
+    assert "Worker pool stopped." in output, "the messages of a job are in the task's log"
+    assert "epoch 1: validation log loss" in output
+    texts = {
         name: thing.data for bucket in storage.buckets.values() for name, thing in bucket.items()
     }
-    kept |= airflow_files()
+    texts |= airflow_files()
     for page in (
         f"{dataflow.endpoint}/jobs/{featurized.proto.id}",
-        *(f"{training.endpoint}/customJobs/{each.number}" for each in trained),
+        *(f"{training.endpoint}/customJobs/{job.number}" for job in trained),
     ):
-        assert page in said
-        assert page.encode() in kept["airflow.db"], "the task's link leads to the job's page"
+        assert page in output
+        assert page.encode() in texts["airflow.db"], "the task's link leads to the job's page"
     services = {entry.service for entry in Ledger(run.workspace).entries(pipeline="small")}
     assert {"dataflow_batch", "vertex_training"} <= services
 
-    kept["log"] = said.encode()
-    kept["featurizing job"] = type(featurized.proto).to_json(featurized.proto).encode()
-    kept["its messages"] = "".join(each.message_text for each in featurized.messages).encode()
-    for each in trained:
-        kept[each.number] = f"{each.job}\n{each.log}".encode()
-    assert sum(name.startswith("nightbid/stages/") for name in kept) > 30
-    assert [name for name, data in kept.items() if b"planted-" in data] == []
+    texts["log"] = output.encode()
+    texts["featurizing job"] = type(featurized.proto).to_json(featurized.proto).encode()
+    texts["its messages"] = "".join(
+        message.message_text for message in featurized.messages
+    ).encode()
+    for job in trained:
+        texts[job.number] = f"{job.job}\n{job.log}".encode()
+    assert sum(name.startswith("nightbid/stages/") for name in texts) > 30
+    assert [name for name, data in texts.items() if b"planted-" in data] == []
 
     text, _ = elsewhere.communicate(timeout=300)
     assert elsewhere.returncode == 0, text
@@ -145,8 +147,8 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
     assert {name: there[name] for name in set(there) - MEASURED} == {
         name: here[name] for name in set(here) - MEASURED
     }
-    champions = [ChampionPointer(each.workspace, "small").current() for each in (run, local)]
-    assert {each.bundle_uri for each in champions if each} == {here["export"][0]}
+    champions = [ChampionPointer(record.workspace, "small").current() for record in (run, local)]
+    assert {champion.bundle_uri for champion in champions if champion} == {here["export"][0]}
     assert all(champions)
 
 
@@ -164,10 +166,10 @@ def test_a_job_over_its_budget_is_canceled_in_airflow_and_not_tried_again(
     monkeypatch.delenv("NIGHTBID_WORKSPACE")
     dataflow.plans.append(Plan(hold=True))
     states = run_dag()
-    said = caplog.text + "".join(capfd.readouterr())
+    output = caplog.text + "".join(capfd.readouterr())
     assert states["featurize"] == states["run"] == "failed", states
     assert states["promote"] != "success"
-    assert "over its limit of 0.002 USD" in said
+    assert "over its limit of 0.002 USD" in output
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"
     (run,) = runs_of(Workspace(emulated), "small")
@@ -205,21 +207,21 @@ def test_sampling_waits_deferred_and_is_canceled_over_its_budget_or_goes_on(
     pipelines(**changes, budget={"stage_usd": {"sample": "0.002"}})
     dataflow.plans.append(Plan(hold=True))
     states = run_dag()
-    said = caplog.text + "".join(capfd.readouterr())
+    output = caplog.text + "".join(capfd.readouterr())
     assert states["sample"] == states["run"] == "failed", states
-    assert "running trigger in line" in said, "the task was deferred"
-    assert "over its limit of 0.002 USD" in said
+    assert "running trigger in line" in output, "the task was deferred"
+    assert "over its limit of 0.002 USD" in output
     (run,) = runs_of(Workspace(emulated), "small")
     assert [job_record.state for job_record in job_records(run)] == ["closed"]
 
     pipelines(**changes, budget={"stage_usd": {"sample": "1"}})
     states = run_dag()
     assert (states["sample"], states["gate_raw"]) == ("success", "failed"), states
-    assert [each.state for each in dataflow.jobs.values()] == ["CANCELLED", "DONE"]
-    labels = [each.proto.labels["nightbid_stage"] for each in dataflow.jobs.values()]
+    assert [job.state for job in dataflow.jobs.values()] == ["CANCELLED", "DONE"]
+    labels = [job.proto.labels["nightbid_stage"] for job in dataflow.jobs.values()]
     assert labels == ["sample", "sample"]
-    for each in runs_of(Workspace(emulated), "small"):
-        paid = Ledger(each.workspace).entries(pipeline="small", stage="sample")
+    for record in runs_of(Workspace(emulated), "small"):
+        paid = Ledger(record.workspace).entries(pipeline="small", stage="sample")
         assert "dataflow_batch" in {entry.service for entry in paid}
     assert total(paid).amount > Decimal("0.002")
 

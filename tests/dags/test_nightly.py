@@ -34,14 +34,14 @@ def bag() -> DagBag:
 
 
 def the_dag(name: str = "nightly_small") -> DAG:
-    found: DAG = bag().dags[name]
-    return found
+    dag: DAG = bag().dags[name]
+    return dag
 
 
 def test_every_shipped_pipeline_has_a_dag_that_loads() -> None:
-    found = bag()
-    assert found.import_errors == {}
-    assert {f"nightly_{name}" for name in pipeline_names(Settings().pipelines)} <= set(found.dags)
+    dag_bag = bag()
+    assert dag_bag.import_errors == {}
+    assert {f"nightly_{name}" for name in pipeline_names(Settings().pipelines)} <= set(dag_bag.dags)
 
 
 def test_runs_are_one_at_a_time_without_catch_up_and_have_an_owner() -> None:
@@ -76,8 +76,8 @@ def test_a_gate_that_reads_one_of_two_trainings_waits_for_both() -> None:
 def test_every_task_waits_for_its_inputs_and_the_trainings_run_side_by_side(pipelines) -> None:
     pipelines()
     dag = the_dag()
-    beside = {"watch_cost", "report"}
-    stages = [task.task_id for task in dag.tasks if task.task_id not in beside]
+    extra = {"watch_cost", "report"}
+    stages = [task.task_id for task in dag.tasks if task.task_id not in extra]
     assert stages == [stage.name for stage in NIGHT]
     for stage in NIGHT:
         above = dag.get_task(stage.name).get_flat_relative_ids(upstream=True)
@@ -112,13 +112,15 @@ def test_roles_of_a_pipeline_reach_its_dag_and_an_unknown_one_costs_only_itself(
 def test_data_and_champions_are_assets(pipelines) -> None:
     pipelines()
     dag = the_dag()
-    assert [each.uri for each in dag.get_task("sample").outlets] == ["nightbid://rows/small"]
-    assert [each.uri for each in dag.get_task("featurize").outlets] == ["nightbid://features/small"]
+    assert [asset.uri for asset in dag.get_task("sample").outlets] == ["nightbid://rows/small"]
+    assert [asset.uri for asset in dag.get_task("featurize").outlets] == [
+        "nightbid://features/small"
+    ]
 
 
 def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
     pipelines()
-    asked = {
+    form = {
         "date": "2026-01-08",
         "train_days": 3,
         "architecture": "dcn_v2",
@@ -126,8 +128,8 @@ def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
         "overrides": ["train.learning_rate=0.002"],
     }
     params = the_dag().params
-    params.update(asked)
-    assert params.validate() == asked
+    params.update(form)
+    assert params.validate() == form
 
 
 @pytest.mark.parametrize(
@@ -166,22 +168,22 @@ def test_a_broken_pipeline_costs_only_itself(pipelines) -> None:
     (folder / "suites").mkdir()
     pipelines("suite")
     (folder / "suites" / "suite.yaml").write_bytes(b"bands: caf\xe9\n")
-    found = bag()
-    assert found.import_errors == {}, "an import error makes every DAG of the file stale"
-    nights = {name: dag for name, dag in found.dags.items() if name.startswith("nightly_")}
+    dag_bag = bag()
+    assert dag_bag.import_errors == {}, "an import error makes every DAG of the file stale"
+    nights = {name: dag for name, dag in dag_bag.dags.items() if name.startswith("nightly_")}
     assert len(nights["nightly_good"].tasks) > len(NIGHT)
     assert set(nights) == {"nightly_good", "nightly_suite"} | {
         f"nightly_{name.replace(' ', '-')}" for name in BROKEN
     }
-    expected = {name: said for name, (_, said) in BROKEN.items()}
+    expected = {name: message for name, (_, message) in BROKEN.items()}
     expected["suite"] = "suites/suite.yaml:1: byte 0xe9 is not UTF-8"
-    for name, said in expected.items():
+    for name, message in expected.items():
         dag = nights[f"nightly_{name.replace(' ', '-')}"]
-        assert said in dag.description
+        assert message in dag.description
         assert "\n" not in dag.description
         assert "broken" in dag.tags
         (task,) = dag.tasks
-        with pytest.raises(AirflowFailException, match=re.escape(said)):
+        with pytest.raises(AirflowFailException, match=re.escape(message)):
             task.execute({})
 
 
@@ -225,6 +227,6 @@ def test_a_workspace_that_cannot_be_written_is_one_line(pipelines, tmp_path, mon
     task = StageOperator(task_id="sample", stage="sample", pipeline="small")
     run = SimpleNamespace(run_id="manual__1", run_type="manual", triggering_user_name="dag_test")
     ti = SimpleNamespace(try_number=1, max_tries=2)
-    with pytest.raises(WorkspaceError, match=r"a file.*: Not a directory → make room") as told:
+    with pytest.raises(WorkspaceError, match=r"a file.*: Not a directory → make room") as error:
         task.execute({"dag_run": run, "ti": ti, "params": {"date": "2026-01-04"}})
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)

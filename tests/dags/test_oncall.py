@@ -28,8 +28,8 @@ LEAST = 12
 """Letters that a text must share with what the product says, beside the values in it."""
 KINDS = {
     name
-    for name, each in vars(errors).items()
-    if isinstance(each, type) and issubclass(each, errors.NightbidError)
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.NightbidError)
 }
 AT_NIGHT = KINDS - {"NightbidError", "DataError", "TrialPruned"}
 """`DataError` stands for its kinds; pruned trials are of sweeps."""
@@ -49,8 +49,8 @@ class Said:
 
 def sections() -> dict[str, str]:
     """Heading → text."""
-    found = re.split(r"^## (.+)$", PAGE, flags=re.M)
-    return dict(zip(found[1::2], found[2::2], strict=True))
+    parts = re.split(r"^## (.+)$", PAGE, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def anchor(heading: str) -> str:
@@ -68,7 +68,7 @@ def quoted(text: str) -> list[str]:
     """The lines that a section says you see."""
     seen = text.split("**You see**")[1].split("- **Why**")[0]
     # A name of a stage or a field is no line.
-    return [each for each in re.findall(r"`([^`]+)`", seen) if " " in each]
+    return [text for text in re.findall(r"`([^`]+)`", seen) if " " in text]
 
 
 @cache
@@ -79,9 +79,9 @@ def texts() -> tuple[Said, ...]:
     assert spec.origin is not None
     library = sorted((ROOT / "include").rglob("*.py"))
     return tuple(
-        said
+        text
         for path in (*library, *sorted((ROOT / "plugins").rglob("*.py")), Path(spec.origin))
-        for said in _of_file(path)
+        for text in _of_file(path)
     )
 
 
@@ -90,10 +90,10 @@ def _of_file(path: Path) -> Iterator[Said]:
     room = parts[0].removesuffix(".py")
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KINDS and node.args:
-            given = {each.arg: each.value for each in node.keywords}
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
             (where, a), (what, b), (hint, c) = (
-                _pattern(each) if each else ("", 0)
-                for each in (given.get("where"), node.args[0], given.get("hint"))
+                _pattern(argument) if argument else ("", 0)
+                for argument in (given.get("where"), node.args[0], given.get("hint"))
             )
             line = (f"{where}: " if where else "") + what + (f" → {hint}" if hint else "")
             assert isinstance(node.func, ast.Name)
@@ -114,23 +114,23 @@ def _pattern(node: ast.expr) -> tuple[str, int]:
         text = node.value.strip("\n").replace("`", "'")
         return re.escape(text), len(text)
     if isinstance(node, ast.JoinedStr):
-        found = [_pattern(each) for each in node.values]
+        parts = [_pattern(value) for value in node.values]
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        found = [_pattern(node.left), _pattern(node.right)]
+        parts = [_pattern(node.left), _pattern(node.right)]
     else:
         return ".*", 0
-    return "".join(pattern for pattern, _ in found), sum(letters for _, letters in found)
+    return "".join(pattern for pattern, _ in parts), sum(letters for _, letters in parts)
 
 
 @cache
 def matches(line: str) -> list[Said]:
     """The product's texts that a quoted line can be, its place before it or not."""
     return [
-        each
-        for each in texts()
-        if each.letters >= LEAST
-        and (" → " in each.pattern.replace("\\", "")) == (" → " in line)
-        and re.fullmatch(f"(.+: )?\\s*{each.pattern}\\s*", line)
+        text
+        for text in texts()
+        if text.letters >= LEAST
+        and (" → " in text.pattern.replace("\\", "")) == (" → " in line)
+        and re.fullmatch(f"(.+: )?\\s*{text.pattern}\\s*", line)
     ]
 
 
@@ -138,7 +138,7 @@ def test_each_task_of_a_night_has_a_row_and_each_row_a_section() -> None:
     named = {name for who, _ in rows() for name in who}
     tasks = {*(stage.name for stage in NIGHT), APPROVE, WATCH, REPORT}
     assert not (missing := tasks - named), f"no row for {missing} → add one to docs/oncall.md"
-    assert [to for _, to in rows()] == [anchor(each) for each in sections()]
+    assert [to for _, to in rows()] == [anchor(heading) for heading in sections()]
 
 
 def test_each_section_says_what_why_and_what_to_do() -> None:
@@ -158,21 +158,21 @@ def test_what_a_section_quotes_is_what_the_product_says() -> None:
 
 def test_each_kind_of_error_that_a_stage_raises_is_quoted_where_its_row_leads() -> None:
     shown = {
-        anchor(heading): {said.kind for line in quoted(text) for said in matches(line)}
+        anchor(heading): {text.kind for line in quoted(text) for text in matches(line)}
         for heading, text in sections().items()
     }
     assert not (missing := AT_NIGHT - set().union(*shown.values())), missing
     for stage in NIGHT:
         led = {kind for who, to in rows() if who & {stage.name, "any"} for kind in shown[to]}
         rooms = {name.split(".")[1] for name in modules_of(stage.function)}
-        raised = {each.kind for each in texts() if each.room in rooms} & AT_NIGHT
+        raised = {text.kind for text in texts() if text.room in rooms} & AT_NIGHT
         assert not (missing := raised - led), f"{stage.name} raises {missing} → quote one"
 
 
 def test_each_command_is_one() -> None:
     root = typer.main.get_command(app)
-    found = [text for text in re.findall(r"`(nightbid [^`]+)`", PAGE) if "…`" not in text]
-    for text in found:
+    commands = [text for text in re.findall(r"`(nightbid [^`]+)`", PAGE) if "…`" not in text]
+    for text in commands:
         arguments = shlex.split(text)[1:]
         command: click.Command = root
         while isinstance(command, click.Group):

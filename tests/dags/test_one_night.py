@@ -35,13 +35,13 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
     with embedded(Home(tmp_path / "airflow"), Settings()) as airflow:
         client = airflow.client
         until(lambda: client.has_dag(DAG))
-        asked = {
+        body = {
             "dag_id": DAG, "from_date": "2026-01-08T00:00:00Z", "to_date": "2026-01-10T23:00:00Z",
             "reprocess_behavior": "none", "max_active_runs": 10, "run_backwards": False,
             "dag_run_conf": {},
         }  # fmt: skip
         # SQLite takes one writer at a time, and Airflow refuses a backfill that meets another.
-        until(lambda: client._http.post("/api/v2/backfills", json=asked).is_success)
+        until(lambda: client._http.post("/api/v2/backfills", json=body).is_success)
         client.trigger(DAG, "by-hand", {"date": "2026-01-20"})
         client.unpause(DAG)
         most, deadline = 0, time.monotonic() + 800

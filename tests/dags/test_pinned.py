@@ -140,7 +140,7 @@ def test_a_night_of_another_airflow_in_the_same_workspace_is_waited_for(
 
     def count(dag_id: str, run_ids: list[str], states: list[str] | None) -> int:
         """As the database of this Airflow answers."""
-        return sum(known.get(each, "") in (states or ["queued"]) for each in run_ids)
+        return sum(known.get(run_id, "") in (states or ["queued"]) for run_id in run_ids)
 
     monkeypatch.setattr(RuntimeTaskInstance, "get_dr_count", count)
 

@@ -47,14 +47,14 @@ def test_a_date_that_is_given_wins() -> None:
 
 def test_the_form_becomes_overrides_of_the_pipeline(pipelines) -> None:
     pipelines()
-    asked = {
+    answers = {
         "date": "2026-01-05",
         "train_days": 3,
         "architecture": "logistic_regression",
         "budget_usd": 0.25,
         "overrides": ["train.batch_size=64"],
     }
-    spec, record = Request.of("small", Run(), asked).open(Settings())
+    spec, record = Request.of("small", Run(), answers).open(Settings())
     assert spec.window.train_days == 3
     assert spec.model.architecture == "logistic_regression"
     assert str(spec.budget.run_usd) == "0.25"

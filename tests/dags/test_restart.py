@@ -76,14 +76,14 @@ def test_an_airflow_that_is_killed_twice_takes_its_jobs_up_again(
     workspace = Workspace(emulated)
     run = RunRecord.load(workspace, "small", RUN)
     (featurized,) = dataflow.jobs.values()
-    trained = [each.job.labels["nightbid_stage"] for each in training.jobs.values()]
+    trained = [job.job.labels["nightbid_stage"] for job in training.jobs.values()]
     assert sorted(trained) == ["train", "train_baseline"]
     assert {order.state for order in job_records(run)} == {"closed"}
     champion = ChampionPointer(workspace, "small").current()
     assert champion is not None
     assert champion.run_id == RUN
     entries = Ledger(workspace).entries(pipeline="small", run_id=RUN)
-    assert total(each for each in entries if each.service == "dataflow_batch").amount > 0
-    assert {each.job for each in entries if each.service == "dataflow_batch"} == {
+    assert total(entry for entry in entries if entry.service == "dataflow_batch").amount > 0
+    assert {entry.job for entry in entries if entry.service == "dataflow_batch"} == {
         featurized.proto.id
     }

@@ -84,8 +84,8 @@ def link_of(task: str) -> str:
     """Address behind the button that Airflow shows of a task that has ended."""
     database = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
     query = "SELECT value FROM xcom WHERE key = '_link_PageLink' AND task_id = ?"
-    with sqlite3.connect(database) as kept:
-        rows = kept.execute(f"{query} ORDER BY timestamp", (task,)).fetchall()
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute(f"{query} ORDER BY timestamp", (task,)).fetchall()
     return str(json.loads(rows[-1][0]))
 
 

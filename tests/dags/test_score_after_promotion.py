@@ -49,7 +49,7 @@ def test_a_promotion_starts_the_scoring_dag_and_a_schedule_its_night(
         (run,) = scored()
         (timed,) = (client._call("GET", f"dags/{TIMED}/dagRuns") or {})["dag_runs"]
         events = (client._call("GET", "assets/events") or {})["asset_events"]
-        (event,) = (each for each in events if "champion" in each["uri"])
+        (event,) = (event for event in events if "champion" in event["uri"])
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     assert (timed["run_type"], timed["state"]) == ("scheduled", "failed")
     assert f"Night of {yesterday}" in timed["note"]

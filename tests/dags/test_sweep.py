@@ -45,7 +45,7 @@ def test_a_sweep_is_ranked_though_a_trial_fails(pipelines) -> None:
         },
     )
     assert run.state == "success"
-    states = {(each.task_id, each.map_index): each.state for each in run.get_task_instances()}
+    states = {(task.task_id, task.map_index): task.state for task in run.get_task_instances()}
     assert sorted(states[("trial.train", at)] for at in (0, 1)) == ["failed", "success"]
     assert states[("conclude", -1)] == "success"
     sweep = Sweep.load("small", "first", Settings())

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 def day(text: str) -> pendulum.DateTime:
-    found = pendulum.parse(text, tz="UTC")
-    assert isinstance(found, pendulum.DateTime)
-    return found
+    moment = pendulum.parse(text, tz="UTC")
+    assert isinstance(moment, pendulum.DateTime)
+    return moment
 
 
 def dag_with(pipelines, schedule: str, **settings: object):
@@ -33,7 +33,7 @@ def dag_with(pipelines, schedule: str, **settings: object):
 
 def nights(dag, first: str, last: str) -> list[tuple[str, str]]:
     infos = dag.iter_dagrun_infos_between(day(first), day(last))
-    return [(f"{each.logical_date:%Y-%m-%d}", f"{each.run_after:%Y-%m-%d %H:%M}") for each in infos]
+    return [(f"{info.logical_date:%Y-%m-%d}", f"{info.run_after:%Y-%m-%d %H:%M}") for info in infos]
 
 
 def test_a_backfill_makes_the_nights_that_it_names(pipelines) -> None:
@@ -63,7 +63,7 @@ def simulated(partition: str, **more: str) -> dict[str, object]:
 def test_an_hourly_schedule_makes_the_hour_before_each_tick(pipelines) -> None:
     dag = dag_with(pipelines, "10 * * * *", **simulated("hour"))
     infos = list(dag.iter_dagrun_infos_between(day("2026-01-08T22"), day("2026-01-09T01")))
-    assert [(f"{each.logical_date:%d %H:%M}", f"{each.run_after:%d %H:%M}") for each in infos] == [
+    assert [(f"{info.logical_date:%d %H:%M}", f"{info.run_after:%d %H:%M}") for info in infos] == [
         ("08 22:00", "08 23:10"), ("08 23:00", "09 00:10"), ("09 00:00", "09 01:10"),
         ("09 01:00", "09 02:10"),
     ]  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_weekly_log_makes_the_week_before_its_tick(pipelines) -> None:
     dag = dag_with(pipelines, "0 3 * * 2", **simulated("week", week_begins="sunday"))
     # On Tuesdays: the weeks that ended on Saturday.
     infos = list(dag.iter_dagrun_infos_between(day("2026-01-01"), day("2026-01-24")))
-    assert [f"{each.logical_date:%m-%d} {each.run_after:%m-%d}" for each in infos] == [
+    assert [f"{info.logical_date:%m-%d} {info.run_after:%m-%d}" for info in infos] == [
         "01-04 01-13", "01-11 01-20", "01-18 01-27",
     ]  # fmt: skip
 
@@ -103,14 +103,14 @@ def test_the_form_of_hours_takes_an_hour_and_counts_hours(pipelines) -> None:
     pipelines(**simulated("hour"))
     params = the_dag().params
     params.update({"date": "2026-01-08T04", "train_hours": 12})
-    asked = params.validate()
+    params_given = params.validate()
 
     class Run:
         run_id = "manual"
         run_after = day("2026-01-15T12:00:00")
         data_interval_end = None
 
-    spec, record = Request.of("small", Run(), asked).open(Settings())
+    spec, record = Request.of("small", Run(), params_given).open(Settings())
     assert (spec.window.train_days, spec.window.unit) == (12, "hour")
     assert str(record.date) == "2026-01-08T04"
     with pytest.raises(ParamValidationError):
@@ -130,7 +130,7 @@ def test_runs_are_named_by_their_night_and_those_by_hand_by_their_time(pipelines
         for _ in range(3)
     }
     assert len(backfilled) == 3, "a night may be backfilled again"
-    assert all(each.startswith("backfill__2026-01-08__") for each in backfilled)
+    assert all(run_id.startswith("backfill__2026-01-08__") for run_id in backfilled)
     by_hand = name(run_type=DagRunType.MANUAL, run_after=tick, data_interval=interval)
     assert by_hand.startswith("manual__2026-01-09T03:00:00")
 

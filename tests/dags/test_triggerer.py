@@ -73,7 +73,10 @@ class Collector:
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     for point in metric.gauge.data_points:
-                        tags = {each.key: each.value.string_value for each in point.attributes}
+                        tags = {
+                            attribute.key: attribute.value.string_value
+                            for attribute in point.attributes
+                        }
                         name = metric.name.removeprefix("airflow.")
                         self.seen[name, tags.get("stage", "")] = point.as_double or point.as_int
 
@@ -132,8 +135,8 @@ def until(true: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     end = time.monotonic() + seconds
     while True:
         looked = time.monotonic()
-        if found := true():
-            return found
+        if value := true():
+            return value
         now = time.monotonic()
         assert now < end, f"waited in vain: {what}"
         # Most of the time is left to what is waited for.
@@ -326,14 +329,14 @@ def test_a_job_outlives_triggerers_and_ends_with_the_task_that_a_person_ends(
     until(lambda: "Executing operation" in log_of("left"), "messages of the job in the task's log")
     kill(first)
     (job,) = dataflow.jobs.values()
-    said = [each.message_text for each in job.messages]
-    assert job.state == "RUNNING", said  # the end of a triggerer is not the end of the job
+    messages = [message.message_text for message in job.messages]
+    assert job.state == "RUNNING", messages  # the end of a triggerer is not the end of the job
     triggerer()
     until(lambda: log_of("left").count("Workers have started") == 2, "the second triggerer")
 
     set_state("left", others_than="", state="failed")
     until(lambda: job.state == "CANCELLED", "the end of the job")
-    until(lambda: [each.state for each in job_records(run)] == ["closed"], "the order")
+    until(lambda: [record.state for record in job_records(run)] == ["closed"], "the order")
 
     # The cleared task orders another job.
     resubmitted = begin_stage(stages["featurize"], spec, run, cache_folder=cache)

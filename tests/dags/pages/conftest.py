@@ -59,38 +59,38 @@ CHECK = SavedCheck(
 @pytest.fixture(scope="package")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Two runs that failed, an output of a gate, and a champion."""
-    made = Workspace(str(tmp_path_factory.mktemp("pages") / "workspace"))
+    page_workspace = Workspace(str(tmp_path_factory.mktemp("pages") / "workspace"))
     spec = PipelineSpec.model_validate(
         {"pipeline": "small", "features": {"platform": {"column": "platform"}}}
     )
     night = dt.date(2026, 1, 8)
     for name in ("small-1", "small-2"):
-        run = RunRecord.start(made, spec, night, run_id=name, trigger="airflow")
+        run = RunRecord.start(page_workspace, spec, night, run_id=name, trigger="airflow")
         started = dt.datetime(2026, 1, 9, tzinfo=dt.UTC)
         run.record(
             StageRecord(
                 stage="sample", state="failed", error="the disk is full", seconds=1, started=started
             )
         )
-    gate = made.at(GATE.replace("outputs", "stages"))
+    gate = page_workspace.at(GATE.replace("outputs", "stages"))
     gate.mkdir(parents=True)
     (gate / "index.html").write_text('<p>what the gate saw</p><a href="gate.json">')
     (gate / "gate.json").write_text('{"verdict": "stop"}')
     (gate / "model.bin").write_text("not for pages")
-    rehearsed = report_folder(made, REHEARSED.plan)
+    rehearsed = report_folder(page_workspace, REHEARSED.plan)
     rehearsed.mkdir(parents=True)
     (rehearsed / "rehearsal.json").write_text(REHEARSED.model_dump_json())
-    (made.root / "data_checks").mkdir()
-    (made.root / "data_checks" / "first.json").write_text(CHECK.model_dump_json())
-    (made.root / "secret.txt").write_text("not for everybody")
-    ChampionPointer(made, "small").promote(
+    (page_workspace.root / "data_checks").mkdir()
+    (page_workspace.root / "data_checks" / "first.json").write_text(CHECK.model_dump_json())
+    (page_workspace.root / "secret.txt").write_text("not for everybody")
+    ChampionPointer(page_workspace, "small").promote(
         run_id="small-1",
         night=night,
         bundle_uri="stages/x",
         bundle_digest="b" * 64,
         reason="better",
     )
-    return made
+    return page_workspace
 
 
 @pytest.fixture(scope="package")

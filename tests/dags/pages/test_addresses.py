@@ -55,10 +55,10 @@ def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
 
 
 def test_the_scripts_of_the_charts_are_kept_by_browsers_until_they_change(server: str) -> None:
-    for each in scripts():
-        address = f"{server}assets/{each.name}"
-        now = httpx.get(f"{address}?v={each.sha256.hex()[:16]}", trust_env=False)
-        assert now.text == each.text
+    for script in scripts():
+        address = f"{server}assets/{script.name}"
+        now = httpx.get(f"{address}?v={script.sha256.hex()[:16]}", trust_env=False)
+        assert now.text == script.text
         assert "immutable" in now.headers["Cache-Control"]
         before = httpx.get(f"{address}?v=0123", trust_env=False)
         assert "immutable" not in before.headers["Cache-Control"]
@@ -129,7 +129,7 @@ KNOWN = (
 def test_no_parameter_of_a_page_ends_in_an_error_of_the_server(
     eve: httpx.Client, route: str, values: list[str]
 ) -> None:
-    address = route.format(*(quote(each, safe="") for each in values))
+    address = route.format(*(quote(value, safe="") for value in values))
     answer = eve.get(address)
     assert answer.status_code < 500, (address, answer.text)
 

@@ -68,14 +68,14 @@ def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
     }.items():
         answer = ann.get(f"airflow/{path}")
         assert (answer.status_code, answer.headers.get("location")) == (307, there), path
-    for path, said in {
+    for path, excerpt in {
         "nightly_small/later": "No stage of this run has begun",
         "upgrade_rehearsal/x": "no night of a pipeline",
         "nightly_nobodys": "no run yet",
     }.items():
         answer = ann.get(f"airflow/{path}")
         assert answer.status_code == 200, path
-        assert said in answer.text
+        assert excerpt in answer.text
 
 
 def test_what_a_stage_wrote_is_a_page(ann: httpx.Client, workspace: Workspace) -> None:
@@ -90,8 +90,14 @@ def test_what_a_stage_wrote_is_a_page(ann: httpx.Client, workspace: Workspace) -
     )  # fmt: skip
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     text = ann.get("outputs/small/sample/0123456789abcdef").text
-    for said in ("2,990", "of 3,000 read, 10 quarantined", "&lt;i&gt;", "12,345", "rows.parquet"):
-        assert said in text, said
+    for excerpt in (
+        "2,990",
+        "of 3,000 read, 10 quarantined",
+        "&lt;i&gt;",
+        "12,345",
+        "rows.parquet",
+    ):
+        assert excerpt in text, excerpt
     assert 'href="/nightbid/runs/small/small-1"' in text
 
 

@@ -24,21 +24,21 @@ def test_a_rollback_from_the_page_needs_the_role_the_token_and_a_reason(
     assert "Roll back" not in ann.get("champion/small").text, "a viewer sees no button"
     page = eve.get("champion/small").text
     (token, *_) = re.findall('name="token" value="([0-9a-f]+)"', page)
-    asked = {"token": token, "reason": "CTR fell at nine", "confirm": "yes"}
+    form = {"token": token, "reason": "CTR fell at nine", "confirm": "yes"}
     refused = [
-        ann.post("act/small/rollback", data=asked),
-        eve.post("act/small/rollback", data={**asked, "token": "0" * 64}),
+        ann.post("act/small/rollback", data=form),
+        eve.post("act/small/rollback", data={**form, "token": "0" * 64}),
         eve.post("act/small/rollback", json={"reason": "CTR fell at nine"}),
-        httpx.post(f"{server}act/small/rollback", data=asked, trust_env=False),
+        httpx.post(f"{server}act/small/rollback", data=form, trust_env=False),
     ]
     assert [answer.status_code for answer in refused] == [403, 403, 403, 401]
     for wrong in ({"reason": "no"}, {"confirm": ""}, {"to": "x"}):
-        assert eve.post("act/small/rollback", data={**asked, **wrong}).status_code == 422
+        assert eve.post("act/small/rollback", data={**form, **wrong}).status_code == 422
     current = pointer.current()
     assert current is not None
     assert current.run_id == "small-2"
 
-    done = eve.post("act/small/rollback", data=asked)
+    done = eve.post("act/small/rollback", data=form)
     assert (done.status_code, done.headers["location"]) == (303, "/nightbid/champion/small")
     entry = pointer.current()
     assert entry is not None
@@ -66,7 +66,7 @@ def test_a_wrong_field_of_a_run_is_refused_in_one_line(
     into_the_database(pipelines)
     headers = {"Authorization": f"Bearer {token('eve')}"}
     address = server.replace("/nightbid/", "/api/v2/dags/nightly_small/dagRuns")
-    for conf, said in (
+    for conf, message in (
         ({"overrides": ["trian.epochs=1"]},
          "param overrides: 'trian.epochs=1' names no key of the pipeline's YAML → did you mean"
          " 'train'?"),
@@ -78,7 +78,7 @@ def test_a_wrong_field_of_a_run_is_refused_in_one_line(
             address, json={"logical_date": None, "conf": conf}, headers=headers, trust_env=False
         )
         assert answer.status_code == 400
-        assert said in answer.json()["detail"], answer.text
+        assert message in answer.json()["detail"], answer.text
         assert "\n" not in answer.json()["detail"]
 
 
@@ -91,10 +91,10 @@ def test_the_older_of_two_models_is_scored_on_newer_rows_at_a_button(
 
     into_the_database(pipelines)
     (token, *_) = re.findall('name="token" value="([0-9a-f]+)"', eve.get("champion/small").text)
-    asked = {"token": token, "confirm": "yes", "run": "small-1", "other": "small-2"}
-    gone = eve.post("act/small/rescore", data={**asked, "other": "gone"})
+    form = {"token": token, "confirm": "yes", "run": "small-1", "other": "small-2"}
+    gone = eve.post("act/small/rescore", data={**form, "other": "gone"})
     assert (gone.status_code, "no run &#39;gone&#39;" in gone.text) == (422, True)
-    done = eve.post("act/small/rescore", data={**asked, "runs": "small-1 small-2"})
+    done = eve.post("act/small/rescore", data={**form, "runs": "small-1 small-2"})
     there = "/nightbid/compare/small?run=small-1&run=small-2&asked=yes"
     assert (done.status_code, done.headers["location"]) == (303, there)
     with create_session() as session:
