@@ -45,9 +45,9 @@ def test_a_line_that_cannot_be_meant_is_refused_in_words(airflow: Any, page: Any
     page.fill("[name=element_overrides]", "trian.learning_rate=0.002")
     page.get_by_role("button", name="Trigger").last.click()
     page.get_by_text("trian").nth(1).wait_for()
-    said = page.locator("body").inner_text()
-    assert "did you mean 'train'" in said
-    assert "schema" not in said.lower()
+    text = page.locator("body").inner_text()
+    assert "did you mean 'train'" in text
+    assert "schema" not in text.lower()
     assert runs(airflow, "nightly_tiny") == []
 
 
@@ -141,11 +141,11 @@ def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str)
         page.emulate_media(color_scheme=scheme)
         # Airflow's own first page may still ask for something.
         page.goto("about:blank")
-        asked: list[str] = []
-        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        addresses: list[str] = []
+        page.on("request", lambda request, addresses=addresses: addresses.append(request.url))
         page.goto(f"{airflow.client.address}/nightbid/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-        assert [url for url in asked if not url.startswith(airflow.client.address)] == []
+        assert [url for url in addresses if not url.startswith(airflow.client.address)] == []
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert grounds[0] != grounds[1]
     # The first stop of the keyboard skips the navigation.

@@ -68,30 +68,31 @@ class Nights:
         key = hashlib.sha256(run.run_id.encode()).hexdigest()[:32]
         folder = self.workspace.stage_folder(run.head.pipeline, gate, key)
         folder.mkdir(parents=True)
-        found = [
+        checks = [
             {"name": check, "verdict": "stop", "observed": observed, "expected": "less", "detail":
              "the newest day"},
             {"name": "rows", "verdict": "pass", "observed": "3,000", "expected": "≥ 1",
              "detail": ""},
         ]  # fmt: skip
-        said = f"{check} is {observed}, expected less ({NIGHT})"
+        summary = f"{check} is {observed}, expected less ({NIGHT})"
         manifest = Manifest(
             pipeline=run.head.pipeline, run_id=run.run_id, stage=gate, night=str(NIGHT), key=key,
             digest=key, inputs={}, spec_digest="", code_digest="", versions={}, seed=0,
-            rows=Rows(), metrics={"checks": found}, verdict="stop", summary=said, files=(),
+            rows=Rows(), metrics={"checks": checks}, verdict="stop", summary=summary, files=(),
             created=NOW,
         )  # fmt: skip
         (folder / "manifest.json").write_text(manifest.model_dump_json())
-        self.end(run, gate, "stopped", said, uri=self.workspace.uri(folder), verdict="stop")
+        self.end(run, gate, "stopped", summary, uri=self.workspace.uri(folder), verdict="stop")
 
 
 def write_logs(folder: Path) -> None:
     """Four days; the newest without its marker."""
-    made = SimulatorLogs(SimulatorSource(start=dt.date(2020, 1, 1), rows_per_day=300, users=50,
-                                         ads=20))  # fmt: skip
+    simulator = SimulatorLogs(
+        SimulatorSource(start=dt.date(2020, 1, 1), rows_per_day=300, users=50, ads=20)
+    )
     for back in range(4):
         day = NIGHT - dt.timedelta(days=back)
-        write_day(made.batches(day), folder, day)
+        write_day(simulator.batches(day), folder, day)
         if back:
             (folder / f"dt={day}" / "_SUCCESS").touch()
 
@@ -256,18 +257,18 @@ SEEN = {
 def test_an_incident_is_understood_within_three_clicks(desk: Desk, name: str) -> None:
     desk.open(name)
     text = desk.text()
-    for said in (SERVES, "What to do", *SEEN[name]):
-        assert said in text, f"{said!r} is not on the page of {name}:\n{text[:2000]}"
+    for excerpt in (SERVES, "What to do", *SEEN[name]):
+        assert excerpt in text, f"{excerpt!r} is not on the page of {name}:\n{text[:2000]}"
 
 
 def test_home_says_what_needs_attention_broken_yamls_and_nights_that_stall(desk: Desk) -> None:
     desk.home()
     attention = desk.frame.get_by_role("alert", name="Attention")
     attention.wait_for()
-    said = attention.inner_text()
-    assert "typo: broken pipeline: typo.yaml: unknown key 'shcedule', did you mean" in said
-    assert f"late_night {NIGHT}: stalled night: nothing has happened for" in said
-    assert "Serves: champion #2" in said
+    text = attention.inner_text()
+    assert "typo: broken pipeline: typo.yaml: unknown key 'shcedule', did you mean" in text
+    assert f"late_night {NIGHT}: stalled night: nothing has happened for" in text
+    assert "Serves: champion #2" in text
     desk.frame.get_by_label("Search").fill("leak")
     desk.click(desk.frame.get_by_role("button", name="Filter"))
     desk.frame.get_by_text("Runs 1 to 1 of 1").wait_for()
@@ -340,9 +341,9 @@ def test_a_missing_day_is_waited_for_stops_and_is_run_again(
     waited = state() == "deferred"
     if waited:
         desk.open("missing_day")
-        said = f"waits for the logs of {NIGHT} until"
+        message = f"waits for the logs of {NIGHT} until"
         # The page renews itself.
-        desk.frame.get_by_text(said).first.wait_for()
+        desk.frame.get_by_text(message).first.wait_for()
     desk.page.goto("about:blank")
     until(lambda: state() == "failed")
     desk.open("missing_day")
