@@ -22,6 +22,6 @@ def test_nights_that_are_disturbed_end_as_if_nobody_had(tmp_path: Path) -> None:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    found = [json.loads(line) for line in report.read_text().splitlines()]
-    assert [each["case"] for each in found] == list(range(12)), "the second call went on"
-    assert f"{len(found)} cases" in done.stdout
+    reports = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [case["case"] for case in reports] == list(range(12)), "the second call went on"
+    assert f"{len(reports)} cases" in done.stdout

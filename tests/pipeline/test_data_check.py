@@ -36,18 +36,18 @@ def test_a_draft_for_days_of_new_york_in_march_passes_the_raw_gate(shell, tmp_pa
             }
         )
         pq.write_table(table, folder / "part.parquet")
-    code, said = shell.run(
+    code, output = shell.run(
         "data", "check", str(tmp_path / "logs"), "--write", str(shell.pipelines / "ads.yaml")
     )
-    assert code == 0, said
-    assert "[bold] page" in said
-    code, said = shell.run("run", "ads", "--date", "2026-03-10", "--until", "gate_raw")
-    assert code == 0, said
+    assert code == 0, output
+    assert "[bold] page" in output
+    code, output = shell.run("run", "ads", "--date", "2026-03-10", "--until", "gate_raw")
+    assert code == 0, output
     manifest = next(shell.workspace.glob("stages/ads/sample/*/manifest.json"))
     assert json.loads(manifest.read_text())["rows"]["written"] == 4 * ROWS
-    code, said = shell.run("gates", "show", "ads", "ads-2026-03-10")
-    assert code == 0, said
-    assert "raw pass" in said
+    code, output = shell.run("gates", "show", "ads", "ads-2026-03-10")
+    assert code == 0, output
+    assert "raw pass" in output
 
 
 def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
@@ -78,14 +78,14 @@ def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
         columns={},
         evaluate={},
     )
-    code, said = shell.run("run", "ads", "--date", "2026-01-08", "--until", "gate_raw")
-    assert code == 0, said
-    assert "[/home] top" in said
-    assert "Traceback" not in said
+    code, output = shell.run("run", "ads", "--date", "2026-01-08", "--until", "gate_raw")
+    assert code == 0, output
+    assert "[/home] top" in output
+    assert "Traceback" not in output
     for command in (("runs", "ads"), ("gates", "show", "ads", "ads-2026-01-08")):
-        code, said = shell.run(*command)
-        assert code == 0, said
-    assert "[/home] top" in said
+        code, output = shell.run(*command)
+        assert code == 0, output
+    assert "[/home] top" in output
 
 
 @pytest.mark.slow
@@ -122,8 +122,8 @@ def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
             (folder / "part-0.jsonl").touch()
             (folder / "part-1.jsonl").write_text("\n".join([*rows, ""]))
     yaml_file = shell.pipelines / "events.yaml"
-    code, said = shell.run("data", "check", str(tmp_path / "events"), "--write", str(yaml_file))
-    assert code == 0, said
+    code, output = shell.run("data", "check", str(tmp_path / "events"), "--write", str(yaml_file))
+    assert code == 0, output
     draft = yaml.safe_load(yaml_file.read_text())
     assert {role: draft["columns"][role] for role in ("key", "time", "user", "item")} == {
         "key": "event.id", "time": "event.ts", "user": "user.id", "item": "ad.id",
@@ -141,14 +141,17 @@ def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
     }
     draft["evaluate"] = {"bootstrap": 50, "margin_ne": 1, "margin_auc": 1}
     yaml_file.write_text(yaml.safe_dump(draft))
-    code, said = shell.run("run", "events", "--date", "2026-01-08")
-    assert code == 0, said
-    assert "promoted as champion #1" in said
+    code, output = shell.run("run", "events", "--date", "2026-01-08")
+    assert code == 0, output
+    assert "promoted as champion #1" in output
     manifest = next(shell.workspace.glob("stages/events/sample/*/manifest.json"))
-    found = json.loads(manifest.read_text())
+    manifest_data = json.loads(manifest.read_text())
     # Of each day, one line is broken and six rows have no user.
-    assert found["rows"] == {
+    assert manifest_data["rows"] == {
         "read": 12_000, "written": 11_972, "quarantined": 28, "repeated": 0, "dropped": 0,
     }  # fmt: skip
-    assert found["metrics"]["quarantine"] == {"line is no JSON object": 4, "user.id is null": 24}
-    assert found["metrics"]["days"]["2026-01-05"]["positives"] == 0
+    assert manifest_data["metrics"]["quarantine"] == {
+        "line is no JSON object": 4,
+        "user.id is null": 24,
+    }
+    assert manifest_data["metrics"]["days"]["2026-01-05"]["positives"] == 0

@@ -38,14 +38,14 @@ def test_every_recipe_works(tmp_path: Path) -> None:
     }
 
     def done(*command: str, text: str = "") -> str:
-        found = subprocess.run(
+        completed = subprocess.run(
             command, cwd=tmp_path, env=environment, input=text, text=True, timeout=400,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
-        assert found.returncode == 0, f"{command}\n{text}\n{found.stdout}"
-        return found.stdout
+        assert completed.returncode == 0, f"{command}\n{text}\n{completed.stdout}"
+        return completed.stdout
 
-    said = ""
+    output = ""
     for kind, text in BLOCK.findall((ROOT / "docs" / "extend.md").read_text(encoding="utf-8")):
         if kind == "python":
             place = PLACE.match(text)
@@ -55,11 +55,11 @@ def test_every_recipe_works(tmp_path: Path) -> None:
         elif kind == "diff":
             done("patch", "--strip=1", "--fuzz=3", text=text)
         elif kind == "sh":
-            said = done("bash", "-euo", "pipefail", "-c", text)
+            output = done("bash", "-euo", "pipefail", "-c", text)
         else:
             for excerpt in text.splitlines():
                 pattern = ".*".join(map(re.escape, excerpt.split("…")))
-                assert re.search(pattern, said, re.S), f"{excerpt!r} is not in:\n{said}"
+                assert re.search(pattern, output, re.S), f"{excerpt!r} is not in:\n{output}"
     # What the page shows is in the style of the house.
     done(sys.executable, "-m", "ruff", "check", "--quiet", "--config",
          str(ROOT / "pyproject.toml"), "include")  # fmt: skip

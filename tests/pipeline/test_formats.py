@@ -70,12 +70,12 @@ def test_avazu(shell, tmp_path):
 
 def test_obd(shell):
     cached = [Settings().cache / "obd" / ARCHIVE]
-    found = next((path for path in cached if path.exists()), None)
-    if found is None:
+    archive = next((path for path in cached if path.exists()), None)
+    if archive is None:
         pytest.skip("the Open Bandit archive is not in the cache: `nightbid data fetch`")
     cache = shell.workspace.parent / "cache" / "obd"
     cache.mkdir(parents=True)
-    shutil.copy(found, cache)
+    shutil.copy(archive, cache)
     night(shell, "2019-11-28", {"kind": "obd"}, {"item_id": "vocabulary"})
     manifest = next(shell.workspace.glob("stages/format/sample/*/manifest.json"))
     rows = json.loads(manifest.read_text())["rows"]

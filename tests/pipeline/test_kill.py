@@ -16,18 +16,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 def digests(workspace: Path) -> dict[str, str]:
     (run,) = runs_of(Workspace(str(workspace)), "small")
-    found = {}
+    by_stage = {}
     for stage in NIGHT:
         record = run.stage(stage.name)
         assert record is not None, stage.name
         assert record.state == "done", stage.name
         text = (run.workspace.at(record.uri) / "manifest.json").read_text()
-        found[stage.name] = json.loads(text)["digest"]
+        by_stage[stage.name] = json.loads(text)["digest"]
     # These tell what was measured: no two load tests take the same time, and what a killed
     # attempt spent is part of the night's cost.
     for name in ("gate_serving", "gate_cost"):
-        del found[name]
-    return found
+        del by_stage[name]
+    return by_stage
 
 
 def test_every_stage_survives_kill_9(make_shell):

@@ -63,10 +63,10 @@ def test_weights_are_learned_calibrated_and_evaluated_with(shell, tmp_path):
     folder = next(shell.workspace.glob("stages/weighted/evaluate/*"))
     scores = pq.read_table(next(folder.glob("**/*.parquet")), partitioning=None)
     assert sorted(set(scores[WEIGHT].to_pylist())) == [1, 9]
-    found = np.asarray(scores["candidate"], np.float64)
-    assert np.average(found, weights=scores[WEIGHT]) == pytest.approx(rate, abs=0.03)
+    predictions = np.asarray(scores["candidate"], np.float64)
+    assert np.average(predictions, weights=scores[WEIGHT]) == pytest.approx(rate, abs=0.03)
     loss = -np.average(
-        np.where(np.asarray(scores[LABEL]) == 1, np.log(found), np.log1p(-found)),
+        np.where(np.asarray(scores[LABEL]) == 1, np.log(predictions), np.log1p(-predictions)),
         weights=scores[WEIGHT],
     )
     metrics = json.loads((folder / "manifest.json").read_text())["metrics"]

@@ -98,8 +98,8 @@ def test_a_copy_in_postgresql_is_migrated_and_dropped(
         assert done.fewer == ()
         rows = server.execute("SELECT datname FROM pg_database").fetchall()
         assert not [name for (name,) in rows if name.startswith("nightbid_rehearsal")]
-    printed = [each for each in (tmp_path / "rehearsal").rglob("*") if each.is_file()]
-    assert not [each for each in printed if password.encode() in each.read_bytes()]
+    printed = [path for path in (tmp_path / "rehearsal").rglob("*") if path.is_file()]
+    assert not [path for path in printed if password.encode() in path.read_bytes()]
 
 
 @pytest.mark.slow

@@ -70,21 +70,21 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert len(ChampionPointer(workspace, "small").history()) == 2
 
     # The third night meets the first model again, then none.
-    code, said = shell.run("champion", "retire", "small", "2", "--reason", "trained on a leak")
-    assert code == 0, said
-    assert "small: #2 is retired and no reference any more; small-2026-01-04 serves" in said
+    code, output = shell.run("champion", "retire", "small", "2", "--reason", "trained on a leak")
+    assert code == 0, output
+    assert "small: #2 is retired and no reference any more; small-2026-01-04 serves" in output
     assert "needs a reason" in shell.run("champion", "retire", "small", "1")[1]
-    code, said = shell.run("champion", "retire", "small", "1", "--reason", "trained on a leak")
-    assert "nothing serves" in said
-    code, said = shell.run("champion", "small")
-    assert code == 0, said
-    assert "no champion any more" in said
+    code, output = shell.run("champion", "retire", "small", "1", "--reason", "trained on a leak")
+    assert "nothing serves" in output
+    code, output = shell.run("champion", "small")
+    assert code == 0, output
+    assert "no champion any more" in output
 
     # The seed alone: the night's own training is one of the draws, and no night of its own.
-    code, said = shell.run("gates", "noise", "small", "--seeds", "1")
-    assert code == 0, said
-    assert "night of 2026-01-05" in said
-    assert f"{judged['candidate']['auc']:.5f}" in said
+    code, output = shell.run("gates", "noise", "small", "--seeds", "1")
+    assert code == 0, output
+    assert "night of 2026-01-05" in output
+    assert f"{judged['candidate']['auc']:.5f}" in output
     suite = yaml.safe_load((shell.pipelines / "suites" / "small.proposed.yaml").read_text())
     assert suite["seed_noise"]["seeds"] == [0, 1]
     assert 0 < suite["seed_noise"]["normalized_entropy"] < 0.1

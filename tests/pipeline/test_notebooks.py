@@ -26,8 +26,8 @@ SAYS = {"results": "in the manifest", "try_a_feature": "hour"}
 def night(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     shell = Shell(tmp_path_factory.mktemp("notebooks"))
     shell.write()
-    code, said = shell.run("run", "small", "--date", "2026-01-06")
-    assert code == 0, said
+    code, output = shell.run("run", "small", "--date", "2026-01-06")
+    assert code == 0, output
     return shell
 
 
@@ -52,7 +52,7 @@ def test_a_notebook_runs_on_another_pipeline(
     monkeypatch.setenv("JUPYTER_PATH", str(jupyter))
     book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     assert all(cell.get("outputs") is not None for cell in book.cells if cell.cell_type == "code")
-    cell = next(each for each in book.cells if "parameters" in each.metadata.get("tags", ()))
+    cell = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", ()))
     cell.source = PARAMETERS[name]
     client = NotebookClient(book, timeout=300, kernel_name="preloaded")
     client.execute(env={**os.environ, **night.environment})

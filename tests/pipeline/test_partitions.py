@@ -16,10 +16,10 @@ def test_nights_of_hours_each_learn_an_hour_more(shell, tmp_path):
     shell.write(source={"kind": "simulator", "rows_per_day": 24_000, "partition": "hour"},
                 window={"train_hours": 24, "validate_hours": 3, "evaluate_hours": 3})  # fmt: skip
     logs = tmp_path / "logs"
-    code, said = shell.run(
+    code, output = shell.run(
         "data", "write", "small", "--to", str(logs), "--date", "2026-01-02T00", "--days", "31"
     )
-    assert code == 0, said
+    assert code == 0, output
     assert (logs / "dt=2026-01-03T06").is_dir()
     shell.write(source={"kind": "parquet", "folder": str(logs), "partition": "hour",
                         "outcomes": ["bid", "win_price", "click_time", "conversion",
@@ -29,46 +29,46 @@ def test_nights_of_hours_each_learn_an_hour_more(shell, tmp_path):
                     "transform": "target_rate", "columns": ["user_id"]},
                     "hour_of_day": {"transform": "hour", "column": "time"}},
                 columns={}, schedule="@hourly")  # fmt: skip
-    code, said = shell.run("run", "small", "--date", "2026-01-03T05", "--nights", "2")
-    assert code == 0, said
-    assert "30 hours, all new" in said
-    assert "30 hours, 29 reused, made 2026-01-03T06 (new)" in said
+    code, output = shell.run("run", "small", "--date", "2026-01-03T05", "--nights", "2")
+    assert code == 0, output
+    assert "30 hours, all new" in output
+    assert "30 hours, 29 reused, made 2026-01-03T06 (new)" in output
     workspace = Workspace(str(shell.workspace))
     assert [run.run_id for run in runs_of(workspace, "small")] == [
         "small-2026-01-03T05", "small-2026-01-03T06",
     ]  # fmt: skip
     history = ChampionPointer(workspace, "small").history()
     assert [str(entry.night) for entry in history] == ["2026-01-03T05", "2026-01-03T06"]
-    code, said = shell.run("window", "small", "--date", "2026-01-03T06", "--json")
-    window = json.loads(said)
+    code, output = shell.run("window", "small", "--date", "2026-01-03T06", "--json")
+    window = json.loads(output)
     assert window["evaluate"] == ["2026-01-03T04", "2026-01-03T05", "2026-01-03T06"]
     assert len(window["train"]) == 24
     # A lost hour is said as an hour.
     for path in (logs / "dt=2026-01-02T20").iterdir():
         path.unlink()
     (logs / "dt=2026-01-02T20").rmdir()
-    code, said = shell.run("run", "small", "--date", "2026-01-03T06", "--run-id", "again")
-    assert code == 3, said
-    assert "1 of 30 hours are missing: 2026-01-02T20" in " ".join(said.split())
-    code, said = shell.run("data", "days", "small")
-    assert "30 hours, 2026-01-02T00 to 2026-01-03T06; 1 missing in between: 2026-01-02T20" in said
+    code, output = shell.run("run", "small", "--date", "2026-01-03T06", "--run-id", "again")
+    assert code == 3, output
+    assert "1 of 30 hours are missing: 2026-01-02T20" in " ".join(output.split())
+    code, output = shell.run("data", "days", "small")
+    assert "30 hours, 2026-01-02T00 to 2026-01-03T06; 1 missing in between: 2026-01-02T20" in output
 
 
 def test_nights_of_weeks_read_folders_of_days(shell, tmp_path):
     shell.write(source={"kind": "simulator", "rows_per_day": 1000})
     logs = tmp_path / "logs"
-    code, said = shell.run(
+    code, output = shell.run(
         "data", "write", "small", "--to", str(logs), "--date", "2026-01-05", "--days", "28"
     )
-    assert code == 0, said
+    assert code == 0, output
     shell.write(source={"kind": "parquet", "folder": str(logs), "partition": "week",
                         "outcomes": ["bid", "win_price", "click_time", "conversion",
                                      "conversion_time"]},
                 window={"train_weeks": 1, "validate_weeks": 1, "evaluate_weeks": 1},
                 schedule="0 3 * * 1")  # fmt: skip
     # Any day of a week names its night.
-    code, said = shell.run("run", "small", "--date", "2026-01-23", "--nights", "2")
-    assert code == 0, said
-    assert "3 weeks, 2 reused, made 2026-01-26 (new)" in said
+    code, output = shell.run("run", "small", "--date", "2026-01-23", "--nights", "2")
+    assert code == 0, output
+    assert "3 weeks, 2 reused, made 2026-01-26 (new)" in output
     workspace = Workspace(str(shell.workspace))
     assert [str(run.date) for run in runs_of(workspace, "small")] == ["2026-01-19", "2026-01-26"]

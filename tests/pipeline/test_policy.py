@@ -52,18 +52,18 @@ def test_the_value_of_choosing_by_the_predictions_is_told_with_the_truth_within(
     assert code == 0, text
     assert "against the logged choices)" in text
     first, second = runs_of(Workspace(str(shell.workspace)), "small")
-    found = json.loads((replayed(second) / "manifest.json").read_text())["metrics"]["policy"]
+    metrics = json.loads((replayed(second) / "manifest.json").read_text())["metrics"]["policy"]
     # Found without being told: an ad's category and age are its own, the page is not.
-    assert sorted(found["item_columns"]) == ["ad_age_days", "ad_category"]
-    assert list(found["policies"]) == ["candidate", "champion"]
-    for each in found["policies"].values():
+    assert sorted(metrics["item_columns"]) == ["ad_age_days", "ad_category"]
+    assert list(metrics["policies"]) == ["candidate", "champion"]
+    for policy in metrics["policies"].values():
         for name in ("ips", "snips", "dr", "sndr"):
-            estimate = each["estimates"][name]
+            estimate = policy["estimates"][name]
             # Five standard errors, not two: this is one night.
             reach = 2.5 * (estimate["high"] - estimate["low"]) / 2
-            assert abs(estimate["value"] - each["truth"]) < reach, name
-        assert each["gains"]["dr"]["high"] > 0
-    assert found["candidate_less_champion"]["low"] < found["candidate_less_champion"]["high"]
+            assert abs(estimate["value"] - policy["truth"]) < reach, name
+        assert policy["gains"]["dr"]["high"] > 0
+    assert metrics["candidate_less_champion"]["low"] < metrics["candidate_less_champion"]["high"]
     page = (shell.workspace / "runs" / "small" / second.run_id / "report.html").read_text()
     assert 'id="policy-figures"' in page
 
@@ -72,7 +72,7 @@ def test_the_value_of_choosing_by_the_predictions_is_told_with_the_truth_within(
         "--policy", "candidate", "--policy", "champion",
     )  # fmt: skip
     assert code == 0, text
-    dr = found["policies"]["candidate"]["estimates"]["dr"]
+    dr = metrics["policies"]["candidate"]["estimates"]["dr"]
     assert f"{dr['value']:.5f} [{dr['low']:.5f}, {dr['high']:.5f}]" in text
     assert first.run_id != second.run_id
 
@@ -95,7 +95,7 @@ def open_bandit() -> bytes:
             "click": (draw.random(rows) < 0.02 + 0.02 * item).astype(int),
             "propensity_score": 1 / ITEMS,
             "user_feature_0": draw.choice(["aa", "bb", "cc"], rows),
-            "user_feature_1": [f"u{each}" for each in draw.integers(0, 90, rows)],
+            "user_feature_1": [f"u{user}" for user in draw.integers(0, 90, rows)],
             "user-item_affinity_0": draw.random(rows).round(3),
         }
     )
@@ -135,12 +135,12 @@ def test_a_night_on_open_bandit_logs_values_its_policy(shell, monkeypatch):
     done = CliRunner().invoke(app, ["run", "small", "--date", str(DAYS[-1])])
     assert done.exit_code == 0, done.output
     (run,) = runs_of(Workspace(str(shell.workspace)), "small")
-    found = json.loads((replayed(run) / "manifest.json").read_text())["metrics"]["policy"]
-    assert (found["items"], found["item_columns"]) == (ITEMS, ["item_feature_0"])
-    mine = found["policies"]["candidate"]
+    metrics = json.loads((replayed(run) / "manifest.json").read_text())["metrics"]["policy"]
+    assert (metrics["items"], metrics["item_columns"]) == (ITEMS, ["item_feature_0"])
+    mine = metrics["policies"]["candidate"]
     assert set(mine["estimates"]) == {"dm", "ips", "snips", "dr", "sndr", "switch_dr", "dr_os"}
     # Evenly shown items get 13 % of clicks; by the square of the odds some 20 %.
-    assert found["logged"]["low"] < 0.13 < found["logged"]["high"]
+    assert metrics["logged"]["low"] < 0.13 < metrics["logged"]["high"]
     assert mine["gains"]["dr"]["low"] > 0
     assert 0.15 < mine["estimates"]["dr"]["value"] < 0.25
     page = (shell.workspace / "runs" / "small" / run.run_id / "report.html").read_text()

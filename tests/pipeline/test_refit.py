@@ -55,21 +55,21 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
     assert "promoted as champion #1" in text
     first, second = runs_of(Workspace(str(shell.workspace)), "small")
 
-    found = metrics(first, "export")["refit"]
-    held = found["held_rows"]
+    refit = metrics(first, "export")["refit"]
+    held = refit["held_rows"]
     rows = sum(
         pq.read_metadata(path).num_rows
         for split in ("train", "validate", "evaluate")
         for path in split_files(output(first, "featurize"), split)
     )
     # All days are learned, but for a tenth of the users on the newest ones.
-    assert found["rows"] == rows
+    assert refit["rows"] == rows
     assert 0.02 < held / rows < 0.1
-    assert found["judged"]["log_loss"] != found["refitted"]["log_loss"]
-    assert found["difference"]["low"] <= found["difference"]["value"]
-    assert found["agreement"] > 0.3
+    assert refit["judged"]["log_loss"] != refit["refitted"]["log_loss"]
+    assert refit["difference"]["low"] <= refit["difference"]["value"]
+    assert refit["agreement"] > 0.3
     # As many trees as were best for the judged model.
-    assert found["epochs"] == metrics(first, "train")["best_epoch"]
+    assert refit["epochs"] == metrics(first, "train")["best_epoch"]
 
     folder = output(first, "export")
     sample = pq.read_table(split_files(output(first, "featurize"), "evaluate"), partitioning=None)
@@ -77,9 +77,9 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
     trained = load_model(output(first, "train") / "model").predict(sample)
     np.testing.assert_allclose(judged.predict(sample), trained, atol=1e-6)
     assert np.abs(served.predict(sample) - trained).max() > 1e-4
-    said = " ".join(each.read_text() for each in output(first, "gate_serving").glob("*.json"))
+    verdicts = " ".join(path.read_text() for path in output(first, "gate_serving").glob("*.json"))
     for check in ("refit_loss", "refit_calibration", "refit_mean", "refit_agreement"):
-        assert check in said
+        assert check in verdicts
 
     # Stops that no refit meets: the judged model, which every gate has passed, is what serves.
     impossible = {"refit_agreement": {"stop": [1.1, None]}}
@@ -97,15 +97,15 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
     )
     assert re.search(why, text), text
     fallback = next(
-        each for each in runs_of(Workspace(str(shell.workspace)), "small")
-        if each.run_id == "fallback"
+        record for record in runs_of(Workspace(str(shell.workspace)), "small")
+        if record.run_id == "fallback"
     )  # fmt: skip
     assert not (output(fallback, "export") / "judged.onnx").exists()
     served = Bundle.load(output(fallback, "export"))
     np.testing.assert_allclose(served.predict(sample), trained, atol=1e-6)
     gate = json.loads((output(fallback, "gate_serving") / "gate.json").read_text())
     assert gate["verdict"] == "warn"
-    warned = {each["statistic"]: each["note"] for each in gate["findings"]}
+    warned = {finding["statistic"]: finding["note"] for finding in gate["findings"]}
     assert re.search(why, warned["refit_fallback"])
 
     # The next night's candidate has not seen its newest days: nor has what it is compared with.

@@ -21,15 +21,15 @@ QUICK = ("--seeds", "2", "--no-latency", "--margin", "0.0005")
 @pytest.fixture
 def sampled(shell: Shell) -> Shell:
     shell.write(source={"kind": "simulator", "rows_per_day": 1500, "users": 300, "ads": 100})
-    code, said = shell.run("run", "small", "--date", "2026-01-06", "--until", "sample")
-    assert code == 0, said
+    code, output = shell.run("run", "small", "--date", "2026-01-06", "--until", "sample")
+    assert code == 0, output
     return shell
 
 
 def report_of(shell: Shell) -> dict:
     (path,) = (shell.workspace / "rehearsals" / "small").glob("*/rehearsal.json")
-    found: dict = json.loads(path.read_text())
-    return found
+    report: dict = json.loads(path.read_text())
+    return report
 
 
 def test_the_same_lock_is_safe_and_a_half_done_rehearsal_of_other_code_starts_over(
@@ -40,11 +40,11 @@ def test_the_same_lock_is_safe_and_a_half_done_rehearsal_of_other_code_starts_ov
     left = cache / "rehearsals/r1/source/nightbid/rehearse/worker.py"
     left.parent.mkdir(parents=True)
     left.write_text("raise SystemExit('the code of another version')")
-    code, said = sampled.run("rehearse", "small", "--requirements", str(LOCK),
-                             "--present", str(LOCK), "--name", "r1", *QUICK)  # fmt: skip
-    assert code == 0, said
-    assert "the code of Nightbid changed" in said
-    assert report_of(sampled)["verdict"] == "safe", said
+    code, output = sampled.run("rehearse", "small", "--requirements", str(LOCK),
+                               "--present", str(LOCK), "--name", "r1", *QUICK)  # fmt: skip
+    assert code == 0, output
+    assert "the code of Nightbid changed" in output
+    assert report_of(sampled)["verdict"] == "safe", output
 
 
 def test_a_changed_metric_default_and_transform_are_found_and_named(
@@ -71,12 +71,12 @@ def test_a_changed_metric_default_and_transform_are_found_and_named(
         env=sampled.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         timeout=500, check=False,
     )  # fmt: skip
-    said = done.stdout
-    assert done.returncode == 1, said
+    output = done.stdout
+    assert done.returncode == 1, output
     report = report_of(sampled)
     assert report["verdict"] == "not safe"
     for text in ("learning_rate", "log_loss", "ad_age_days", "nightbid"):
-        assert text in said, said
+        assert text in output, output
 
 
 def planted(folder: Path, *changes: tuple[str, str, str]) -> Path:

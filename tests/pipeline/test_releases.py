@@ -13,7 +13,7 @@ RELEASES = Path(__file__).resolve().parents[1] / "releases"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("release", sorted(each.name for each in RELEASES.glob("*.tar.xz")))
+@pytest.mark.parametrize("release", sorted(path.name for path in RELEASES.glob("*.tar.xz")))
 def test_a_workspace_of_an_earlier_release_goes_on(release, shell, tmp_path):
     with tarfile.open(RELEASES / release) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -25,10 +25,10 @@ def test_a_workspace_of_an_earlier_release_goes_on(release, shell, tmp_path):
 
     def champions() -> list[tuple[int, str]]:
         history = json.loads(told("champion", "small", "--json"))["history"]
-        return [(each["number"], each["run_id"]) for each in history]
+        return [(champion["number"], champion["run_id"]) for champion in history]
 
     runs = json.loads(told("runs", "small", "--json"))
-    assert {(each["run_id"], each["state"]) for each in runs} == {
+    assert {(run["run_id"], run["state"]) for run in runs} == {
         ("small-2026-01-04", "done"),
         ("small-2026-01-05", "done"),
     }
@@ -36,7 +36,7 @@ def test_a_workspace_of_an_earlier_release_goes_on(release, shell, tmp_path):
     assert champions() == before
     assert "serving pass" in told("gates", "show", "small", "small-2026-01-05")
     spent = json.loads(told("cost", "show", "small", "--json"))
-    assert {each["attempts"] for each in spent if each["stage"] == "train"} == {"2"}
+    assert {entry["attempts"] for entry in spent if entry["stage"] == "train"} == {"2"}
     told("compare", "small", "small-2026-01-04", "small-2026-01-05")
 
     # The next night is judged against the champion of the earlier release, and may replace it.

@@ -20,8 +20,8 @@ def test_until_a_stage_has_run_again_its_result_is_not_shown_and_cannot_be_promo
 ) -> None:
     source = {"kind": "simulator", "rows_per_day": 1500, "users": 300, "ads": 100}
     shell.write(source=source)
-    code, said = shell.run("run", "small", "--date", "2026-01-08")
-    assert code == 0, said
+    code, output = shell.run("run", "small", "--date", "2026-01-08")
+    assert code == 0, output
     (before,) = json.loads(shell.run("runs", "small", "--json")[1])
     assert before["verdict"]
     assert before["auc"]["value"]
@@ -35,12 +35,12 @@ def test_until_a_stage_has_run_again_its_result_is_not_shown_and_cannot_be_promo
 
     # The day was loaded again with other rows, and the run has come as far as its features.
     shell.write(source={**source, "rows_per_day": 1600})
-    code, said = shell.run("run", "small", "--date", "2026-01-08", "--until", "featurize")
-    assert code == 0, said
+    code, output = shell.run("run", "small", "--date", "2026-01-08", "--until", "featurize")
+    assert code == 0, output
     (now,) = json.loads(shell.run("runs", "small", "--json")[1])
     assert now["verdict"] == ""
     assert now["auc"]["value"] is None
-    assert [each["word"] for each in now["gates"] if each["gate"] == "model"] == ["waiting"]
+    assert [gate["word"] for gate in now["gates"] if gate["gate"] == "model"] == ["waiting"]
     shown = shell.run("gates", "show", "small", RUN)[1]
     assert "raw" in shown
     assert "model" not in shown, shown

@@ -28,12 +28,12 @@ def test_every_command_works_and_shows_what_is_promised(tmp_path: Path) -> None:
         "COLUMNS": "200",
         "NO_COLOR": "1",
     }
-    said, variables = "", ""
+    output, variables = "", ""
     for kind, text in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")):
         if kind == "text":
             for excerpt in text.splitlines():
                 pattern = ".*".join(map(re.escape, excerpt.split("…")))
-                assert re.search(pattern, said, re.S), f"{excerpt!r} is not in:\n{said}"
+                assert re.search(pattern, output, re.S), f"{excerpt!r} is not in:\n{output}"
             continue
         variables += "".join(f"{line}\n" for line in text.splitlines() if "export " in line)
         done = subprocess.run(
@@ -45,5 +45,5 @@ def test_every_command_works_and_shows_what_is_promised(tmp_path: Path) -> None:
             stderr=subprocess.STDOUT,
             timeout=300,
         )
-        said = done.stdout
-        assert done.returncode == 0, f"{text}\n{said}"
+        output = done.stdout
+        assert done.returncode == 0, f"{text}\n{output}"

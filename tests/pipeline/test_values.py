@@ -92,16 +92,16 @@ def ask_the_scorer(shell, rows: pa.Table, scores: np.ndarray) -> None:
     try:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
-        address = next(found[0] for each in lines if (found := re.search(r"http://\S+:\d+", each)))
-        asked = rows.slice(0, 5).select(["ad_id", "device"]).to_pylist()
-        answer = httpx.post(f"{address}/score", json={"rows": asked}, trust_env=False).json()
+        address = next(match[0] for line in lines if (match := re.search(r"http://\S+:\d+", line)))
+        request_rows = rows.slice(0, 5).select(["ad_id", "device"]).to_pylist()
+        answer = httpx.post(f"{address}/score", json={"rows": request_rows}, trust_env=False).json()
         assert answer["values"] == pytest.approx(scores[:5], rel=1e-5)
         described = httpx.get(f"{address}/openapi.json", trust_env=False).json()["paths"]["/score"][
             "post"
         ]
         assert described["summary"] == "One value per row, in order."
         ranked = httpx.post(
-            f"{address}/rank", json={"rows": asked, "bids": [1.0] * 5}, trust_env=False
+            f"{address}/rank", json={"rows": request_rows, "bids": [1.0] * 5}, trust_env=False
         )
         assert ranked.status_code == 422
         assert "predicts values" in ranked.json()["error"]
@@ -118,14 +118,14 @@ def test_values_are_learned_judged_served_and_rolled_back(views, tmp_path):
     assert "AUC" not in text
     assert "mean value" in text
     assert "label rate" not in text
-    found = metrics_of(views, "evaluate", "first")
-    candidate = found["candidate"]
-    assert found["kind"] == "value"
+    metrics = metrics_of(views, "evaluate", "first")
+    candidate = metrics["candidate"]
+    assert metrics["kind"] == "value"
     assert 0.85 < candidate["calibration"] < 1.15
-    assert candidate["normalized_deviance"] < found["constant"]["normalized_deviance"] - 0.05
-    assert {each["value"] for each in found["slices"]} == {"phone", "desktop"}
-    for each in found["slices"]:
-        assert 0.8 < each["candidate"]["calibration"] < 1.25
+    assert candidate["normalized_deviance"] < metrics["constant"]["normalized_deviance"] - 0.05
+    assert {piece["value"] for piece in metrics["slices"]} == {"phone", "desktop"}
+    for piece in metrics["slices"]:
+        assert 0.8 < piece["candidate"]["calibration"] < 1.25
     assert metrics_of(views, "export", "first")["parity_max_difference"] < 1e-4
 
     # The exported graph answers with expected values, near the true ones.
