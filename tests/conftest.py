@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByServer(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((each for each in SHARED if nodeid.startswith(each)), "") or (
+            return next((folder for folder in SHARED if nodeid.startswith(folder)), "") or (
                 super()._split_scope(nodeid)
             )
 

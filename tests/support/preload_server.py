@@ -65,7 +65,7 @@ def become(asked: dict, fds: list[int]) -> None:
     sys.argv = [asked["module"], *asked["arguments"]]
     sys.executable = asked["executable"]
     if asked["own_code"]:
-        for name in [each for each in sys.modules if each.partition(".")[0] == "nightbid"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "nightbid"]:
             del sys.modules[name]
     tempfile.tempdir = None
 
@@ -88,8 +88,8 @@ def serve(address: str) -> dict:
     listening.bind(address)
     listening.listen(20)
     woken, wake = socket.socketpair()
-    for each in (woken, wake):
-        each.setblocking(False)
+    for channel in (woken, wake):
+        channel.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
     print("ready", flush=True)  # noqa: T201  # the starter waits for it
@@ -114,20 +114,20 @@ def serve(address: str) -> dict:
                     connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended[1]))
         if listening in readable:
             connection, _ = listening.accept()
-            asked, fds = receive(connection)
-            for name in asked["imports"]:
+            request, fds = receive(connection)
+            for name in request["imports"]:
                 importlib.import_module(name)
             pid = os.fork()
             if not pid:
-                for each in (listening, woken, wake, connection, *running.values()):
-                    each.close()
-                become(asked, fds)
-                return asked
+                for channel in (listening, woken, wake, connection, *running.values()):
+                    channel.close()
+                become(request, fds)
+                return request
             for fd in fds:
                 os.close(fd)
             running[pid] = asking[pid] = connection
-            ends[pid] = asked["end"]
-            if asked["session"]:
+            ends[pid] = request["end"]
+            if request["session"]:
                 leaders.add(pid)
             connection.sendall(b"%d\n" % pid)
 

@@ -68,11 +68,11 @@ def ask(
     server.connect(address)
     # A shell's command is told to end with its shell; what is a machine's of an emulator is gone.
     end = signal.SIGTERM if executable == PYTHON else signal.SIGKILL
-    asked = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(),
-             "executable": executable, "own_code": own_code, "end": end,
-             "imports": imports, "session": session}  # fmt: skip
+    request = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(),
+               "executable": executable, "own_code": own_code, "end": end,
+               "imports": imports, "session": session}  # fmt: skip
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-    body = json.dumps(asked).encode()
+    body = json.dumps(request).encode()
     server.sendmsg([len(body).to_bytes(4, "big")], [rights])
     server.sendall(body)
     return server
