@@ -210,21 +210,21 @@ def services(stack: Stack) -> None:
     ours = "label=com.docker.compose.project=nightbid-check"
 
     def healthy() -> bool:
-        said = containers.run("docker", "ps", "--all", "--filter", ours, "--format", shown,
-                              quiet=True)  # fmt: skip
-        states = dict(line.split(" ", 1) for line in said.splitlines())
+        listing = containers.run("docker", "ps", "--all", "--filter", ours, "--format", shown,
+                                 quiet=True)  # fmt: skip
+        states = dict(line.split(" ", 1) for line in listing.splitlines())
         assert len(states) == 12, states
         ended = states.pop("init")
-        return "(0)" in ended and all("(healthy)" in each for each in states.values())
+        return "(0)" in ended and all("(healthy)" in state for state in states.values())
 
     until("healthy services", healthy)
     for service in ("scheduler", "postgres", "mlflow", "scorer", "storage", "dataflow", "training"):
         user = stack.compose("exec", "-T", service, "id", "-u").strip()
         assert user != "0", f"{service} runs as root"
     for service, path in (("scorer", "/data/workspace/x"), ("mlflow", "/data/workspace/x")):
-        said = stack.compose("exec", "-T", service, "touch", path, check=False)
-        found = stack.compose("exec", "-T", "scheduler", "ls", "-A", "/data/workspace")
-        assert "x" not in found.split(), f"{service} can write the workspace {said}"
+        message = stack.compose("exec", "-T", service, "touch", path, check=False)
+        names = stack.compose("exec", "-T", "scheduler", "ls", "-A", "/data/workspace")
+        assert "x" not in names.split(), f"{service} can write the workspace {message}"
         logins = stack.compose("exec", "-T", service, "cat", "/data/airflow/passwords.json",
                                check=False)  # fmt: skip
         assert not logins, f"{service} can read the logins"
@@ -261,13 +261,13 @@ def night(stack: Stack) -> None:
 
 def in_postgres(stack: Stack) -> None:
     """Airflow's own record of the night, and beside it the ledger of its costs."""
-    found = stack.ask(
+    answer = stack.ask(
         f"select r.state, count(t.*) filter (where t.state = 'success') from dag_run r"
         f" join task_instance t using (dag_id, run_id) where r.run_id = '{RUN}' group by 1"
     )
-    state, _, succeeded = found.partition("|")
-    assert state == "success", found
-    assert int(succeeded) >= 13, f"every stage of the night: {found}"
+    state, _, succeeded = answer.partition("|")
+    assert state == "success", answer
+    assert int(succeeded) >= 13, f"every stage of the night: {answer}"
     costs = stack.ask(
         f"select count(distinct stage), count(*) from nightbid.ledger where run_id = '{RUN}'"
     )
@@ -290,14 +290,14 @@ def in_mlflow() -> None:
     """The run that the night logged, with its figures."""
 
     def logged() -> dict[str, Any] | None:
-        found = _mlflow("experiments/search", {"max_results": 20}).get("experiments") or []
-        names = [each["experiment_id"] for each in found]
+        experiments = _mlflow("experiments/search", {"max_results": 20}).get("experiments") or []
+        names = [experiment["experiment_id"] for experiment in experiments]
         wanted = {"experiment_ids": names, "filter": f"tags.`nightbid.run` = '{RUN}'"}
         runs = _mlflow("runs/search", wanted).get("runs") or []
         return next((run for run in runs if run["info"]["status"] == "FINISHED"), None)
 
     run = until("MLflow", logged, 300)
-    metrics = {each["key"] for each in run["data"]["metrics"]}
+    metrics = {metric["key"] for metric in run["data"]["metrics"]}
     assert any("auc" in name for name in metrics), metrics
 
 
@@ -317,15 +317,15 @@ def scored(stack: Stack) -> None:
            for name, text in types.items()}  # fmt: skip
     body = json.dumps({"rows": [row, {**row, "time": "2026-01-09T18:00:00Z"}]}).encode()
     with urllib.request.urlopen(f"{address}/score", body, timeout=60) as answer:
-        found = json.load(answer)
-    assert found["champion"]["number"] == 1, found
-    assert len(found["probabilities"]) == 2
-    assert all(0 < each < 1 for each in found["probabilities"])
+        scores = json.load(answer)
+    assert scores["champion"]["number"] == 1, scores
+    assert len(scores["probabilities"]) == 2
+    assert all(0 < probability < 1 for probability in scores["probabilities"])
 
 
 def in_a_bucket(stack: Stack) -> None:
     """A workspace in a bucket of the stack's emulator: Dataflow featurizes, a custom job trains."""
-    said = stack.compose(
+    output = stack.compose(
         "exec", "-T", "-e", "NIGHTBID_SETTINGS=/app/compose/emulated.yaml",
         "-e", "NIGHTBID_WORKSPACE=", "scheduler", "bash", "/app/compose/start.sh",
         "nightbid", "run", "small", "--date", "2026-01-08", "--until", "train_baseline",
@@ -339,11 +339,11 @@ def in_a_bucket(stack: Stack) -> None:
     for stage in ("featurize", "train_baseline"):
         place = f"http://storage:9023/storage/v1/b/nightbid/o?prefix=nightbid/stages/small/{stage}"
         names = seen(place)
-        assert re.search(rf"{stage}/[0-9a-f]+/manifest\.json", names), (said, names[:500])
+        assert re.search(rf"{stage}/[0-9a-f]+/manifest\.json", names), (output, names[:500])
     jobs = "http://dataflow:9024/v1b3/projects/nightbid-local/locations/us-central1/jobs"
-    assert "JOB_STATE_DONE" in seen(jobs), said
+    assert "JOB_STATE_DONE" in seen(jobs), output
     priced = stack.ask("select distinct service from nightbid.ledger where job <> '' order by 1")
-    assert priced.split() == ["dataflow_batch", "vertex_training"], (priced, said)
+    assert priced.split() == ["dataflow_batch", "vertex_training"], (priced, output)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def daemon() -> Iterator[bool]:
         deadline = time.monotonic() + 90
         while not _answers():
             if started.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text().strip().splitlines() or ["nothing"]
-                raise Unavailable(f"dockerd does not start here, it says: {said[-1][:300]}")
+                lines = log.read_text().strip().splitlines() or ["nothing"]
+                raise Unavailable(f"dockerd does not start here, it says: {lines[-1][:300]}")
             time.sleep(1)
         yield True
     finally:
@@ -137,8 +137,8 @@ def install(*packages: str) -> None:
 
 
 def _last_line(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
-    said = error.stderr or b""
-    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    output = error.stderr or b""
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output
     return (text.strip().splitlines() or [str(error)])[-1][:300]
 
 
@@ -151,8 +151,8 @@ def compose_command() -> list[str]:
     plugin = ["docker", "compose"]
     if subprocess.run([*plugin, "version"], capture_output=True, timeout=30).returncode == 0:
         return plugin
-    if found := shutil.which("docker-compose"):
-        return [found]
+    if compose := shutil.which("docker-compose"):
+        return [compose]
     folder = KEPT / "compose"
     program = folder / "compose" / "docker-compose"
     if not program.exists():
@@ -236,13 +236,13 @@ def build() -> None:
     Raises:
         Unavailable: they are not here yet, and what they are made of cannot be had.
     """
-    found = bases()
+    images = bases()
     if not run("docker", "images", "--quiet", "nightbid:local", quiet=True):
-        _must_reach(found["python"])
+        _must_reach(images["python"])
     through = [part for name in proxies() for part in ("--build-arg", name)]
     for image, file, base in (
-        ("nightbid-postgres:local", "compose/postgres.Dockerfile", found["debian"]),
-        ("nightbid:local", "Dockerfile", found["python"]),
+        ("nightbid-postgres:local", "compose/postgres.Dockerfile", images["debian"]),
+        ("nightbid:local", "Dockerfile", images["python"]),
     ):
         began = time.monotonic()
         build = ("docker", "build", "--quiet", "--tag", image, "--file", file, *through,
