@@ -1,4 +1,4 @@
-"""The figures are scikit-learn's, on the same arrays, weights and ties included."""
+"""Metrics equal scikit-learn's on the same arrays, with weights and ties."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXACT = 1e-6
 
 
 def rows(seed: int, count: int, *, decimals: int | None = None):
-    """Labels, probabilities and weights; fewer decimals make more ties."""
+    """Return labels, probabilities and weights; fewer decimals make more ties."""
     random = np.random.default_rng(seed)
     p = 1 / (1 + np.exp(-random.normal(-2, 1.5, count)))
     y = (random.random(count) < p).astype(float)
@@ -48,7 +48,7 @@ def test_figures(decimals, weighted):
         ),
         min_size=2,
         max_size=60,
-    ).filter(lambda found: {label for label, _, _ in found} == {0.0, 1.0})
+    ).filter(lambda triples: {label for label, _, _ in triples} == {0.0, 1.0})
 )
 def test_figures_of_any_rows(found):
     y, p, w = (np.array(column, np.float64) for column in zip(*found, strict=True))
@@ -67,8 +67,8 @@ def test_calibration_and_its_curve():
     table = ScoreTable.of(y, p)
     observed, predicted = calibration_curve(y, p, n_bins=20, strategy="quantile")
     curve = metrics.calibration_curve(table)
-    assert [each["observed"] for each in curve] == pytest.approx(observed, abs=EXACT)
-    assert [each["predicted"] for each in curve] == pytest.approx(predicted, abs=EXACT)
+    assert [point["observed"] for point in curve] == pytest.approx(observed, abs=EXACT)
+    assert [point["predicted"] for point in curve] == pytest.approx(predicted, abs=EXACT)
     expected = np.abs(observed - predicted).mean()
     assert metrics.expected_calibration_error(table) == pytest.approx(expected, abs=EXACT)
     assert metrics.calibration(table) == pytest.approx(p.mean() / y.mean(), abs=EXACT)
@@ -101,10 +101,10 @@ def test_gauc_is_the_weighted_mean_of_each_users_auc(decimals):
 def test_ndcg_is_the_mean_over_lists(decimals):
     y, p, _ = rows(5, 3000, decimals=decimals)
     lists = np.random.default_rng(6).integers(0, 200, 3000)
-    each = [
+    per_list = [
         theirs.ndcg_score([y[lists == one]], [p[lists == one]], k=5)
         for one in np.unique(lists)
         if len(set(y[lists == one])) == 2
     ]
     ours = ndcg(GroupedScores.of(lists, y, p), 5)
-    assert ours == pytest.approx(np.mean(each), abs=EXACT)
+    assert ours == pytest.approx(np.mean(per_list), abs=EXACT)

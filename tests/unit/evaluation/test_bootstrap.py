@@ -1,4 +1,4 @@
-"""Intervals over users: they cover the truth, and pair two models on the same users."""
+"""Bootstrap intervals over users cover the truth and compare two models on the same users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPLICATES = 100
 
 
 def night(seed: int, users: int = 300, each: int = 10, spread: float = 1.0):
-    """Rows of users who differ in how keen they are: their rows are not independent."""
+    """Make rows of users with different click rates, so that rows of a user are correlated."""
     random = np.random.default_rng(seed)
     user = np.repeat(np.arange(users), each)
     keen = random.normal(0, spread, users)[user]
@@ -32,19 +32,19 @@ def drawn(user, labels, models, *, weights=None, seed=0, replicates=REPLICATES):
 
 def test_identical_models_differ_by_exactly_nothing():
     user, labels, guess, _ = night(0)
-    found = drawn(user, labels, {"a": guess, "b": guess.copy()})
+    draws = drawn(user, labels, {"a": guess, "b": guess.copy()})
     for figure in FIGURES:
-        assert found["a"].difference(found["b"], figure, 0.0) == {
+        assert draws["a"].difference(draws["b"], figure, 0.0) == {
             "value": 0.0, "low": 0.0, "high": 0.0}  # fmt: skip
 
 
 def test_a_better_model_is_known_to_be_better_though_levels_overlap():
     user, labels, guess, truth = night(1)
     near = 0.8 * guess + 0.2 * truth
-    found = drawn(user, labels, {"near": near, "guess": guess})
-    levels = [found[name].interval("normalized_entropy") for name in ("near", "guess")]
+    draws = drawn(user, labels, {"near": near, "guess": guess})
+    levels = [draws[name].interval("normalized_entropy") for name in ("near", "guess")]
     assert levels[0]["high"] > levels[1]["low"], "the levels' intervals overlap"
-    apart = found["near"].difference(found["guess"], "normalized_entropy", -0.1)
+    apart = draws["near"].difference(draws["guess"], "normalized_entropy", -0.1)
     assert apart["high"] < 0, "and yet the paired difference is clear"
     assert apart["high"] - apart["low"] < (levels[0]["high"] - levels[0]["low"]) / 2
 
@@ -93,18 +93,21 @@ def test_a_replicate_is_the_figure_on_the_drawn_rows():
     user, labels, guess, _ = night(5, users=40)
     weights = np.random.default_rng(0).choice([1.0, 4.0], len(user))
     resampling = Resampling.of(user, 5, 0)
-    found = replicate(resampling, labels, weights, user, {"m": guess})["m"]
+    draw = replicate(resampling, labels, weights, user, {"m": guess})["m"]
     for at in range(5):
         times = resampling.weights[np.searchsorted(resampling.users, user), at]
         exact = summary(ScoreTable.of(labels, guess, weights * times))
         for figure in FIGURES:
-            assert getattr(found, figure)[at] == pytest.approx(exact[figure], abs=1e-6), figure
+            assert getattr(draw, figure)[at] == pytest.approx(exact[figure], abs=1e-6), figure
 
 
 def test_what_cannot_be_told_has_no_interval():
     one = np.zeros(5, np.int64)
-    found = drawn(one, np.array([1.0, 0, 0, 0, 0]), {"m": np.full(5, 0.2)})["m"]
-    assert found.interval("auc") == {"low": None, "high": None}  # a third draws nobody at all
+    draw = drawn(one, np.array([1.0, 0, 0, 0, 0]), {"m": np.full(5, 0.2)})["m"]
+    assert draw.interval("auc") == {
+        "low": None,
+        "high": None,
+    }  # a third of the replicates draw no user
     negatives = drawn(np.arange(50), np.zeros(50), {"m": np.full(50, 0.2)})["m"]
     assert negatives.interval("auc") == {"low": None, "high": None}
     assert negatives.interval("normalized_entropy") == {"low": None, "high": None}

@@ -1,4 +1,4 @@
-"""A whole evaluation on rows made here: the manifest's metrics, slices, saved scores."""
+"""A complete evaluation of synthetic rows: the manifest's metrics, slices and saved scores."""
 
 from __future__ import annotations
 
@@ -51,89 +51,93 @@ def judged(rows: Rows, **changes):
 
 
 def test_the_champion_is_the_reference_and_the_truth_beats_it():
-    found = judged(night())
-    assert (found["verdict"], found["reference"]) == ("better", "champion")
-    assert found["difference"]["normalized_entropy"]["high"] < 0
-    assert found["difference"]["auc"]["low"] > 0
-    assert found["rows"] == 3000
-    assert found["users"] <= 300
+    metrics = judged(night())
+    assert (metrics["verdict"], metrics["reference"]) == ("better", "champion")
+    assert metrics["difference"]["normalized_entropy"]["high"] < 0
+    assert metrics["difference"]["auc"]["low"] > 0
+    assert metrics["rows"] == 3000
+    assert metrics["users"] <= 300
     # The candidate is the truth itself, so it is the oracle.
-    assert found["candidate"]["log_loss"] == found["oracle"]["log_loss"]
-    assert found["constant"]["auc"] == 0.5
-    levels = found["intervals"]["auc"]
-    assert levels["low"] < found["candidate"]["auc"] < levels["high"]
-    assert set(found["curves"]) == {"candidate", "champion", "baseline"}
-    json.dumps(found, allow_nan=False)
+    assert metrics["candidate"]["log_loss"] == metrics["oracle"]["log_loss"]
+    assert metrics["constant"]["auc"] == 0.5
+    levels = metrics["intervals"]["auc"]
+    assert levels["low"] < metrics["candidate"]["auc"] < levels["high"]
+    assert set(metrics["curves"]) == {"candidate", "champion", "baseline"}
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_the_first_night_is_compared_with_the_baseline():
-    found = judged(night(champion=False))
-    assert found["reference"] == "baseline"
-    assert found["champion"] is None
+    metrics = judged(night(champion=False))
+    assert metrics["reference"] == "baseline"
+    assert metrics["champion"] is None
 
 
 def test_the_same_model_again_is_neutral_with_an_interval_of_nothing():
     rows = night()
     same = Rows(**{**vars(rows), "scores": {**rows.scores, "champion": rows.scores["candidate"]}})
-    found = judged(same)
-    assert found["verdict"] == "neutral"
-    assert found["difference"]["normalized_entropy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    metrics = judged(same)
+    assert metrics["verdict"] == "neutral"
+    assert metrics["difference"]["normalized_entropy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_a_neutral_candidate_that_lost_to_a_recent_champion_is_undecided():
-    """Small losses do not add up: the margin is spent once."""
+    """Several small losses in a row cannot exceed the margin together."""
     rows = night(noise=0.6)
     slid = {**rows.scores, "candidate": rows.scores["champion"]}
     best = EarlierChampion(number=3, night="2026-01-02", scores=rows.truth)
     worst = EarlierChampion(number=2, night="2026-01-01", scores=rows.scores["baseline"])
     alone = judged(Rows(**{**vars(rows), "scores": slid}))
     assert (alone["verdict"], alone["ratchet"]) == ("neutral", None)
-    found = judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst, best)}))
-    assert found["verdict"] == "undecided"
-    assert (found["ratchet"]["number"], found["ratchet"]["verdict"]) == (3, "worse")
-    assert "worse than the best recent champion #3 of 2026-01-02: NE +" in explain(found)
-    # One that is worse than the present champion on these rows is no reference.
+    metrics = judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst, best)}))
+    assert metrics["verdict"] == "undecided"
+    assert (metrics["ratchet"]["number"], metrics["ratchet"]["verdict"]) == (3, "worse")
+    assert "worse than the best recent champion #3 of 2026-01-02: NE +" in explain(metrics)
+    # A past champion that is worse than the current one on these rows is no reference.
     assert judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst,)}))["ratchet"] is None
-    # What improves on what serves now is promoted all the same.
+    # A candidate that improves on the current champion is still promoted.
     better = {**rows.scores, "champion": rows.scores["baseline"]}
-    found = judged(Rows(**{**vars(rows), "scores": better, "earlier": (best,)}))
-    assert found["verdict"] == "better"
+    metrics = judged(Rows(**{**vars(rows), "scores": better, "earlier": (best,)}))
+    assert metrics["verdict"] == "better"
 
 
 def test_the_likelihood_with_the_logged_position_is_told_beside_that_without():
     rows = night()
     blind = {**rows.scores, "candidate": rows.scores["baseline"]}
-    found = judged(Rows(**{**vars(rows), "scores": blind, "as_logged": rows.truth}))
-    assert found["as_logged"]["log_loss"] == found["oracle"]["log_loss"]
-    assert found["candidate"]["auc"] < 0.6
-    assert f"with the logged position AUC {found['oracle']['auc']:.4f}" in (with_position(found))
+    metrics = judged(Rows(**{**vars(rows), "scores": blind, "as_logged": rows.truth}))
+    assert metrics["as_logged"]["log_loss"] == metrics["oracle"]["log_loss"]
+    assert metrics["candidate"]["auc"] < 0.6
+    assert f"with the logged position AUC {metrics['oracle']['auc']:.4f}" in (
+        with_position(metrics)
+    )
     assert judged(rows)["as_logged"] is None
 
 
 def test_inverse_propensities_judge_as_if_items_had_been_shown_evenly():
     rows = night()
-    # What is likely to be clicked was shown five times as often.
+    # Items that are likely to be clicked were shown five times as often.
     propensity = np.where(rows.truth > np.median(rows.truth), 0.9, 0.18)
     shown = np.random.default_rng(2).random(len(rows)) < propensity
     logged = Rows(
         **{
-            **{name: each[shown] if isinstance(each, np.ndarray) else each
-               for name, each in vars(rows).items()},
-            "scores": {name: each[shown] for name, each in rows.scores.items()},
+            **{name: column[shown] if isinstance(column, np.ndarray) else column
+               for name, column in vars(rows).items()},
+            "scores": {name: scores[shown] for name, scores in rows.scores.items()},
             "slices": rows.slices.filter(pa.array(shown)),
             "propensity": np.where(np.arange(shown.sum()) < 3, np.nan, propensity[shown]),
         }
     )  # fmt: skip
-    found, whole = judged(logged), judged(rows)
-    told = found["by_propensity"]
-    assert (told["unknown"], told["rows"]) == (3, shown.sum() - 3)
-    assert told["effective_rows"] < told["rows"]
-    full, seen = whole["candidate"]["auc"], found["candidate"]["auc"]
-    assert abs(told["candidate"]["auc"] - full) < 0.4 * abs(seen - full)
-    assert told["difference"]["auc"]["low"] < told["difference"]["auc"]["high"]
-    assert f"by inverse propensities AUC {told['candidate']['auc']:.4f} (" in by_propensity(found)
+    metrics, whole = judged(logged), judged(rows)
+    weighted = metrics["by_propensity"]
+    assert (weighted["unknown"], weighted["rows"]) == (3, shown.sum() - 3)
+    assert weighted["effective_rows"] < weighted["rows"]
+    full, seen = whole["candidate"]["auc"], metrics["candidate"]["auc"]
+    assert abs(weighted["candidate"]["auc"] - full) < 0.4 * abs(seen - full)
+    assert weighted["difference"]["auc"]["low"] < weighted["difference"]["auc"]["high"]
+    assert f"by inverse propensities AUC {weighted['candidate']['auc']:.4f} (" in by_propensity(
+        metrics
+    )
     assert whole["by_propensity"] is None
-    json.dumps(found, allow_nan=False)
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_a_candidate_of_noise_is_worse():
@@ -143,31 +147,31 @@ def test_a_candidate_of_noise_is_worse():
 
 
 def test_a_slice_of_one_class_is_none_not_a_crash():
-    found = {each["value"]: each for each in judged(night())["slices"]}
-    assert set(found) == {"ios", "android", "web", "fridge"}
-    fridge = found["fridge"]
+    slices = {row["value"]: row for row in judged(night())["slices"]}
+    assert set(slices) == {"ios", "android", "web", "fridge"}
+    fridge = slices["fridge"]
     assert fridge["rows"] == 5
     assert fridge["positives"] == 0
     assert fridge["candidate"]["auc"] is None
     assert fridge["difference"]["auc"] == {"value": None, "low": None, "high": None}
     assert fridge["candidate"]["log_loss"] > 0
     for value in ("ios", "android", "web"):
-        assert found[value]["difference"]["normalized_entropy"]["high"] < 0
-    assert sum(each["rows"] for each in found.values()) == 3000
+        assert slices[value]["difference"]["normalized_entropy"]["high"] < 0
+    assert sum(row["rows"] for row in slices.values()) == 3000
 
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_hardly_any_rows(rows):
     few = night(rows=rows, rare=False)
-    found = judged(few)
-    assert found["rows"] == rows
-    json.dumps(found, allow_nan=False)
+    metrics = judged(few)
+    assert metrics["rows"] == rows
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_no_replicates_no_intervals():
-    found = judged(night(), replicates=0)
-    assert found["difference"]["auc"]["low"] is None
-    assert found["verdict"] == "better"
+    metrics = judged(night(), replicates=0)
+    assert metrics["difference"]["auc"]["low"] is None
+    assert metrics["verdict"] == "better"
 
 
 def test_equal_nights_give_equal_bytes():
@@ -178,8 +182,8 @@ def test_equal_nights_give_equal_bytes():
 def test_scores_are_kept_with_the_digest_of_their_rows(tmp_path):
     rows = night()
     rows.save_scores(tmp_path / "scores" / "part-00000.parquet")
-    kept = pq.read_table(tmp_path / "scores" / "part-00000.parquet")
-    np.testing.assert_allclose(kept["champion"], rows.scores["champion"], rtol=1e-6)
+    saved = pq.read_table(tmp_path / "scores" / "part-00000.parquet")
+    np.testing.assert_allclose(saved["champion"], rows.scores["champion"], rtol=1e-6)
     relabeled = Rows(**{**vars(rows), "labels": 1 - rows.labels})
     assert rows.digest == night(noise=0.3).digest, "other scores, the same rows"
     assert rows.digest != relabeled.digest
@@ -187,7 +191,7 @@ def test_scores_are_kept_with_the_digest_of_their_rows(tmp_path):
 
 def parts(column: pa.Array, most: int = 3) -> dict[str, int]:
     table = pa.table({"c": column})
-    return {each.value: int(each.rows.sum()) for each in slices_of(table, ("c",), most)}
+    return {part.value: int(part.rows.sum()) for part in slices_of(table, ("c",), most)}
 
 
 def test_the_frequent_values_and_the_rest():
@@ -201,10 +205,10 @@ def test_the_frequent_values_and_the_rest():
 def test_numbers_are_cut_at_their_quintiles():
     random = np.random.default_rng(0)
     values = [*random.lognormal(size=1000).tolist(), math.nan, None]
-    found = parts(pa.array(values))
-    assert len(found) == 6
-    assert found.pop(MISSING) == 2
-    assert set(found.values()) == {200}
+    counts = parts(pa.array(values))
+    assert len(counts) == 6
+    assert counts.pop(MISSING) == 2
+    assert set(counts.values()) == {200}
 
 
 def test_few_numbers_are_values_of_their_own():

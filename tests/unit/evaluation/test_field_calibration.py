@@ -1,4 +1,4 @@
-"""Predictions that are right overall and wrong within values are found, beyond chance."""
+"""Field calibration finds predictions that are right overall and wrong within values."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def errors(rows, predicted: np.ndarray, weights: np.ndarray | None = None):
 
 
 def test_the_truth_is_within_chance(rows) -> None:
-    found = errors(rows, rows[1])
-    assert found["values"] == 6  # five sites and the others
-    assert found["error"] < 2 * found["chance"]
-    assert found["beyond_chance"] < 0.01
+    metrics = errors(rows, rows[1])
+    assert metrics["values"] == 6  # five sites and the others
+    assert metrics["error"] < 2 * metrics["chance"]
+    assert metrics["beyond_chance"] < 0.01
 
 
 def test_what_cancels_out_overall_is_found_within_values(rows) -> None:
@@ -40,10 +40,10 @@ def test_what_cancels_out_overall_is_found_within_values(rows) -> None:
     site = table["site"].to_numpy(zero_copy_only=False).astype(int)
     wrong = truth * np.where(site % 2 == 0, 1.2, 0.8)
     wrong *= labels.mean() / wrong.mean()
-    found = errors(rows, wrong)
-    # 20 % too many here, 20 % too few there; three sites, odd and even, share one value.
-    assert 0.1 < found["error"] < 0.22
-    assert found["beyond_chance"] == pytest.approx(found["error"] - found["chance"])
+    metrics = errors(rows, wrong)
+    # Sites are predicted 20 % too high or 20 % too low; three sites, odd and even, share one value.
+    assert 0.1 < metrics["error"] < 0.22
+    assert metrics["beyond_chance"] == pytest.approx(metrics["error"] - metrics["chance"])
 
 
 def test_chance_is_what_redrawn_labels_give(rows) -> None:
@@ -53,8 +53,8 @@ def test_chance_is_what_redrawn_labels_give(rows) -> None:
     redrawn = []
     for _ in range(200):
         labels = (draw.random(ROWS) < truth).astype(float)
-        found = field_calibration(parts, labels, np.ones(ROWS), {"m": truth})["m"][0]
-        redrawn.append((found["error"], found["chance"]))
+        metrics = field_calibration(parts, labels, np.ones(ROWS), {"m": truth})["m"][0]
+        redrawn.append((metrics["error"], metrics["chance"]))
     error, chance = np.mean(redrawn, axis=0)
     assert error == pytest.approx(chance, rel=0.1)
 

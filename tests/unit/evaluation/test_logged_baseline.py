@@ -1,4 +1,4 @@
-"""A score of another platform in the logs as the baseline: judged, replayed, never served."""
+"""Another platform's logged score as the baseline is evaluated and replayed, never served."""
 
 from __future__ import annotations
 
@@ -36,11 +36,16 @@ def rows(score: np.ndarray) -> Rows:
 def test_rows_without_a_score_are_left_out_of_every_column_and_counted() -> None:
     score = np.full(1000, 0.1)
     score[[3, 500]] = np.nan
-    found = rows(score).scored(0.01, "legacy_score")
-    assert (len(found), found.unscored) == (998, 2)
-    sizes = {len(found.labels), len(found.users), len(found.slices), len(found.scores["candidate"])}
+    scored = rows(score).scored(0.01, "legacy_score")
+    assert (len(scored), scored.unscored) == (998, 2)
+    sizes = {
+        len(scored.labels),
+        len(scored.users),
+        len(scored.slices),
+        len(scored.scores["candidate"]),
+    }
     assert sizes == {998}
-    assert 3 not in found.keys
+    assert 3 not in scored.keys
 
 
 @pytest.mark.parametrize(

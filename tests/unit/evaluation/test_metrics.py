@@ -1,4 +1,4 @@
-"""Figures on cases worked out by hand, merging of parts, and what is not defined."""
+"""Metrics of cases computed by hand, of merged parts, and where they are undefined."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def test_negatives_dropped_with_their_weight_left_change_no_expectation():
     random = np.random.default_rng(0)
     p = 1 / (1 + np.exp(-random.normal(-2, 1, 200_000)))
     y = (random.random(len(p)) < p).astype(float)
-    kept = (y == 1) | (random.random(len(p)) < 0.2)
+    sampled = (y == 1) | (random.random(len(p)) < 0.2)
     whole = ScoreTable.of(y, p)
-    part = ScoreTable.of(y[kept], p[kept], np.where(y == 1, 1.0, 5.0)[kept])
+    part = ScoreTable.of(y[sampled], p[sampled], np.where(y == 1, 1.0, 5.0)[sampled])
     assert label_rate(part) == pytest.approx(label_rate(whole), rel=0.01)
     assert calibration(part) == pytest.approx(1.0, abs=0.01)
     assert normalized_entropy(part) == pytest.approx(normalized_entropy(whole), abs=0.01)
@@ -143,7 +143,7 @@ def test_equal_scores_stay_in_one_group_of_the_curve():
 
 
 def test_gauc_by_hand():
-    # User 1 ranks right, 2 wrong, 3 ties, 4 has clicked nothing and does not count.
+    # User 1 is ranked right, 2 wrong, 3 tied; user 4 has no click and does not count.
     users = [1, 1, 2, 2, 2, 3, 3, 4, 4]
     labels = [1, 0, 1, 0, 0, 1, 0, 0, 0]
     scores = [0.9, 0.1, 0.1, 0.2, 0.3, 0.4, 0.4, 0.9, 0.8]
@@ -160,7 +160,7 @@ def test_ndcg_by_hand():
     scores = [0.9, 0.8, 0.9, 0.8, 0.7, 0.5, 0.5]
     expected = (second / first + 1.0 + (first + second) / 2) / 3
     assert ndcg(GroupedScores.of(lists, labels, scores), 10) == pytest.approx(expected)
-    # Only the first place: list 1 gets nothing, list 3 half.
+    # Only the first place counts: list 1 gets nothing, list 3 half.
     assert ndcg(GroupedScores.of(lists, labels, scores), 1) == pytest.approx((0 + 1 + 0.5) / 3)
     below = GroupedScores.of([1, 1, 1, 1], [0, 0, 1, 1], [0.9, 0.8, 0.7, 0.6])
     assert ndcg(below, 3) == pytest.approx(third / (first + second))
@@ -170,33 +170,33 @@ def test_ndcg_by_hand():
 def test_one_class_is_none_where_it_has_to_be(label):
     table = ScoreTable.of([label] * 3, [0.2, 0.4, 0.4])
     groups = GroupedScores.of([1, 1, 2], [label] * 3, [0.2, 0.4, 0.4])
-    found = summary(table, grouped_auc(groups), ndcg(groups, 10))
-    assert found["auc"] is None
-    assert found["normalized_entropy"] is None
-    assert found["gauc"] is None
-    assert found["ndcg"] is None
-    assert (found["calibration"] is None) == (label == 0)
-    assert (found["pr_auc"] is None) == (label == 0)
-    assert found["log_loss"] > 0
+    metrics = summary(table, grouped_auc(groups), ndcg(groups, 10))
+    assert metrics["auc"] is None
+    assert metrics["normalized_entropy"] is None
+    assert metrics["gauc"] is None
+    assert metrics["ndcg"] is None
+    assert (metrics["calibration"] is None) == (label == 0)
+    assert (metrics["pr_auc"] is None) == (label == 0)
+    assert metrics["log_loss"] > 0
 
 
 def test_no_rows_are_none():
     nothing = GroupedScores.of([], [], [])
-    found = summary(ScoreTable.of([], []), grouped_auc(nothing), ndcg(nothing, 10))
-    assert set(found.values()) == {None}
+    metrics = summary(ScoreTable.of([], []), grouped_auc(nothing), ndcg(nothing, 10))
+    assert set(metrics.values()) == {None}
     assert calibration_curve(ScoreTable.of([], [])) == []
 
 
 def test_a_weight_of_almost_nothing_overflows_into_none():
-    found = summary(ScoreTable.of([1, 0], [0.5, 0.5], [5e-324, 1.0]))
-    assert found["calibration"] is None
-    assert found["log_loss"] == pytest.approx(math.log(2))
+    metrics = summary(ScoreTable.of([1, 0], [0.5, 0.5], [5e-324, 1.0]))
+    assert metrics["calibration"] is None
+    assert metrics["log_loss"] == pytest.approx(math.log(2))
 
 
 def test_certain_predictions_are_finite():
-    found = summary(ScoreTable.of([1, 0, 0], [0.0, 1.0, 0.0]))
-    assert found["log_loss"] == pytest.approx(-2 * math.log(np.finfo(float).eps) / 3)
-    assert found["auc"] == pytest.approx(0.25)
+    metrics = summary(ScoreTable.of([1, 0, 0], [0.0, 1.0, 0.0]))
+    assert metrics["log_loss"] == pytest.approx(-2 * math.log(np.finfo(float).eps) / 3)
+    assert metrics["auc"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, -0.1, 1.5, math.inf])

@@ -1,4 +1,4 @@
-"""What no model could have avoided, on simulated days."""
+"""The loss that no model can avoid, on simulated days."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ DAYS = {"train": 3, "validate": 1, "evaluate": 1}
 
 
 def of_exchange(spec):
-    """Sampled rows of each split, as tables."""
-    exchange, day, found = Exchange(spec.source), dt.date(2026, 1, 3), {}
+    """Return a table of sampled rows for each split."""
+    exchange, day, tables = Exchange(spec.source), dt.date(2026, 1, 3), {}
     for split, count in DAYS.items():
         parts = []
         for _ in range(count):
-            parts += [pa.Table.from_batches([each]) for each in exchange.batches(day)]
+            parts += [pa.Table.from_batches([batch]) for batch in exchange.batches(day)]
             day += dt.timedelta(days=1)
         table = pa.concat_tables(parts)
-        found[split] = (
+        tables[split] = (
             table.append_column(KEY, table["impression_id"])
             .append_column(LABEL, table["click"].cast(pa.float32()))
             .append_column(WEIGHT, pa.array(np.ones(len(table), np.float32)))
             .append_column(TRUTH, table["p_click_true"])
         )
-    return found
+    return tables
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def evaluation(spec, splits, tmp_path):
 
 def test_the_parts_add_up_and_each_knows_less(evaluation):
     task, rows = evaluation(lambda table: np.full(len(table), 0.05))
-    found = reachable(task, rows, 0.045)
-    losses, parts = found["losses"], found["parts"]
+    report = reachable(task, rows, 0.045)
+    losses, parts = report["losses"], report["parts"]
     assert losses["truth"] < losses["position"] < losses["hidden"] < losses["constant"]
     total = sum(parts[name] for name in ("noise", "position", "hidden", "model"))
     assert total == pytest.approx(losses["candidate"])
@@ -99,8 +99,8 @@ def test_the_parts_add_up_and_each_knows_less(evaluation):
         expected_log_loss(rows.truth, np.full(len(rows), 0.05), rows.weights)
     )
     assert parts["share"] < 0.1
-    assert set(found["shares"]) == {"baseline"}
-    # The truth has more than a model can gain.
+    assert set(report["shares"]) == {"baseline"}
+    # The true probabilities gain more than any model can.
     task, rows = evaluation()
     assert reachable(task, rows, 0.045)["parts"]["share"] > 1
 
@@ -108,13 +108,13 @@ def test_the_parts_add_up_and_each_knows_less(evaluation):
 def test_the_effects_are_those_of_the_exchange(spec, splits):
     table, effects = splits["evaluate"], HiddenEffects(spec.source)
     exchange = Exchange(spec.source)
-    users = np.array([int(each[1:]) for each in table["user_id"].to_pylist()])
-    found = effects.of("user_id", table["user_id"].combine_chunks())
-    assert found == pytest.approx(exchange.users.taste[users])
+    users = np.array([int(user[1:]) for user in table["user_id"].to_pylist()])
+    tastes = effects.of("user_id", table["user_id"].combine_chunks())
+    assert tastes == pytest.approx(exchange.users.taste[users])
     day = Ads(spec.source.seed, spec.source.ads, (dt.date(2026, 1, 7) - spec.source.start).days)
     quality = dict(zip(day.columns["ad_id"].to_pylist(), day.quality, strict=True))
     both = sum(effects.of(name, table[name].combine_chunks()) for name in KEYS[1:])
-    assert both == pytest.approx([quality[each] for each in table["ad_id"].to_pylist()])
+    assert both == pytest.approx([quality[ad] for ad in table["ad_id"].to_pylist()])
 
 
 def test_what_is_said_to_be_known_of_tastes_is_as_uncertain_as_it_says(evaluation, spec):
@@ -122,7 +122,7 @@ def test_what_is_said_to_be_known_of_tastes_is_as_uncertain_as_it_says(evaluatio
     sample, effects = task.inputs["sample"].path, HiddenEffects(spec.source)
     table = module._columns(sample, "evaluate", KEYS)
     evidence = module._evidence(sample)
-    for name in ("user_id", "ad_id"):  # of advertisers there are six
+    for name in ("user_id", "ad_id"):  # there are only six advertisers
         true, mean, variance = module._posterior(name, table[name], evidence[name], effects)
         assert np.square(true - mean).mean() == pytest.approx(variance.mean(), rel=0.5)
         assert variance.mean() < np.var(true) * 1.1

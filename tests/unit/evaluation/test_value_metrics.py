@@ -1,4 +1,4 @@
-"""Figures of predicted values, against other people's formulas and known truths."""
+"""Metrics of predicted values equal reference implementations and known true values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.metrics import mean_tweedie_deviance
 
 @pytest.fixture
 def rows():
-    """Values that are 0 in half of the rows, their true means, and weights."""
+    """Return values that are 0 in half of the rows, their true means, and weights."""
     draw = np.random.default_rng(1)
     mean = np.exp(draw.normal(2, 1, 6000))
     values = np.where(draw.random(6000) < 0.5, draw.gamma(2, mean), 0.0)
@@ -27,10 +27,10 @@ def rows():
 
 def test_deviance_and_rank_correlation_are_the_ones_of_the_textbook(rows):
     actual, mean = rows
-    found = figures(actual, mean)
+    metrics = figures(actual, mean)
     theirs = mean_tweedie_deviance(actual.values, mean, sample_weight=actual.weights, power=1.5)
-    assert found["deviance"] == pytest.approx(theirs)
-    assert found["rank_correlation"] == pytest.approx(spearmanr(mean, actual.values).statistic)
+    assert metrics["deviance"] == pytest.approx(theirs)
+    assert metrics["rank_correlation"] == pytest.approx(spearmanr(mean, actual.values).statistic)
     assert deviances(np.array([4.0]), np.array([4.0])) == 0
 
 
@@ -50,8 +50,8 @@ def test_intervals_hold_the_value_and_replicates_of_ones_are_the_figures(rows):
     drawn = replicate_values(resampling, actual, {"model": mean})["model"]
     for name, value in figures(actual, mean).items():
         if name in drawn.figures:
-            found = drawn.interval(name)
-            assert found["low"] < value < found["high"], name
+            interval = drawn.interval(name)
+            assert interval["low"] < value < interval["high"], name
     once = Resampling(resampling.users, np.ones((len(resampling.users), 1), np.uint8))
     same = replicate_values(once, actual, {"model": mean})["model"]
     for name, value in same.figures.items():
@@ -75,11 +75,11 @@ def test_the_better_model_is_better_and_scaled_up_is_miscalibrated(rows):
         scores={"candidate": mean, "baseline": np.sqrt(mean)},
     )
     settings = Evaluate(slices=("half",), bootstrap=50)
-    found = evaluate_values(judged, settings, mean=actual.mean, seed=0)
-    assert found["verdict"] == "better"
-    assert found["difference"]["normalized_deviance"]["high"] < 0
-    assert len(found["slices"]) == 2
-    assert found["baseline"]["calibration"] < 0.5
+    metrics = evaluate_values(judged, settings, mean=actual.mean, seed=0)
+    assert metrics["verdict"] == "better"
+    assert metrics["difference"]["normalized_deviance"]["high"] < 0
+    assert len(metrics["slices"]) == 2
+    assert metrics["baseline"]["calibration"] < 0.5
     swapped = Rows(**{**vars(judged), "scores": {"candidate": np.sqrt(mean), "baseline": mean}})
     assert evaluate_values(swapped, settings, mean=1.0, seed=0)["verdict"] == "worse"
 

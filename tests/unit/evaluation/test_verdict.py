@@ -1,4 +1,4 @@
-"""Better, neutral, undecided, mixed, worse: where the lines are."""
+"""Limits between the verdicts better, neutral, undecided, mixed and worse."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ MARGIN = 0.002
         (-0.0100, -0.0200, -0.0001, "better"),
         (-0.0100, -0.0200, 0.0, "neutral"),  # 0 is inside
         (-0.0100, -0.0200, 0.0001, "neutral"),
-        (-0.0001, -0.0002, -0.00005, "better"),  # little, and surely so
+        (-0.0001, -0.0002, -0.00005, "better"),  # small but significant
         (0.0, 0.0, 0.0, "neutral"),  # the same model again
-        (0.0010, 0.0005, 0.0020, "neutral"),  # surely worse, surely within the margin
+        (0.0010, 0.0005, 0.0020, "neutral"),  # significantly worse, within the margin
         (0.0019, 0.0010, 0.0030, "undecided"),  # a loss beyond the margin is not excluded
         (0.0020, 0.0010, 0.0030, "undecided"),  # on the margin
         (0.0136, -0.0002, 0.0291, "undecided"),  # a warm start that once took over as neutral
         (0.0021, 0.0010, 0.0030, "worse"),
         (0.0021, 0.0, 0.0040, "undecided"),  # 0 is not outside
-        (0.0500, -0.0001, 0.1000, "undecided"),  # beyond the margin, and not known to be
+        (0.0500, -0.0001, 0.1000, "undecided"),  # beyond the margin, not significant
         (0.0021, None, None, "worse"),
         (0.0019, None, None, "undecided"),
         (-0.0021, None, None, "better"),
         (-0.0019, None, None, "undecided"),
         (0.0, None, None, "neutral"),
-        (None, None, None, "worse"),  # nothing is promoted on what is not defined
+        (None, None, None, "worse"),  # undefined metrics promote nothing
     ],
 )
 def test_verdict(value, low, high, verdict):
@@ -42,8 +42,12 @@ BETTER = {"value": -0.01, "low": -0.02, "high": -0.001}
     ("auc", "verdict", "said"),
     [
         ((-0.025, -0.057, -0.003), "mixed", "calibrated better, but ranks worse"),
-        ((-0.025, -0.057, 0.001), "better", ""),  # not known to be lower
-        ((-0.004, -0.005, -0.003), "better", "ranks worse"),  # surely lower, within its margin
+        ((-0.025, -0.057, 0.001), "better", ""),  # not significantly lower
+        (
+            (-0.004, -0.005, -0.003),
+            "better",
+            "ranks worse",
+        ),  # significantly lower, within its margin
         ((0.01, 0.005, 0.015), "better", ""),
     ],
 )

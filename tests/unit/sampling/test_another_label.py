@@ -1,4 +1,4 @@
-"""Pipelines of several labels read the logs once: later ones read the rows that are there."""
+"""Pipelines with different labels read the logs once; later ones reuse the sampled rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = 400
 
 
 def rows_of(day: date) -> dict[str, list]:
-    """A day as logs are: repeated keys, rows without a user or a time, labels that are no label."""
+    """Make a day like real logs: repeated keys, missing users or times, unreadable labels."""
     draw = np.random.default_rng(day.toordinal())
     click = draw.random(ROWS) < 0.3
     like = click & (draw.random(ROWS) < 0.5)
@@ -49,17 +49,17 @@ def write(folder: Path, kind: str, day: date) -> None:
     if kind == "parquet":
         pq.write_table(pa.table(columns), at / "part.parquet")
     elif kind == "jsonl":
-        text = "".join(json.dumps(dict(zip(columns, each, strict=True))) + "\n" for each in lines)
+        text = "".join(json.dumps(dict(zip(columns, line, strict=True))) + "\n" for line in lines)
         (at / "part.jsonl").write_text(text)
     else:
-        text = "\n".join(",".join("" if v is None else str(v) for v in each) for each in lines)
+        text = "\n".join(",".join("" if v is None else str(v) for v in line) for line in lines)
         header = ",".join(columns)
         (at / "part.csv.gz").write_bytes(gzip.compress(f"{header}\n{text}\na,b\n".encode()))
 
 
 @pytest.fixture
 def sample(tmp_path: Path):
-    """Sample a night of a pipeline; gives the stage's outcome, and every file with its digest."""
+    """Sample a pipeline's night; return the stage's outcome and the digest of every file."""
     count = iter(range(100))
 
     def start(kind: str, label: dict, workspace: str = "w", **blocks):
@@ -89,7 +89,7 @@ def sample(tmp_path: Path):
             workspace=Workspace(str(tmp_path / workspace)),
             cache=tmp_path / "cache",
         )
-        return run(task), {each.path: each.digest for each in inventory(output)}
+        return run(task), {file.path: file.digest for file in inventory(output)}
 
     return start
 
@@ -114,33 +114,33 @@ def test_another_label_is_sampled_of_the_rows_that_are_there(sample, kind, label
     assert not first.metrics["rows_of"]
     assert first.rows.repeated
     assert first.rows.quarantined
-    found, files = sample(kind, label, **blocks)
-    assert set(found.metrics["rows_of"].values()) == {"p_click"}
-    assert len(found.metrics["rows_of"]) == 4
-    assert "4 days, all new (from rows of p_click, not the logs), label rate 0." in found.summary
+    outcome, files = sample(kind, label, **blocks)
+    assert set(outcome.metrics["rows_of"].values()) == {"p_click"}
+    assert len(outcome.metrics["rows_of"]) == 4
+    assert "4 days, all new (from rows of p_click, not the logs), label rate 0." in outcome.summary
     fresh, same = sample(kind, label, "another", **blocks)
     assert not fresh.metrics["rows_of"]
     assert files == same, "the bytes of a workspace without the other pipeline"
     known = ("days", "quarantine", "quarantine_examples", "label_rate")
-    assert {name: found.metrics[name] for name in known} == {
+    assert {name: outcome.metrics[name] for name in known} == {
         name: fresh.metrics[name] for name in known
     }
-    assert found.rows == fresh.rows
+    assert outcome.rows == fresh.rows
 
 
 def test_days_made_of_rows_can_be_read_again_themselves(sample, tmp_path):
     sample("csv", {"column": "click"})
     sample("csv", LIKE)
-    for each in (tmp_path / "w/days/sample").glob("*/*/manifest.json"):
-        if json.loads(each.read_text())["pipeline"] == "p_click":
-            each.unlink()
-    found, files = sample("csv", {"column": "click"})
-    assert set(found.metrics["rows_of"].values()) == {"p_like"}
+    for path in (tmp_path / "w/days/sample").glob("*/*/manifest.json"):
+        if json.loads(path.read_text())["pipeline"] == "p_click":
+            path.unlink()
+    outcome, files = sample("csv", {"column": "click"})
+    assert set(outcome.metrics["rows_of"].values()) == {"p_like"}
     assert files == sample("csv", {"column": "click"}, "another")[1]
 
 
 def test_rows_of_clicks_alone_do_not_stand_for_the_logs(sample):
-    """Nine of ten rows are left out where a condition is asked: the logs are read again."""
+    """A condition that drops nine of ten rows makes the stage read the logs again."""
     sample("csv", {"column": "like", "given": "click"})
     assert not sample("csv", LIKE)[0].metrics["rows_of"]
 
@@ -148,15 +148,15 @@ def test_rows_of_clicks_alone_do_not_stand_for_the_logs(sample):
 def test_days_of_several_units_are_read_too_unless_units_share_a_key(sample, monkeypatch):
     monkeypatch.setattr(units, "UNIT_BYTES", 9000)
     sample("jsonl", {"column": "click"})
-    found, files = sample("jsonl", LIKE)
-    # Rows of units that repeat an earlier one's key are not kept.
-    assert not found.metrics["rows_of"]
+    outcome, files = sample("jsonl", LIKE)
+    # Rows that repeat a key of an earlier unit are not stored.
+    assert not outcome.metrics["rows_of"]
     assert files == sample("jsonl", LIKE, "another")[1]
     assert "split=train/dt=2026-01-01/part-00003.parquet" in files
     apart = {"columns": {"key": "time"}}
     sample("jsonl", {"column": "click"}, "third", **apart)
-    found, files = sample("jsonl", LIKE, "third", **apart)
-    assert len(found.metrics["rows_of"]) == 4
+    outcome, files = sample("jsonl", LIKE, "third", **apart)
+    assert len(outcome.metrics["rows_of"]) == 4
     assert files == sample("jsonl", LIKE, "fourth", **apart)[1]
 
 
@@ -166,10 +166,10 @@ def test_changed_logs_are_read(sample, tmp_path):
     path.write_bytes(
         gzip.compress(b"\n".join(gzip.decompress(path.read_bytes()).split(b"\n")[:-9]))
     )
-    found, _ = sample("csv", LIKE)
-    assert str(FIRST) not in found.metrics["rows_of"]
-    assert len(found.metrics["rows_of"]) == 3
-    assert "4 days, all new (3 from rows of p_click, not the logs)" in found.summary
+    outcome, _ = sample("csv", LIKE)
+    assert str(FIRST) not in outcome.metrics["rows_of"]
+    assert len(outcome.metrics["rows_of"]) == 3
+    assert "4 days, all new (3 from rows of p_click, not the logs)" in outcome.summary
 
 
 def test_a_damaged_day_is_no_source_of_rows(sample, tmp_path):
@@ -178,8 +178,8 @@ def test_a_damaged_day_is_no_source_of_rows(sample, tmp_path):
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content[:-1] + b"X")
-    found, files = sample("csv", LIKE)
-    assert str(FIRST) not in found.metrics["rows_of"]
+    outcome, files = sample("csv", LIKE)
+    assert str(FIRST) not in outcome.metrics["rows_of"]
     assert files == sample("csv", LIKE, "another")[1]
 
 
@@ -190,7 +190,7 @@ def test_a_label_that_is_none_is_said_as_of_the_logs(sample):
 
 
 def test_parquet_of_this_machine_is_read_itself(sample, tmp_path):
-    """It comes as fast as sampled rows: nothing is kept for the sake of others."""
+    """The simulator is as fast as stored rows, so no rows are stored for other pipelines."""
     sample("parquet", {"column": "click"})
     assert not sample("parquet", LIKE)[0].metrics["rows_of"]
     assert not list((tmp_path / "w").rglob("as_read.json"))

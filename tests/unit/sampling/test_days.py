@@ -1,4 +1,4 @@
-"""A day of logs is made once, and again alone when something it depends on changes."""
+"""A day of logs is sampled once, and again only if something that it depends on changes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def logs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sample(tmp_path: Path, logs: Path):
-    """Sample a night; gives the days made and why, and every file with its digest."""
+    """Sample a night; return the sampled days with reasons, and the digest of every file."""
     count = iter(range(100))
 
     def start(newest: int, workspace: str = "w", pipeline: str = "t", **blocks):
@@ -73,17 +73,17 @@ def sample(tmp_path: Path, logs: Path):
             workspace=Workspace(str(tmp_path / workspace)),
             cache=tmp_path / "cache",
         )
-        made = run(task).metrics["made"]
-        return made, {each.path: each.digest for each in inventory(output)}
+        reasons = run(task).metrics["made"]
+        return reasons, {file.path: file.digest for file in inventory(output)}
 
     return start
 
 
 def test_the_next_night_makes_the_newest_day_alone_and_the_bytes_are_those_of_one_pass(sample):
-    made, _ = sample(4)
-    assert made == {f"2026-01-0{day}": "new" for day in (2, 3, 4, 5)}
-    made, files = sample(5)
-    assert made == {"2026-01-06": "new"}
+    reasons, _ = sample(4)
+    assert reasons == {f"2026-01-0{day}": "new" for day in (2, 3, 4, 5)}
+    reasons, files = sample(5)
+    assert reasons == {"2026-01-06": "new"}
     assert files == sample(5, workspace="another")[1]
     assert sample(5, pipeline="other")[0] == {}
     assert sample(5, pipeline="other", features={"user_id": {}}, train={"epochs": 1})[0] == {}
@@ -93,7 +93,7 @@ def test_a_corrected_day_is_made_again_alone_and_equal_bytes_are_not(sample, log
     sample(4)
     write_day(logs, FIRST + timedelta(days=2), salt=1)
     assert sample(4)[0] == {"2026-01-03": "logs changed"}
-    # The same bytes, loaded again.
+    # The same bytes are loaded again.
     path = logs / "dt=2026-01-03" / "part.parquet"
     path.write_bytes(path.read_bytes())
     os.utime(path)
@@ -103,13 +103,13 @@ def test_a_corrected_day_is_made_again_alone_and_equal_bytes_are_not(sample, log
 def test_a_day_is_made_again_when_the_types_of_its_window_widen(sample, logs):
     sample(4)
     write_day(logs, FIRST + timedelta(days=5), ids=str)
-    made, files = sample(5)
-    assert made == {
+    reasons, files = sample(5)
+    assert reasons == {
         **{f"2026-01-0{day}": "types changed (ad_id: int64 → string)" for day in (3, 4, 5)},
         "2026-01-06": "new",
     }
     assert files == sample(5, workspace="another")[1]
-    # The other window still has its own.
+    # The other window still has its own version.
     assert sample(4)[0] == {}
 
 
@@ -125,7 +125,7 @@ def test_a_day_is_made_again_when_the_types_of_its_window_widen(sample, logs):
 def test_a_column_that_was_left_out_is_an_error_once_a_feature_reads_it(
     sample, logs, tmp_path, column, said
 ):
-    """Neither the stage nor the day that was sampled without the column is taken for it."""
+    """Neither the stage nor the day that was sampled without the column is reused."""
     path = logs / "dt=2026-01-05" / "part.parquet"
     table = pq.read_table(path)
     other = table.set_column(0, "impression_id", pa.array([f"other-{at}" for at in range(ROWS)]))
@@ -157,19 +157,19 @@ def test_a_column_that_was_left_out_is_an_error_once_a_feature_reads_it(
 def test_training_days_are_made_apart_where_negatives_are_sampled_away(sample):
     rare = {"sampling": {"negative_rate": 0.5}}
     sample(4, **rare)
-    made, files = sample(5, **rare)
-    assert made == {
+    reasons, files = sample(5, **rare)
+    assert reasons == {
         "2026-01-04": "sampling changed (negative_rate: 1.0 → 0.5)",
         "2026-01-06": "new",
     }
-    # Made of the whole day that was there, or from the logs: the same bytes.
+    # A thinned day has the same bytes whether it is made of the whole day or of the logs.
     assert files == sample(5, workspace="another", **rare)[1]
 
 
 def test_another_label_says_so(sample):
     sample(4)
-    made, _ = sample(4, columns={"item": "user_id"})
-    assert set(made.values()) == {"columns changed (item: ad_id → user_id)"}
+    reasons, _ = sample(4, columns={"item": "user_id"})
+    assert set(reasons.values()) == {"columns changed (item: ad_id → user_id)"}
 
 
 def test_a_damaged_day_is_set_aside_and_made_again(sample, tmp_path):
@@ -178,8 +178,8 @@ def test_a_damaged_day_is_set_aside_and_made_again(sample, tmp_path):
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content[:-1] + b"X")
-    made, files = sample(4)
-    assert made == {"2026-01-03": "its output was damaged"}
+    reasons, files = sample(4)
+    assert reasons == {"2026-01-03": "its output was damaged"}
     assert files == whole
     assert sample(4)[0] == {}
 
@@ -208,8 +208,8 @@ def test_several_nights_that_make_the_same_days_at_once_end_with_the_same_files(
     with ThreadPoolExecutor(len(names)) as pool:
         nights = list(pool.map(lambda name: sample(4, pipeline=name), names))
     assert all(files == nights[0][1] for _, files in nights)
-    folders = [each.name for each in (tmp_path / "w/days/sample").glob("*/*")]
+    folders = [path.name for path in (tmp_path / "w/days/sample").glob("*/*")]
     assert len(folders) == 4, "one output a day, and no scratch folder is left"
-    made, files = sample(4, pipeline="later")
-    assert not made
+    reasons, files = sample(4, pipeline="later")
+    assert not reasons
     assert files == nights[0][1]

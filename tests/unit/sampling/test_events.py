@@ -1,4 +1,4 @@
-"""`kind: events`: impressions, clicks and conversions of three folders as one night."""
+"""`kind: events` joins impressions, clicks and conversions of three folders."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def at(hours: float, day: date = DAY) -> datetime:
 def put(folder, name: str, day: date, **columns) -> None:
     target = folder / name / f"dt={day}"
     target.mkdir(parents=True, exist_ok=True)
-    columns = {key: each if isinstance(each, pa.Array) else pa.array(each)
-               for key, each in columns.items()}  # fmt: skip
+    columns = {key: values if isinstance(values, pa.Array) else pa.array(values)
+               for key, values in columns.items()}  # fmt: skip
     pq.write_table(pa.table(columns), target / "part-00000.parquet")
 
 
@@ -77,7 +77,7 @@ NONE = pa.array([], pa.timestamp("us", "UTC"))
 
 @pytest.fixture
 def logs(tmp_path):
-    """Four impressions on a day, two on the day before, and events of two days."""
+    """Write four impressions of a day, two of the day before, and events of both days."""
     folder = tmp_path / "logs"
     for day, ids in ((DAY - timedelta(days=1), ["y", "z"]), (DAY, ["a", "b", "c", "d"])):
         put(folder, "impressions", day, impression_id=ids, user_id=ids, ad_id=ids,
@@ -107,13 +107,13 @@ def test_events_are_joined_within_their_windows_and_the_others_set_aside(logs, t
     rows, aside, figures = joined(logs, tmp_path, value="amount")
     assert {key: row["clicks"] for key, row in rows.items()} == {"a": 2, "b": 0, "c": 1, "d": 0}
     assert rows["a"]["click_time"] == at(3)
-    assert rows["c"]["click_time"] == at(26)  # of the next day's log
+    assert rows["c"]["click_time"] == at(26)  # from the next day's log
     assert (rows["b"]["clicked"], rows["b"]["click_time"]) == (0, None)
     # Both conversions of a: after its first click and, the day after, after its last.
     a = rows["a"]
     assert (a["conversions"], a["conversion_value"]) == (2, 5.0)
     assert a["conversion_time"] == at(2.5)
-    assert rows["d"]["converted"] == 0  # nobody clicked before
+    assert rows["d"]["converted"] == 0  # no click came before
     assert aside == [
         {REASON: "a click earlier than its impression", TEXT: "b"},
         {REASON: "a click without an id", TEXT: None},
@@ -132,9 +132,9 @@ def test_money_that_is_no_number_is_set_aside_and_counted(logs, tmp_path):
     put(logs, "conversions", DAY + timedelta(days=1), impression_id=["a"], time=[at(25)],
         amount=["1.5"])  # fmt: skip
     rows, aside, figures = joined(logs, tmp_path, value="amount")
-    # A missing amount is no money; that of the next day counts, the unreadable ones do not.
+    # A missing amount counts as 0; the next day's amount counts, unreadable ones do not.
     assert (rows["a"]["conversions"], rows["a"]["conversion_value"]) == (4, 5.0)
-    assert [each for each in aside if "conversion" in each[REASON]] == [
+    assert [row for row in aside if "conversion" in row[REASON]] == [
         {REASON: "a conversion whose amount is not a number", TEXT: "free"},
         {REASON: "a conversion whose amount is not a number", TEXT: "n.a."},
         {REASON: "a conversion without an id", TEXT: None},
@@ -166,7 +166,7 @@ def test_a_line_of_events_that_cannot_be_read_keeps_its_reason(logs, tmp_path):
     clicks = {"kind": "csv", "folder": str(folder)}
     rows, aside, figures = joined(logs, tmp_path, clicks=clicks)
     assert (rows["a"]["clicks"], rows["c"]["clicks"]) == (1, 0)
-    (row,) = [each for each in aside if "conversion" not in each[REASON]]
+    (row,) = [entry for entry in aside if "conversion" not in entry[REASON]]
     assert "4" in row[REASON], row
     assert figures["clicks_unreadable"] == 1
 
@@ -254,8 +254,8 @@ def test_the_joined_night_is_that_of_the_single_log(tmp_path):
     window = Night.of(single, date(2026, 1, 20))
     first = min(window.train) - timedelta(days=reach)
     days = [first + timedelta(days=n) for n in range((date(2026, 1, 20) - first).days + 1)]
-    made = write_streams(open_source(single.source, tmp_path), Columns(), days, tmp_path / "logs")
-    assert made["impressions"] > made["clicks"] > made["conversions"] > 0
+    counts = write_streams(open_source(single.source, tmp_path), Columns(), days, tmp_path / "logs")
+    assert counts["impressions"] > counts["clicks"] > counts["conversions"] > 0
     for path in sorted((tmp_path / "logs/clicks").rglob("*.parquet")):
         pa.csv.write_csv(pq.ParquetFile(path).read(), path.with_suffix(".csv"))
         path.unlink()
@@ -271,9 +271,11 @@ def test_the_joined_night_is_that_of_the_single_log(tmp_path):
         tables = [
             pa.concat_tables(
                 pq.ParquetFile(path).read()
-                for path in sorted((tmp_path / each / "out").glob(f"split={split}/dt=*/*.parquet"))
+                for path in sorted(
+                    (tmp_path / folder / "out").glob(f"split={split}/dt=*/*.parquet")
+                )
             )
-            for each in ("a", "b")
+            for folder in ("a", "b")
         ]
         names = {"click": "clicked", "click_time": "click_time", "conversion": "converted",
                  "conversion_time": "conversion_time"}  # fmt: skip
@@ -282,7 +284,7 @@ def test_the_joined_night_is_that_of_the_single_log(tmp_path):
             assert tables[0][name].equals(tables[1][name]), name
         for name, as_joined in names.items():
             assert tables[0][name].cast(tables[1][as_joined].type).equals(tables[1][as_joined])
-    # Clicks of the same window are labeled from the joined rows: nothing is joined again.
+    # Clicks of the same window get labels from the joined rows; nothing is joined again.
     clicks = {"column": "clicked", "event_time": "click_time", "attribution_days": reach}
     spec = three.model_copy(update={"pipeline": "clicks", "label": Label(**clicks)})
     again = sampled(spec, tmp_path / "b" / "clicks", date(2026, 1, 20))
@@ -306,7 +308,7 @@ def test_the_command_writes_streams(tmp_path):
     )  # fmt: skip
     assert out.exit_code == 0, out.output
     assert "2 days" in out.output
-    assert sorted(each.name for each in (tmp_path / "clicks").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "clicks").iterdir()) == [
         "dt=2026-01-03", "dt=2026-01-04",
     ]  # fmt: skip
 
@@ -317,12 +319,12 @@ def test_the_gate_sees_lost_matches_and_slow_clicks():
     odd = {**usual, "clicks_orphans": 3_000.0, "clicks_delay_p95_hours": 8.0,
            "clicks_repeated": 2_000.0, "clicks_early": 500.0}  # fmt: skip
     all_days = [Day(DAY + timedelta(days=n), Profile(), odd if n == 4 else usual) for n in range(5)]
-    days = Days(all_days, (), [each.date for each in all_days])
+    days = Days(all_days, (), [day_log.date for day_log in all_days])
 
     def measured(day):
-        found = Measurements()
-        joined_events.measure(found, days, day)
-        return {each.statistic: each.value for each in found}
+        measurements = Measurements()
+        joined_events.measure(measurements, days, day)
+        return {measurement.statistic: measurement.value for measurement in measurements}
 
     plain, seen = measured(all_days[0]), measured(all_days[4])
     assert (plain["events_matched:clicks"], plain["event_delay:clicks_p95"]) == (1, 1)

@@ -1,4 +1,4 @@
-"""Sampling as a stage: which rows, with what weight, and what became of all the others."""
+"""The sampling stage: which rows it keeps, their weights, and what happens to the others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spec_of(**blocks) -> PipelineSpec:
 
 @pytest.fixture
 def sample(tmp_path):
-    """Run the stage into a fresh folder; gives its outcome and the folder."""
+    """Run the stage into a new folder; return its outcome and the folder."""
     count = iter(range(1000))
 
     def start(spec: PipelineSpec, newest: date = NEWEST):
@@ -74,8 +74,8 @@ def logs(rows: int = 6, **columns) -> pa.Table:
         "ad_id": pa.array(["a"] * rows),
         "click": pa.array([at % 2 for at in range(rows)]),
     }
-    table |= {name: each if isinstance(each, pa.Array) else pa.array(each)
-              for name, each in columns.items()}  # fmt: skip
+    table |= {name: values if isinstance(values, pa.Array) else pa.array(values)
+              for name, values in columns.items()}  # fmt: skip
     return pa.table(table)
 
 
@@ -90,16 +90,18 @@ def test_a_night_is_split_by_day_and_every_row_accounted_for(sample):
     for split in ("train", "validate", "evaluate"):
         for path in folder.glob(f"split={split}/dt=*"):
             days.setdefault(split, []).append(path.name)
-    assert {split: len(found) for split, found in days.items()} == {
+    assert {split: len(tables) for split, tables in days.items()} == {
         "train": 2,
         "validate": 1,
         "evaluate": 1,
     }
     assert days["evaluate"] == [f"dt={NEWEST}"]
     assert days["validate"] == [f"dt={NEWEST - timedelta(days=1)}"]
-    found = outcome.rows
-    assert found.read == found.written + found.quarantined + found.repeated + found.dropped > 3000
-    assert (found.quarantined, found.dropped) == (0, 0)
+    counts = outcome.rows
+    assert (
+        counts.read == counts.written + counts.quarantined + counts.repeated + counts.dropped > 3000
+    )
+    assert (counts.quarantined, counts.dropped) == (0, 0)
     table = rows_of(folder, "evaluate")
     for name, kind in (
         (KEY, pa.int64()),
@@ -118,7 +120,7 @@ def test_a_night_is_split_by_day_and_every_row_accounted_for(sample):
     assert REASON not in table.column_names
     assert len(list(folder.glob("profile/dt=*.json"))) == 4
     assert outcome.metrics["label_rate"] == pytest.approx(
-        sum(float(pc.sum(rows_of(folder, split)[LABEL]).as_py()) for split in days) / found.read
+        sum(float(pc.sum(rows_of(folder, split)[LABEL]).as_py()) for split in days) / counts.read
     )
 
 
@@ -155,10 +157,10 @@ def test_negatives_are_sampled_in_training_only_and_weighed(sample):
     weight, label = np.asarray(train[WEIGHT]), np.asarray(train[LABEL])
     assert set(weight[label == 1]) == {1.0}
     assert set(weight[label == 0]) == {4.0}
-    kept = (label == 0).sum() / (len(full) - positives)
-    assert kept == pytest.approx(0.25, abs=0.04)
+    share = (label == 0).sum() / (len(full) - positives)
+    assert share == pytest.approx(0.25, abs=0.04)
     assert outcome.rows.dropped == len(full) - len(train)
-    # Undoing it with the weights gives the rate that was there.
+    # The weights restore the original rate.
     assert outcome.metrics["label_rate"] == pytest.approx(whole.metrics["label_rate"], rel=0.1)
 
 
@@ -179,16 +181,16 @@ def test_the_weighted_label_rate_is_unbiased(rate, positive, seed):
             WEIGHT: np.ones(rows, np.float32),
         }
     )
-    kept = draw(table, spec_of(sampling={"negative_rate": rate}), "train", [])
-    weight = np.asarray(kept[WEIGHT], np.float64)
+    sampled = draw(table, spec_of(sampling={"negative_rate": rate}), "train", [])
+    weight = np.asarray(sampled[WEIGHT], np.float64)
     total = weight.sum()
     negatives = float((label == 0).sum())
-    # The number of negatives kept is binomial; each stands for 1/rate.
+    # The number of sampled negatives is binomial; each represents 1/rate rows.
     error = np.sqrt(negatives * (1 - rate) / rate)
     assert abs(total - rows) < 5 * error + 1e-3 * rows
     again = draw(table.take(random.permutation(rows)), spec_of(sampling={"negative_rate": rate}),
                  "train", [])  # fmt: skip
-    assert set(kept[KEY].to_pylist()) == set(again[KEY].to_pylist())
+    assert set(sampled[KEY].to_pylist()) == set(again[KEY].to_pylist())
 
 
 @settings(max_examples=20, deadline=None)
@@ -228,10 +230,10 @@ WRONG = {
 
 @pytest.mark.parametrize("reason", WRONG)
 def test_rows_that_cannot_be_used_are_set_aside_with_the_reason(reason):
-    found = parsed(logs(**WRONG[reason]))
-    assert found.aside[REASON].to_pylist() == [reason]
-    assert found.aside.num_rows + found.good.num_rows == 6
-    assert found.aside["ad_id"].to_pylist() == ["a"]
+    block = parsed(logs(**WRONG[reason]))
+    assert block.aside[REASON].to_pylist() == [reason]
+    assert block.aside.num_rows + block.good.num_rows == 6
+    assert block.aside["ad_id"].to_pylist() == ["a"]
 
 
 def test_what_the_source_could_not_read_keeps_its_own_reason():
@@ -243,13 +245,13 @@ def test_what_the_source_could_not_read_keeps_its_own_reason():
             TEXT: pa.array([None, "1,2", "x", "y", "z", None]),
         },
     )
-    found = parsed(table)
-    assert found.good["impression_id"].to_pylist() == [0, 5]
-    assert REASON not in found.good.column_names
-    assert TEXT not in found.good.column_names
-    assert found.aside[REASON].to_pylist() == ["line has 2 fields, not 5", *["broken"] * 3]
-    assert found.aside[TEXT].to_pylist() == ["1,2", "x", "y", "z"]
-    # No row of a block can be read: the label is not to blame.
+    block = parsed(table)
+    assert block.good["impression_id"].to_pylist() == [0, 5]
+    assert REASON not in block.good.column_names
+    assert TEXT not in block.good.column_names
+    assert block.aside[REASON].to_pylist() == ["line has 2 fields, not 5", *["broken"] * 3]
+    assert block.aside[TEXT].to_pylist() == ["1,2", "x", "y", "z"]
+    # No row of a block can be read, so the label is not the cause.
     nothing = parsed(table.slice(1, 4))
     assert (nothing.good.num_rows, nothing.aside.num_rows) == (0, 4)
 
@@ -306,8 +308,8 @@ def test_counts_add_up_whatever_is_wrong_with_a_csv(sample, tmp_path, bad, cut, 
     days = [NEWEST - timedelta(days=back) for back in range(4)]
     for day in days:
         lines = [f"{at},{day} 10:00:00,u{at % 5},a,{at % 2}" for at in range(60)]
-        # A click that is no number in fewer than half of the rows that can be read.
-        for at in [each for each in sorted(bad) if each not in cut][: (60 - len(cut)) // 2 - 1]:
+        # The click is not a number in fewer than half of the readable rows.
+        for at in [row for row in sorted(bad) if row not in cut][: (60 - len(cut)) // 2 - 1]:
             lines[at] = lines[at].rsplit(",", 1)[0] + ",maybe"
         lines += [lines[at] for at in sorted(again)]
         for at in cut:
@@ -344,8 +346,8 @@ def test_a_conversion_after_its_attribution_window_is_none():
     label = {"column": "click", "event_time": "at", "attribution_days": 2}
     assert parsed(table, label=label).good[LABEL].to_pylist() == [1, 1, 0, 0]
     early = table.set_column(5, "at", pa.nulls(4, pa.timestamp("us", "UTC")))
-    found = parsed(early, label=label)
-    assert found.aside[REASON].to_pylist() == ["at is null though click is 1"] * 3
+    block = parsed(early, label=label)
+    assert block.aside[REASON].to_pylist() == ["at is null though click is 1"] * 3
 
 
 HOUR = 3_600_000_000
@@ -361,12 +363,12 @@ KNOWN = [
 ]
 
 
-@pytest.mark.parametrize("event", KNOWN, ids=lambda each: str(each.type))
+@pytest.mark.parametrize("event", KNOWN, ids=lambda values: str(values.type))
 def test_a_column_that_has_a_value_can_be_the_label(event):
     label = {"column": "at", "positive": "known"}
-    found = parsed(logs(4, at=event), label=label)
-    assert found.good[LABEL].to_pylist() == [1, 0, 1, 0]
-    assert (found.positives, len(found.aside)) == (2, 0)
+    block = parsed(logs(4, at=event), label=label)
+    assert block.good[LABEL].to_pylist() == [1, 0, 1, 0]
+    assert (block.positives, len(block.aside)) == (2, 0)
 
 
 def test_the_time_of_the_event_alone_is_a_label_with_an_attribution_window():
@@ -383,14 +385,14 @@ def test_logged_weights_are_kept_and_multiply_with_sampling():
     weight[:4] = [0, float("nan"), -1, 2e6]
     columns = {"weight": "w"}
     table = logs(rows, w=weight, click=[at % 5 == 0 for at in range(rows)])
-    found = parsed(table, columns=columns)
-    assert found.aside["impression_id"].to_pylist() == [1, 2, 3]
-    assert set(found.aside[REASON].to_pylist()) == {"w is not a weight"}
+    block = parsed(table, columns=columns)
+    assert block.aside["impression_id"].to_pylist() == [1, 2, 3]
+    assert set(block.aside[REASON].to_pylist()) == {"w is not a weight"}
     spec = spec_of(columns=columns, sampling={"negative_rate": 0.5})
-    kept = draw(found.good, spec, "evaluate", [])
-    assert kept["impression_id"].to_pylist() == list(range(4, rows))  # 0 is left out
-    assert kept[WEIGHT].to_pylist() == weight[4:].tolist()
-    train = draw(found.good, spec, "train", [])
+    sampled = draw(block.good, spec, "evaluate", [])
+    assert sampled["impression_id"].to_pylist() == list(range(4, rows))  # 0 is left out
+    assert sampled[WEIGHT].to_pylist() == weight[4:].tolist()
+    train = draw(block.good, spec, "train", [])
     at = np.asarray(train["impression_id"])
     assert np.array_equal(train[WEIGHT], np.where(at % 5 == 0, weight[at], 2 * weight[at]))
     assert np.asarray(train[WEIGHT]).sum() == pytest.approx(weight[4:].sum(), rel=0.1)

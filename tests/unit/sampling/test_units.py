@@ -1,4 +1,4 @@
-"""A day that is cut into units has the rows, counts and statistics of the day read as a whole."""
+"""A day that is split into units has the rows, counts and statistics of the whole day."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROWS = 400
 
 
 def rows_of(at: int, *, first: int = 0, count: int = ROWS) -> pa.Table:
-    """Rows of a day: some keys come twice, some lack a user."""
+    """Make rows of a day; some keys come twice, some rows lack a user."""
     start = (FIRST + timedelta(days=at) - date(1970, 1, 1)).days * 86_400
     numbers = range(first, first + count)
     return pa.table(
@@ -59,8 +59,8 @@ def write(table: pa.Table, folder: Path, kind: str, name: str = "part") -> None:
     elif kind == "avro":
         types = ("string", "long", "string", "string", "double", "long")
         fields = [
-            {"name": name, "type": ["null", each]}
-            for name, each in zip(table.column_names, types, strict=True)
+            {"name": name, "type": ["null", avro_type]}
+            for name, avro_type in zip(table.column_names, types, strict=True)
         ]
         with open(path, "wb") as stream:
             schema = {"type": "record", "name": "row", "fields": fields}
@@ -71,14 +71,14 @@ def write(table: pa.Table, folder: Path, kind: str, name: str = "part") -> None:
         pcsv.write_csv(table, content, options)
         text = content.getvalue().to_pybytes()
         lines = text.splitlines(keepends=True)
-        # Two lines of the wrong length, in the middle of the file.
+        # Two lines in the middle of the file have the wrong length.
         text = b"".join([*lines[:150], b"1,2,3\n", *lines[150:200], b"x\n", *lines[200:]])
         path.write_bytes(gzip.compress(text) if kind.endswith("gz") else text)
 
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Callable[..., tuple[Outcome, Path]]:
-    """Sample a night of two days of training into a workspace of its own."""
+    """Sample a night with two training days into its own workspace."""
     count = iter(range(100))
 
     def start(
@@ -120,22 +120,22 @@ def write_days(tmp_path: Path, kind: str, files: int = 1, days: int = 4) -> None
 
 
 def small(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    """Make units of a part of a day."""
+    """Limit units to a part of a day."""
     monkeypatch.setattr(units, "UNIT_ROWS", max(1, int(ROWS * share)))
     monkeypatch.setattr(units, "UNIT_BYTES", max(1, int(14_000 * share)))
 
 
 def together(folder: Path, pattern: str) -> list[pa.Table]:
-    """Rows of each day, its files put together."""
-    found = []
-    for each in sorted(folder.glob(pattern)):
-        paths = sorted(each.glob("part-*.parquet"))
-        found.append(pa.concat_tables([pq.ParquetFile(path).read() for path in paths]))
-    return found
+    """Return each day's rows, with its files concatenated."""
+    tables = []
+    for day in sorted(folder.glob(pattern)):
+        paths = sorted(day.glob("part-*.parquet"))
+        tables.append(pa.concat_tables([pq.ParquetFile(path).read() for path in paths]))
+    return tables
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {each.path: each.digest for each in inventory(folder)}
+    return {file.path: file.digest for file in inventory(folder)}
 
 
 @pytest.mark.parametrize("kind", ["parquet", "orc", "jsonl", "csv", "csv.gz", "avro"])
@@ -162,12 +162,12 @@ def test_units_give_the_rows_and_the_statistics_of_the_whole_day(
         assert together(many, "split=*/dt=*") == together(one, "split=*/dt=*")
         aside = [together(folder, "quarantine/dt=*") for folder in (one, many)]
         if name == "csv":  # lines of the wrong length come after the other rows of their unit
-            aside = [[each.sort_by("time") for each in found] for found in aside]
+            aside = [[rejected.sort_by("time") for rejected in tables] for tables in aside]
         assert aside[0] == aside[1]
         alike = {path: digest for path, digest in bytes_of(one).items() if "part-" not in path}
         assert len(alike) == 5, "profiles of four days, and rows of one"
         assert alike.items() <= bytes_of(many).items()
-    # Of 30 keys that come twice, one has no user the first time and one the second time.
+    # 30 keys come twice; one lacks a user the first time and one the second time.
     assert whole.rows.repeated == 4 * 28
 
 
@@ -187,30 +187,30 @@ def test_the_direct_runner_of_beam_writes_the_same_folders(tmp_path, monkeypatch
     block = {"pipeline": "t", "source": source, "features": {"ad_id": {}}}
     spec = PipelineSpec.model_validate(block)
     logs = open_source(spec.source, tmp_path / "cache")
-    found = units_of(logs, FIRST, "train", WholeDay(FIRST, logs))
-    assert len(found) > 4
-    list(sampled(found, spec, tmp_path / "threads", lambda _: None))
-    sample_on(found, spec, tmp_path / "beam", lambda _: None)
+    day_units = units_of(logs, FIRST, "train", WholeDay(FIRST, logs))
+    assert len(day_units) > 4
+    list(sampled(day_units, spec, tmp_path / "threads", lambda _: None))
+    sample_on(day_units, spec, tmp_path / "beam", lambda _: None)
     assert bytes_of(tmp_path / "beam") == bytes_of(tmp_path / "threads")
 
 
 def test_whole_days_are_sampled_by_workers_too(sample):
-    """A source that is not cut: the workers open it themselves."""
+    """The workers themselves open a source that is not split into units."""
     source = {"kind": "simulator", "rows_per_day": 300, "users": 50, "ads": 20}
     _, expected = sample(source=source)
-    _, found = sample(source=source, runner={"kind": "dask", "workers": 2})
-    assert bytes_of(found) == bytes_of(expected)
+    _, folder = sample(source=source, runner={"kind": "dask", "workers": 2})
+    assert bytes_of(folder) == bytes_of(expected)
 
 
 def test_a_training_day_is_made_of_the_units_of_the_whole_day(sample, tmp_path, monkeypatch):
-    """Thinned from its parts, or from the logs: the same bytes, and no key twice."""
+    """A day thinned from its parts or from the logs has the same bytes and no repeated key."""
     write_days(tmp_path, "parquet", days=5)
     small(monkeypatch, 0.3)
     sample(workspace="w")
-    outcome, found = sample(newest=4, workspace="w")
+    outcome, folder = sample(newest=4, workspace="w")
     assert list(outcome.metrics["made"]) == ["2026-01-03", "2026-01-05"]
-    assert bytes_of(found) == bytes_of(sample(newest=4)[1])
-    for table in together(found, "split=train/dt=*"):
+    assert bytes_of(folder) == bytes_of(sample(newest=4)[1])
+    for table in together(folder, "split=train/dt=*"):
         assert set(table[WEIGHT].to_pylist()) == {1.0, 2.0}
         assert len(set(table[KEY].to_pylist())) == len(table) > 150
 
@@ -227,7 +227,7 @@ def test_numbered_keys_are_the_same_in_units(sample, tmp_path, monkeypatch):
 
 
 def test_quotation_marks_keep_a_file_whole(sample, tmp_path, monkeypatch):
-    """A field in quotation marks may hold a line break: no byte of it tells."""
+    """A quoted field may hold a line break, so the file cannot be split at any byte."""
     for at in range(4):
         folder = tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}"
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Values as real logs hold them: any Arrow type, any spelling of a label, reserved names."""
+"""Values of real logs: any Arrow type, any spelling of a label, reserved names."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def logs(rows: int = 6, **columns: object) -> pa.Table:
         "ad_id": pa.array(["a"] * rows),
         "click": pa.array([at % 2 for at in range(rows)]),
     }
-    table |= {name: each if isinstance(each, pa.Array) else pa.array(each)
-              for name, each in columns.items()}  # fmt: skip
+    table |= {name: values if isinstance(values, pa.Array) else pa.array(values)
+              for name, values in columns.items()}  # fmt: skip
     return pa.table(table)
 
 
@@ -60,7 +60,7 @@ def parsed(**columns: object):
 
 @pytest.fixture
 def night(tmp_path):
-    """Sample four days of one table; gives the outcome of the stage and its folder."""
+    """Sample four days of one table; return the outcome of the stage and its folder."""
 
     def start(table_of):
         folder, out = tmp_path / "logs", tmp_path / "out"
@@ -84,8 +84,8 @@ LABELS = [
     pa.array([0, 1, 0, 1, 0, 1], pa.uint64()),
     pa.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0], pa.float16()),
     pa.array([False, True, False, True, False, True]),
-    pa.array([Decimal(each) for each in ("0", "1", "0", "1", "0", "1")]),
-    pa.array([Decimal(each) for each in ("0.00", "1.00", "0.00", "1.00", "0.00", "1.00")]),
+    pa.array([Decimal(text) for text in ("0", "1", "0", "1", "0", "1")]),
+    pa.array([Decimal(text) for text in ("0.00", "1.00", "0.00", "1.00", "0.00", "1.00")]),
     pa.array(["0", "TRUE", "false", "True", "0.0", "1"]),
     pa.array(["False", "true", "0", "1.000", "FALSE", "1.0"], pa.large_string()),
     pa.array(["0", "1", "0", "1", "0", "1"]).dictionary_encode(),
@@ -93,19 +93,19 @@ LABELS = [
 ]
 
 
-@pytest.mark.parametrize("label", LABELS, ids=lambda each: str(each.type))
+@pytest.mark.parametrize("label", LABELS, ids=lambda values: str(values.type))
 def test_a_label_of_any_type_is_read(label):
-    found = parsed(click=label)
-    assert found.good[LABEL].to_pylist() == [0, 1, 0, 1, 0, 1]
-    assert (found.positives, found.aside_positives) == (3, 0)
+    block = parsed(click=label)
+    assert block.good[LABEL].to_pylist() == [0, 1, 0, 1, 0, 1]
+    assert (block.positives, block.aside_positives) == (3, 0)
 
 
 @pytest.mark.parametrize("spelling", [" 1", "yes", "10", "Y", "-1", "1.5"])
 def test_no_other_spelling_of_a_label_is_guessed(spelling):
-    found = parsed(click=["0", "1", "0", "1", "0", spelling])
-    assert found.aside[REASON].to_pylist() == ["click is neither 0 nor 1"]
-    assert found.examples == {"click is neither 0 nor 1": repr(spelling)}
-    assert found.aside_positives == 1  # it may have been one
+    block = parsed(click=["0", "1", "0", "1", "0", spelling])
+    assert block.aside[REASON].to_pylist() == ["click is neither 0 nor 1"]
+    assert block.examples == {"click is neither 0 nor 1": repr(spelling)}
+    assert block.aside_positives == 1  # it may have been positive
 
 
 def day_with(read: int, quarantined: int, positives: int, lost: int) -> list[str]:
@@ -119,17 +119,17 @@ def day_with(read: int, quarantined: int, positives: int, lost: int) -> list[str
         for back in range(2)
     ]  # fmt: skip
     spec = spec_of()
-    measurements = measure_days(Days(days, [], [each.date for each in days]), spec)
+    measurements = measure_days(Days(days, [], [day.date for day in days]), spec)
     verdict = judge("raw", measurements, spec.gates, NEWEST)
-    return [each.verdict for each in verdict.checks if each.name == "quarantined_positives"]
+    return [check.verdict for check in verdict.checks if check.name == "quarantined_positives"]
 
 
 def test_losing_clicks_among_few_quarantined_rows_stops_a_night():
-    # 0.65 % of the rows, but a third of the clicks: one of three producers spells them otherwise.
+    # One of three producers spells clicks differently: 0.65 % of the rows, a third of the clicks.
     assert day_with(20_000, 130, 394, 130) == ["stop"]
-    # The same rows, lost without regard to the label.
+    # The same number of rows is lost regardless of the label.
     assert day_with(20_000, 130, 394, 3) == ["pass"]
-    # A handful by chance.
+    # A few are lost by chance.
     assert day_with(20_000, 130, 394, 8) == ["pass"]
 
 
@@ -179,11 +179,11 @@ PLAIN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("array", "kind", "values"), PLAIN, ids=lambda each: str(each)[:20])
+@pytest.mark.parametrize(("array", "kind", "values"), PLAIN, ids=lambda case: str(case)[:20])
 def test_every_column_gets_a_plain_type(array, kind, values):
-    found = plain_array(array)
-    found.validate(full=True)
-    assert (found.type, found.to_pylist()) == (kind, values)
+    plain = plain_array(array)
+    plain.validate(full=True)
+    assert (plain.type, plain.to_pylist()) == (kind, values)
 
 
 UNUSED = {
@@ -239,11 +239,13 @@ def test_keys_of_any_type_are_all_distinct(night, key):
 
 
 def test_an_empty_key_is_set_aside_not_counted_as_a_duplicate():
-    found = parsed(impression_id=["a", "", "", "b", "c", "d"])
-    assert found.aside[REASON].to_pylist() == ["impression_id is empty"] * 2
+    block = parsed(impression_id=["a", "", "", "b", "c", "d"])
+    assert block.aside[REASON].to_pylist() == ["impression_id is empty"] * 2
 
 
-@pytest.mark.parametrize("name", [each for each in RESERVED if each not in (REASON, "nb_text")])
+@pytest.mark.parametrize(
+    "name", [reserved for reserved in RESERVED if reserved not in (REASON, "nb_text")]
+)
 def test_a_column_of_a_reserved_name_is_refused_in_one_line(name):
     with pytest.raises(CorruptDataError, match=f"'{name}', a name that Nightbid reserves") as error:
         parsed(**{name: ["x"] * 6})
