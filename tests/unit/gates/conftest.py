@@ -1,4 +1,4 @@
-"""One gate as a stage, over inputs that a test makes."""
+"""Runs one gate as a stage, over inputs that a test builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog says something of every check, and its commands are those of the shell."""
+"""The catalog explains every check, and its commands are valid shell commands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nightbid.gates.catalog import checks_of, find_check, has_entry
 @pytest.mark.parametrize("gate", GATES)
 def test_every_check_of_a_gate_is_explained(gate):
     docs = checks_of(gate)
-    assert [each.statistic for each in docs] == statistics_of(gate)
-    for each in docs:
-        assert each.meaning, each.statistic
-        assert each.causes, each.statistic
-        assert each.do, each.statistic
+    assert [doc.statistic for doc in docs] == statistics_of(gate)
+    for doc in docs:
+        assert doc.meaning, doc.statistic
+        assert doc.causes, doc.statistic
+        assert doc.do, doc.statistic
 
 
 def test_the_command_overrides_the_very_check():

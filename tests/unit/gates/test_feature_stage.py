@@ -1,4 +1,4 @@
-"""The gate of features as a stage, and its comparison with the champion."""
+"""Tests the features gate as a stage and its comparison with the champion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEATURES = {"platform": "vocabulary", "price": {"transform": "numeric"}}
 
 
 def later_by_one(table: pa.Table) -> pa.Table:
-    """What a pipeline makes that computes one id in another way than serving."""
+    """Return the table with one id changed, as a pipeline that differs from serving would."""
     ids = np.asarray(table["platform"]).copy()
     ids[0] += 1
     return table.set_column(0, "platform", pa.array(ids))
@@ -64,13 +64,13 @@ def test_features(gate, tmp_path, fault, said):
         inputs = fitted.transform(raw)
         if fault == "skew" and split == "evaluate":
             inputs = later_by_one(inputs)
-        made = inputs.append_column("nb_key", raw["nb_key"]).append_column(
+        featurized = inputs.append_column("nb_key", raw["nb_key"]).append_column(
             "nb_label", raw["nb_label"]
         )
         if fault == "other rows":
-            made = made.slice(1)
-        Profile.of(made).save(tmp_path / "featurize" / "profile" / f"split={split}.json")
-        for stage, table in (("sample", raw), ("featurize", made)):
+            featurized = featurized.slice(1)
+        Profile.of(featurized).save(tmp_path / "featurize" / "profile" / f"split={split}.json")
+        for stage, table in (("sample", raw), ("featurize", featurized)):
             path = tmp_path / stage / f"split={split}" / "dt=2026-01-20" / "part-00000.parquet"
             path.parent.mkdir(parents=True)
             pq.write_table(table, path)
@@ -91,7 +91,7 @@ def test_features(gate, tmp_path, fault, said):
 
 @pytest.mark.parametrize(("played", "stops"), [(0.9, ["copy"]), (0.03, ["copy", "sold"])])
 def test_inputs_that_have_seen_the_amount_are_found_by_how_they_rank_it(tmp_path, played, stops):
-    """Whether a video plays by itself says little of how long; whether something was sold, all."""
+    """That a video plays says little about how long; that an item is sold says almost all."""
     for at, split in enumerate(("train", "evaluate")):
         random = np.random.default_rng(at)
         long = random.normal(size=8000)
@@ -100,7 +100,7 @@ def test_inputs_that_have_seen_the_amount_are_found_by_how_they_rank_it(tmp_path
         table = pa.table(
             {
                 "nb_label": amount,
-                "sold": some.astype("i4"),  # of watch time: the tab that plays
+                "sold": some.astype("i4"),  # for watch time, this is the tab that plays
                 "long": long.astype("f4"),
                 "copy": pa.array(np.where(random.random(8000) < 0.02, None, amount), pa.float32()),
                 "tags": [random.integers(0, 9, random.integers(0, 4)).tolist() for _ in long],
@@ -119,10 +119,10 @@ def test_inputs_that_have_seen_the_amount_are_found_by_how_they_rank_it(tmp_path
     layout = Layout(FeatureSchema(inputs=inputs))
     value_inputs.measure_ranking(measurements, tmp_path, layout, inputs)
     checks = judge("features", measurements, Gates(), NEWEST).checks
-    assert {each.name for each in checks if each.verdict != "pass"} == {
+    assert {check.name for check in checks if check.verdict != "pass"} == {
         f"single_concordance:{name}" for name in stops
     }
-    assert {each.verdict for each in checks if each.verdict != "pass"} == {"stop"}
+    assert {check.verdict for check in checks if check.verdict != "pass"} == {"stop"}
     assert len(measurements.all) == 2 * len(inputs)
 
 
@@ -144,7 +144,7 @@ def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, kn
             np.array(tokens)[seen]
         )  # fmt: skip
         places = {token: at for at, token in enumerate(tokens)}
-        ids = np.array([2 + places[each] for each in device]).astype("i4")
+        ids = np.array([2 + places[token] for token in device]).astype("i4")
         fitted = tmp_path / name
         (fitted / "vocabularies").mkdir(parents=True)
         pq.write_table(pa.table({"token": tokens}), fitted / "vocabularies" / "device.parquet")
@@ -154,13 +154,13 @@ def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, kn
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained)
     checks = judge("features", measurements, Gates(), NEWEST).checks
-    failed = [each.name for each in checks if each.verdict != "pass"]
+    failed = [check.name for check in checks if check.verdict != "pass"]
     assert (statistic in failed) if statistic else not failed, failed
 
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_rare_ids_that_another_draw_has_too_seldom_are_no_churn(tmp_path, fresh):
-    """Of 500 rows with ids in a long tail, the vocabulary holds those that came five times."""
+    """The vocabulary of 500 rows with long-tail ids holds the ids that occur five times or more."""
     names = np.array([f"{at}" for at in range(400)])
     likely = 1 / (np.arange(400) + 12.0)
     trained, share = [], []
@@ -171,11 +171,11 @@ def test_rare_ids_that_another_draw_has_too_seldom_are_no_churn(tmp_path, fresh)
         tokens = values[counts >= 5]
         share.append(set(tokens))
         places = {token: at for at, token in enumerate(tokens)}
-        ids = np.array([2 + places.get(each, -1) for each in seen]).astype("i4")
+        ids = np.array([2 + places.get(ad, -1) for ad in seen]).astype("i4")
         fitted = tmp_path / name
         (fitted / "vocabularies").mkdir(parents=True)
-        told = [f"new {each}" for each in tokens] if fresh and trained else tokens
-        pq.write_table(pa.table({"token": told}), fitted / "vocabularies" / "ad.parquet")
+        vocabulary = [f"new {token}" for token in tokens] if fresh and trained else tokens
+        pq.write_table(pa.table({"token": vocabulary}), fitted / "vocabularies" / "ad.parquet")
         entry = ModelInput(name="ad", kind="id", feature="ad", size=2 + len(tokens))
         FeatureSchema(inputs=(entry,)).save(fitted)
         trained.append(against_champion.Trained(Profile.of(pa.table({"ad": ids})), fitted))
@@ -184,14 +184,14 @@ def test_rare_ids_that_another_draw_has_too_seldom_are_no_churn(tmp_path, fresh)
     against_champion.measure(
         measurements, FeatureSchema.load(trained[0].fitted).inputs[0], *trained
     )
-    found = {each.family: each.value for each in measurements}
-    # Of so few values, other ones are no proof: it warns and does not stop.
-    assert found["vocabulary_churn"] == pytest.approx(0.65 if fresh else 0.0, abs=0.05)
+    measured = {measurement.family: measurement.value for measurement in measurements}
+    # With so few values, different ones prove nothing: the check warns and does not stop.
+    assert measured["vocabulary_churn"] == pytest.approx(0.65 if fresh else 0.0, abs=0.05)
 
 
 @pytest.mark.parametrize(("moved", "statistic"), [(0.05, ""), (1.0, "psi_champion:site_ctr")])
 def test_rates_fitted_anew_are_no_drift_against_the_champion(tmp_path, moved, statistic):
-    """Each of few sites has a rate: every value is another tomorrow, and hardly another."""
+    """Each of a few sites has one rate: refitting changes every value, but only slightly."""
     random = np.random.default_rng(1)
     site = random.choice(30, 20_000, p=random.dirichlet(np.ones(30)))
     rates = random.normal(0.1, 0.03, 30)
@@ -205,12 +205,12 @@ def test_rates_fitted_anew_are_no_drift_against_the_champion(tmp_path, moved, st
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained)
     checks = judge("features", measurements, Gates(), NEWEST).checks
-    failed = [each.name for each in checks if each.verdict != "pass"]
+    failed = [check.name for check in checks if check.verdict != "pass"]
     assert (statistic in failed) if statistic else not failed, failed
 
 
 def test_few_point_masses_that_hardly_move_are_no_drift():
-    """Seven rates of one feature, estimated again: each moved by less than a hundredth."""
+    """Seven rates of one feature are estimated again; each moves by less than 0.01."""
     random = np.random.default_rng(0)
     rates, shares = np.array([-0.02, -0.01, 0.0, 0.01, 0.015, 0.02, 0.05]), np.full(7, 1 / 7)
     old, new = (
@@ -226,8 +226,8 @@ def test_few_point_masses_that_hardly_move_are_no_drift():
 
 def test_a_rare_value_may_be_absent_by_chance():
     rare, often = (
-        Profile.of(pa.table({"x": (np.arange(8000) % each == 0).astype("i8")})).columns["x"]
-        for each in (1000, 4)
+        Profile.of(pa.table({"x": (np.arange(8000) % period == 0).astype("i8")})).columns["x"]
+        for period in (1000, 4)
     )
     none = Profile.of(pa.table({"x": np.zeros(500, np.int64)})).columns["x"]
     assert features._constant_by_chance(rare, none) > 0.5
@@ -237,7 +237,7 @@ def test_a_rare_value_may_be_absent_by_chance():
 @pytest.mark.parametrize(
     ("newest", "train", "rows", "low", "high"),
     [
-        (0.9946, 0.99, 500, 0.0, 0.3),  # nearly all are too rare to be known, as before
+        (0.9946, 0.99, 500, 0.0, 0.3),  # nearly all values are too rare to be known, as before
         (0.03, 0.01, 50_000, 0.0, 0.02),
         (0.98, 0.01, 50_000, 0.9, 1.0),  # renamed
         (1.0, 0.2, 50_000, 0.9, 1.0),
@@ -247,6 +247,6 @@ def test_values_too_rare_to_be_known_are_no_loss(newest, train, rows, low, high)
     measurements = Measurements()
     seen = Profile.of(pa.table({"user": np.zeros(rows, np.int32)}))
     metrics = {"oov_rate": {"user": newest}, "oov_rate_train": {"user": train}}
-    each = ModelInput(name="user", kind="id", feature="user", size=9)
-    features._oov(measurements, each, metrics, seen, ())
+    entry = ModelInput(name="user", kind="id", feature="user", size=9)
+    features._oov(measurements, entry, metrics, seen, ())
     assert low <= next(iter(measurements)).value <= high

@@ -1,4 +1,4 @@
-"""What a few hundred clean rows a day do by chance is no fault; the fault itself still is one."""
+"""Random variation of a few hundred clean rows a day passes; a real fault is still found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEW, MANY = 500, 20_000
 def logs(
     day: date, rows: int, seed: int, *, shift: int = 0, flags: float = 0.001, broken: int = 0
 ) -> pa.Table:
-    """A day with hours as people keep them; a share of rows is flagged, and all of them `seen`."""
+    """Return a day with realistic hours; a share of its rows is flagged, and all are `seen`."""
     draw = np.random.default_rng((seed, day.toordinal()))
     weights = 2 + np.sin(np.arange(24) / 4)
     hours = (draw.choice(24, rows, p=weights / weights.sum()) + shift) % 24
@@ -52,11 +52,11 @@ def verdicts(rows: int, seed: int = 0, **newest: float) -> dict[str, str]:
     dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
     usual = {key: value for key, value in newest.items() if key == "flags"}
     days = [
-        Day(each, Profile.of(logs(each, rows, seed, **(newest if each == NEWEST else usual))), {})
-        for each in dates
+        Day(day, Profile.of(logs(day, rows, seed, **(newest if day == NEWEST else usual))), {})
+        for day in dates
     ]
-    found = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
-    return {each.name: each.verdict for each in found.checks}
+    judgment = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
+    return {check.name: check.verdict for check in judgment.checks}
 
 
 @pytest.mark.parametrize("rows", [FEW, 2000])
@@ -71,26 +71,26 @@ def test_three_hours_are_seen_on_many_rows() -> None:
 
 
 def test_a_rule_that_few_rows_have_shown_is_not_broken_by_a_handful() -> None:
-    """Six dislikes of videos that were not finished, where other days have seen four dislikes."""
+    """Six videos are disliked but not finished; the other days have four such dislikes."""
     assert "contradictions:disliked without finished" not in verdicts(FEW, broken=6)
-    # Where the other days have shown it on a thousand rows, sixty against it are a fault.
-    found = verdicts(FEW * 4, flags=0.1, broken=60)
-    assert found["contradictions:disliked without finished"] == "stop"
+    # The other days show the rule on a thousand rows, so sixty rows against it are a fault.
+    by_check = verdicts(FEW * 4, flags=0.1, broken=60)
+    assert by_check["contradictions:disliked without finished"] == "stop"
 
 
 @pytest.mark.parametrize(("nulls", "stops"), [(25, False), (150, True)])
 def test_a_day_of_many_new_users_lacks_no_join(nulls: int, stops: bool) -> None:
-    """Of 500 rows 5 % have no history, where 3 % are expected that day and 0.6 % on others."""
+    """Of 500 rows, 5 % have no history; that day 3 % are expected, on other days 0.6 %."""
     dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
     days = []
-    for each in dates:
-        table = logs(each, FEW, 0)
+    for day in dates:
+        table = logs(day, FEW, 0)
         values: list[int | None] = [7] * FEW
-        values[: nulls if each == NEWEST else 3] = [None] * (nulls if each == NEWEST else 3)
+        values[: nulls if day == NEWEST else 3] = [None] * (nulls if day == NEWEST else 3)
         table = table.append_column("history_len", pa.array(values, pa.int64()))
-        days.append(Day(each, Profile.of(table), {}))
-    found = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
-    stopped = {each.name.partition(":")[0] for each in found.checks if each.verdict == "stop"}
+        days.append(Day(day, Profile.of(table), {}))
+    judgment = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
+    stopped = {check.name.partition(":")[0] for check in judgment.checks if check.verdict == "stop"}
     assert ("null_excess" in stopped) == stops
 
 
@@ -98,29 +98,29 @@ def test_a_day_of_many_new_users_lacks_no_join(nulls: int, stops: bool) -> None:
 def test_a_day_without_known_ids_is_left_to_the_check_of_unknown_ones(
     unknown: float, constant: float
 ) -> None:
-    """Of 2,500 rows 100 have an id that is frequent enough to be known, of the newest 500 none."""
+    """Of 2,500 rows, 100 have an id frequent enough to be known; of the newest 500, none has."""
     ids = np.where(np.arange(2500) % 25 == 0, 2 + np.arange(2500) % 20, 1).astype(np.int32)
     splits = {
         "train": Profile.of(pa.table({"user": ids})),
         "evaluate": Profile.of(pa.table({"user": np.ones(500, np.int32)})),
     }
-    each = ModelInput(name="user", kind="id", feature="user", size=30)
+    entry = ModelInput(name="user", kind="id", feature="user", size=30)
     measurements = Measurements()
-    features._sound(measurements, each, splits, None, unknown)
-    found = {each.family: each.value for each in measurements}
-    assert found["newly_constant"] == constant
+    features._sound(measurements, entry, splits, None, unknown)
+    measured = {measurement.family: measurement.value for measurement in measurements}
+    assert measured["newly_constant"] == constant
 
 
 @pytest.mark.parametrize(("values", "stops"), [(20, False), (2000, True)])
 def test_twenty_users_may_all_be_others_and_two_thousand_may_not(values: int, stops: bool) -> None:
-    """Every value of the vocabulary is new; each has 6 rows or more, eleven on average."""
+    """Every value of the vocabulary is new; each has at least 6 rows, 11 on average."""
     counts = 5 + np.random.default_rng(0).geometric(0.2, values)
     ids = np.repeat(np.arange(values), counts).astype(np.int32)
-    each = ModelInput(name="user", kind="id", feature="user", size=values)
+    entry = ModelInput(name="user", kind="id", feature="user", size=values)
     mine, known = (pa.array([f"{side}{at}" for at in range(values)]) for side in "ab")
     measurements = Measurements()
     column = Profile.of(pa.table({"user": ids})).columns["user"]
-    against_champion._churn(measurements, each, column, mine, known, 1.0)
+    against_champion._churn(measurements, entry, column, mine, known, 1.0)
     verdict = judge("features", measurements, SPEC.gates, NEWEST).verdict
     assert (verdict == "stop") is stops, measurements.all
 
@@ -129,7 +129,7 @@ def test_twenty_users_may_all_be_others_and_two_thousand_may_not(values: int, st
 def test_rates_of_few_rows_move_and_are_no_drift_against_the_champion(
     tmp_path, rows: int, drifts: bool
 ) -> None:
-    """Ten sites whose log odds all move by 0.3, as fitting them again on few rows moves them."""
+    """The log odds of ten sites all move by 0.3, as refitting on few rows moves them."""
     draw = np.random.default_rng(2)
     site = draw.choice(10, rows, p=draw.dirichlet(np.ones(10)))
     odds, labels = draw.normal(0, 0.5, 10), (draw.random(rows) < 0.4).astype("f4")
@@ -144,12 +144,12 @@ def test_rates_of_few_rows_move_and_are_no_drift_against_the_champion(
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained, is_log_rate=True)
     checks = judge("features", measurements, SPEC.gates, NEWEST).checks
-    assert ("psi_champion:site_rate" in {each.name for each in checks}) is drifts
+    assert ("psi_champion:site_rate" in {check.name for check in checks}) is drifts
 
 
 @pytest.mark.parametrize(("bursts", "drifts"), [(True, False), (False, True)])
 def test_ids_that_are_known_for_their_bursts_are_no_drift(bursts: bool, drifts: bool) -> None:
-    """Users with five rows have an id: a fifth of the training rows, few of any others."""
+    """Users with five rows have an id: a fifth of the training rows, but few other rows."""
     draw = np.random.default_rng(3)
     known = draw.integers(2, 60, 400)
     train = np.concatenate([known, np.ones(1600, int)])
@@ -161,12 +161,12 @@ def test_ids_that_are_known_for_their_bursts_are_no_drift(bursts: bool, drifts: 
         name: Profile.of(pa.table({"user": ids.astype(np.int32)}))
         for name, ids in (("train", train), ("validate", validate), ("evaluate", newest))
     }
-    each = ModelInput(name="user", kind="id", feature="user", size=60)
+    entry = ModelInput(name="user", kind="id", feature="user", size=60)
     measurements = Measurements()
-    features._drift(measurements, each, splits, [], is_learned=True)
+    features._drift(measurements, entry, splits, [], is_learned=True)
     metrics = {"oov_rate": {"user": 0.96}, "oov_rate_train": {"user": 0.8}}
     usual = float((validate == 1).mean())
-    features._oov(measurements, each, metrics, splits["evaluate"], (), usual)
+    features._oov(measurements, entry, metrics, splits["evaluate"], (), usual)
     checks = judge("features", measurements, SPEC.gates, NEWEST).checks
     assert any(check.verdict != "pass" for check in checks) is drifts, checks
 
@@ -175,10 +175,12 @@ def test_ids_that_are_known_for_their_bursts_are_no_drift(bursts: bool, drifts: 
 def test_a_value_with_few_rows_may_have_no_id_on_the_other_side(
     tmp_path, rows: int, gone: bool
 ) -> None:
-    """Half of the values of each side have none on the other, where they are just too rare."""
+    """Half of the values on each side are missing on the other, where they are just too rare."""
     trained = []
     for name in ("tonight", "champion"):
-        tokens = [f"both{each}" for each in range(20)] + [f"{name}{each}" for each in range(20)]
+        tokens = [f"both{number}" for number in range(20)] + [
+            f"{name}{number}" for number in range(20)
+        ]
         ids = np.concatenate([np.repeat(np.arange(2, 42), rows), np.ones(40 * rows, int)])
         fitted = tmp_path / name
         (fitted / "vocabularies").mkdir(parents=True)
@@ -189,6 +191,6 @@ def test_a_value_with_few_rows_may_have_no_id_on_the_other_side(
         trained.append(against_champion.Trained(Profile.of(table), fitted))
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained, least=5)
-    found = {each.family: each.value for each in measurements}
-    assert (found["psi_champion"] > 1) is gone
-    assert found["psi_champion"] == 0 or gone
+    measured = {measurement.family: measurement.value for measurement in measurements}
+    assert (measured["psi_champion"] > 1) is gone
+    assert measured["psi_champion"] == 0 or gone

@@ -16,10 +16,10 @@ NIGHT = date(2026, 1, 20)
 
 
 def measurements(**values: float) -> Measurements:
-    found = Measurements()
+    measured = Measurements()
     for name, value in values.items():
-        found.add(name, value, subject="price", part="2026-01-20", note="12 of 100 rows")
-    return found
+        measured.add(name, value, subject="price", part="2026-01-20", note="12 of 100 rows")
+    return measured
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.0, "pass"), (0.02, "warn"), (0.12, "stop")])
@@ -87,10 +87,10 @@ def test_learned_bands_are_never_wider_than_the_general_limit():
 
 
 def test_every_check_that_stops_is_named_so_that_overriding_them_all_passes():
-    found = Measurements()
+    measured = Measurements()
     for column in ("price", "bid", "floor"):
-        found.add("psi", 9.0, subject=column, part="2026-01-20")
-    stopped = judge("raw", found, Gates(), NIGHT)
+        measured.add("psi", 9.0, subject=column, part="2026-01-20")
+    stopped = judge("raw", measured, Gates(), NIGHT)
     named = [check.name for check in stopped.checks if check.verdict == "stop"]
     assert named == ["psi:price", "psi:bid", "psi:floor"]
     assert all(name in stopped.summary for name in named)
@@ -98,7 +98,7 @@ def test_every_check_that_stops_is_named_so_that_overriding_them_all_passes():
         Override(gate="raw", check=name, name="Ann", reason="new creatives launched", until=NIGHT)
         for name in named
     )
-    assert judge("raw", found, Gates(overrides=overrides), NIGHT).verdict == "warn"
+    assert judge("raw", measured, Gates(overrides=overrides), NIGHT).verdict == "warn"
 
 
 def test_an_override_of_a_check_that_does_not_exist_is_refused():

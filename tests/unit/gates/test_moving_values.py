@@ -1,4 +1,4 @@
-"""The age of a few ads is another one on every day: no fault, and no cover for one."""
+"""The ages of a few ads change every day: that is no fault, and it hides no fault."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPEC = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column"
 
 
 def window(seed: int, ads: int = 60, rows: int = 1500, change=lambda age, draw: age) -> Days:
-    """Days of an advertiser with few ads: some are new, and how much each is shown wanders."""
+    """Return days of an advertiser with few ads: some ads are new, and their shares vary."""
     draw = np.random.default_rng(seed)
     born = draw.integers(-40, DAYS, ads)
     weight = draw.gamma(0.5, size=ads)
@@ -36,24 +36,24 @@ def window(seed: int, ads: int = 60, rows: int = 1500, change=lambda age, draw: 
             age = change(age, draw)
         table = pa.table(
             {
-                "ad_id": [f"ad{each}" for each in ad],
-                "user_id": [f"u{each}" for each in draw.integers(0, 400, rows)],
+                "ad_id": [f"ad{number}" for number in ad],
+                "user_id": [f"u{number}" for number in draw.integers(0, 400, rows)],
                 "ad_age": pa.array(age.astype(np.int32)),
                 "format": np.array(["banner", "native", "video"])[ad % 3],
             }
         )
         days.append(Day(day, Profile.of(table, ("user_id", "ad_id")), {}))
-    return Days(days, [], [each.date for each in days])
+    return Days(days, [], [day.date for day in days])
 
 
 def stops(days: Days, *names: str) -> set[str]:
     measurements = Measurements()
     for day in days.window:
         column_checks.measure(measurements, days, day, SPEC)
-    found = judge("raw", measurements, SPEC.gates, NEWEST)
+    judgment = judge("raw", measurements, SPEC.gates, NEWEST)
     return {
         finding.measurement.statistic
-        for check in found.checks
+        for check in judgment.checks
         for finding in check.findings
         if finding.verdict == "stop" and finding.measurement.subject in (names or ("ad_age",))
     }
@@ -75,7 +75,7 @@ def test_what_a_few_ads_are_shown_moves_their_formats_and_stops_no_clean_night(s
         "in hours": lambda age, draw: age * 24 * 10,
         "unknown as -1": lambda age, draw: np.where(draw.random(len(age)) < 0.3, -1, age),
     }.items(),
-    ids=lambda each: each[0],
+    ids=lambda case: case[0],
 )
 def test_a_fault_of_the_age_stops_it(fault):
     assert stops(window(3, change=fault[1]))

@@ -1,4 +1,4 @@
-"""The raw gate on logs of hours: 24 hours at a time are compared."""
+"""The raw gate on hourly logs compares 24 hours at a time."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def hours_of(*names: dt.date) -> list[Day]:
 def test_days_end_with_the_newest_hour_and_have_every_hour_once():
     newest = Hour.of(dt.date(2026, 1, 4), 17)
     hours = [newest - back * STEPS["hour"] for back in range(60)]
-    found = rolling_days(hours_of(*hours), newest)
-    assert [str(day.date) for day in found] == ["2026-01-03T17", "2026-01-04T17"]
-    assert [day.profile.rows for day in found] == [24, 24], "twelve hours make no day"
-    assert [day.figures["read"] for day in found] == [24, 24]
-    assert found[-1].end - found[-1].start == 24
-    # An hour without logs is missing in its day.
+    days = rolling_days(hours_of(*hours), newest)
+    assert [str(day.date) for day in days] == ["2026-01-03T17", "2026-01-04T17"]
+    assert [day.profile.rows for day in days] == [24, 24], "twelve hours make no day"
+    assert [day.figures["read"] for day in days] == [24, 24]
+    assert days[-1].end - days[-1].start == 24
+    # An hour without logs is missing from its day.
     without = [hour for hour in hours if hour != newest - 5 * STEPS["hour"]]
     assert [day.profile.rows for day in rolling_days(hours_of(*without), newest)] == [24, 23]
     assert rolling_days(hours_of(*hours[:23]), newest) == []

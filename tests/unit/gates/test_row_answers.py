@@ -1,4 +1,4 @@
-"""Rules asked together are answered as each is alone."""
+"""Rules that are evaluated together give the same answers as each rule alone."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def order(first: str, second: str) -> RowRule:
 
 
 def rows_of(answers: list[Answer]) -> list[list[int]]:
-    return [sorted(each.where.tolist()) for each in answers]
+    return [sorted(answer.where.tolist()) for answer in answers]
 
 
 def alone(table: pa.Table, rules: list[RowRule]) -> list[Answer]:
-    """The same rules, of no family that is asked together, one table at a time."""
-    return [answers_of(table, [replace(each, family="alone")])[0] for each in rules]
+    """Evaluate the same rules one at a time, each in a family of its own."""
+    return [answers_of(table, [replace(rule, family="alone")])[0] for rule in rules]
 
 
 @pytest.fixture
@@ -89,19 +89,21 @@ RULES = [
 def test_what_is_asked_together_is_answered_as_it_is_alone(table: pa.Table) -> None:
     together = answers_of(table, RULES)
     assert rows_of(together) == rows_of(alone(table, RULES))
-    assert [each.unexpected for each in together] == [len(each.where) for each in together]
-    assert [each.missing for each in together] == [each.missing for each in alone(table, RULES)]
+    assert [answer.unexpected for answer in together] == [len(answer.where) for answer in together]
+    assert [answer.missing for answer in together] == [
+        answer.missing for answer in alone(table, RULES)
+    ]
 
 
 def test_the_rows_are_those_that_a_person_would_name(table: pa.Table) -> None:
     named = dict(
-        zip((each.subject for each in RULES), rows_of(answers_of(table, RULES)), strict=True)
+        zip((rule.subject for rule in RULES), rows_of(answers_of(table, RULES)), strict=True)
     )
     assert named["price"] == [3]
     assert named["level"] == [0, 1]
     assert named["tab"] == [1, 3]
     assert named["city"] == [1, 4]
-    # One apart above 2 ** 53, where doubles are even.
+    # Two integers above 2 ** 53 differ by one; doubles there are even.
     assert named["id"] == [1, 4]
     assert named["shown without seen"] == [1]
 
@@ -124,13 +126,13 @@ def test_the_rows_are_those_that_a_person_would_name(table: pa.Table) -> None:
 def test_of_any_rows(data: list[tuple[Any, ...]], known: int, bounds: tuple[float, float]) -> None:
     columns = list(zip(*data, strict=True))
     types = (pa.int64(), pa.float32(), pa.string(), pa.int8())
-    made = [pa.array(each, kind) for each, kind in zip(columns, types, strict=True)]
-    table = pa.table(made, ["i", "f", "t", "b"])
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+    table = pa.table(arrays, ["i", "f", "t", "b"])
     sets = [
-        sorted({each for each in column[:known] if each is not None and each == each}, key=str)
+        sorted({value for value in column[:known] if value is not None and value == value}, key=str)
         for column in columns
     ]
-    finite = [float(np.float32(each)) for each in sets[1] if np.isfinite(each)]
+    finite = [float(np.float32(value)) for value in sets[1] if np.isfinite(value)]
     rules = [
         *(between(name, *bounds) for name in ("i", "f", "b")),
         *(
@@ -142,4 +144,6 @@ def test_of_any_rows(data: list[tuple[Any, ...]], known: int, bounds: tuple[floa
     ]
     together = answers_of(table, rules)
     assert rows_of(together) == rows_of(alone(table, rules))
-    assert [each.missing for each in together] == [each.missing for each in alone(table, rules)]
+    assert [answer.missing for answer in together] == [
+        answer.missing for answer in alone(table, rules)
+    ]

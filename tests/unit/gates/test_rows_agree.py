@@ -1,4 +1,4 @@
-"""The raw gate judges a profile, and rows: on a small day both must lead to the same verdict."""
+"""The raw gate judges a profile and rows: on a small day both give the same verdict."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def put(column: str, value, share: float):
 
 
 def table(frame: pd.DataFrame) -> pa.Table:
-    found = pa.Table.from_pandas(frame, preserve_index=False)
-    found = found.append_column("nb_key", found["impression_id"])
-    found = found.append_column("nb_label", found["click"].cast(pa.float32()))
-    return found.append_column("nb_time", found["time"])
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    rows = rows.append_column("nb_key", rows["impression_id"])
+    rows = rows.append_column("nb_label", rows["click"].cast(pa.float32()))
+    return rows.append_column("nb_time", rows["time"])
 
 
 def both_ways(spoil, limit: int) -> tuple[dict, dict, Measurements]:
-    """Statistics that warn or stop: by the profile of the newest day, by its rows."""
+    """Return statistics that warn or stop, by the newest day's profile and by its rows."""
     days = []
     for back in range(3, -1, -1):
         day = NEWEST - timedelta(days=back)
@@ -83,11 +83,11 @@ def both_ways(spoil, limit: int) -> tuple[dict, dict, Measurements]:
             profile = profile.merge(Profile.of(part, ("user_id", "ad_id")))
             sample = sample.add(part, limit)
         days.append(Day(day, profile, {"read": len(frame)}))
-    known = Days(days, [], [each.date for each in days])
+    known = Days(days, [], [day.date for day in days])
     assert sample.table is not None
     measurements = Measurements()
     row_expectations.measure(measurements, sample.table, known, days[-1], SPEC)
-    counted = {each.family for each in measurements}
+    counted = {measurement.family for measurement in measurements}
     whole = measure_days(known, SPEC)
     same = Measurements([f for f in whole if f.part == days[-1].name and f.family in counted])
     return verdicts(same), verdicts(measurements), measurements
@@ -95,8 +95,8 @@ def both_ways(spoil, limit: int) -> tuple[dict, dict, Measurements]:
 
 def verdicts(measurements: Measurements) -> dict[str, str]:
     checks = judge("raw", measurements, Gates(), NEWEST).checks
-    found = [each for check in checks for each in check.findings]
-    return {each.measurement.statistic: each.verdict for each in found}
+    findings = [finding for check in checks for finding in check.findings]
+    return {finding.measurement.statistic: finding.verdict for finding in findings}
 
 
 def chain(*changes):
@@ -158,9 +158,13 @@ def test_a_stable_sample_of_rows_finds_it_too_and_names_some() -> None:
     spoil = put("platform", "tv", 0.2)
     _, by_rows, measurements = both_ways(spoil, 1000)
     assert by_rows == {"new_values:platform": "stop"}
-    found = next(each for each in measurements if each.statistic == "new_values:platform")
-    assert "1,000 sampled rows" in found.part
-    keys = [int(word.strip(",")) for word in found.note.split() if word.strip(",").isdigit()]
+    new_values = next(
+        measurement
+        for measurement in measurements
+        if measurement.statistic == "new_values:platform"
+    )
+    assert "1,000 sampled rows" in new_values.part
+    keys = [int(word.strip(",")) for word in new_values.note.split() if word.strip(",").isdigit()]
     frame = spoil(logs(NEWEST)).set_index("impression_id")
     assert any(key in frame.index and frame.loc[key, "platform"] == "tv" for key in keys)
 

@@ -1,4 +1,4 @@
-"""A slice whose figures are not defined, or of which chance cannot be told, is no fault."""
+"""A slice whose metrics are undefined or whose noise cannot be estimated is no fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nightbid.evaluation.values import evaluate_values
 from nightbid.gates import model
 
 ROWS, IN_SLICE = 8000, 300
-"""Of the slice `tv` here."""
+"""Rows of a night, and the rows in its slice `tv`."""
 
 
 def night(labels, truth, users) -> Rows:
@@ -36,18 +36,18 @@ def draw():
 
 @pytest.mark.parametrize(("predicted", "verdict"), [(0.97, "pass"), (0.2, "stop")])
 def test_all_rows_of_a_slice_have_the_label(gate, draw, predicted, verdict):
-    """There is no normalized entropy then; that the model predicts too little is still seen."""
+    """Normalized entropy is undefined then; underprediction is still found."""
     users = draw.integers(0, 400, ROWS)
     truth = 1 / (1 + np.exp(1 - draw.normal(0, 1, ROWS)))
     labels = (draw.random(ROWS) < truth).astype(float)
     labels[:IN_SLICE], truth[:IN_SLICE] = 1, predicted
-    found = evaluate(
+    metrics = evaluate(
         night(labels, truth, users), base_rate=labels.mean(), replicates=50, margin=0.002,
         ndcg_k=10, slices=("platform",), slice_values=10, seed=0,
     )  # fmt: skip
-    tv = next(each for each in found["slices"] if each["value"] == "tv")
+    tv = next(row for row in metrics["slices"] if row["value"] == "tv")
     assert tv["difference"]["normalized_entropy"]["value"] is None
-    outcome = gate(model, {"evaluate": found})
+    outcome = gate(model, {"evaluate": metrics})
     assert outcome.verdict == verdict, outcome.summary
     assert ("slice_calibration" in outcome.summary) == (verdict == "stop")
 
@@ -59,14 +59,14 @@ def test_values_of_one_user_are_no_judgment_of_the_model(gate, draw, one_user, v
         users[:IN_SLICE] = 0
     truth = np.exp(draw.normal(2, 1, ROWS))
     values = np.where(draw.random(ROWS) < 0.5, draw.gamma(2, truth), 0.0)
-    # They buy for a quarter of what the model expects.
+    # They buy a quarter of what the model predicts.
     truth[:IN_SLICE] *= 4
-    found = evaluate_values(
+    metrics = evaluate_values(
         night(values, truth, users),
         Evaluate(slices=("platform",), bootstrap=50),
         mean=values.mean(),
         seed=0,
     )
-    outcome = gate(model, {"evaluate": found})
+    outcome = gate(model, {"evaluate": metrics})
     assert outcome.verdict == verdict, outcome.summary
     assert ("slice_" in outcome.summary) == (verdict == "stop")

@@ -54,7 +54,7 @@ def logs(day: date, mutate=None, rows: int = 4000) -> pa.Table:
 
 def double_noon(columns, random):
     noon = columns["time"] // HOUR % 24 == 12
-    return {name: np.concatenate([each, each[noon]]) for name, each in columns.items()}
+    return {name: np.concatenate([column, column[noon]]) for name, column in columns.items()}
 
 
 def changed(name, change):
@@ -118,17 +118,17 @@ def test_raw(gate, tmp_path, fault):
         assert outcome.verdict == "pass", outcome.summary
         return
     assert outcome.verdict in ("warn", "stop"), outcome.summary
-    said = [
-        f"{each['name']} {each['detail']}"
-        for each in outcome.metrics["checks"]
-        if each["verdict"] != "pass"
+    messages = [
+        f"{check['name']} {check['detail']}"
+        for check in outcome.metrics["checks"]
+        if check["verdict"] != "pass"
     ]
-    assert any(expected in each for each in said), said
+    assert any(expected in message for message in messages), messages
 
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_ages_that_grow_by_a_day_lose_no_values_but_places_that_close_do(gone):
-    """Both are numbers of few values: ages 5 to 7, then 6 to 8, …; shops 1 to 4."""
+    """Both columns are numbers with few values: ages 5 to 7, then 6 to 8, …; shops 1 to 4."""
     days = []
     for at in range(4):
         ages = np.repeat([5, 6, 7], 400) + at
@@ -138,14 +138,18 @@ def test_ages_that_grow_by_a_day_lose_no_values_but_places_that_close_do(gone):
     measurements = Measurements()
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
     column_checks.measure(measurements, Days(days, [], []), days[-1], spec)
-    lost = {each.subject: each.value for each in measurements if each.family == "lost_values"}
+    lost = {
+        measurement.subject: measurement.value
+        for measurement in measurements
+        if measurement.family == "lost_values"
+    }
     assert lost.pop("age", 0.0) == 0.0
     assert lost == {"shop": 0.25 if gone else 0.0}
 
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_values_that_each_day_loses_are_no_loss(gone):
-    """Each day lacks another site of four percent, as where a few busy users have them."""
+    """Each day lacks a different site with 4 % of the rows, as when few users visit it."""
     days = []
     for at in range(6):
         sites = np.concatenate([np.arange(20), np.arange(20, 26)[np.arange(6) != at]])
@@ -156,7 +160,11 @@ def test_values_that_each_day_loses_are_no_loss(gone):
     measurements = Measurements()
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
     column_checks.measure(measurements, Days(days, [], []), days[-1], spec)
-    lost = {each.subject: each.value for each in measurements if each.family == "lost_values"}
+    lost = {
+        measurement.subject: measurement.value
+        for measurement in measurements
+        if measurement.family == "lost_values"
+    }
     assert lost == {"site": pytest.approx(0.04 if gone else 0.0)}
 
 
@@ -182,7 +190,7 @@ def evaluation(**changes):
 
 
 def loss(value, error=0.00102):
-    """A difference of normalized entropy with a standard error."""
+    """Return a difference of normalized entropy with its interval."""
     half = 1.96 * error
     low, high = (None, None) if value is None else (value - half, value + half)
     return {"normalized_entropy": {"value": value, "low": low, "high": high}}
@@ -205,7 +213,7 @@ def test_model(gate, changes, said):
     assert said in outcome.summary
 
 
-# The second is of a clean night: a standard deviation of seeds of 0.001 is assumed.
+# The second is a clean night: the gate assumes a seed standard deviation of 0.001.
 @pytest.mark.parametrize("difference", [loss(0.003), loss(0.0104, error=0.0021)])
 def test_a_model_that_is_worse_within_chance_warns(gate, difference):
     changes = {"verdict": "worse", "difference": difference}
@@ -216,7 +224,7 @@ def test_a_model_that_is_worse_within_chance_warns(gate, difference):
 
 @pytest.mark.parametrize(("low", "verdict"), [(None, "pass"), (0.06, "stop")])
 def test_a_slice_of_one_user_is_no_judgment_of_the_model(gate, low, verdict):
-    """There most replicates of the bootstrap have no row, so there is no interval."""
+    """Most bootstrap replicates have no row of the slice, so there is no interval."""
     (part,) = evaluation()["slices"]
     loses = {"value": 0.065, "low": low, "high": low and 0.07}
     part = {**part, "difference": {"normalized_entropy": loses}}
@@ -225,11 +233,11 @@ def test_a_slice_of_one_user_is_no_judgment_of_the_model(gate, low, verdict):
 
 
 def test_a_candidate_that_ranks_worse_warns_and_stops_beyond_its_bound(gate):
-    """Better by normalized entropy says nothing of the ranking."""
+    """A better normalized entropy says nothing about the ranking."""
     better = {"value": -0.01, "low": -0.02, "high": -0.001}
     small = {"value": -0.025, "low": -0.057, "high": -0.003}
-    found = {"verdict": "mixed", "difference": {"normalized_entropy": better, "auc": small}}
-    outcome = gate(model, {"evaluate": evaluation(**found)})
+    comparison = {"verdict": "mixed", "difference": {"normalized_entropy": better, "auc": small}}
+    outcome = gate(model, {"evaluate": evaluation(**comparison)})
     assert outcome.verdict == "warn", outcome.summary
     assert "verdict_mixed" in outcome.summary
     assert "calibrated better, but ranks worse" in outcome.summary
@@ -238,14 +246,17 @@ def test_a_candidate_that_ranks_worse_warns_and_stops_beyond_its_bound(gate):
 def test_a_large_loss_of_auc_stops_whatever_the_entropy_says(gate):
     better = {"value": -0.01, "low": -0.02, "high": -0.001}
     large = {"value": -0.025, "low": -0.029, "high": -0.021}
-    found = {"verdict": "mixed", "difference": {"normalized_entropy": better, "auc": large}}
-    outcome = gate(model, {"evaluate": evaluation(**found)})
+    comparison = {"verdict": "mixed", "difference": {"normalized_entropy": better, "auc": large}}
+    outcome = gate(model, {"evaluate": evaluation(**comparison)})
     assert outcome.verdict == "stop"
     assert "auc_loss is 0.01" in outcome.summary
 
 
 def curve(*predicted: float) -> list[dict[str, float]]:
-    return [{"predicted": each, "observed": each, "weight": 100.0} for each in predicted]
+    return [
+        {"predicted": probability, "observed": probability, "weight": 100.0}
+        for probability in predicted
+    ]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +274,7 @@ def test_predictions_that_say_nothing_or_something_else(gate, curves, verdict, s
 
 
 def of_rows(positives: int, error: float) -> dict:
-    """A model that looks bad in every way, on rows whose chance is so large."""
+    """Return metrics of a model that looks bad in every way, on rows with this standard error."""
     bad = {"auc": 0.49, "normalized_entropy": 1.02, "ece": 0.2, "calibration": 1.5}
     half = 1.96 * error
     difference = {
@@ -288,7 +299,7 @@ def of_rows(positives: int, error: float) -> dict:
 
 
 def test_few_rows_stop_nothing_that_many_rows_stop(gate):
-    """Of each limit, what chance explains is taken off."""
+    """The gate allows each metric what chance explains."""
     few = gate(model, {"evaluate": evaluation(**of_rows(15, 0.2))})
     assert few.verdict == "warn", few.summary
     assert "positives is 15" in few.summary
@@ -297,7 +308,7 @@ def test_few_rows_stop_nothing_that_many_rows_stop(gate):
 def test_many_rows_stop_what_few_rows_do_not(gate):
     many = gate(model, {"evaluate": evaluation(**of_rows(20_000, 0.001))})
     checks = many.metrics["checks"]
-    stopped = {each["name"].partition(":")[0] for each in checks if each["verdict"] == "stop"}
+    stopped = {check["name"].partition(":")[0] for check in checks if check["verdict"] == "stop"}
     assert stopped >= {
         *("auc", "ece", "calibration", "field_calibration", "entropy_loss"),
         *("normalized_entropy_vs_constant", "slice_calibration"),
@@ -319,7 +330,7 @@ def test_a_loss_counts_beyond_what_the_seed_does(gate, spread, verdict, said):
     inputs = {"evaluate": evaluation(**changes)}
     outcome = gate(model, inputs, gates={"seed_noise": known})
     assert outcome.verdict == verdict, outcome.summary
-    worse = next(each for each in outcome.metrics["checks"] if "worse" in each["name"])
+    worse = next(check for check in outcome.metrics["checks"] if "worse" in check["name"])
     assert said in worse["detail"]
 
 
@@ -341,9 +352,9 @@ def test_a_new_day_that_was_predicted_worse_than_usual_warns(gate, excess, verdi
                "excess": excess}  # fmt: skip
     inputs = {"evaluate": evaluation(), "train": {"incremental": learned}}
     (check,) = [
-        each
-        for each in gate(model, inputs).metrics["checks"]
-        if each["name"].startswith("new_day_loss")
+        check
+        for check in gate(model, inputs).metrics["checks"]
+        if check["name"].startswith("new_day_loss")
     ]
     assert check["verdict"] == verdict
     assert "2026-01-05: normalized entropy 0.9700" in check["detail"]

@@ -1,4 +1,4 @@
-"""Suites: what history proposes, what a person lets pass, and what is read back."""
+"""Tests suites: bands proposed from history, overrides, and how both are read back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIPELINE = {"pipeline": "t", "features": {"platform": "vocabulary"}}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of pipelines, with one in it and a workspace beside."""
+    """Create a folder with one pipeline, next to a workspace."""
     monkeypatch.setenv("NIGHTBID_PIPELINES", str(tmp_path / "pipelines"))
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("COLUMNS", "200")
@@ -32,16 +32,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def judged(folder: Path, back: int, value: float, verdict: str = "pass", by: str = "") -> None:
-    """Leave what a raw gate would have left of one night."""
+    """Write the output that a raw gate leaves for one night."""
     workspace = Workspace(str(folder.parent / "workspace"))
     night = FIRST + timedelta(days=back)
     run = RunRecord.start(workspace, find_pipeline("t", folder), night)
     part = night.isoformat()
-    found = {"statistic": "psi:platform", "part": part, "override": {"name": by} if by else None}
+    finding = {"statistic": "psi:platform", "part": part, "override": {"name": by} if by else None}
     result = {
         "night": part,
         "verdict": verdict,
-        "findings": [found],
+        "findings": [finding],
         "facts": [
             ["psi:platform", part, value, ""],
             ["null_excess:platform", part, 0.0, ""],
@@ -79,15 +79,15 @@ def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(fol
         judged(folder, back, value)
     judged(folder, 4, 0.8, verdict="stop")
     judged(folder, 5, 0.09, verdict="warn", by="Ann")
-    said = call("propose", "t", "--days", "14")
-    assert "then rename to t.yaml" in said
+    output = call("propose", "t", "--days", "14")
+    assert "then rename to t.yaml" in output
     proposed = folder / "suites" / "t.proposed.yaml"
     assert find_pipeline("t", folder).gates.bands == (), "nothing is in force yet"
 
     page = proposed.with_suffix(".html").read_text()
     drawn = re.findall(r'<script type="application/json">(.*?)</script>', page)
     assert len(drawn) == 1, "one chart for what moved; what never did is in a table"
-    lines = {each["name"]: each for each in json.loads(drawn[0])["series"]}
+    lines = {line["name"]: line for line in json.loads(drawn[0])["series"]}
     assert len(lines["seen"]["points"]) == 4
     assert len(lines["left out"]["points"]) == 2
     assert (lines["left out"]["line"], lines["left out"]["tone"]) == (False, "bad")
@@ -99,7 +99,7 @@ def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(fol
     assert "null_excess:platform" in page
 
     proposed.rename(folder / "suites" / "t.yaml")
-    bands = {each.statistic: each for each in find_pipeline("t", folder).gates.bands}
+    bands = {band.statistic: band for band in find_pipeline("t", folder).gates.bands}
     learned = {"psi:platform", "null_excess", "quarantined", "auc_gain:site", "attribute_loss:site"}
     assert set(bands) == learned
     assert bands["quarantined"].stop == (None, 0.004), "some broken rows are no disaster"
@@ -118,7 +118,9 @@ def test_a_proposal_keeps_what_somebody_has_let_pass_meanwhile(folder) -> None:
     call("propose", "t")
     (folder / "suites" / "t.proposed.yaml").rename(folder / "suites" / "t.yaml")
     gates = find_pipeline("t", folder).gates
-    assert [(each.name, each.until) for each in gates.overrides] == [("Ann", date(2026, 2, 1))]
+    assert [(override.name, override.until) for override in gates.overrides] == [
+        ("Ann", date(2026, 2, 1))
+    ]
     assert gates.bands
     assert "Ann: new creatives launched" in call("show", "t")
 

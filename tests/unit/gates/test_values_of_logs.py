@@ -1,4 +1,4 @@
-"""Days on which nothing is wrong, whatever the values look like, pass the raw gate."""
+"""Days without faults pass the raw gate, whatever their values look like."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS = 120_210_000_000_000_000 + np.arange(12) * 10 + 7
 def verdicts(
     columns, *, strays: int = 0, spec: PipelineSpec = SPEC, label: str = "click"
 ) -> dict[str, str]:
-    """Judge the newest of four days, by its profile and by its rows."""
+    """Judge the newest of four days by its profile and by its rows."""
     days = []
     for back in range(3, -1, -1):
         day = NEWEST - timedelta(days=back)
@@ -55,7 +55,7 @@ def verdicts(
     sample = RowSample().add(days[-1][1]).table
     row_expectations.measure(measurements, sample, window, known[-1], spec)
     checks = judge("raw", measurements, spec.gates, NEWEST).checks
-    return {each.name.split(":")[0]: each.verdict for each in checks}
+    return {check.name.split(":")[0]: check.verdict for check in checks}
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()], ids=str)
@@ -85,7 +85,7 @@ def test_decimals_are_known_values():
 
 
 def test_rows_outside_of_their_day_are_judged_beyond_chance():
-    # 429 rows of 2,000 instead of 420, as chance has it in logs of local days.
+    # 429 of 2,000 rows instead of 420: normal variation in logs of local days.
     assert verdicts(lambda random: {}, strays=429)["outside_day"] == "pass"
 
 
@@ -94,7 +94,7 @@ def reading(**features) -> PipelineSpec:
 
 
 def test_a_column_that_is_known_only_after_a_click_stops_on_the_first_days():
-    """Every day has the leak, so there is no other day to tell it by."""
+    """Every day has the leak, so no other day shows the difference."""
 
     def columns(random, table):
         click = np.asarray(table["click"]) == 1
@@ -110,13 +110,13 @@ def test_a_column_that_is_known_only_after_a_click_stops_on_the_first_days():
         }
 
     fine = reading(age={"transform": "age", "column": "last_seen", "since": "time"})
-    found = verdicts(columns, spec=fine)
-    assert (found["known_if_positive"], found["after_impression"]) == ("pass", "pass")
+    by_check = verdicts(columns, spec=fine)
+    assert (by_check["known_if_positive"], by_check["after_impression"]) == ("pass", "pass")
     planned = reading(left={"transform": "age", "column": "campaign_end", "since": "time"})
     assert verdicts(columns, spec=planned)["after_impression"] == "pass"
     age = reading(age={"transform": "age", "column": "installed_at", "since": "time"})
-    found = verdicts(columns, spec=age)
-    assert (found["known_if_positive"], found["after_impression"]) == ("stop", "stop")
+    by_check = verdicts(columns, spec=age)
+    assert (by_check["known_if_positive"], by_check["after_impression"]) == ("stop", "stop")
     number = reading(dwell={"transform": "numeric"})
     assert verdicts(columns, spec=number)["known_if_positive"] == "stop"
 
@@ -152,10 +152,10 @@ def test_six_of_ten_clicks_in_the_evening_are_chance_and_a_lost_evening_is_not()
     ("clicks", "hours", "verdict"),
     [
         (400, 0, "pass"),
-        (500, 2, "warn"),  # none of 42 that were due
+        (500, 2, "warn"),  # none of 42 expected clicks
         (1500, 2, "stop"),
         (1500, 1, "warn"),
-        (60, 2, "pass"),  # none of 5
+        (60, 2, "pass"),  # none of 5 expected clicks
     ],
 )
 def test_clicks_of_the_last_hours_that_have_not_arrived(clicks: int, hours: int, verdict: str):
@@ -177,13 +177,13 @@ def test_a_wider_type_warns_and_another_one_stops():
         newest = iter([pa.int32()] * 3 + [kind])
         return lambda random: {"age": pa.array(random.integers(18, 80, ROWS)).cast(next(newest))}
 
-    found = verdicts(of_type(pa.float64()))
-    assert (found["changed_types"], found["widened_types"]) == ("pass", "warn")
+    by_check = verdicts(of_type(pa.float64()))
+    assert (by_check["changed_types"], by_check["widened_types"]) == ("pass", "warn")
     assert verdicts(of_type(pa.string()))["changed_types"] == "stop"
 
 
 def test_what_a_policy_shows_is_no_drift_of_numbers():
-    """Items are names, and which are shown is what a policy learns."""
+    """Items are names, and the policy learns which ones to show."""
     best = iter([0, 10, 20, 30])
 
     def columns(random):
@@ -192,5 +192,5 @@ def test_what_a_policy_shows_is_no_drift_of_numbers():
         shares[-4:] += 0.3 / 4
         return {"ad_id": pa.array(random.choice(40, ROWS, p=shares / shares.sum()))}
 
-    found = verdicts(columns)
-    assert "stop" not in {verdict for name, verdict in found.items() if name in ("psi", "linf")}
+    by_check = verdicts(columns)
+    assert "stop" not in {verdict for name, verdict in by_check.items() if name in ("psi", "linf")}

@@ -1,4 +1,4 @@
-"""A warning that comes night after night stops a night in the end, unless it cannot go away."""
+"""A warning that repeats every night eventually stops a night, unless it cannot go away."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SLOW = {
 
 @pytest.fixture
 def warned(tmp_path):
-    """Leave what the serving gate said on earlier nights: a statistic each, or nothing."""
+    """Record what the serving gate found on earlier nights: one statistic each, or none."""
 
     def leave(*statistics: str) -> None:
         spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
@@ -79,22 +79,22 @@ def test_a_warning_that_somebody_lets_pass_does_not_expire(gate, warned, tmp_pat
 
 
 def test_a_warning_of_few_positives_does_not_expire():
-    """Logs may be small for good."""
-    found = Measurements()
-    found.add("positives", 50, lasting=True)
+    """Logs may stay small permanently."""
+    measurements = Measurements()
+    measurements.add("positives", 50, lasting=True)
     limits = Gates(warnings_expire_after=1)
-    judged = judge("model", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9))
+    judged = judge("model", measurements, limits, NEWEST, lambda names: dict.fromkeys(names, 9))
     assert judged.verdict == "warn"
 
 
 def test_a_bad_day_that_stays_in_the_window_is_not_a_lasting_warning():
-    found = Measurements()
-    found.add("psi", 0.2, subject="price", part="2026-01-19")
+    measurements = Measurements()
+    measurements.add("psi", 0.2, subject="price", part="2026-01-19")
     limits = Gates(warnings_expire_after=1)
-    assert judge("raw", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9)).verdict == (
-        "warn"
-    )
-    found.add("psi", 0.2, subject="price", part="2026-01-20, 4,000 rows")
-    assert judge("raw", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9)).verdict == (
-        "stop"
-    )
+    assert judge(
+        "raw", measurements, limits, NEWEST, lambda names: dict.fromkeys(names, 9)
+    ).verdict == ("warn")
+    measurements.add("psi", 0.2, subject="price", part="2026-01-20, 4,000 rows")
+    assert judge(
+        "raw", measurements, limits, NEWEST, lambda names: dict.fromkeys(names, 9)
+    ).verdict == ("stop")
