@@ -1,4 +1,4 @@
-"""A small night that all tests share, and a scorer that those of a module share."""
+"""All tests share a small night; the tests of a module share a scorer."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def draw() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def other(night: SmallNight) -> SmallNight:
-    """Another model of the same night."""
-    found = SmallNight(night.root)
+    """Train another model of the same night."""
+    second = SmallNight(night.root)
     text = PIPELINE.replace("dcn_v2", "logistic_regression")
-    found.spec = parse_pipeline(text, "small.yaml")
-    found.run = RunRecord.start(night.run.workspace, found.spec, night.run.date, run_id="other")
+    second.spec = parse_pipeline(text, "small.yaml")
+    second.run = RunRecord.start(night.run.workspace, second.spec, night.run.date, run_id="other")
     for name in ("sample", "featurize", "train", "export"):
-        found.stage(name)
-    return found
+        second.stage(name)
+    return second
 
 
 @pytest.fixture(scope="module")

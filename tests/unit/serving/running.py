@@ -1,4 +1,4 @@
-"""A running `nightbid serve`, as its callers meet it: a process behind a socket."""
+"""Runs `nightbid serve` as its callers meet it: as a process behind a socket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .small_night import PIPELINE, SmallNight
 
 
 class Scorer:
-    """A running `nightbid serve`, and the champion that it follows."""
+    """A running `nightbid serve` and the champion that it follows."""
 
     def __init__(
         self, night: SmallNight, process: subprocess.Popen[str], log: Path, http: httpx.Client
@@ -35,7 +35,7 @@ class Scorer:
         self.pointer = ChampionPointer(Workspace(night.root / "ws"), "small")
 
     def promote(self, night: SmallNight, name: str) -> int:
-        """Promote what a night exported, and wait until it serves; its number."""
+        """Promote a night's bundle, wait until it serves, and return its number."""
         export = night.stage("export")
         champion = self.pointer.promote(
             run_id=name,
@@ -52,7 +52,7 @@ class Scorer:
         return self.http.post("/score", content=body)
 
     def log(self) -> str:
-        """What it wrote to its standard error so far."""
+        """Return what the process has written to standard error so far."""
         return self.log_file.read_text()
 
     def until(self, number: int) -> None:
@@ -73,7 +73,7 @@ def serving(
     fresh: bool = True,
     **client: Any,
 ) -> Iterator[Scorer]:
-    """Processes of its own, in a workspace whose pipeline has no champion unless not `fresh`."""
+    """Start `nightbid serve` in a workspace; with `fresh`, its pipeline has no champion."""
     (folder / "small.yaml").write_text(PIPELINE)
     if fresh:
         shutil.rmtree(night.root / "ws" / "champion", ignore_errors=True)
@@ -92,9 +92,9 @@ def serving(
         )
     try:
         assert process.stdout is not None
-        found = re.search(r"https?://\S+:\d+", process.stdout.readline())
-        assert found, log.read_text()
-        http = httpx.Client(base_url=found[0], timeout=30, trust_env=False, **client)
+        url = re.search(r"https?://\S+:\d+", process.stdout.readline())
+        assert url, log.read_text()
+        http = httpx.Client(base_url=url[0], timeout=30, trust_env=False, **client)
         with http:
             yield Scorer(night, process, log, http)
     finally:

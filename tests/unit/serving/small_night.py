@@ -1,4 +1,4 @@
-"""A small pipeline, run up to its bundle."""
+"""Runs a small pipeline up to its bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`nightbid score`: Parquet in, the bundle's own numbers out, all of it or nothing."""
+"""`nightbid score` reads Parquet and writes the bundle's exact scores, or nothing at all."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def _days(night, folder: Path) -> Path:
 
 def test_every_row_of_every_file_gets_the_bundles_score(night, tmp_path):
     rows, bundle = _days(night, tmp_path / "rows"), night.folder("export")
-    found = score_files(bundle, rows, tmp_path / "to", keep=["ad_id"])
-    assert found["rows"] == 1000
-    assert json.loads((tmp_path / "to" / "scores.json").read_text()) == found
+    summary = score_files(bundle, rows, tmp_path / "to", keep=["ad_id"])
+    assert summary["rows"] == 1000
+    assert json.loads((tmp_path / "to" / "scores.json").read_text()) == summary
     for at, day in enumerate(("dt=2026-01-08", "dt=2026-01-09")):
         written = pq.read_table(tmp_path / "to" / day / "part.parquet", partitioning=None)
         raw = night.raw().slice(at * 500, 500)
         assert written.column_names == ["ad_id", "probability"]
         assert written["ad_id"].to_pylist() == raw["ad_id"].to_pylist()
         assert written["probability"].to_pylist() == Bundle.load(bundle).score(raw).tolist()
-    # Neighbors do not matter: the numbers of a request of 100 rows.
+    # Neighbors do not matter: a request of 100 rows gets the same scores.
     alone = Bundle.load(bundle).score(night.raw().slice(0, 100))
     first = pq.read_table(tmp_path / "to" / "dt=2026-01-08" / "part.parquet", partitioning=None)
     np.testing.assert_allclose(first["probability"][:100].to_numpy(), alone, atol=1e-7)
@@ -79,7 +79,7 @@ def test_what_cannot_be_scored_is_one_line_and_leaves_nothing(night, tmp_path):
 
 @pytest.fixture(scope="module")
 def promoted(night):
-    """The night as champion; what a promotion needs has run."""
+    """Promote the night; the stages that a promotion needs have run."""
     for name in ("train_baseline", "evaluate"):
         night.stage(name)
     export = night.stage("export")
@@ -92,25 +92,25 @@ def promoted(night):
 
 def test_a_day_of_the_logs_is_scored_as_a_metered_stage(night, promoted, tmp_path):
     workspace = night.run.workspace
-    champion, found = score_day(workspace, "small", cache_folder=tmp_path)
+    champion, scores = score_day(workspace, "small", cache_folder=tmp_path)
     assert champion.number == promoted.number
-    folder = workspace.at(found.uri) / "scores" / f"dt={night.run.date}"
-    scored = pa.concat_tables(pq.read_table(each) for each in sorted(folder.glob("*.parquet")))
-    assert scored.num_rows == found.manifest.rows.written == len(night.raw())
+    folder = workspace.at(scores.uri) / "scores" / f"dt={night.run.date}"
+    scored = pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob("*.parquet")))
+    assert scored.num_rows == scores.manifest.rows.written == len(night.raw())
     assert scored.column_names == [
         "nb_key", "impression_id", "user_id", "ad_id", "time", "probability"
     ]  # fmt: skip
     expected = Bundle.load(night.folder("export")).score(night.raw())
     assert scored["probability"].to_pylist() == expected.tolist()
-    assert "scores.json" in {each.name for each in folder.iterdir()}
-    # Asked again, it is reused; it is no night, and its cost is in the ledger.
+    assert "scores.json" in {path.name for path in folder.iterdir()}
+    # A repeated request reuses the scores; it is no night, and its cost is in the ledger.
     _, again = score_day(workspace, "small", cache_folder=tmp_path)
     assert again.reused
-    assert again.uri == found.uri
-    assert [each.run_id for each in runs_of(workspace, "small") if "score" in each.run_id] == []
+    assert again.uri == scores.uri
+    assert [run.run_id for run in runs_of(workspace, "small") if "score" in run.run_id] == []
     entries = (night.root / "ws" / "ledger").rglob("*")
-    assert any("score" in each.read_text() for each in entries if each.is_file())
-    # Another day of the logs is sampled first.
+    assert any("score" in path.read_text() for path in entries if path.is_file())
+    # Scoring another day of the logs samples it first.
     earlier = night.run.date - dt.timedelta(days=1)
     _, other = score_day(workspace, "small", earlier, cache_folder=tmp_path)
     assert (workspace.at(other.uri) / "scores" / f"dt={earlier}").is_dir()
@@ -126,9 +126,9 @@ def test_a_day_of_the_logs_is_scored_as_a_metered_stage(night, promoted, tmp_pat
     ],
 )
 def test_scores_are_checked_before_they_appear(changes, line):
-    found = {"rows": 2000, "not_probabilities": 0, "mean_probability": 0.06, **changes}
+    summary = {"rows": 2000, "not_probabilities": 0, "mean_probability": 0.06, **changes}
     if not line:
-        check(found, 2000, 0.05)
+        check(summary, 2000, 0.05)
         return
     with pytest.raises(DataError, match=line):
-        check(found, 2000, 0.05)
+        check(summary, 2000, 0.05)

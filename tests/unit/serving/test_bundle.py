@@ -1,4 +1,4 @@
-"""The bundle: the same answers as the model it came from, from raw rows alone."""
+"""The bundle needs raw rows alone and answers as the model it was exported from."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ def test_the_saved_model_says_the_same_and_warms_up(night):
     serve = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
 
     def probabilities(inputs):
-        found = serve(**{name: tf.constant(each) for name, each in inputs.items()})
-        assert set(found) == {"probability"}
-        return found["probability"].numpy()
+        outputs = serve(**{name: tf.constant(values) for name, values in inputs.items()})
+        assert set(outputs) == {"probability"}
+        return outputs["probability"].numpy()
 
     expected = bundle.run(feed)
     assert probabilities(feed) == pytest.approx(expected, abs=1e-6)
     for size in (1, 7):
-        part = {name: each[:size] for name, each in feed.items()}
+        part = {name: values[:size] for name, values in feed.items()}
         assert probabilities(part) == pytest.approx(expected[:size], abs=1e-6)
-    # What TensorFlow Serving sends before the model takes traffic.
+    # TensorFlow Serving sends these requests before the model takes traffic.
     path = folder / "saved_model" / "assets.extra" / "tf_serving_warmup_requests"
-    requests = [_request(each.numpy()) for each in tf.data.TFRecordDataset(str(path))]
+    requests = [_request(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
     assert [len(probabilities(inputs)) for inputs in requests] == [1, 100]
     kinds = serve.structured_input_signature[1]
     for inputs in requests:
-        assert {name: each.dtype for name, each in inputs.items()} == {
-            name: each.dtype.as_numpy_dtype for name, each in kinds.items()
+        assert {name: values.dtype for name, values in inputs.items()} == {
+            name: spec.dtype.as_numpy_dtype for name, spec in kinds.items()
         }
 
 
 def _request(log: bytes) -> dict[str, np.ndarray]:
-    """Inputs of a PredictionLog, by its definition in TensorFlow Serving's files."""
+    """Read the inputs of a PredictionLog, by the definition in TensorFlow Serving's files."""
     import tensorflow as tf
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     from tensorflow.core.framework import tensor_pb2
@@ -71,9 +71,9 @@ def _request(log: bytes) -> dict[str, np.ndarray]:
     file = descriptor_pb2.FileDescriptorProto(name="log.proto", package="log", syntax="proto3")
 
     def message(name: str, *fields: tuple[str, int, str]) -> None:
-        made = file.message_type.add(name=name)
+        definition = file.message_type.add(name=name)
         for field, number, kind in fields:
-            one = made.field.add(name=field, number=number, label=3 if kind == "Entry" else 1)
+            one = definition.field.add(name=field, number=number, label=3 if kind == "Entry" else 1)
             if kind[0].isupper():
                 one.type, one.type_name = 11, f".log.{kind}"
             else:
@@ -90,8 +90,8 @@ def _request(log: bytes) -> dict[str, np.ndarray]:
     request = read.predict_log.request
     assert request.model_spec.signature_name == "serving_default"
     return {
-        each.key: tf.make_ndarray(tensor_pb2.TensorProto.FromString(each.value))
-        for each in request.inputs
+        entry.key: tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry.value))
+        for entry in request.inputs
     }
 
 
@@ -122,9 +122,9 @@ def test_a_lookup_from_memory_is_the_transform_bit_for_bit(night, draw):
     for _ in range(12):
         part = raw.take(pa.array(draw.integers(0, len(raw), draw.integers(1, 200))))
         expected = bundle.feed(bundle.fitted.transform(part))
-        found = lookup.inputs(part)
-        assert set(found) == set(expected)
-        for name, values in found.items():
+        inputs = lookup.inputs(part)
+        assert set(inputs) == set(expected)
+        for name, values in inputs.items():
             assert values.dtype == expected[name].dtype
             assert values.tobytes() == expected[name].tobytes(), name
 

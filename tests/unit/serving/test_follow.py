@@ -1,4 +1,4 @@
-"""How a scorer follows the champion, in one process."""
+"""Tests how a scorer follows the champion, in one process."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def test_a_new_champion_remembers_what_the_last_requests_need(night, tmp_path, d
     assert after.champion.number == 2
     after.newly_missed()
     assert after.answer(body).tolist() == expected
-    # A backup of before the second promotion is restored, and its number goes to another bundle.
+    # A backup from before the second promotion is restored; another bundle gets its number.
     (tmp_path / "champion" / "small" / "history" / "000002.json").unlink()
     assert follower.look().served.champion.run_id == "first"
     promote("third")
     assert follower.look().served.name["run_id"] == "third"
-    # The workspace goes away, and comes back.
+    # The workspace becomes unavailable and comes back.
     (tmp_path / "champion").rename(tmp_path / "away")
     assert follower.look().served.name["run_id"] == "third"
     (tmp_path / "away").rename(tmp_path / "champion")
     assert follower.look().served.name["run_id"] == "third"
-    # Floats and times seldom repeat: they are not remembered.
+    # Floats and times seldom repeat, so they are not cached.
     assert after.newly_missed() <= 3
     assert after.newly_unprepared() == before.newly_unprepared() == 0

@@ -1,4 +1,4 @@
-"""What the logs hold can be asked over HTTP, whatever its type; no value becomes another one."""
+"""HTTP requests accept every type that the logs hold, and no value changes on the way."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("values", "kind", "found"), RIGHT, ids=lambda each: str(each)[:30])
+@pytest.mark.parametrize(("values", "kind", "found"), RIGHT, ids=lambda values: str(values)[:30])
 def test_values_of_a_column_become_its_type(values, kind, found):
     array = from_json(values, kind)
     assert array.to_pylist() == found
@@ -93,7 +93,7 @@ train: {{epochs: 1, batch_size: 256}}
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory) -> SmallNight:
-    """A night on logs whose columns are decimals, times of day, categories, lists, and null."""
+    """Run a night on logs with decimals, times of day, categories, lists and nulls."""
     root = tmp_path_factory.mktemp("typed")
     for day in range(5, 9):
         random = np.random.default_rng(day)
@@ -108,7 +108,7 @@ def typed(tmp_path_factory) -> SmallNight:
                 ),
                 "user_id": random.integers(0, 90, rows),
                 "ad_id": random.integers(0, 30, rows),
-                "price": [Decimal(int(each)) / 100 for each in price],
+                "price": [Decimal(int(cents)) / 100 for cents in price],
                 "fee": pa.array([Decimal("0.50"), Decimal("1.00")] * (rows // 2)),
                 "at": pa.array([dt.time(at % 24, 30) for at in range(rows)], pa.time64("us")),
                 "coupon": pa.nulls(rows),
@@ -139,12 +139,12 @@ def asked(typed: SmallNight, **change: object) -> pa.Table:
 def test_decimals_times_of_day_lists_and_categories_can_be_scored(typed):
     bundle = Bundle.load(typed.folder("export"))
     logged = typed.raw().slice(0, 1)
-    # As the logs hold it, written by hand.
+    # A client writes the value by hand, as the logs hold it.
     first = logged.to_pylist()[0]
     values = {"price": float(first["price"]), "at": str(first["at"]), "tags": first["tags"],
               "device": first["device"], "coupon": None, "fee": float(first["fee"])}  # fmt: skip
     assert bundle.score(asked(typed, **values)) == bundle.score(logged)
-    price = {bundle.score(asked(typed, price=each))[0] for each in (0.5, 4.96, "8.10", 7)}
+    price = {bundle.score(asked(typed, price=value))[0] for value in (0.5, 4.96, "8.10", 7)}
     assert len(price) == 4
     slots = {bundle.score(asked(typed, at=f"{hour:02d}:30:00"))[0] for hour in range(24)}
     assert len(slots) > 12
@@ -152,7 +152,7 @@ def test_decimals_times_of_day_lists_and_categories_can_be_scored(typed):
 
 def test_a_value_that_no_log_ever_held_is_out_of_vocabulary(typed):
     bundle = Bundle.load(typed.folder("export"))
-    spring, summer = (bundle.score(asked(typed, coupon=each)) for each in ("spring", "summer"))
+    spring, summer = (bundle.score(asked(typed, coupon=value)) for value in ("spring", "summer"))
     assert spring == summer
     assert 0 < spring[0] < 1
 
@@ -161,7 +161,7 @@ def test_the_export_asks_rows_of_the_logs_as_a_request(typed):
     folder = typed.folder("export")
     bundle, columns = Bundle.load(folder), read_columns(folder)
     ask_over_http(bundle, typed.raw(), columns)
-    # A column that JSON cannot carry is told before the promotion, with its name.
+    # The promotion names a column that JSON cannot carry before anything is promoted.
     raw = typed.raw()
     place = raw.column_names.index("device")
     broken = raw.set_column(place, "device", pa.array([{"x": 1}] * len(raw)))

@@ -1,4 +1,4 @@
-"""The load test: requests like those of a server, and figures that are whole."""
+"""The load test sends requests as a server gets them and reports complete figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .small_night import SmallNight
 
 @pytest.fixture
 def crowded():
-    """This thread on one core, with two others that never rest."""
+    """Pin this process to one core, shared with two processes that never rest."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
@@ -61,7 +61,7 @@ def test_the_stage_reports_latency_throughput_and_a_curve(night):
     assert metrics["candidates"] == 100
     assert metrics["requests"] == 300
     assert metrics["requests_per_second_per_core"] > 0
-    offered = [each["offered_per_second"] for each in metrics["curve"]]
+    offered = [point["offered_per_second"] for point in metrics["curve"]]
     assert offered == sorted(offered)
     assert len(np.unique(offered)) == 4
 
@@ -69,10 +69,10 @@ def test_the_stage_reports_latency_throughput_and_a_curve(night):
 def test_what_other_processes_take_is_not_held_against_the_model(night, crowded):
     bundle = Bundle.load(night.folder("export"), threads=1)
     requests = make_requests(night.raw(), "ad_id", count=100, seed=4)
-    found = closed_loop(bundle, requests)
-    assert found.disturbed
-    assert found.stolen == pytest.approx(1 - found.seconds[:, 1].sum() / found.wall[:, 1].sum())
-    assert (found.seconds[:, 0] <= found.seconds[:, 1]).all()
+    load = closed_loop(bundle, requests)
+    assert load.disturbed
+    assert load.stolen == pytest.approx(1 - load.seconds[:, 1].sum() / load.wall[:, 1].sum())
+    assert (load.seconds[:, 0] <= load.seconds[:, 1]).all()
 
 
 def test_the_scorer_itself_is_measured_over_its_socket(night):
@@ -81,16 +81,16 @@ def test_the_scorer_itself_is_measured_over_its_socket(night):
     served.spec = night.spec.model_copy(update={"serve": serve})
     served.run = night.run
     manifest = served.stage("load_test").manifest
-    found = manifest.metrics["served"]["candidate"]
-    assert [each["candidates"] for each in found["candidates"]] == [1, 10, 100, 500]
-    # On a busy machine few rates may hold; the highest that does is told.
-    held = [each["offered_per_second"] for each in found["curve"] if holds(each, 10_000)]
-    assert found["requests_per_second"] == max(held, default=0)
-    assert manifest.metrics["curve"] == found["curve"]
-    for point in (*found["candidates"], *found["curve"]):
+    figures = manifest.metrics["served"]["candidate"]
+    assert [point["candidates"] for point in figures["candidates"]] == [1, 10, 100, 500]
+    # On a busy machine few rates may hold; the highest that does is reported.
+    held = [point["offered_per_second"] for point in figures["curve"] if holds(point, 10_000)]
+    assert figures["requests_per_second"] == max(held, default=0)
+    assert manifest.metrics["curve"] == figures["curve"]
+    for point in (*figures["candidates"], *figures["curve"]):
         assert point["failed"] == 0
         assert 0 < point["p50_ms"] <= point["p95_ms"] <= point["p99_ms"] <= point["p99.9_ms"]
-    assert found["memory_mb"] > 10
-    assert found["load_seconds"] > 0
-    assert found["start_seconds"] > 0
+    assert figures["memory_mb"] > 10
+    assert figures["load_seconds"] > 0
+    assert figures["start_seconds"] > 0
     assert "the scorer holds p99 10000 ms up to" in manifest.summary

@@ -1,4 +1,4 @@
-"""`nightbid shadow`: what its log and the day's rows say of both models."""
+"""`nightbid shadow` compares both models by the shadow log and the day's rows."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def log(tmp_path):
         for at in range(10)
     ]  # fmt: skip
     path = tmp_path / "shadow.jsonl"
-    path.write_text("".join(json.dumps(each) + "\n" for each in lines) + '{"champ')
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"champ')
     return path
 
 
 def test_both_models_are_judged_by_the_rows_that_have_an_outcome(log, tmp_path):
     rows = {"request": np.arange(10), "ad": ["a"] * 10, "click": [1, 0] * 4 + [None, 1]}
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
-    found = ask(log, tmp_path / "rows.parquet", "--label", "click", "--json")
-    (one,) = json.loads(found.output)
+    outcome = ask(log, tmp_path / "rows.parquet", "--label", "click", "--json")
+    (one,) = json.loads(outcome.output)
     assert (one["rows"], one["without_outcome"]) == (9, 11)
     assert one["observed"] == pytest.approx(5 / 9)
     assert one["of_champion"]["log_loss"] == pytest.approx(np.log(2))
@@ -53,12 +53,12 @@ def test_both_models_are_judged_by_the_rows_that_have_an_outcome(log, tmp_path):
 )
 def test_rows_that_say_nothing_are_refused(log, tmp_path, columns, said):
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    found = ask(log, tmp_path / "rows.parquet", "--label", "click")
-    assert found.exit_code
-    assert said in str(found.exception) + found.output
+    outcome = ask(log, tmp_path / "rows.parquet", "--label", "click")
+    assert outcome.exit_code
+    assert said in str(outcome.exception) + outcome.output
 
 
 def test_a_log_without_keys_says_how_to_get_them(tmp_path):
     (tmp_path / "log").write_text('{"champion": 3, "shadow": "abc"}\n')
-    found = ask(tmp_path / "log", tmp_path, "--label", "click")
-    assert "--shadow-key" in str(found.exception) + found.output
+    outcome = ask(tmp_path / "log", tmp_path, "--label", "click")
+    assert "--shadow-key" in str(outcome.exception) + outcome.output

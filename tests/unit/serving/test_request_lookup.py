@@ -1,4 +1,4 @@
-"""The lookup of a request: the transform's own values, whatever was met before."""
+"""The request lookup returns the transform's own values, whatever it has seen before."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def request(context: dict, rows: list[dict]) -> bytes:
 
 
 def transformed(bundle, columns, body: bytes) -> dict[str, np.ndarray]:
-    """What featurization makes of a request's rows."""
+    """Return the model inputs that featurization computes for a request's rows."""
     raw = parse(body, columns)
-    position = pa.nulls(len(raw), pa.int32())  # training-only, and not served
+    position = pa.nulls(len(raw), pa.int32())  # used in training only, and not served
     return bundle.feed(bundle.fitted.transform(raw.append_column("position", position)))
 
 
 def some(night, columns, draw, candidates: int) -> tuple[dict, list[dict]]:
-    """One user in one context, and ads."""
+    """Return the context of one user, and rows of ads."""
     raw = night.raw().select(columns.names)
     rows = json.loads(to_json(raw.take(draw.integers(0, len(raw), candidates + 1))))["rows"]
     context = {name: value for name, value in rows[0].items() if name not in OF_ADS}
@@ -71,10 +71,10 @@ def test_inputs_of_a_request_are_those_of_the_transform_bit_for_bit(night, bundl
             rows[0]["ad_id"] = None
         body = request(context, rows)
         wire = SCORE.decode(body)
-        found = lookup.inputs(wire.context, wire.rows)
+        inputs = lookup.inputs(wire.context, wire.rows)
         expected = transformed(bundle, columns, body)
-        assert set(found) == set(expected)
-        for name, values in found.items():
+        assert set(inputs) == set(expected)
+        for name, values in inputs.items():
             assert values.dtype == expected[name].dtype
             assert values.shape == expected[name].shape
             assert values.tobytes() == expected[name].tobytes(), (name, at)
@@ -87,7 +87,7 @@ def test_what_was_met_is_not_computed_again(night, bundle, columns, draw):
     lookup.inputs(wire.context, wire.rows)
     before = lookup.missed
     lookup.inputs(wire.context, wire.rows)
-    # Floats and times seldom repeat: they are not remembered.
+    # Floats and times seldom repeat, so they are not cached.
     assert lookup.missed - before <= 3
 
 
@@ -116,8 +116,8 @@ def test_rows_that_override_the_context_or_hold_everything_score_alike(
     whole = request({}, [{**context, **row} for row in rows])
     expected = bundle.score(parse(body, columns))
     assert len(np.unique(expected)) > 5
-    for each in (body, whole):
-        assert served.answer(each).tolist() == expected.tolist()
+    for content in (body, whole):
+        assert served.answer(content).tolist() == expected.tolist()
     assert served.newly_unprepared() == 2
     served.answer(request(context, rows[:3]))
     assert served.newly_unprepared() == 0
@@ -134,9 +134,9 @@ def test_rows_that_never_repeat_are_not_remembered_for_ever(
         context, rows = some(night, columns, draw, 25)
         body = request(context, [{**row, "bid": float(draw.random())} for row in rows])
         wire = SCORE.decode(body)
-        found = lookup.inputs(wire.context, wire.rows)
+        inputs = lookup.inputs(wire.context, wire.rows)
         for name, values in transformed(bundle, columns, body).items():
-            assert values.tobytes() == found[name].tobytes(), name
+            assert values.tobytes() == inputs[name].tobytes(), name
 
     ask()
     with pytest.raises(NightbidError, match="seldom repeat"):
@@ -152,6 +152,6 @@ def test_a_full_memo_starts_over(night, bundle, columns, draw, monkeypatch):
         context, rows = some(night, columns, draw, 25)
         body = request(context, rows)
         wire = SCORE.decode(body)
-        found = lookup.inputs(wire.context, wire.rows)
+        inputs = lookup.inputs(wire.context, wire.rows)
         for name, values in transformed(bundle, columns, body).items():
-            assert values.tobytes() == found[name].tobytes(), name
+            assert values.tobytes() == inputs[name].tobytes(), name

@@ -1,4 +1,4 @@
-"""The JSON of a request: every type of a column, unchanged."""
+"""A request's JSON carries every column type unchanged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VALUES = {
     "known": st.booleans(),
     "kind": st.text(max_size=2),
 }
-ROW = st.fixed_dictionaries({name: st.none() | each for name, each in VALUES.items()})
+ROW = st.fixed_dictionaries({name: st.none() | strategy for name, strategy in VALUES.items()})
 
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

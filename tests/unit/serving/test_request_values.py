@@ -1,4 +1,4 @@
-"""Features of a context without Arrow: the transform's own values for whatever JSON may hold."""
+"""Context features without Arrow equal the transform's values, whatever the JSON holds."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def test_every_kind_of_value_gives_the_transforms_own_inputs(fitted, draw):
     for _ in range(300):
         context = {name: values[draw.integers(len(values))] for name, values in VALUES.items()}
         given = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in context.items()}
-        found = lookup.inputs(given, [msgspec.Raw(b'{"ad":"x"}')])
+        inputs = lookup.inputs(given, [msgspec.Raw(b'{"ad":"x"}')])
         row = {n: from_json([v], SCHEMA.field(n).type) for n, v in context.items()}
         expected = fitted.transform(pa.table(row))
-        for name, values in found.items():
+        for name, values in inputs.items():
             column = expected[name].combine_chunks()
             if pa.types.is_fixed_size_list(column.type):
                 column = column.flatten()
@@ -92,6 +92,8 @@ def test_every_kind_of_value_gives_the_transforms_own_inputs(fitted, draw):
 )  # fmt: skip
 def test_a_value_of_another_type_is_left_to_the_reader_that_names_it(fitted, name, wrong):
     lookup = RequestLookup(fitted, SCHEMA)
-    given = {each: msgspec.Raw(json.dumps(values[1]).encode()) for each, values in VALUES.items()}
+    given = {
+        column: msgspec.Raw(json.dumps(values[1]).encode()) for column, values in VALUES.items()
+    }
     with pytest.raises((UnusualRequestError, *WRONG)):
         lookup.inputs({**given, name: msgspec.Raw(wrong)}, [msgspec.Raw(b'{"ad":"x"}')])

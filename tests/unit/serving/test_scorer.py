@@ -1,4 +1,4 @@
-"""The scorer: the champion's scores over a socket, and how it is followed."""
+"""Tests the champion's scores over a socket, and how the scorer follows the champion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_before_the_first_champion_it_waits_and_says_so(night, tmp_path):
         assert columns["ad_id"] == str(night.raw().schema.field("ad_id").type)
         assert "click" not in columns
         assert "position" not in columns
-        # Told to stop, it ends by itself.
+        # The process ends by itself after SIGTERM.
         scorer.process.send_signal(signal.SIGTERM)
         assert scorer.process.wait(30) in (0, -signal.SIGTERM)
 
@@ -43,23 +43,23 @@ def test_rows_score_exactly_as_the_bundle_scores_them(night, scorer):
     assert answer.json()["champion"]["run_id"] == "first"
     assert answer.json()["champion"]["bundle"] == night.stage("export").manifest.digest[:12]
     assert answer.json()["probabilities"] == bundle.score(raw).tolist()
-    # One user and many ads: what they share is sent once.
+    # One user and many ads: the request sends shared values once.
     one = raw.select(bundle.columns).slice(0, 1).to_pylist()[0]
     ads = raw.select(["ad_id", "ad_category"]).slice(0, 50).to_pylist()
     body = json.dumps({"context": one, "rows": ads}, default=lambda t: t.isoformat())
     whole = pa.Table.from_pylist([{**one, **ad} for ad in ads],
                                  schema=read_columns(night.folder("export")))  # fmt: skip
-    found = scorer.http.post("/score", content=body).json()
-    assert found["probabilities"] == bundle.score(whole).tolist()
-    assert len(set(found["probabilities"])) > 10
+    content = scorer.http.post("/score", content=body).json()
+    assert content["probabilities"] == bundle.score(whole).tolist()
+    assert len(set(content["probabilities"])) > 10
     assert scorer.score(raw.slice(0, 0)).json()["probabilities"] == []
 
 
 def test_promotions_and_rollbacks_drop_no_request(night, other, scorer):
     raw = night.raw().slice(0, 20)
     expected = {
-        each.stage("export").manifest.digest[:12]: Bundle.load(each.folder("export")).score(raw)
-        for each in (night, other)
+        source.stage("export").manifest.digest[:12]: Bundle.load(source.folder("export")).score(raw)
+        for source in (night, other)
     }
     first, second = expected.values()
     assert np.abs(first - second).max() > 1e-3, "the two must be told apart"
@@ -72,21 +72,21 @@ def test_promotions_and_rollbacks_drop_no_request(night, other, scorer):
             answers.append(scorer.score(raw))
 
     callers = [threading.Thread(target=call) for _ in range(4)]
-    for each in callers:
-        each.start()
+    for caller in callers:
+        caller.start()
     try:
         numbers.add(scorer.promote(other, "second"))
         numbers.add(back := scorer.pointer.rollback("tests").number)
         scorer.until(back)
     finally:
         done.set()
-        for each in callers:
-            each.join()
-    assert {each.status_code for each in answers} == {200}
-    assert {each.json()["champion"]["number"] for each in answers} == numbers
-    for each in answers:
-        said = each.json()
-        assert said["probabilities"] == expected[said["champion"]["bundle"]].tolist()
+        for caller in callers:
+            caller.join()
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["champion"]["number"] for answer in answers} == numbers
+    for caller in answers:
+        content = caller.json()
+        assert content["probabilities"] == expected[content["champion"]["bundle"]].tolist()
 
 
 def test_a_damaged_bundle_changes_nothing_and_is_named(night, other, scorer):
@@ -135,7 +135,7 @@ def test_any_error_of_a_damaged_bundle_leaves_following_alive(night, other, scor
 def test_health_and_metrics_speak_for_all_processes(night, tmp_path):
     with serving(night, tmp_path, "--processes", "2") as scorer:
         number = scorer.promote(night, "first")
-        for _ in range(20):  # a connection each, so that both processes answer some
+        for _ in range(20):  # one connection per request, so that both processes answer some
             with httpx.Client(base_url=scorer.http.base_url, trust_env=False) as http:
                 assert http.get("/health").json()["processes"] == 2
                 body = json.dumps({"rows": night.raw().slice(0, 3).to_pylist()},

@@ -1,4 +1,4 @@
-"""Tokens, TLS and rate limits of the scorer."""
+"""Tests tokens, TLS and rate limits of the scorer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def certificate(folder):
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    """Create a self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = dt.datetime.now(dt.UTC)
@@ -68,11 +68,11 @@ def test_tokens_tls_and_a_rate_limit_keep_others_out(night, tmp_path):
     trust = ssl.create_default_context(cafile=str(cert))
     with serving(night, tmp_path, *options, verify=trust) as scorer:
         assert scorer.http.base_url.scheme == "https"
-        # Connections that never speak TLS hold nobody, and are closed.
+        # Connections that never speak TLS block no other client, and the scorer closes them.
         address = (scorer.http.base_url.host, scorer.http.base_url.port)
         silent = [socket.create_connection(address) for _ in range(300)]
         begun = time.monotonic()
-        # Load balancers need no token; everybody else does.
+        # Load balancers need no token; every other client does.
         scorer.promote(night, "first")
         assert scorer.http.get("/ready").status_code == 200
         for path in ("/score", "/columns", "/metrics", "/nothing"):
@@ -86,19 +86,19 @@ def test_tokens_tls_and_a_rate_limit_keep_others_out(night, tmp_path):
         scorer.http.headers.update(bearer(FIRST))
         raw = night.raw().slice(0, 5)
         assert scorer.score(raw).status_code == 200
-        # 20 a second, over all processes and connections of the client.
+        # The limit is 20 a second, over all processes and connections of the client.
         statuses = []
         for _ in range(60):
             with httpx.Client(
                 base_url=scorer.http.base_url, verify=trust, trust_env=False, headers=bearer(FIRST)
             ) as other:
                 statuses.append(other.get("/columns"))
-        refused = [each for each in statuses if each.status_code == 429]
+        refused = [response for response in statuses if response.status_code == 429]
         assert 10 <= len(refused) < 60
         assert refused[0].headers["retry-after"] == "1"
         assert "bidder sends more requests" in refused[0].json()["error"]
         assert scorer.http.get("/health").status_code == 200
-        # A new token is valid without a restart, and the old one is no longer.
+        # A new token is valid without a restart, and the old one is no longer valid.
         tokens.write_text(f"bidder {SECOND}\n")
         deadline = time.monotonic() + 30
         while scorer.http.get("/columns", headers=bearer(SECOND)).status_code == 401:
@@ -112,8 +112,8 @@ def test_tokens_tls_and_a_rate_limit_keep_others_out(night, tmp_path):
         silent[0].settimeout(60)
         assert silent[0].recv(1) == b""
         assert time.monotonic() - begun < 30
-        for each in silent:
-            each.close()
+        for connection in silent:
+            connection.close()
         assert FIRST not in scorer.log()
         assert "Traceback" not in scorer.log()
 
@@ -147,6 +147,6 @@ def test_settings_that_let_everybody_in_or_cannot_work_are_one_line(tmp_path, op
 def test_a_rate_is_one_of_all_processes(tmp_path):
     first, second = (RateLimit(tmp_path / "rates", 10) for _ in range(2))
     begun = time.monotonic()
-    admitted = sum(not each.wait("bidder") for _ in range(50) for each in (first, second))
+    admitted = sum(not limit.wait("bidder") for _ in range(50) for limit in (first, second))
     assert 11 <= admitted <= 12 + 10 * (time.monotonic() - begun)
     assert not first.wait("another client")

@@ -1,4 +1,4 @@
-"""Rows as an Arrow IPC stream: the same scores as JSON, and nothing trusted."""
+"""Rows as an Arrow IPC stream get the same scores as JSON, and no input is trusted."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def test_arrow_rows_score_as_json_rows_do_bit_for_bit(night, scorer):
     expected = scorer.score(raw).json()["probabilities"]
     assert scores(raw, 500) == expected
     assert scores(raw.slice(0, 0), 0) == []
-    # Other types of the same values, and a dictionary per batch.
+    # The same values with other types, and a dictionary per batch.
     place = raw.column_names.index("ad_id")
     coded = raw.set_column(place, "ad_id", raw["ad_id"].dictionary_encode())
     depth = raw.column_names.index("session_depth")
     coded = coded.set_column(depth, "session_depth", raw["session_depth"].cast(pa.int16()))
     assert scores(coded, 500) == expected
-    # What all rows share, once, in the metadata.
+    # The metadata holds what all rows share, once.
     one = raw.slice(0, 1).select(Bundle.load(night.folder("export")).columns).to_pylist()[0]
     ads = raw.select(["ad_id", "ad_category"]).slice(0, 50)
     context = json.dumps(one, default=lambda value: value.isoformat())
     body = f'{{"context": {context}, "rows": {json.dumps(ads.to_pylist())}}}'
-    asked = scorer.http.post("/score", content=body).json()["probabilities"]
-    assert len(set(asked)) > 10
-    assert scores(ads.replace_schema_metadata({"context": context}), 50) == asked
+    from_json = scorer.http.post("/score", content=body).json()["probabilities"]
+    assert len(set(from_json)) > 10
+    assert scores(ads.replace_schema_metadata({"context": context}), 50) == from_json
     repeated = pa.Table.from_pylist([{**one, **ad} for ad in ads.to_pylist()],
                                     schema=read_columns(night.folder("export")))  # fmt: skip
-    assert scores(repeated, 50) == asked
+    assert scores(repeated, 50) == from_json
 
 
 def test_arrow_that_cannot_be_read_is_refused_in_one_line(night, scorer):

@@ -1,4 +1,4 @@
-"""Slow, silent, half-sent, oversized and too many clients: they hold nobody else."""
+"""Slow, silent, half-sent, oversized and too many clients block no other client."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_clients_that_send_nothing_or_half_or_too_much_hold_nobody(night, scorer
     host, port = scorer.http.base_url.host, scorer.http.base_url.port
     silent = [socket.create_connection((host, port)) for _ in range(300)]
     halves = [socket.create_connection((host, port)) for _ in range(300)]
-    for each in halves[:150]:
-        each.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\n")
-    for each in halves[150:]:
-        each.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n{")
+    for client in halves[:150]:
+        client.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\n")
+    for client in halves[150:]:
+        client.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n{")
     try:
         for _ in range(10):
             assert scorer.score(night.raw().slice(0, 5)).status_code == 200
@@ -38,8 +38,8 @@ def test_clients_that_send_nothing_or_half_or_too_much_hold_nobody(night, scorer
         assert b"408" in ended
         assert b"did not arrive within" in ended
     finally:
-        for each in (*silent, *halves):
-            each.close()
+        for client in (*silent, *halves):
+            client.close()
     assert scorer.score(night.raw().slice(0, 5)).status_code == 200
 
 
@@ -51,27 +51,27 @@ def test_more_than_can_be_answered_in_time_is_refused_at_once(night, tmp_path):
         head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
         host, port = scorer.http.base_url.host, scorer.http.base_url.port
         crowd = [socket.create_connection((host, port)) for _ in range(64)]
-        for each in crowd:
-            each.settimeout(60)
-            each.sendall(head.encode() + body)
-        answers = [each.recv(65536) for each in crowd]
-        for each in crowd:
-            each.close()
-        answered = [each for each in answers if each.startswith(b"HTTP/1.1 200")]
-        refused = [each for each in answers if each.startswith(b"HTTP/1.1 503")]
+        for client in crowd:
+            client.settimeout(60)
+            client.sendall(head.encode() + body)
+        answers = [client.recv(65536) for client in crowd]
+        for client in crowd:
+            client.close()
+        answered = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200")]
+        refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
         assert len(answered) + len(refused) == len(crowd)
         assert answered
         assert refused
-        for each in refused:
-            assert b"retry-after: 1" in each.lower()
-            assert b'{"error":"' in each
+        for client in refused:
+            assert b"retry-after: 1" in client.lower()
+            assert b'{"error":"' in client
         text = scorer.http.get("/metrics").text
         assert f'nightbid_refused_total{{reason="overloaded"}} {len(refused)}.0' in text
         assert f'nightbid_requests_total{{endpoint="score"}} {len(answered)}.0' in text
 
 
 def _send(scorer, data: bytes, *, wait: float = 60) -> bytes:
-    """Send bytes over a connection of their own; all that comes back."""
+    """Send bytes over a new connection and return all that comes back."""
     host, port = scorer.http.base_url.host, scorer.http.base_url.port
     with socket.create_connection((host, port)) as one:
         one.settimeout(wait)
@@ -95,9 +95,9 @@ def test_hostile_requests_cost_no_memory_and_leave_no_traceback(night, tmp_path)
         raw = night.raw().slice(0, 5)
         assert scorer.score(raw).status_code == 200
         (worker,) = (
-            each
-            for each in psutil.Process(scorer.process.pid).children(recursive=True)
-            if "spawn_main" in " ".join(each.cmdline())
+            child
+            for child in psutil.Process(scorer.process.pid).children(recursive=True)
+            if "spawn_main" in " ".join(child.cmdline())
         )
         before = worker.memory_info().rss
         chunks = b"".join(b"100000\r\n" + b" " * (1 << 20) + b"\r\n" for _ in range(20))
@@ -122,7 +122,7 @@ def test_hostile_requests_cost_no_memory_and_leave_no_traceback(night, tmp_path)
             answer = _send(scorer, data)
             assert status in answer.split(b"\r\n")[0], (data[:60], answer[:200])
             assert line in answer, (data[:60], answer[:300])
-        # A refusal arrives although the client goes on sending for a while, and reads only then.
+        # A refusal reaches a client that sends for a while longer before it reads.
         for _ in range(20):
             with socket.create_connection(
                 (scorer.http.base_url.host, scorer.http.base_url.port)
@@ -134,7 +134,7 @@ def test_hostile_requests_cost_no_memory_and_leave_no_traceback(night, tmp_path)
                 answer = one.recv(65536)
                 assert answer.startswith(b"HTTP/1.1 413 "), answer[:200]
                 assert b"more than 16 MiB" in answer
-        # Clients that go away: in the body, before the answer, and with a reset.
+        # Clients disconnect: in the body, before the answer, and with a reset.
         body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
         host, port = scorer.http.base_url.host, scorer.http.base_url.port
         for at in range(60):
@@ -163,7 +163,7 @@ def test_a_client_that_reads_no_answer_is_cut_off(night, tmp_path):
         one.connect((scorer.http.base_url.host, scorer.http.base_url.port))
         one.settimeout(2)
         with contextlib.suppress(OSError):
-            for _ in range(200):  # until neither side's buffers take any more
+            for _ in range(200):  # until the buffers of both sides are full
                 one.sendall(request)
         deadline = time.monotonic() + 60
         while 'reason="unread"' not in scorer.http.get("/metrics").text:
@@ -190,10 +190,10 @@ def test_health_answers_whatever_the_load(night, tmp_path):
                     statuses.append(http.post("/score", content=content).status_code)
 
         callers = [
-            threading.Thread(target=call, args=(each,)) for each in [body] * 40 + [large] * 8
+            threading.Thread(target=call, args=(content,)) for content in [body] * 40 + [large] * 8
         ]
-        for each in callers:
-            each.start()
+        for caller in callers:
+            caller.start()
         try:
             slowest = 0.0
             for _ in range(10):
@@ -203,8 +203,8 @@ def test_health_answers_whatever_the_load(night, tmp_path):
                 time.sleep(0.1)
         finally:
             done.set()
-            for each in callers:
-                each.join()
+            for caller in callers:
+                caller.join()
         assert set(statuses) == {200, 503}
         assert health["status"] == "serving"
         assert slowest < 5, slowest
@@ -232,23 +232,23 @@ def test_a_request_gets_the_same_answer_however_it_is_sent(night, scorer):
         [whole.replace(b"HTTP/1.1", b"HTTP/1.0", 1)],
     ):
         count = sum(part.count(b"POST /score") for part in parts)
-        found = _exchange(scorer, parts, count)
-        assert [each["probabilities"] for each in found] == [expected] * count, parts
+        answers = _exchange(scorer, parts, count)
+        assert [answer["probabilities"] for answer in answers] == [expected] * count, parts
 
 
 def _exchange(scorer, parts: list[bytes], count: int) -> list[dict]:
-    """Send a request in parts; the answers that come back."""
+    """Send a request in parts and return the answers."""
     url = scorer.http.base_url
-    found = []
+    messages = []
     with socket.create_connection((url.host, url.port), timeout=60) as connection:
         for part in parts:
             connection.sendall(part)
             time.sleep(0.02)
         answers = connection.makefile("rb")
-        while len(found) < count:
+        while len(messages) < count:
             head = b"".join(iter(answers.readline, b"\r\n"))
             if b" 100 " not in head:
                 assert b" 200 " in head
                 length = re.search(rb"content-length: (\d+)", head)
-                found.append(json.loads(answers.read(int(length[1]))))
-    return found
+                messages.append(json.loads(answers.read(int(length[1]))))
+    return messages

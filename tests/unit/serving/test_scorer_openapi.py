@@ -1,4 +1,4 @@
-"""The scorer's OpenAPI document, and requests made from it by schemathesis."""
+"""Tests the scorer's OpenAPI document with requests that schemathesis generates from it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ CHECKS = [
     unsupported_method,
 ]
 EXAMPLES = 40
-"""Of each address, valid and invalid ones."""
+"""Number of requests per address, valid and invalid."""
 
 
 def test_the_document_names_every_address_and_the_columns(night, scorer):
     scorer.promote(night, "first")
-    found = scorer.http.get("/openapi.json").json()
-    assert set(found["paths"]) == {
+    document = scorer.http.get("/openapi.json").json()
+    assert set(document["paths"]) == {
         "/score", "/rank", "/columns", "/ready", "/health", "/metrics", "/shadow",
         "/openapi.json",
     }  # fmt: skip
-    row = found["components"]["schemas"]["Row"]["properties"]
+    row = document["components"]["schemas"]["Row"]["properties"]
     assert set(row) == set(scorer.http.get("/columns").json()["columns"])
     assert row["interests"]["anyOf"][0]["type"] == "array"
     assert row["time"]["anyOf"][0]["format"] == "date-time"
@@ -41,15 +41,17 @@ def test_the_document_names_every_address_and_the_columns(night, scorer):
 def test_requests_made_from_the_document_are_answered_as_it_says(night, scorer):
     scorer.promote(night, "first")
     schema = schemathesis.openapi.from_dict(scorer.http.get("/openapi.json").json())
-    operations = [each.ok() for each in schema.get_all_operations()]
-    seen = {each.path: _statuses(each, str(scorer.http.base_url)) for each in operations}
+    operations = [operation.ok() for operation in schema.get_all_operations()]
+    seen = {
+        operation.path: _statuses(operation, str(scorer.http.base_url)) for operation in operations
+    }
     assert seen["/score"] >= {200, 422}
     assert seen["/rank"] >= {200, 422}
     assert "Traceback" not in scorer.log()
 
 
 def _statuses(operation: schemathesis.APIOperation, address: str) -> set[int]:
-    """Send requests that fit the document and, where there is a body, others; their statuses."""
+    """Send requests that fit the document and some that do not, and return their statuses."""
     has_body = operation.method == "post"
     modes = list(GenerationMode) if has_body else [GenerationMode.POSITIVE]
     statuses = set()

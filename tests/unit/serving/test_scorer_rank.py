@@ -1,4 +1,4 @@
-"""`POST /rank`: the auction of a request."""
+"""`POST /rank` runs the auction of a request."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def test_candidates_are_ordered_by_ecpm_and_pay_the_second_price(night, scorer):
         assert answer.status_code == 200, answer.text
         return answer.json()["ranking"]
 
-    found = ranking()
-    assert len(found) == 40
-    scores = np.array([each["bid"] * each["probability"] for each in found])
+    ranked = ranking()
+    assert len(ranked) == 40
+    scores = np.array([entry["bid"] * entry["probability"] for entry in ranked])
     assert (np.diff(scores) <= 0).all()
-    assert [each["probability"] for each in found] == [quality[each["row"]] for each in found]
-    for above, below in itertools.pairwise(found):
+    assert [entry["probability"] for entry in ranked] == [quality[entry["row"]] for entry in ranked]
+    for above, below in itertools.pairwise(ranked):
         expected = below["bid"] * below["probability"] / above["probability"]
         assert above["price"] == pytest.approx(min(expected, above["bid"]))
-    assert found[-1]["price"] == 0
+    assert ranked[-1]["price"] == 0
     floor = float(np.median(quality))
-    kept = ranking(auction={"pricing": "first", "reserve": 0.7, "quality_floor": floor})
-    assert {each["id"] for each in kept} == {
+    remaining = ranking(auction={"pricing": "first", "reserve": 0.7, "quality_floor": floor})
+    assert {entry["id"] for entry in remaining} == {
         name for name, bid, q in zip(ids, bids, quality, strict=True) if bid >= 0.7 and q >= floor
     }
-    assert all(each["price"] == each["bid"] for each in kept)
-    # Equal candidates: the smaller id first.
+    assert all(entry["price"] == entry["bid"] for entry in remaining)
+    # Among equal candidates, the smaller id comes first.
     one = raw.slice(0, 1).to_pylist()[0]
     tied = ranking(rows=[one] * 3, bids=[1, 1, 1], ids=["b", "c", "a"])
-    assert [each["id"] for each in tied] == ["a", "b", "c"]
-    assert [each["price"] for each in tied] == pytest.approx([1, 1, 0])
-    # The same as columns.
+    assert [entry["id"] for entry in tied] == ["a", "b", "c"]
+    assert [entry["price"] for entry in tied] == pytest.approx([1, 1, 0])
+    # The same request as columns.
     columns = raw.append_column("nb_bid", pa.array(bids)).append_column("nb_id", pa.array(ids))
     for auction in ({}, {"pricing": "first", "reserve": 0.7, "quality_floor": floor}):
         table = columns.replace_schema_metadata({"auction": json.dumps(auction)})

@@ -1,4 +1,4 @@
-"""What the scorer refuses, in one line each."""
+"""The scorer refuses bad requests with one line each."""
 
 from __future__ import annotations
 

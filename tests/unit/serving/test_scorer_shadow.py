@@ -23,9 +23,9 @@ def _until(scorer, requests: int, shadow: str = "") -> dict:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         answer = scorer.http.get("/shadow")
-        for found in answer.json().get("comparisons", []):
-            if found["requests"] == requests and found["shadow"].startswith(shadow):
-                return found
+        for comparison in answer.json().get("comparisons", []):
+            if comparison["requests"] == requests and comparison["shadow"].startswith(shadow):
+                return comparison
         time.sleep(0.1)
     raise AssertionError((answer.text, scorer.log()))
 
@@ -40,7 +40,7 @@ def test_differences_of_score_and_order_are_summed_beside_the_answers(night, oth
         ours = Bundle.load(night.folder("export"))
         theirs = Bundle.load(other.folder("export"))
         deadline = time.monotonic() + 60
-        while scorer.http.get("/shadow").status_code == 404:  # it is starting
+        while scorer.http.get("/shadow").status_code == 404:  # the shadow is starting
             assert time.monotonic() < deadline
             time.sleep(0.1)
         parts = [raw.slice(20 * at, 20) for at in range(10)]
@@ -48,16 +48,16 @@ def test_differences_of_score_and_order_are_summed_beside_the_answers(night, oth
             answer = scorer.score(part)
             assert answer.json()["probabilities"] == ours.score(part).tolist()
             time.sleep(0.05)
-        found = _until(scorer, 10)
+        comparison = _until(scorer, 10)
         mine, other_ = ours.score(raw.slice(0, 200)), theirs.score(raw.slice(0, 200))
-        assert (found["champion"], found["rows"]) == (number, 200)
-        assert found["mean_difference"] == pytest.approx(np.abs(mine - other_).mean())
-        assert found["largest_difference"] == pytest.approx(np.abs(mine - other_).max())
-        assert found["mean_probability"]["shadow"] == pytest.approx(other_.mean())
-        changed = [ours.score(each).argmax() != theirs.score(each).argmax() for each in parts]
-        assert found["winner_changed"] == pytest.approx(np.mean(changed))
-        assert -1 <= found["kendall_tau"] < 1
-        # The order of an auction is that of bid times probability.
+        assert (comparison["champion"], comparison["rows"]) == (number, 200)
+        assert comparison["mean_difference"] == pytest.approx(np.abs(mine - other_).mean())
+        assert comparison["largest_difference"] == pytest.approx(np.abs(mine - other_).max())
+        assert comparison["mean_probability"]["shadow"] == pytest.approx(other_.mean())
+        changed = [ours.score(part).argmax() != theirs.score(part).argmax() for part in parts]
+        assert comparison["winner_changed"] == pytest.approx(np.mean(changed))
+        assert -1 <= comparison["kendall_tau"] < 1
+        # The auction orders candidates by bid times probability.
         body = {"rows": parts[0].to_pylist(), "bids": [1.0] * 19 + [1e6]}
         ranked = scorer.http.post(
             "/rank", content=json.dumps(body, default=lambda t: t.isoformat())
@@ -90,13 +90,13 @@ def test_the_champion_before_is_followed(night, other, tmp_path):
         while time.monotonic() < deadline:
             assert scorer.score(night.raw().slice(0, 5)).status_code == 200
             sent += 1
-            found = scorer.http.get("/shadow").json().get("comparisons", [])
-            if found:
+            comparisons = scorer.http.get("/shadow").json().get("comparisons", [])
+            if comparisons:
                 break
             time.sleep(0.2)
-        assert found[0]["shadow"] == digest
-        assert found[0]["run_id"] == "first"
-        assert found[0]["requests"] <= sent
+        assert comparisons[0]["shadow"] == digest
+        assert comparisons[0]["run_id"] == "first"
+        assert comparisons[0]["requests"] <= sent
 
 
 def test_without_a_shadow_it_says_how_to_have_one(scorer, tmp_path):
@@ -122,8 +122,8 @@ def test_a_comparison_counts_orders():
     one.add(np.array([0.5]), np.array([0.7]))
     one.add(np.array([]), np.array([]))
     one.add(np.array([0.2, 0.2]), np.array([0.2, 0.2]))  # no order at all
-    found = one.summary()
-    assert found["requests"] == 5
-    assert found["kendall_tau"] == 0
-    assert found["winner_changed"] == pytest.approx(1 / 3)
-    assert found["largest_difference"] == pytest.approx(0.2)
+    summary = one.summary()
+    assert summary["requests"] == 5
+    assert summary["kendall_tau"] == 0
+    assert summary["winner_changed"] == pytest.approx(1 / 3)
+    assert summary["largest_difference"] == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""Rows are compared with themselves, however sampling and featurization cut a day into files."""
+"""Rows are compared with themselves, however sampling and featurization split a day into files."""
 
 from __future__ import annotations
 

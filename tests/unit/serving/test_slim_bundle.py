@@ -1,4 +1,4 @@
-"""A bundle where onnxruntime, numpy and pyarrow are all that is installed."""
+"""A bundle runs where only onnxruntime, numpy and pyarrow are installed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(json.dumps([scores.tolist(), spent, modules]))
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory) -> Path:
-    """Python of an environment with these three packages, in the versions of the lock."""
+    """Return the Python of an environment with these three packages, in their locked versions."""
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
         pytest.skip("no uv beside the interpreter")
