@@ -57,7 +57,7 @@ def opened(cache, days=DAYS, named=None, address=ADDRESS) -> FolderLogs:
 
 
 def ids(source: FolderLogs, day: date) -> list[str]:
-    return [each for batch in source.batches(day) for each in batch["impression_id"].to_pylist()]
+    return [key for batch in source.batches(day) for key in batch["impression_id"].to_pylist()]
 
 
 def test_a_night_samples_a_table_reads_the_columns_it_names_and_each_day_once(served, tmp_path):
@@ -88,7 +88,7 @@ def test_a_night_samples_a_table_reads_the_columns_it_names_and_each_day_once(se
         )
 
     assert sample("one").rows.written == 600
-    read = [set(each.read_options.selected_fields) for each in served.sessions]
+    read = [set(session.read_options.selected_fields) for session in served.sessions]
     assert len(read) == 3
     for columns in read:
         assert {"price", "tags", "click"} <= columns
@@ -138,19 +138,19 @@ def test_a_table_per_day(served, tmp_path):
 
 def test_a_table_is_checked_and_a_day_has_arrived_when_it_has_settled(served, tmp_path):
     served.tables["logs", "impressions"] = Table(logs(2000), by="dt")
-    found = check_folder(ADDRESS, tmp_path).to_json()
-    assert found["source"] == {"kind": "bigquery", "folder": ADDRESS}
-    assert found["labels"][0]["column"] == "click"
+    report = check_folder(ADDRESS, tmp_path).to_json()
+    assert report["source"] == {"kind": "bigquery", "folder": ADDRESS}
+    assert report["labels"][0]["column"] == "click"
     spec = PipelineSpec.model_validate(
         {
-            "pipeline": "t", "source": found["source"], "features": {"ad_id": {}},
+            "pipeline": "t", "source": report["source"], "features": {"ad_id": {}},
             "arrival": {"settled_minutes": 30},
         }
     )  # fmt: skip
     workspace, now = Workspace(str(tmp_path / "w")), datetime.now(UTC)
     looks = [
-        day_arrival(spec, DAYS[0], workspace, tmp_path, now + timedelta(minutes=each))
-        for each in (5, 35)
+        day_arrival(spec, DAYS[0], workspace, tmp_path, now + timedelta(minutes=minute))
+        for minute in (5, 35)
     ]
     assert [look.is_complete for look in looks] == [False, True]
 

@@ -1,6 +1,6 @@
-"""Files of a few bytes that stand for gigabytes, endless rows or endless depth.
+"""Small files that expand to gigabytes, endless rows or endless depth.
 
-Each is read in bounded memory, or refused in one line, soon; the process that reads it goes on.
+Each is soon read in bounded memory or refused in one line; the reading process survives.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ except NightbidError as error:
 
 
 def integer(value: int) -> bytes:
-    """As Avro and Thrift write it: zigzag, seven bits a byte."""
-    rest, found = value << 1, b""
+    """Encode an integer like Avro and Thrift: zigzag, seven bits per byte."""
+    rest, encoded = value << 1, b""
     while rest > 127:
-        found, rest = found + bytes([rest & 127 | 128]), rest >> 7
-    return found + bytes([rest])
+        encoded, rest = encoded + bytes([rest & 127 | 128]), rest >> 7
+    return encoded + bytes([rest])
 
 
 def inflates(*pieces: bytes, times: int = 300) -> bytes:
-    """A gzip file whose last piece comes again and again."""
+    """Return a gzip file whose last piece repeats."""
     *first, last = (gzip.compress(piece) for piece in pieces)
     return b"".join(first) + last * times
 
 
 def avro(row: Any, count: int, block: bytes) -> bytes:
-    """An Avro file with one block that claims so many rows."""
+    """Return an Avro file with one block that claims `count` rows."""
     schema = json.dumps({"type": "record", "name": "row", "fields": row}).encode()
     meta = b"".join(
-        integer(len(each)) + each for each in (b"avro.schema", schema, b"avro.codec", b"null")
+        integer(len(part)) + part for part in (b"avro.schema", schema, b"avro.codec", b"null")
     )
     mark = b"s" * 16
     head = b"Obj\x01" + integer(2) + meta + b"\x00" + mark
@@ -71,13 +71,13 @@ def column(kind: Any) -> list[dict[str, Any]]:
 
 
 def parquet(path: Path) -> None:
-    """One text of a MiB that a thousand rows share: a gigabyte in a few hundred bytes."""
+    """Write a text of 1 MiB that 1,000 rows share: a gigabyte in a few hundred bytes."""
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), ["x" * MIB])
     pq.write_table(pa.table({"a": text}), path, compression="zstd", store_schema=False)
 
 
 def claiming(path: Path) -> None:
-    """A footer that says 2^60 rows."""
+    """Write a footer that claims 2^60 rows."""
     pq.write_table(pa.table({"a": list(range(300))}), path)
     content = path.read_bytes()
     (length,) = struct.unpack("<I", content[-8:-4])
@@ -135,9 +135,9 @@ def test_it_is_read_in_bounded_memory_or_refused_in_one_line(tmp_path: Path, nam
     else:
         content(path)
     assert path.stat().st_size < 8 * MIB
-    asked = json.dumps([suffix.partition(".")[0], str(tmp_path), SECONDS, GIGABYTES])
+    arguments = json.dumps([suffix.partition(".")[0], str(tmp_path), SECONDS, GIGABYTES])
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, asked], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     (line,) = done.stdout.splitlines()

@@ -68,7 +68,7 @@ def gs_server() -> Iterator[Storage]:
 
 @pytest.fixture(params=["s3", "gs"])
 def bucket(request, tmp_path, monkeypatch) -> tuple[str, Put]:
-    """Address of a prefix, and what puts an object there."""
+    """Return the address of a prefix and a function that uploads an object there."""
     name = f"logs-{abs(hash(tmp_path))}"
     if request.param == "s3":
         endpoint = request.getfixturevalue("s3_server")
@@ -113,9 +113,9 @@ def test_a_day_of_a_bucket_arrives_with_its_marker_and_settles(bucket, tmp_path)
 
     assert [text[:15] for text in look(0).missing] == ["no file _SUCCES", "files unchanged"]
     put(f"dt={DAYS[0]}/_SUCCESS", b"")
-    found = look(6)
-    assert found.is_complete, found.missing
-    assert "200 rows, no earlier night to compare with" in found.found
+    arrival = look(6)
+    assert arrival.is_complete, arrival.missing
+    assert "200 rows, no earlier night to compare with" in arrival.found
 
 
 def test_a_night_samples_days_of_a_bucket_and_a_changed_object_is_read_again(bucket, tmp_path):
@@ -138,12 +138,12 @@ def test_a_night_samples_days_of_a_bucket_and_a_changed_object_is_read_again(buc
         outcome = run(task)
         return print_, outcome.metrics["made"], outcome.rows.written
 
-    first, made, rows = sample()
-    assert (len(made), rows) == (4, 800)
+    first, days, rows = sample()
+    assert (len(days), rows) == (4, 800)
     assert sample() == (first, {}, 800)
     put(f"dt={DAYS[1]}/part-0.parquet", parquet(day_of_logs(DAYS[1], 100)))
-    again, made, rows = sample()
-    assert (again != first, made, rows) == (True, {str(DAYS[1]): "logs changed"}, 700)
+    again, days, rows = sample()
+    assert (again != first, days, rows) == (True, {str(DAYS[1]): "logs changed"}, 700)
 
 
 def test_text_files_nested_by_hour_are_days_and_errors_name_the_object(bucket, tmp_path):
@@ -164,10 +164,10 @@ def test_a_bucket_is_checked_and_a_pipeline_drafted(bucket, tmp_path):
     address, put = bucket
     for day in DAYS:
         put(f"dt={day}/part-0.parquet", parquet(day_of_logs(day, 2000)))
-    found = check_folder(address, tmp_path).to_json()
-    assert found["source"] == {"kind": "parquet", "folder": address}
-    assert found["days"] == [str(day) for day in DAYS]
-    assert found["labels"][0]["column"] == "click"
+    report = check_folder(address, tmp_path).to_json()
+    assert report["source"] == {"kind": "parquet", "folder": address}
+    assert report["days"] == [str(day) for day in DAYS]
+    assert report["labels"][0]["column"] == "click"
 
 
 def test_what_cannot_be_read_is_one_line(bucket, tmp_path, monkeypatch):
@@ -204,11 +204,11 @@ def test_a_table_in_a_bucket_is_what_its_newest_version_holds(bucket, kind, tmp_
     else:
         catalog = InMemoryCatalog("test", warehouse=f"file://{tmp_path}")
         catalog.create_namespace("w")
-        made = catalog.create_table("w.table", schema=table.schema)
-        with made.update_spec() as update:
+        created = catalog.create_table("w.table", schema=table.schema)
+        with created.update_spec() as update:
             update.add_identity("dt")
-        made.append(table)
-        made.delete("ad_id = 'a3'")
+        created.append(table)
+        created.delete("ad_id = 'a3'")
         catalog.engine.dispose()
         folder = tmp_path / "w" / "table"
     for path in folder.rglob("*"):

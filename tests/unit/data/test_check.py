@@ -1,4 +1,4 @@
-"""`nightbid data check`: what a folder holds, and a first pipeline that can be read."""
+"""`nightbid data check` describes a folder and drafts a valid pipeline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROWS = 600
 
 
 def logs(day: date, zone: str = "UTC") -> pa.Table:
-    """A day of clicks with their times, dwell times, and columns that say little."""
+    """Make a day of clicks with times, dwell times and columns without information."""
     draw = np.random.default_rng(day.toordinal())
     start = pd.Timestamp(day, tz=zone).tz_convert("UTC")
     served = start + pd.to_timedelta(np.sort(draw.integers(0, 86_400, ROWS)), unit="s")
@@ -81,10 +81,10 @@ def check(*arguments: object):
 
 def test_a_folder_becomes_a_pipeline_that_can_be_read(folder, tmp_path):
     path = tmp_path / "pipelines" / "first.yaml"
-    said = check(folder, "--write", path)
-    assert "is_click: rate 0.1" in said
-    assert "price[usd]" in said
-    assert "nightbid run first --date 2026-01-08 --until gate_raw" in said
+    printed = check(folder, "--write", path)
+    assert "is_click: rate 0.1" in printed
+    assert "price[usd]" in printed
+    assert "nightbid run first --date 2026-01-08 --until gate_raw" in printed
     spec = load_pipeline(path)
     roles = spec.columns
     assert (roles.key, roles.time, roles.user, roles.item, roles.position) == (
@@ -93,19 +93,19 @@ def test_a_folder_becomes_a_pipeline_that_can_be_read(folder, tmp_path):
     assert spec.source.outcomes == ("dwell",)
     assert spec.window.train_days == 2
     assert {"device", "price_usd", "creative_id", "hour_of_day", "user_rate"} <= set(spec.features)
-    assert "campaign" not in spec.features  # no value at all
+    assert "campaign" not in spec.features  # it has no values
     assert "only where is_click is 1" in path.read_text()
     with pytest.raises(ConfigError, match="there already"):
         check(folder, "--write", path)
 
 
 def test_json_says_the_same(folder):
-    found = json.loads(check(folder, "--json"))
-    assert found["days"] == [str(FIRST + timedelta(days=at)) for at in range(4)]
-    assert found["roles"]["user"]["column"] == "uid"
-    assert found["labels"][0]["column"] == "is_click"
-    assert set(found["outcomes"]) == {"dwell", "clicked_at"}
-    assert found["missing"] == {}
+    report = json.loads(check(folder, "--json"))
+    assert report["days"] == [str(FIRST + timedelta(days=at)) for at in range(4)]
+    assert report["roles"]["user"]["column"] == "uid"
+    assert report["labels"][0]["column"] == "is_click"
+    assert set(report["outcomes"]) == {"dwell", "clicked_at"}
+    assert report["missing"] == {}
 
 
 def test_every_missing_role_is_named_at_once(tmp_path):
@@ -136,7 +136,7 @@ def test_a_key_is_made_where_none_is_logged_and_repeats_are_counted(tmp_path):
 
 
 def test_times_that_are_known_now_and_then_are_a_label(tmp_path):
-    folder = write(tmp_path / "logs", change=lambda each: each.drop_columns(["is_click"]))
+    folder = write(tmp_path / "logs", change=lambda table: table.drop_columns(["is_click"]))
     path = tmp_path / "first.yaml"
     assert "label    clicked_at: rate 0.1" in check(folder, "--write", path)
     spec = load_pipeline(path)
@@ -150,8 +150,8 @@ def test_a_leak_is_suspected(tmp_path):
         noise = np.random.default_rng(1).random(ROWS)
         return table.append_column("score", pa.array(np.asarray(table["is_click"]) + noise))
 
-    found = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
-    assert "suspected leak" in found["outcomes"]["score"]
+    report = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
+    assert "suspected leak" in report["outcomes"]["score"]
 
 
 def test_text_files_are_described_by_what_is_in_them(tmp_path):
@@ -161,20 +161,20 @@ def test_text_files_are_described_by_what_is_in_them(tmp_path):
         day = FIRST + timedelta(days=at)
         table = logs(day).drop_columns(["dwell", "clicked_at"])
         comma = pa.array(
-            [f"{each:.2f}".replace(".", ",") for each in table["price[usd]"].to_pylist()]
+            [f"{price:.2f}".replace(".", ",") for price in table["price[usd]"].to_pylist()]
         )
         table = table.set_column(5, "Größe", comma)
         path = folder / f"{day}.csv"
         pcsv.write_csv(table, path, pcsv.WriteOptions(delimiter=";"))
         path.write_bytes(path.read_bytes().decode().encode("latin-1"))
-    found = json.loads(check(folder, "--json"))
-    block = {key: found["source"].get(key) for key in ("kind", "encoding", "delimiter", "decimal")}
+    report = json.loads(check(folder, "--json"))
+    block = {key: report["source"].get(key) for key in ("kind", "encoding", "delimiter", "decimal")}
     assert block == {"kind": "csv", "encoding": "cp1252", "delimiter": ";", "decimal": ","}
-    assert {each["name"]: each["kind"] for each in found["columns"]}["Größe"] == "number"
+    assert {column["name"]: column["kind"] for column in report["columns"]}["Größe"] == "number"
 
 
 def test_an_export_of_excel_is_read_as_it_was_written(tmp_path):
-    """In Windows-1252, with the delimiter in a first line, whole days in one locale's spelling."""
+    """The file is Windows-1252, names its delimiter first, and writes days in a locale's format."""
     for at in range(3):
         day = FIRST + timedelta(days=at)
         sizes = ["„0 €“", "„1 €“", "NULL"]
@@ -183,15 +183,15 @@ def test_an_export_of_excel_is_read_as_it_was_written(tmp_path):
         text = "\r\n".join(["sep=;", "Request ID;Served At;User;Ad;Größe;click", *rows, ""])
         (tmp_path / f"{day}.csv").write_bytes(text.encode("cp1252"))
     (tmp_path / f"{FIRST + timedelta(days=2)}-empty.csv").touch()
-    found = json.loads(check(tmp_path, "--json"))
-    assert found["source"] == {
+    report = json.loads(check(tmp_path, "--json"))
+    assert report["source"] == {
         "kind": "csv", "folder": str(tmp_path), "encoding": "cp1252", "delimiter": ";",
         "nulls": ["NULL"], "time_format": "%d.%m.%Y %H:%M",
     }  # fmt: skip
-    assert {name: each["column"] for name, each in found["roles"].items()} == {
+    assert {name: role["column"] for name, role in report["roles"].items()} == {
         "time": "Served At", "key": "Request ID", "user": "User", "item": "Ad",
     }  # fmt: skip
-    size = {each["name"]: each for each in found["columns"]}["Größe"]
+    size = {column["name"]: column for column in report["columns"]}["Größe"]
     assert sorted(size["examples"]) == ["„0 €“", "„1 €“"]
     assert size["nulls"] == pytest.approx(1 / 3)
 
@@ -205,10 +205,10 @@ def test_ids_that_are_written_as_floats_are_ids(tmp_path, kind):
         column = floats if kind == "float" else pa.array(texts)
         return table.set_column(table.column_names.index("uid"), "uid", column)
 
-    found = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
-    user = found["roles"]["user"]
+    report = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
+    user = report["roles"]["user"]
     assert user["column"] == "uid"
-    draft = yaml.safe_load(found["yaml"])
+    draft = yaml.safe_load(report["yaml"])
     assert draft["source"].get("types") == ({"uid": "int"} if kind == "both" else None)
 
 
@@ -257,10 +257,10 @@ def test_amounts_are_a_label_where_nothing_is_zero_or_one(tmp_path):
     spec = load_pipeline(path)
     assert (spec.label.kind, spec.label.column) == ("value", "watch_seconds")
     assert "watch_seconds" not in spec.features
-    told = check(write(tmp_path / "both", change=lambda table: table.append_column(
+    printed = check(write(tmp_path / "both", change=lambda table: table.append_column(
         "revenue", pa.array(np.linspace(0, 3, ROWS)))))  # fmt: skip
-    assert "label    is_click: rate" in told
-    assert "label: {kind: value, column: revenue} predicts it" in told
+    assert "label    is_click: rate" in printed
+    assert "label: {kind: value, column: revenue} predicts it" in printed
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_amounts_are_a_label_where_nothing_is_zero_or_one(tmp_path):
     ],
 )
 def test_times_in_the_spelling_of_a_country_and_yes_and_no_become_a_night(tmp_path, form, zone):
-    """A spreadsheet's export: its times, a flag in words, names with spaces."""
+    """A spreadsheet's export has local times, yes/no flags and names with spaces."""
     for at in range(4):
         day = FIRST + timedelta(days=at)
         table = logs(day, zone).drop_columns(["clicked_at", "dwell", "campaign"]).to_pandas()
@@ -296,15 +296,17 @@ def test_times_in_the_spelling_of_a_country_and_yes_and_no_become_a_night(tmp_pa
     assert parsed.aside.num_rows == 0
     seconds = pc.floor_temporal(expected["servedAt"], unit="second")
     assert parsed.good[TIME].to_pylist() == local_time(seconds, zone).to_pylist()
-    assert parsed.good[LABEL].to_pylist() == [float(each.as_py()) for each in expected["is_click"]]
+    assert parsed.good[LABEL].to_pylist() == [
+        float(label.as_py()) for label in expected["is_click"]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
 def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
-    """Exports of no particular day: rows of a day lie in two files, and a file holds many days."""
+    """Exports are not split by day: a day is in two files, and a file holds many days."""
     days = [FIRST + timedelta(days=at) for at in range(4)]
     whole = pa.concat_tables([logs(day).drop_columns(["campaign"]) for day in days])
-    whole = whole.drop_columns(["price[usd]"])  # text gives the same floats, with other digits
+    whole = whole.drop_columns(["price[usd]"])  # text gives the same floats with other digits
     half = 2 * ROWS + 100
 
     def write(name: str, rows: pa.Table, group: int = 250) -> None:
@@ -328,11 +330,11 @@ def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
     assert source.days() == tuple(days)
     assert [len(source.files(day)) for day in days] == [1, 1, 2, 1]
     for day in days:
-        found = pa.Table.from_batches(list(source.batches(day)))
-        asked = logs(day)
-        assert found["request_id"].to_pylist() == asked["request_id"].to_pylist()
-        assert parse(found, spec, {}, "the day").aside.num_rows == 0
-    # The day's key follows its rows, and not those of other days in the same files.
+        day_rows = pa.Table.from_batches(list(source.batches(day)))
+        expected = logs(day)
+        assert day_rows["request_id"].to_pylist() == expected["request_id"].to_pylist()
+        assert parse(day_rows, spec, {}, "the day").aside.num_rows == 0
+    # The day's key depends on its own rows, not on other days in the same files.
     keys = [source.identity(day, file_digest)["logs"] for day in days]
     late = tmp_path / "in" / f"export (3).{kind}"
     late.write_bytes((tmp_path / "in" / f"export (2).{kind}").read_bytes())
@@ -341,7 +343,7 @@ def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
                for day, key in zip(days, keys, strict=True)]  # fmt: skip
     assert changed == [False, False, True, True]
     late.unlink()
-    # A file that grows changes the day of its new rows alone.
+    # A file that grows changes only the day of its new rows.
     grown = pa.concat_tables([whole.slice(0, half), whole.slice(len(whole) - 1)])
     write("export (1)", grown, group=180)
     again = open_source(spec.source, tmp_path / "cache", tuple(days))
@@ -362,7 +364,7 @@ def test_a_time_that_no_format_reads_is_named_with_its_value(tmp_path):
 
 
 def streams(folder, days: int = 5):
-    """Impressions, clicks and orders, each with names of its own."""
+    """Write impressions, clicks and orders, each with its own column names."""
     for at in range(days):
         day = FIRST + timedelta(days=at)
         table = logs(day)
@@ -379,7 +381,7 @@ def streams(folder, days: int = 5):
 
 def test_three_streams_become_a_pipeline_that_joins_them(tmp_path):
     path = tmp_path / "joined.yaml"
-    told = check(streams(tmp_path / "logs"), "--write", path)
+    printed = check(streams(tmp_path / "logs"), "--write", path)
     spec = load_pipeline(path)
     source = spec.source
     assert (source.kind, source.key, source.time) == ("events", "request_id", "servedAt")
@@ -387,10 +389,10 @@ def test_three_streams_become_a_pipeline_that_joins_them(tmp_path):
     assert source.conversions.rename == {"imp": "request_id", "ts": "servedAt"}
     assert source.value == "amount_usd"
     assert (spec.label.column, spec.columns.user) == ("clicked", "uid")
-    # The clicks of the newest day's impressions are still to come.
-    assert f"days     4, {FIRST} to {FIRST + timedelta(days=3)}" in told
-    assert "label    clicked: rate 0.1" in told
-    assert f"next: nightbid run joined --date {FIRST + timedelta(days=4)}" in told
+    # The newest day is left out: its clicks are not complete.
+    assert f"days     4, {FIRST} to {FIRST + timedelta(days=3)}" in printed
+    assert "label    clicked: rate 0.1" in printed
+    assert f"next: nightbid run joined --date {FIRST + timedelta(days=4)}" in printed
 
 
 def test_streams_that_share_no_id_are_one_line(tmp_path):
@@ -400,7 +402,7 @@ def test_streams_that_share_no_id_are_one_line(tmp_path):
         pq.write_table(rows.set_column(0, "imp", pa.array(range(len(rows)))), path)
     with pytest.raises(
         MissingDataError, match="no column of the impressions is found again"
-    ) as told:
+    ) as error:
         check(folder)
-    assert "clicks: imp, ts" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "clicks: imp, ts" in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Which files of a folder are of which day: names of folders and files, partitions, links."""
+"""Which files belong to which day: names of folders and files, partitions, links."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_partitions_that_are_no_day_are_columns(tmp_path, kind):
     assert read(typed)["geo"].null_count == 1
     with pytest.raises(CorruptDataError, match=r"folder country=.* is not a whole number"):
         read(opened(tmp_path, kind, types={"country": "int"}))
-    # The same bytes below a folder of another name are other rows.
+    # The same bytes in a folder with another name are different rows.
     one = logs.identity(DAY, lambda path: path.read_bytes().hex())
     os.rename(tmp_path / f"dt={DAY}" / "country=DE", tmp_path / f"dt={DAY}" / "country=FR")
     assert opened(tmp_path, kind).identity(DAY, lambda path: path.read_bytes().hex()) != one

@@ -1,4 +1,4 @@
-"""A Delta table is the files that are in it now; other tables are refused in one line."""
+"""A Delta table is read from its current files; other tables are refused in one line."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def opened(folder, kind="delta") -> FolderLogs:
 
 
 def rows(folder, day: date) -> list[int]:
-    return sorted(each for batch in opened(folder).batches(day) for each in batch["id"].to_pylist())
+    return sorted(key for batch in opened(folder).batches(day) for key in batch["id"].to_pylist())
 
 
 @pytest.fixture
 def table(tmp_path):
-    """Two days, of which a row was deleted and some were added later."""
+    """Write two days; one row was deleted and some were added later."""
     path = str(tmp_path / "logs")
     first = pa.table({"id": [1, 2, 3], "dt": [str(DAYS[0])] * 2 + [str(DAYS[1])]})
     deltalake.write_deltalake(path, first, partition_by=["dt"])

@@ -1,4 +1,4 @@
-"""docs/data.md names what there is."""
+"""docs/data.md names every fault, source and key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own folder: round trips, what is wrong with it, and what cannot be read in it."""
+"""A user's own folder: round trips, configuration errors and unreadable rows."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def test_csv_comes_back_as_it_was(tmp_path, day_of_logs, name, packed):
             pcsv.write_csv(table.drop_columns(["interests"]), stream)
     logs = opened(tmp_path, "csv")
     assert logs.days() == DAYS
-    found = read(logs, DAYS[1])
-    assert pc.all(pc.is_null(found[REASON])).as_py()
-    for name in found.column_names:
+    rows = read(logs, DAYS[1])
+    assert pc.all(pc.is_null(rows[REASON])).as_py()
+    for name in rows.column_names:
         if name in (REASON, TEXT):
             continue
         was = day_of_logs[DAYS[1]][name]
-        assert found[name].cast(was.type).equals(was), name
+        assert rows[name].cast(was.type).equals(was), name
 
 
 def test_columns_are_renamed_and_typed_as_declared(tmp_path):
@@ -184,17 +184,17 @@ def test_text_that_is_no_utf8_is_set_aside(tmp_path):
 def test_what_casts_and_what_does_not(kind, good, bad):
     values = [*good, *bad, "", "NA"]
     table = pa.table({"v": pa.array([value.encode() for value in values])})
-    found = delimited.typed(table, {"v": kind})
-    assert [reason is None for reason in found[REASON].to_pylist()] == (
+    cast = delimited.typed(table, {"v": kind})
+    assert [reason is None for reason in cast[REASON].to_pylist()] == (
         [True] * len(good) + [False] * len(bad) + [True, True]
     )
-    assert [value is None for value in found["v"].to_pylist()] == (
+    assert [value is None for value in cast["v"].to_pylist()] == (
         [False] * len(good) + [True] * (len(bad) + 2)
     )
     if kind == "int":
-        assert found["v"].to_pylist()[3] == 9007199254740993
+        assert cast["v"].to_pylist()[3] == 9007199254740993
     alone = delimited.typed(pa.table({"v": pa.array([v.encode() for v in good])}), {"v": kind})
-    assert alone["v"].to_pylist() == found["v"].to_pylist()[: len(good)]
+    assert alone["v"].to_pylist() == cast["v"].to_pylist()[: len(good)]
 
 
 def test_types_are_the_same_on_every_day(tmp_path):
@@ -397,12 +397,12 @@ def test_a_text_file_is_looked_through_for_its_types_once(tmp_path):
 
 
 def test_days_are_listed_without_reading_a_file(tmp_path):
-    """A night's window, arrival and `data days` ask for them; reading a day says what is wrong."""
+    """A night's window, arrival and `data days` list days; only reading a day reports errors."""
     for name in ("dt=2026-01-05/a.csv", "dt=2026-01-06/b.csv"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(b"a,a\n\xff")
     source = FolderLogs(FolderSource(kind="csv", folder=str(tmp_path)))
     assert source.days() == (date(2026, 1, 5), date(2026, 1, 6))
-    assert [each.name for each in source.files(date(2026, 1, 6))] == ["b.csv"]
+    assert [file.name for file in source.files(date(2026, 1, 6))] == ["b.csv"]
     with pytest.raises(CorruptDataError):
         list(source.batches(date(2026, 1, 6)))

@@ -74,8 +74,8 @@ def test_the_same_rows_come_back(tmp_path, name):
     kind = name if name in ("orc", "avro") else "jsonl"
     logs = opened(tmp_path, kind, types={"time": "time"})
     assert logs.days() == (DAY,)
-    found = read(logs).select(list(ROWS[0]))
-    assert found.to_pylist() == ROWS
+    rows = read(logs).select(list(ROWS[0]))
+    assert rows.to_pylist() == ROWS
 
 
 @pytest.mark.parametrize("name", ["orc", "avro", "jsonl"])
@@ -90,14 +90,14 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, name):
 
 
 def test_json_lines_of_other_files_and_types_are_one_table(tmp_path):
-    """Fields come and go, whole numbers become fractions, and long ids keep every digit."""
+    """Fields appear and disappear, integers become fractions, and long ids keep every digit."""
     folder = tmp_path / f"dt={DAY}"
     folder.mkdir()
     long = [20260105000000000001, 20260105000000000002]
     (folder / "1.jsonl").write_text(f'{{"id": {long[0]}, "price": 2}}\n{{"id": {long[1]}}}\n')
     (folder / "2.jsonl").write_text('{"id": 5, "price": 2.5, "ad": "x"}\n\n')
-    found = read(opened(tmp_path, "jsonl"))
-    assert found.to_pydict() == {
+    rows = read(opened(tmp_path, "jsonl"))
+    assert rows.to_pydict() == {
         "id": [str(long[0]), str(long[1]), "5"],
         "price": [2.0, None, 2.5],
         "ad": [None, None, "x"],
@@ -112,11 +112,11 @@ def test_a_field_that_is_now_a_number_now_a_text_is_text(tmp_path):
     rows = [{"id": 1, "v": 7, "at": "2026-01-05 00:00:00"}, {"id": 2, "v": "x"},
             {"id": 3, "w": [1]}, {"id": 4, "v": True, "w": ["a"]}]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = read(opened(tmp_path, "jsonl"))
-    assert found["id"].to_pylist() == [1, 2, 3, 4]
-    assert found["v"].to_pylist() == ["7", "x", None, "true"]
-    assert found["w"].to_pylist() == [None, None, "[1]", '["a"]']
-    assert pa.types.is_timestamp(found["at"].type)
+    read_rows = read(opened(tmp_path, "jsonl"))
+    assert read_rows["id"].to_pylist() == [1, 2, 3, 4]
+    assert read_rows["v"].to_pylist() == ["7", "x", None, "true"]
+    assert read_rows["w"].to_pylist() == [None, None, "[1]", '["a"]']
+    assert pa.types.is_timestamp(read_rows["at"].type)
 
 
 NESTED = [
@@ -153,11 +153,11 @@ def test_fields_of_objects_are_columns(tmp_path, kind):
             {"name": "n", "type": ["null", "long"]}]}  # fmt: skip
         with open(path, "wb") as stream:
             fastavro.writer(stream, fastavro.parse_schema(schema), NESTED)
-    found = read(opened(tmp_path, kind))
-    assert found["event.id"].to_pylist() == ["a", "b", "c"]
-    assert found["user.geo.country"].to_pylist() == ["DE", None, "FR"]
-    assert found["n"].to_pylist() == [1, 2, None]
-    assert not any(pa.types.is_struct(field.type) for field in found.schema)
+    rows = read(opened(tmp_path, kind))
+    assert rows["event.id"].to_pylist() == ["a", "b", "c"]
+    assert rows["user.geo.country"].to_pylist() == ["DE", None, "FR"]
+    assert rows["n"].to_pylist() == [1, 2, None]
+    assert not any(pa.types.is_struct(field.type) for field in rows.schema)
     named = FolderLogs(
         FolderSource(kind=kind, folder=str(tmp_path)), [DAY], named={"user.geo.country"}, others=0
     )
@@ -176,8 +176,8 @@ def test_fields_of_json_objects_keep_every_digit_and_may_change_their_type(tmp_p
         None,
     ]
     path.write_text('{"u": {"id": 7}}\n{"u": {"id": "x"}}\n{"u": null}\n{"u": "y", "n": 1}\n')
-    found = read(opened(tmp_path, "jsonl")).select(["u.id", "u", "n"]).to_pydict()
-    assert found == {
+    rows = read(opened(tmp_path, "jsonl")).select(["u.id", "u", "n"]).to_pydict()
+    assert rows == {
         "u.id": ["7", "x", None, None],
         "u": [None, None, None, "y"],
         "n": [None, None, None, 1],

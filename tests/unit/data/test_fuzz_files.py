@@ -1,4 +1,4 @@
-"""Damaged files of every format: rows or one line of an error, soon and in bounded memory."""
+"""A damaged file of any format soon gives rows or a one-line error, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 DAY = dt.date(2026, 1, 8)
 CASES = 60
 SECONDS, GIGABYTES = 10, 3
-"""Of one file, and of the process that reads them all, on top of what its imports take."""
+"""Limits per file, and for the process that reads all files, in addition to its imports."""
 PROGRAM = """
 import datetime as dt, json, random, resource, signal, sys, traceback
 from pathlib import Path
@@ -87,7 +87,7 @@ for number in range(cases):
         signal.alarm(0)
 print(json.dumps({"rows": rows, "refused": refused, "faults": faults}))
 """
-"""Reads the sound file, then damaged ones."""
+"""Reads the intact file, then damaged ones."""
 
 
 def table() -> pa.Table:
@@ -149,13 +149,15 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(
     sound = tmp_path / "sound" / name
     sound.parent.mkdir()
     write(kind, sound)
-    asked = json.dumps([kind, str(sound), 0, CASES, SECONDS, GIGABYTES])
+    arguments = json.dumps([kind, str(sound), 0, CASES, SECONDS, GIGABYTES])
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, asked], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"ended with {done.returncode} at case {done.stderr[-300:]}"
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["rows"] == 300
-    assert not found["faults"], "\n".join(f"case {at}: {said}" for at, said in found["faults"])
-    # Text is read line by line: what does not fit is set aside, and the file goes on.
-    assert found["refused"] > CASES // 10 or name == "part.csv"
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["rows"] == 300
+    assert not report["faults"], "\n".join(
+        f"case {at}: {message}" for at, message in report["faults"]
+    )
+    # Text is read line by line: unreadable lines are set aside, and reading continues.
+    assert report["refused"] > CASES // 10 or name == "part.csv"

@@ -1,4 +1,4 @@
-"""An Iceberg table is the files that are in it now; other tables are refused in one line."""
+"""An Iceberg table is read from its current files; other tables are refused in one line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def opened(folder, kind="iceberg") -> FolderLogs:
 
 
 def rows(folder, day: date) -> list[int]:
-    return sorted(each for batch in opened(folder).batches(day) for each in batch["id"].to_pylist())
+    return sorted(key for batch in opened(folder).batches(day) for key in batch["id"].to_pylist())
 
 
 def logs(*ids: int) -> pa.Table:
-    """Rows of which those with an id below 3 are of the first day."""
+    """Make rows; those with an id below 3 belong to the first day."""
     days = [DAYS[int(at >= 3)] for at in ids]
     return pa.table(
         {
@@ -43,22 +43,22 @@ def logs(*ids: int) -> pa.Table:
 
 @pytest.fixture
 def catalog(tmp_path):
-    found = InMemoryCatalog("test", warehouse=f"file://{tmp_path / 'warehouse'}")
-    found.create_namespace("ads")
-    yield found
-    found.engine.dispose()
+    memory = InMemoryCatalog("test", warehouse=f"file://{tmp_path / 'warehouse'}")
+    memory.create_namespace("ads")
+    yield memory
+    memory.engine.dispose()
 
 
 @pytest.fixture
 def table(catalog):
-    """Two days, of which a row was deleted and some were added later."""
-    made = catalog.create_table("ads.logs", schema=logs(1).schema)
-    with made.update_spec() as update:
+    """Write two days; one row was deleted and some were added later."""
+    logged = catalog.create_table("ads.logs", schema=logs(1).schema)
+    with logged.update_spec() as update:
         update.add_identity("dt")
-    made.append(logs(1, 2, 3))
-    made.delete("id = 1")
-    made.append(logs(4))
-    return made
+    logged.append(logs(1, 2, 3))
+    logged.delete("id = 1")
+    logged.append(logs(4))
+    return logged
 
 
 @pytest.fixture
@@ -82,24 +82,24 @@ def test_a_table_that_was_moved_is_read_where_it_is(table, folder, tmp_path):
 
 
 def test_days_of_a_time_are_partitions(catalog, tmp_path):
-    made = catalog.create_table("ads.by_time", schema=logs(1).schema)
-    with made.update_spec() as update:
+    by_time = catalog.create_table("ads.by_time", schema=logs(1).schema)
+    with by_time.update_spec() as update:
         update.add_field("time", DayTransform(), "time_day")
     folder = tmp_path / "warehouse" / "ads" / "by_time"
     (folder / "data").mkdir(exist_ok=True)
     for ids in ((1, 2), (3,)):
         path = folder / "data" / f"{ids[0]}.parquet"
-        pq.write_table(logs(*ids).cast(made.schema().as_arrow()), path)
-        made.add_files([f"file://{path}"])
+        pq.write_table(logs(*ids).cast(by_time.schema().as_arrow()), path)
+        by_time.add_files([f"file://{path}"])
     assert [rows(folder, day) for day in DAYS] == [[1, 2], [3]]
 
 
 def test_a_column_of_dates_is_the_day_whatever_its_name(catalog, tmp_path):
     table = logs(1, 2, 3).set_column(1, "served_on", pa.array([DAYS[0], DAYS[0], DAYS[1]]))
-    made = catalog.create_table("ads.dates", schema=table.schema)
-    with made.update_spec() as update:
+    dated = catalog.create_table("ads.dates", schema=table.schema)
+    with dated.update_spec() as update:
         update.add_identity("served_on")
-    made.append(table)
+    dated.append(table)
     folder = tmp_path / "warehouse" / "ads" / "dates"
     assert [rows(folder, day) for day in DAYS] == [[1, 2], [3]]
 

@@ -1,4 +1,4 @@
-"""iPinYou's raw logs as they are published: impressions beside clicks, prices for a replay."""
+"""iPinYou's raw logs as published: impressions with clicks, and prices for a replay."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def logs(folder: Path, clicks: list[str]) -> PipelineSpec:
     impressions = [line(number) for number in range(40)]
     impressions[3] = line(3, user="null")
     for name, lines in (("imp", impressions), ("clk", clicks)):
-        text = "".join(f"{each}\n" for each in lines)
+        text = "".join(f"{fields}\n" for fields in lines)
         (folder / f"{name}.20130606.txt.bz2").write_bytes(bz2.compress(text.encode()))
     return PipelineSpec.model_validate(
         {

@@ -1,4 +1,4 @@
-"""Real impressions: every row of a day, joined, with outcomes that no feature may read."""
+"""KuaiRand's impressions: all rows of a day, joined, with outcomes that no feature may read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_users_and_videos_are_joined_to_the_right_rows(day, kuairand_folder):
 
 def test_rows_have_a_time_of_their_day_in_china(day):
     local = np.asarray(day["time"].cast(pa.timestamp("us"))) + np.timedelta64(8, "h")
-    # The release itself puts one row in a hundred into a neighboring day.
+    # The published files put one row in a hundred into a neighboring day.
     assert (local.astype("datetime64[D]") == np.datetime64(DAY)).mean() > 0.98
     assert pc.sum(pc.is_null(day["time"])).as_py() == 0
 
@@ -102,6 +102,6 @@ def test_a_check_drafts_no_feature_of_what_is_known_only_afterwards(
     outcomes = KuaiRandLogs(
         KuaiRandSource(kind="kuairand", folder=str(kuairand_folder))
     ).meaning.outcomes
-    read = {column for name, each in spec.features.items() for column in each.sources(name)}
+    read = {column for name, feature in spec.features.items() for column in feature.sources(name)}
     assert {"watch_ratio", "is_positive"} <= set(outcomes)
     assert not read & logs.meaning.outcomes

@@ -1,4 +1,4 @@
-"""The Open Bandit logs come from a package index, over a real socket, and are checked."""
+"""The Open Bandit logs are downloaded from a package index over a socket and verified."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def archive() -> bytes:
 
 @pytest.fixture
 def index(monkeypatch):
-    """A package index on loopback; `files` is what it has, `asked` what was asked of it."""
+    """Start a package index on loopback; return its files and the requested paths."""
     files: dict[str, bytes] = {}
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requests.append(self.path)
             content = files.get(self.path)
             self.send_response(200 if content is not None else 404)
             self.end_headers()
@@ -56,12 +56,12 @@ def index(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}/simple"
-    # No other index than this one, whatever this machine is set up to ask.
+    # Only this index is used, whatever the machine's configuration.
     monkeypatch.setenv("PIP_INDEX_URL", address)
     monkeypatch.setenv("UV_DEFAULT_INDEX", address)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(obd, "PUBLIC_INDEX", address)
-    yield files, asked
+    yield files, requests
     server.shutdown()
     server.server_close()
     thread.join()
@@ -76,7 +76,7 @@ def serve(files, content: bytes) -> None:
 
 
 def test_the_archive_is_fetched_once_and_read(index, tmp_path, monkeypatch):
-    files, asked = index
+    files, requests = index
     content = archive()
     monkeypatch.setattr(obd, "DIGEST", hashlib.sha256(content).hexdigest())
     serve(files, content)
@@ -89,15 +89,15 @@ def test_the_archive_is_fetched_once_and_read(index, tmp_path, monkeypatch):
     assert rows[1]["user_item_affinity_0"] == 2.0
     assert rows[0]["time"].isoformat() == "2019-11-24T00:00:08.041011+00:00"
     assert {"click", "propensity_score"} <= logs.meaning.outcomes
-    asked.clear()
+    requests.clear()
     open_source(ObdSource(kind="obd"), tmp_path)
-    assert not asked
+    assert not requests
     with pytest.raises(MissingDataError, match=r"no rows of 2019-12-01.*2019-11-25"):
         list(logs.batches(date(2019, 12, 1)))
 
 
 def test_a_damaged_cache_is_fetched_again(index, tmp_path, monkeypatch):
-    files, asked = index
+    files, requests = index
     content = archive()
     monkeypatch.setattr(obd, "DIGEST", hashlib.sha256(content).hexdigest())
     serve(files, content)
@@ -106,7 +106,7 @@ def test_a_damaged_cache_is_fetched_again(index, tmp_path, monkeypatch):
     path.write_bytes(content[:100])
     assert obd.fetch(tmp_path) == path
     assert path.read_bytes() == content
-    assert asked
+    assert requests
 
 
 def test_another_file_under_the_same_name_is_refused(index, tmp_path):
@@ -118,7 +118,7 @@ def test_another_file_under_the_same_name_is_refused(index, tmp_path):
 
 
 def test_an_index_without_the_file_is_named(index, tmp_path):
-    _, asked = index
+    _, requests = index
     with pytest.raises(MissingDataError, match=r"127\.0\.0\.1.*put the file at"):
         obd.fetch(tmp_path)
-    assert asked == ["/simple/obp/"]
+    assert requests == ["/simple/obp/"]

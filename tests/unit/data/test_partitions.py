@@ -1,4 +1,4 @@
-"""Logs of hours and weeks, however folders and files name them."""
+"""Logs partitioned by hour or week, with any names of folders and files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_hour_is_found_by_its_name(tmp_path, form):
     hours = [Hour.of(DAY, hour) for hour in (0, 3, 23)]
     assert list(logs.days()) == hours
     assert [values(logs, hour) for hour in hours] == [[0], [3], [23]]
-    # Without `partition`, its rows are those of the day.
+    # Without `partition`, its rows belong to the day.
     assert sorted(values(opened(tmp_path), DAY)) == [0, 3, 23]
 
 
@@ -101,7 +101,7 @@ def test_one_file_is_cut_by_the_times_of_its_rows(tmp_path):
     times = [start + dt.timedelta(minutes=50 * at) for at in range(5)] + [None]
     pq.write_table(pa.table({"t": times, "v": range(6)}), tmp_path / "export.parquet")
     hours = opened(tmp_path, partition="hour", day_column="t", time_zone="Asia/Kolkata")
-    # 22:30 UTC is 04:00 in Kolkata; a row without a time belongs to the hour of the one before.
+    # 22:30 UTC is 04:00 in Kolkata; a row without a time belongs to the previous row's hour.
     assert {str(hour): values(hours, hour) for hour in hours.days()} == {
         "2026-01-05T04": [0, 1], "2026-01-05T05": [2],
         "2026-01-05T06": [3], "2026-01-05T07": [4, 5],
@@ -140,7 +140,7 @@ def test_the_hours_and_weeks_of_the_simulator_are_its_days(tmp_path):
 
 
 def log(folder, name: str) -> None:
-    """A file of impressions that a check knows the roles of."""
+    """Write a file of impressions whose columns the check recognizes."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.arange(200)
@@ -174,10 +174,10 @@ def test_a_check_of_a_folder_finds_weeks(tmp_path, names, expected):
     for name in names:
         log(tmp_path / "logs", f"{name}/a.parquet")
     report = check_folder(str(tmp_path / "logs"), tmp_path / "cache")
-    said = {
+    printed = {
         name: report.block[name] for name in ("partition", "week_begins") if name in report.block
     }
-    assert said == expected
+    assert printed == expected
     spec = parse_pipeline(report.yaml, "logs.yaml")
     assert spec.window.unit == expected.get("partition", "day")
     assert spec.partition_at(report.days[0]) == report.days[0]

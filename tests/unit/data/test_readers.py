@@ -1,6 +1,6 @@
-"""Every type of column in every role is read right, or refused in one line that names it.
+"""Every column type in every role is read correctly, or refused in one line that names it.
 
-`benchmarks/readers.py` tries every format; here Parquet in every role, and the others in one.
+`benchmarks/readers.py` tests every format; here Parquet in every role, the others in one.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def readers():
 
 
 def test_types_in_parquet_and_roles(readers, tmp_path):
-    found = list(readers.cells(tmp_path, ("parquet",)))
-    assert [cell for cell in found if cell.outcome == "WRONG"] == []
-    assert len(found) > 400
-    assert sum(cell.outcome == "right" for cell in found) > 250
+    cells = list(readers.cells(tmp_path, ("parquet",)))
+    assert [cell for cell in cells if cell.outcome == "WRONG"] == []
+    assert len(cells) > 400
+    assert sum(cell.outcome == "right" for cell in cells) > 250
 
 
 @pytest.mark.parametrize("name", ["orc", "avro", "jsonl", "csv"])
 def test_types_in_other_formats(readers, tmp_path, name):
-    found = list(readers.cells(tmp_path, (name,), ("vocabulary",)))
-    assert [cell for cell in found if cell.outcome == "WRONG"] == []
-    assert sum(cell.outcome == "right" for cell in found) > 20
+    cells = list(readers.cells(tmp_path, (name,), ("vocabulary",)))
+    assert [cell for cell in cells if cell.outcome == "WRONG"] == []
+    assert sum(cell.outcome == "right" for cell in cells) > 20

@@ -1,4 +1,4 @@
-"""Logs as other people's tools write them: each is read right, or refused in one clear line.
+"""Logs as other tools write them: each is read correctly, or refused in one clear line.
 
 Where else situations of real logs are tested:
 
@@ -101,7 +101,7 @@ def test_a_file_may_begin_like_one(tmp_path):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_an_empty_text_file_has_no_rows(tmp_path, kind):
-    """Jobs leave one where they had no row to write."""
+    """Jobs leave an empty file when they have no rows to write."""
     folder = tmp_path / f"dt={DAY}"
     folder.mkdir()
     text = "key,price\na,1.5\n" if kind == "csv" else '{"key": "a", "price": 1.5}\n'
@@ -289,7 +289,7 @@ def test_decimal_commas_and_texts_for_no_value(tmp_path):
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("apart", [False, True])
 def test_part_files_of_other_types_are_widened(tmp_path, one, other, values, swapped, apart):
-    parts = [pa.table({"v": each}) for each in (one, other)][:: -1 if swapped else 1]
+    parts = [pa.table({"v": column}) for column in (one, other)][:: -1 if swapped else 1]
     if apart:
         for day, part in zip(DAYS, parts, strict=True):
             write_parts(tmp_path, part, day=day)
@@ -353,7 +353,7 @@ def test_of_wide_logs_what_is_named_is_read_and_few_others(tmp_path, kind):
     names = [name for name in read(logs).column_names if name not in (REASON, TEXT)]
     assert {"click", "c299"} <= set(names)
     assert len(names) == 2 + OTHER_COLUMNS
-    # What is read belongs to what the rows are: another column named, another fingerprint.
+    # The columns to read are part of the rows' identity: another column, another fingerprint.
     prints = {FolderLogs(block, [DAY], named={"click", name}).fingerprint((DAY,)) for name in
               ("c1", "c298", "c299")}  # fmt: skip
     assert len(prints) == 3
@@ -367,7 +367,7 @@ def test_columns_that_nothing_names_fail_nothing(tmp_path):
     write_parts(tmp_path, one, other)
     logs = FolderLogs(FolderSource(kind="parquet", folder=str(tmp_path)), [DAY], named={"click"})
     assert read(logs)["click"].to_pylist() == [0, 1]
-    assert "note" not in read(logs).column_names  # no type holds both
+    assert "note" not in read(logs).column_names  # no type fits both
     named = FolderLogs(
         FolderSource(kind="parquet", folder=str(tmp_path)), [DAY], named={"click", "note"}
     )

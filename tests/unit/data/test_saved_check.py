@@ -1,4 +1,4 @@
-"""What is kept of a look at logs for its page: nothing that identifies anybody."""
+"""A saved data check stores nothing that identifies a person."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PEOPLE = 40
 
 
 def write_logs(folder: Path, columns: dict[str, object]) -> None:
-    """Three days whose columns have names that say nothing."""
+    """Write three days whose column names say nothing."""
     at = np.arange(ROWS)
     for back in range(3):
         day = date(2026, 1, 5) + timedelta(days=back)
@@ -37,7 +37,7 @@ def write_logs(folder: Path, columns: dict[str, object]) -> None:
 
 @pytest.fixture
 def kept(tmp_path: Path):
-    """Look at logs with these columns, and return what others can read of it."""
+    """Check logs with these columns, and return everything that is stored and shown."""
 
     def look(columns: dict[str, object]) -> tuple[str, dict[str, list[str] | None]]:
         write_logs(tmp_path / "logs", columns)
@@ -47,7 +47,9 @@ def kept(tmp_path: Path):
         (check,) = saved_checks(workspace)
         stored = "".join(path.read_text() for path in (tmp_path / "workspace").rglob("*.json"))
         page = data_check_page(check, Links(), [])
-        return stored + page, {each["name"]: each["examples"] for each in check.report["columns"]}
+        return stored + page, {
+            column["name"]: column["examples"] for column in check.report["columns"]
+        }
 
     return look
 
@@ -87,7 +89,9 @@ def test_values_that_may_identify_somebody_are_not_kept(kept, kind):
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     shown = {str(item["who"] if isinstance(item, dict) else item) for item in flat}
     plain = text.replace(",", "")
-    assert [each for each in shown if re.search(rf"(?<![\w.]){re.escape(each)}\b", plain)] == []
+    assert [
+        example for example in shown if re.search(rf"(?<![\w.]){re.escape(example)}\b", plain)
+    ] == []
 
 
 def test_few_values_of_a_column_that_is_named_after_people_are_not_kept(kept):

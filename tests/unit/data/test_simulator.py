@@ -1,4 +1,4 @@
-"""The simulated exchange: repeatable, with labels that follow its own truth, broken on request."""
+"""The simulated exchange is reproducible, draws labels from its truth, and injects faults."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_labels_follow_the_true_probabilities_at_every_level(many, label):
         mine = bucket == at
         error = np.sqrt((truth[mine] * (1 - truth[mine])).sum()) / mine.sum()
         assert abs(observed[mine].mean() - truth[mine].mean()) < 4 * error
-    # Buckets that do not differ would show nothing.
+    # Equal buckets would prove nothing.
     assert truth[bucket == 9].mean() > 2 * truth[bucket == 0].mean()
 
 
@@ -104,13 +104,13 @@ def test_exploration_logs_how_likely_each_ad_was_and_what_the_others_would_have_
     rows = made(exploration=1.0, rows_per_day=20_000)
     shown, chance = rows["ad_id"].to_pylist(), rows["propensity"].to_numpy()
     lists, truths = rows["candidates"].to_pylist(), rows["candidates_true"].to_pylist()
-    assert all(len(set(each)) == len(each) for each in lists)
+    assert all(len(set(candidates)) == len(candidates) for candidates in lists)
     own = [t[c.index(ad)] for ad, c, t in zip(shown, lists, truths, strict=True)]
     np.testing.assert_allclose(own, rows["p_click_true"].to_numpy(), rtol=1e-12)
-    # Inverse propensities count every candidate once, and value the uniform policy rightly.
-    count = np.array([len(each) for each in lists])
+    # Inverse propensities count every candidate once and value the uniform policy correctly.
+    count = np.array([len(candidates) for candidates in lists])
     assert abs((1 / chance).mean() / count.mean() - 1) < 0.03
-    uniform = np.mean([np.mean(each) for each in truths])
+    uniform = np.mean([np.mean(clicks) for clicks in truths])
     weighted = rows["p_click_true"].to_numpy() / chance / count
     assert abs(weighted.mean() - uniform) < 4 * weighted.std() / np.sqrt(len(rows))
 
@@ -149,7 +149,7 @@ def test_amounts_are_obeyed():
     assert ratio == pytest.approx(2, abs=0.15)
     bot = made(rows_per_day=60_000, faults=(f"bot_traffic@{DAY}:0.3",))
     users = bot.filter(pa.array(np.asarray(bot["click"]) == 1))["user_id"].value_counts()
-    top = max(each["counts"] for each in users.to_pylist())
+    top = max(row["counts"] for row in users.to_pylist())
     assert top / np.asarray(bot["click"]).sum() == pytest.approx(0.3, abs=0.03)
 
 

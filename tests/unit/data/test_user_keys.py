@@ -1,4 +1,4 @@
-"""Ids of people as keyed hashes: no output holds an id of the logs, and the secret is nowhere."""
+"""User ids become keyed hashes: no output holds a raw id or the secret."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ features:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four days whose users have names, and one row without a label."""
-    made = SimulatorLogs(SimulatorSource(rows_per_day=600, users=80, ads=30))
+    """Write four days whose users have names; one row has no label."""
+    simulator = SimulatorLogs(SimulatorSource(rows_per_day=600, users=80, ads=30))
     for back in range(4):
         day = NIGHT - dt.timedelta(days=back)
-        table = pa.Table.from_batches(made.batches(day))
-        names = pa.array([f"person-{each}" for each in table["user_id"].to_pylist()])
+        table = pa.Table.from_batches(simulator.batches(day))
+        names = pa.array([f"person-{user}" for user in table["user_id"].to_pylist()])
         table = table.set_column(table.column_names.index("user_id"), "user_id", names)
         labels = pa.array([None, *table["click"].to_pylist()[1:]])
         table = table.set_column(table.column_names.index("click"), "click", labels)
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def texts(path: Path) -> str:
-    """All that a file says, compressed or not."""
+    """Return a file's content, decompressed where needed."""
     if path.suffix == ".parquet":
         return str(pq.read_table(path, partitioning=None).to_pydict())
     return path.read_bytes().decode("utf-8", "replace")
@@ -71,9 +71,9 @@ def test_no_raw_id_is_in_any_output(folder, tmp_path, monkeypatch) -> None:
     files = [path for path in (tmp_path / "workspace").rglob("*") if path.is_file()]
     assert any("quarantine" in str(path) for path in files)
     for path in files:
-        said = texts(path)
-        assert "person-" not in said, path
-        assert SECRET not in said, path
+        content = texts(path)
+        assert "person-" not in content, path
+        assert SECRET not in content, path
     # A caller of the scorer computes the same ids with the secret.
     key = hashlib.blake2b(SECRET.encode(), digest_size=32).digest()
     raw = pq.read_table(folder / f"dt={NIGHT - dt.timedelta(days=3)}", partitioning=None)
@@ -90,7 +90,7 @@ def test_no_raw_id_is_in_any_output(folder, tmp_path, monkeypatch) -> None:
     assert not find_users(workspace, [user]).outputs
     assert sum(find_users(workspace, [user], keys.many([user])).rows.values()) > 0
 
-    # The same logs under another secret are other rows.
+    # The same logs with another secret are different rows.
     before = run.stage("sample")
     monkeypatch.setenv("TEST_USER_KEY", SECRET.swapcase())
     again = run_stage(stage_named("sample"), spec, run, cache_folder=tmp_path / "cache")

@@ -132,8 +132,8 @@ def test_a_column_that_was_left_out_is_an_error_once_a_feature_reads_it(
     extra = {"note": ["a"], "only": [1], "size": [1.5]}
     later = {"note": [[1.5]], "late": [1], "size": [2**60 + 1]}
     for rows, name, columns in ((table, "part", extra), (other, "part2", later)):
-        for each, values in columns.items():
-            rows = rows.append_column(each, pa.array(values * ROWS))
+        for field, values in columns.items():
+            rows = rows.append_column(field, pa.array(values * ROWS))
         pq.write_table(rows, path.with_name(f"{name}.parquet"))
 
     def key(**features: dict[str, str]) -> str:
