@@ -1,6 +1,6 @@
-"""Health checks: `python3 healthy.py URL` is 200, or `… URL COMPONENT` has reported lately.
+"""Health checks: `python3 healthy.py URL` answers 200, or `… URL COMPONENT` is healthy.
 
-Of `tcp://HOST:PORT` (gRPC) it is enough that somebody listens.
+For `tcp://HOST:PORT` (gRPC), an open port is enough.
 """
 
 import json

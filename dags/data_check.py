@@ -1,4 +1,4 @@
-"""Folders of logs, looked at from the UI form."""
+"""The DAG that checks folders of logs; the UI form starts it."""
 
 from nightbid_airflow.data_check import data_check_dag
 

@@ -1,4 +1,4 @@
-"""Scores an older model on a newer night's rows: the page that compares runs triggers it."""
+"""The DAG that scores an older model on a newer night's rows; the comparison page triggers it."""
 
 from nightbid.config.load import pipeline_names
 from nightbid.config.settings import Settings

@@ -1,4 +1,4 @@
-"""The sweep DAG: many variants of a pipeline's model, from the UI form, visible trial by trial."""
+"""The sweep DAG: trains variants of a pipeline's model from the UI form, shown trial by trial."""
 
 from nightbid.config.load import pipeline_names
 from nightbid.config.settings import Settings

@@ -1,4 +1,4 @@
-"""Rehearsals of upgrades: from the UI form, and once a week of the newest versions."""
+"""The DAGs that rehearse upgrades: from the UI form, and weekly with the newest versions."""
 
 from nightbid.config.load import pipeline_names
 from nightbid.config.settings import Settings

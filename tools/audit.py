@@ -1,7 +1,7 @@
-"""Hold every package of the lock files against the advisory databases: `make audit`.
+"""Check every package of the lock files against the advisory databases: `make audit`.
 
-Exceptions stand in audit.toml, each with a reason and a last day. Exit codes: 0 nothing known, 1 an
-advisory or an exception that is over, 3 nothing could be checked.
+audit.toml lists the exceptions, each with a reason and a last day. Exit codes: 0 no known advisory,
+1 an advisory or an expired exception, 3 nothing could be checked.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def waivers(text: str) -> list[Waiver]:
     Raises:
         ValueError: An entry lacks its id, reason or day.
     """
-    found = []
-    for each in tomllib.loads(text).get("waiver", ()):
-        reason, until = str(each.get("reason", "")).strip(), each.get("until")
-        if set(each) != {"id", "reason", "until"} or not reason or not isinstance(until, dt.date):
-            raise ValueError(f"audit.toml: {each}: give id, reason and until (a date)")
-        found.append(Waiver(str(each["id"]), reason, until))
-    return found
+    exceptions = []
+    for entry in tomllib.loads(text).get("waiver", ()):
+        reason, until = str(entry.get("reason", "")).strip(), entry.get("until")
+        if set(entry) != {"id", "reason", "until"} or not reason or not isinstance(until, dt.date):
+            raise ValueError(f"audit.toml: {entry}: give id, reason and until (a date)")
+        exceptions.append(Waiver(str(entry["id"]), reason, until))
+    return exceptions
 
 
 def judge(
@@ -62,11 +62,11 @@ def judge(
         Exit code, and the lines to print.
     """
     lines = [
-        f"waiver of {each.id} ended on {each.until}: {each.reason}"
-        for each in waived
-        if each.until < today
+        f"waiver of {waiver.id} ended on {waiver.until}: {waiver.reason}"
+        for waiver in waived
+        if waiver.until < today
     ]
-    allowed = {each.id for each in waived if each.until >= today}
+    allowed = {waiver.id for waiver in waived if waiver.until >= today}
     checked, skipped = set(), set()
     for package in (package for answer in answers for package in answer["dependencies"]):
         name = f"{package['name']} {package.get('version', '')}".strip()
@@ -88,7 +88,7 @@ def judge(
 
 
 def ask(lock: str, service: str) -> dict[str, Any] | None:
-    """Ask a database about a lock file; None where it does not answer."""
+    """Query a database about a lock file; return None if it does not answer."""
     try:
         done = subprocess.run(  # noqa: S603 - our own arguments
             [sys.executable, "-m", "pip_audit", "--requirement", str(ROOT / lock),
@@ -98,14 +98,14 @@ def ask(lock: str, service: str) -> dict[str, Any] | None:
             text=True,
             timeout=SECONDS,
         )  # fmt: skip
-        found: dict[str, Any] = json.loads(done.stdout)
+        report: dict[str, Any] = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, json.JSONDecodeError):
         return None
-    return found
+    return report
 
 
 def loose_images(env: Path) -> list[str]:
-    """A warning for each base image that a tag alone names.
+    """Return a warning for each base image that is pinned only by a tag.
 
     Args:
         env: The settings of Docker Compose, which may be missing.

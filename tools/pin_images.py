@@ -1,7 +1,7 @@
-"""Name the base images by digest: `make pin-images` writes what their tags mean now to .env.
+"""Pin the base images: `make pin-images` writes the current digests of their tags to .env.
 
-Docker Compose and the Dockerfiles take `BASE`, `DEBIAN` and `BEAM` from there. A registry is asked
-over its HTTP interface, so no Docker is needed. Nothing is written unless every image was found.
+Docker Compose and the Dockerfiles take `BASE`, `DEBIAN` and `BEAM` from there. The script queries
+the registry over HTTP, so it needs no Docker. It writes nothing unless it finds every image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ARGUMENTS = {
     "DEBIAN": ("compose/postgres.Dockerfile", "BASE"),
     "BEAM": ("worker.Dockerfile", "BEAM"),
 }
-"""Variable in .env → the Dockerfile with its default, and the name of its argument there."""
+"""Variable in .env → the Dockerfile that holds its default, and the argument's name there."""
 HUB = "registry-1.docker.io"
 KINDS = ", ".join(
     [
@@ -36,53 +36,53 @@ KINDS = ", ".join(
 )
 SECONDS = 30
 LONGEST = 4 << 20
-"""Bytes of a manifest; registries refuse longer ones."""
+"""Maximum size of a manifest in bytes; registries refuse longer ones."""
 
 
 class PinError(Exception):
-    """An image cannot be pinned; one line says why and what to do."""
+    """Raised when an image cannot be pinned; one line says why and what to do."""
 
 
 def images(env: str) -> dict[str, str]:
-    """Variable → image that is built from now.
+    """Map each variable to the image that builds use now.
 
     Args:
         env: Content of .env.
     """
-    found = {}
+    current = {}
     for name, (file, argument) in ARGUMENTS.items():
-        told = re.search(rf"^{name}=(.+)$", env, re.MULTILINE)
+        setting = re.search(rf"^{name}=(.+)$", env, re.MULTILINE)
         text = (ROOT / file).read_text(encoding="utf-8")
         default = re.search(rf"^ARG {argument}=(.+)$", text, re.MULTILINE)
         assert default is not None, file
-        found[name] = (told or default)[1].strip().strip("\"'")
-    return found
+        current[name] = (setting or default)[1].strip().strip("\"'")
+    return current
 
 
 def unpinned(env: str) -> dict[str, str]:
-    """Variable → image that a tag alone names, which may mean another one tomorrow."""
+    """Map each variable to its image where only a tag pins it; a tag can move to another image."""
     pinned = re.compile(r"@sha256:[0-9a-f]{64}$")
     return {name: image for name, image in images(env).items() if not pinned.search(image)}
 
 
 def digest_of(image: str) -> str:
-    """Ask the registry which digest a tag means now.
+    """Query the registry for the current digest of a tag.
 
     Raises:
-        PinError: It does not answer, does not know the image, or answers other bytes.
+        PinError: The registry does not answer, does not know the image, or sends other bytes.
     """
     registry, name, tag = _parts(image)
     scheme = "http" if registry.partition(":")[0] in ("localhost", "127.0.0.1") else "https"
     address = f"{scheme}://{registry}/v2/{name}/manifests/{tag}"
     try:
-        body, told = _manifest(address, {})
+        body, reported = _manifest(address, {})
     except urllib.error.HTTPError as error:
         if error.code != 401:
             hint = "is its name right?" if error.code == 404 else "try again later"
             raise PinError(f"{registry} answers {error.code} for {image} → {hint}") from None
         try:
             token = _token(error.headers.get("WWW-Authenticate", ""), image)
-            body, told = _manifest(address, {"Authorization": f"Bearer {token}"})
+            body, reported = _manifest(address, {"Authorization": f"Bearer {token}"})
         except (OSError, ValueError) as second:
             raise PinError(f"{registry} refuses {image}: {second} → is it private?") from None
     except (OSError, ValueError) as error:
@@ -90,13 +90,15 @@ def digest_of(image: str) -> str:
             f"{registry} cannot be asked for {image}: {error} → run this where it is reachable"
         ) from None
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-    if told not in ("", digest):
-        raise PinError(f"{registry} names {told} for {image}, its bytes are {digest} → try again")
+    if reported not in ("", digest):
+        raise PinError(
+            f"{registry} names {reported} for {image}, its bytes are {digest} → try again"
+        )
     return digest
 
 
 def _parts(image: str) -> tuple[str, str, str]:
-    """Registry, name and tag of an image, as Docker reads them."""
+    """Split an image into registry, name and tag, as Docker does."""
     name, _, tag = image.partition("@")[0].rpartition(":")
     if not name or "/" in tag:
         name, tag = image.partition("@")[0], "latest"
@@ -116,22 +118,22 @@ def _manifest(address: str, headers: Mapping[str, str]) -> tuple[bytes, str]:
 
 
 def _token(challenge: str, image: str) -> str:
-    """Fetch the token that a registry gives to anybody."""
-    asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-    realm = asked.pop("realm", "")
+    """Fetch an anonymous token from a registry."""
+    parameters = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    realm = parameters.pop("realm", "")
     if not challenge.lower().startswith("bearer ") or not realm.startswith(("http://", "https://")):
         raise PinError(f"{image} needs a login → name one that anybody may read")
-    address = f"{realm}?{urlencode(asked)}"
+    address = f"{realm}?{urlencode(parameters)}"
     with urllib.request.urlopen(address, timeout=SECONDS) as answer:  # noqa: S310
-        found = json.loads(answer.read(LONGEST))
-    return str(found.get("token") or found["access_token"])
+        content = json.loads(answer.read(LONGEST))
+    return str(content.get("token") or content["access_token"])
 
 
 def write(path: Path, pins: Mapping[str, str]) -> None:
-    """Put variables into a file of them; what else stands there stays, and so do its rights."""
+    """Set variables in an env file; its other lines stay. Only the owner can read the file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if line.partition("=")[0].strip() not in pins]
-    text = "\n".join([*kept, *(f"{name}={image}" for name, image in pins.items())]) + "\n"
+    other_lines = [line for line in lines if line.partition("=")[0].strip() not in pins]
+    text = "\n".join([*other_lines, *(f"{name}={image}" for name, image in pins.items())]) + "\n"
     fresh = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         stream.write(text)
@@ -148,8 +150,8 @@ def main() -> int:
     try:
         for name, image in images(env).items():
             pins[name] = f"{image.partition('@')[0]}@{digest_of(image)}"
-            said = "as before" if pins[name] == image else "new"
-            sys.stdout.write(f"{name}={pins[name]} ({said})\n")
+            change = "as before" if pins[name] == image else "new"
+            sys.stdout.write(f"{name}={pins[name]} ({change})\n")
         write(path, pins)
     except (PinError, OSError) as error:
         sys.stderr.write(f"nothing is pinned: {error}\n")

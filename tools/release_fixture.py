@@ -1,8 +1,8 @@
 """Keep the workspace of a release: `make release-fixture VERSION=0.2.0`.
 
-Two small nights of this code, without what `nightbid data prune` would remove, as one archive in
-tests/releases. Tests open the archives of all releases with the code of now, so that an upgrade
-cannot break what an installation has.
+The script runs two small nights, removes what `nightbid data prune` would remove, and writes the
+workspace as one archive in tests/releases. Tests open the archives of all releases with the current
+code, so that an upgrade cannot break an existing installation.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(version: str) -> None:
     """Write tests/releases/<version>.tar.xz.
 
     Raises:
-        SystemExit: The version is none, or a night ends without a promotion.
+        SystemExit: The argument is not a version.
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise SystemExit(f"release_fixture: {version!r} is no version → VERSION=1.2.3")
@@ -72,7 +72,7 @@ def main(version: str) -> None:
             subprocess.run(command, env=environment, check=True)  # noqa: S603 (our own)
         stages = folder / "workspace" / "stages" / "small"
         for stage in stages.iterdir():
-            outputs = sorted(stage.iterdir(), key=lambda each: each.stat().st_mtime)
+            outputs = sorted(stage.iterdir(), key=lambda output: output.stat().st_mtime)
             if stage.name != "export":  # an earlier champion's bundle stays
                 for old in outputs[:-1]:
                     shutil.rmtree(old)

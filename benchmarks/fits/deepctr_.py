@@ -1,4 +1,4 @@
-"""DeepCTR's own DCN, matrices full, with Adam and `fit`, on tf_keras."""
+"""Fit DeepCTR's own DCN with full matrices, Adam and `fit`, on tf_keras."""
 
 import os
 
@@ -15,28 +15,30 @@ tf.config.threading.set_inter_op_parallelism_threads(THREADS)
 
 
 def inputs(job: Job, rows: Rows) -> dict[str, np.ndarray]:
-    found = {"numbers": rows.numbers}
-    for each in job.fields:
-        mine = rows.ids[:, each.first : each.first + each.width]
-        found[each.name] = mine if each.width > 1 else mine[:, 0]
-    return found
+    columns = {"numbers": rows.numbers}
+    for field in job.fields:
+        ids = rows.ids[:, field.first : field.first + field.width]
+        columns[field.name] = ids if field.width > 1 else ids[:, 0]
+    return columns
 
 
 def fit(job: Job, train: Rows):
     tf.keras.utils.set_random_seed(0)
     columns = [DenseFeat("numbers", train.numbers.shape[1])]
-    for each in job.fields:
-        column = SparseFeat(each.name, each.size, embedding_dim=job.dim)
+    for field in job.fields:
+        column = SparseFeat(field.name, field.size, embedding_dim=job.dim)
         columns.append(
-            VarLenSparseFeat(column, each.width, combiner="mean") if each.kind == "bag" else column
+            VarLenSparseFeat(column, field.width, combiner="mean")
+            if field.kind == "bag"
+            else column
         )
-    # Without any linear column it cannot be built: the numbers have one weight each.
+    # DeepCTR needs at least one linear column; the numbers have one weight each.
     model = DCN(columns[:1], columns, cross_num=job.crosses, cross_parameterization="matrix",
                 dnn_hidden_units=job.hidden, l2_reg_linear=0, l2_reg_embedding=0,
                 l2_reg_cross=0)  # fmt: skip
     model.compile(tf.keras.optimizers.Adam(job.learning_rate), "binary_crossentropy")
     data = inputs(job, train)
-    head = {name: each[: job.batch] for name, each in data.items()}
+    head = {name: values[: job.batch] for name, values in data.items()}
     model.fit(head, train.labels[: job.batch], batch_size=job.batch, verbose=0)
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""FuxiCTR's embedding, cross and dense layers, its training loop and its loader of NPZ files."""
+"""Fit with FuxiCTR's embedding, cross and dense layers, training loop and NPZ loader."""
 
 import tempfile
 from collections import OrderedDict
@@ -17,7 +17,7 @@ torch.set_num_threads(THREADS)
 
 
 class DCNv2(BaseModel):
-    """The parallel structure, as the library's model zoo has it."""
+    """DCN-v2 with the parallel structure of the library's model zoo."""
 
     def __init__(self, job: Job, features: FeatureMap, folder: str) -> None:
         super().__init__(features, model_id="DCNv2", metrics=["AUC"], model_root=folder, verbose=0)
@@ -38,27 +38,29 @@ class DCNv2(BaseModel):
 
 
 def features_of(job: Job, numbers: int) -> FeatureMap:
-    found = FeatureMap("rows", "")
-    found.default_emb_dim = job.dim
-    found.features = OrderedDict()
-    for at in range(numbers):
-        found.features[f"number{at}"] = {"type": "numeric", "source": "", "embedding_dim": 1}
-    for each in job.fields:
-        spec = {"type": "categorical", "source": "", "vocab_size": each.size}
-        if each.kind == "bag":
-            spec |= {"type": "sequence", "max_len": each.width, "padding_idx": 0,
+    features = FeatureMap("rows", "")
+    features.default_emb_dim = job.dim
+    features.features = OrderedDict()
+    for number in range(numbers):
+        features.features[f"number{number}"] = {"type": "numeric", "source": "", "embedding_dim": 1}
+    for field in job.fields:
+        spec = {"type": "categorical", "source": "", "vocab_size": field.size}
+        if field.kind == "bag":
+            spec |= {"type": "sequence", "max_len": field.width, "padding_idx": 0,
                      "feature_encoder": "layers.MaskedAveragePooling()"}  # fmt: skip
-        found.features[each.name] = spec
-    found.labels = ["label"]
-    found.set_column_index()
-    return found
+        features.features[field.name] = spec
+    features.labels = ["label"]
+    features.set_column_index()
+    return features
 
 
 def save(job: Job, rows: Rows, path: Path) -> None:
-    columns = {f"number{at}": rows.numbers[:, at] for at in range(rows.numbers.shape[1])}
-    for each in job.fields:
-        mine = rows.ids[:, each.first : each.first + each.width]
-        columns[each.name] = mine if each.kind == "bag" else mine[:, 0]
+    columns = {
+        f"number{number}": rows.numbers[:, number] for number in range(rows.numbers.shape[1])
+    }
+    for field in job.fields:
+        ids = rows.ids[:, field.first : field.first + field.width]
+        columns[field.name] = ids if field.kind == "bag" else ids[:, 0]
     np.savez(path, label=rows.labels, **columns)
 
 
@@ -84,7 +86,7 @@ def fit(job: Job, train: Rows):
     def score(rows: Rows) -> np.ndarray:
         model.eval()
         with torch.no_grad():
-            parts = [model(each)["y_pred"] for each in loader(rows, shuffle=False)]
+            parts = [model(batch)["y_pred"] for batch in loader(rows, shuffle=False)]
         return torch.cat(parts).numpy()
 
     return run, score

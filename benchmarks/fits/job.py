@@ -1,8 +1,9 @@
-"""What every engine fits: DCN-v2 of one size on the rows in a folder, all numbers in NumPy.
+"""The job of every engine: fit a DCN-v2 of one size on the rows in a folder, in NumPy files.
 
-The model, the same for all: vectors of `dim` per id, bags averaged, floats as they are, side by
-side (x0); `crosses` layers x0 ⊙ (W·x + b) + x with full matrices, beside dense layers of `hidden`
-units with ReLU; a logit on both. Adam at a constant rate, binary cross entropy, rows shuffled.
+All engines fit the same model. Its input x0 concatenates a vector of `dim` numbers per id, the
+average of each bag, and the floats. `crosses` layers x0 ⊙ (W·x + b) + x with full matrices run in
+parallel with dense layers of `hidden` ReLU units; both feed one logit. Training uses Adam at a
+constant rate, binary cross entropy and shuffled rows.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Field:
-    """One input that is looked up: `width` ids beside each other, 0 is padding in a bag."""
+    """One lookup input: `width` adjacent id columns; 0 is padding in a bag."""
 
     name: str
     kind: str
     size: int
     first: int
-    """Column of the ids."""
+    """First column of the ids."""
     width: int
     offset: int
-    """Row of its id 0 in one table of all fields."""
+    """Row of its id 0 in the table that all fields share."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked."""
+    """The model, the training settings and the folder of the rows."""
 
     folder: Path
     fields: tuple[Field, ...]
@@ -70,22 +71,22 @@ class Job:
 
 
 def read(folder: Path) -> Job:
-    found = json.loads((folder / "job.json").read_text())
-    fields = tuple(Field(**each) for each in found.pop("fields"))
-    return Job(folder=folder, fields=fields, **{**found, "hidden": tuple(found["hidden"])})
+    content = json.loads((folder / "job.json").read_text())
+    fields = tuple(Field(**field) for field in content.pop("fields"))
+    return Job(folder=folder, fields=fields, **{**content, "hidden": tuple(content["hidden"])})
 
 
 def main(
     fit: Callable[[Job, Rows], tuple[Callable[[], Any], Callable[[Rows], np.ndarray]]],
 ) -> None:
-    """Fit and report: `fit` builds and warms up, and gives back what trains and what scores."""
+    """Fit and report: `fit` builds and warms up, then returns a train and a score function."""
     job = read(Path(sys.argv[1]))
     train = job.rows("train")
     run, score = fit(job, train)
     clock, cpu = time.perf_counter(), time.process_time()
     more = run() or {}
     seconds, spent = time.perf_counter() - clock, time.process_time() - cpu
-    # Some engines count more than the fit itself, and say how much.
+    # Some engines measure more than the fit itself and report the extra seconds.
     seconds -= more.pop("apart", 0.0)
     np.save(Path(sys.argv[2]), np.asarray(score(job.rows("newer")), np.float64).reshape(-1))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""The trees that Nightbid's pipelines use, on the same rows; `samples` are rows times trees."""
+"""Fit the trees of Nightbid's pipelines on the same rows; `samples` are rows times trees."""
 
 import numpy as np
 from job import Job, Rows, main
@@ -26,12 +26,12 @@ def fit(job: Job, rows: Rows):
     fitted = []
 
     def run() -> dict[str, float]:
-        model, found = fit_trees(
+        model, outcome = fit_trees(
             card, train, examples(job, "newer", job.rows("newer")), seed=0,
             progress=silent, watch=unwatched,
         )  # fmt: skip
         fitted.append(model)
-        return {"passes": found["epochs"]}
+        return {"passes": outcome["epochs"]}
 
     def score(rows: Rows) -> np.ndarray:
         return fitted[0].score(examples(job, "newer", rows).inputs)

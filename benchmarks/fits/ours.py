@@ -1,4 +1,4 @@
-"""Nightbid's own training loop: one fused table, lazy Adam, rows gathered ahead by a thread."""
+"""Fit with Nightbid's training loop: one fused table, lazy Adam, rows prefetched by a thread."""
 
 import time
 
@@ -17,7 +17,7 @@ from nightbid.training.loop import Training
 
 
 class Timed(Training):
-    """Keeps what validation takes, which the others do not do."""
+    """Measures the time of validation, which the other engines do not run."""
 
     apart = 0.0
 
@@ -49,7 +49,7 @@ def fit(job: Job, rows: Rows):
     assert Layout(schema).table_rows == job.table_rows
     network = Network(card, seed=0)
     head = train.take(slice(0, job.batch))
-    # The last epoch is what the others end with: without patience for a better one, it is the best.
+    # The other engines end with their last epoch. Patience equals the epochs, so this one does too.
     training = Timed(network, train, head, settings, step_scale=1.0, seed=0)
     training.step(head, 0.0)
     network.score(head.inputs)

@@ -1,4 +1,4 @@
-"""As one would write it in Keras 3: an Embedding per input, Adam, `fit` on arrays."""
+"""Fit idiomatic Keras 3: an Embedding per input, Adam, `fit` on arrays."""
 
 import keras
 import numpy as np
@@ -15,11 +15,11 @@ def fit(job: Job, train: Rows):
     ids = keras.Input((train.ids.shape[1],), dtype="int32")
     numbers = keras.Input((train.numbers.shape[1],))
     parts = []
-    for each in job.fields:
-        mine = ids[:, each.first : each.first + each.width]
-        vectors = keras.layers.Embedding(each.size, job.dim)(mine)
-        if each.kind == "bag":
-            mask = ops.expand_dims(ops.cast(ops.not_equal(mine, 0), "float32"), -1)
+    for field in job.fields:
+        field_ids = ids[:, field.first : field.first + field.width]
+        vectors = keras.layers.Embedding(field.size, job.dim)(field_ids)
+        if field.kind == "bag":
+            mask = ops.expand_dims(ops.cast(ops.not_equal(field_ids, 0), "float32"), -1)
             filled = ops.maximum(ops.sum(mask, axis=1), 1.0)
             parts.append(ops.sum(vectors * mask, axis=1) / filled)
         else:

@@ -1,4 +1,4 @@
-"""As one would write it in PyTorch for speed: one sparse table, SparseAdam, rows in memory."""
+"""Fit PyTorch written for speed: one sparse table, SparseAdam, rows in memory."""
 
 import numpy as np
 import torch
@@ -22,27 +22,27 @@ class DCN(nn.Module):
             size = units
         self.deep = nn.Sequential(*layers)
         self.last = nn.Linear(width + size, 1)
-        offsets = np.concatenate([np.full(each.width, each.offset) for each in job.fields])
+        offsets = np.concatenate([np.full(field.width, field.offset) for field in job.fields])
         self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int32))
-        # Single ids beside each other stay one slice.
+        # Adjacent single ids stay one slice.
         self.runs: list[list] = []
-        for each in job.fields:
-            if each.kind != "bag" and self.runs and self.runs[-1][-1].kind != "bag":
-                self.runs[-1].append(each)
+        for field in job.fields:
+            if field.kind != "bag" and self.runs and self.runs[-1][-1].kind != "bag":
+                self.runs[-1].append(field)
             else:
-                self.runs.append([each])
+                self.runs.append([field])
 
     def forward(self, ids, numbers):
         vectors = self.table(ids + self.offsets)
         parts = []
         for run in self.runs:
             first, last = run[0].first, run[-1].first + run[-1].width
-            mine = vectors[:, first:last]
+            run_vectors = vectors[:, first:last]
             if run[0].kind == "bag":
                 mask = (ids[:, first:last] != 0).unsqueeze(-1).float()
-                parts.append((mine * mask).sum(1) / mask.sum(1).clamp(min=1))
+                parts.append((run_vectors * mask).sum(1) / mask.sum(1).clamp(min=1))
             else:
-                parts.append(mine.reshape(len(ids), -1))
+                parts.append(run_vectors.reshape(len(ids), -1))
         x0 = torch.cat([*parts, numbers], -1)
         x = x0
         for cross in self.crosses:
@@ -53,7 +53,9 @@ class DCN(nn.Module):
 def fit(job: Job, train: Rows):
     torch.manual_seed(0)
     model = DCN(job, train.numbers.shape[1])
-    dense = [each for name, each in model.named_parameters() if not name.startswith("table")]
+    dense = [
+        parameter for name, parameter in model.named_parameters() if not name.startswith("table")
+    ]
     optimizers = [
         torch.optim.SparseAdam(model.table.parameters(), lr=job.learning_rate),
         torch.optim.Adam(dense, lr=job.learning_rate, fused=True),
@@ -62,11 +64,11 @@ def fit(job: Job, train: Rows):
     loss = nn.BCEWithLogitsLoss()
 
     def step(rows) -> None:
-        for each in optimizers:
-            each.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss(model(ids[rows], numbers[rows]), labels[rows]).backward()
-        for each in optimizers:
-            each.step()
+        for optimizer in optimizers:
+            optimizer.step()
 
     step(torch.arange(job.batch))
 

@@ -1,4 +1,4 @@
-"""DuckDB alone on this machine."""
+"""Run the job with DuckDB alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from job import MIN_COUNT, NUMBERS, OWN, STANDARD, TEXTS, THREADS, TOP_K, main
 def _open(work: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(str(work / "learned.duckdb"))
     connection.execute(f"SET threads = {THREADS}")
-    # Rows may be written in any order: it is faster, and each row carries its key.
+    # Writing rows in any order is faster, and each row carries its key.
     connection.execute("SET preserve_insertion_order = false")
     return connection
 
@@ -52,7 +52,7 @@ def analyze(files: list[str], work: Path) -> dict[str, float]:
         )
     return {
         "tokens": tokens,
-        **{f"center {name}": each for name, each in zip(NUMBERS, centers, strict=True)},
+        **{f"center {name}": center for name, center in zip(NUMBERS, centers, strict=True)},
     }
 
 

@@ -1,9 +1,10 @@
-"""The job that every engine does, and how it reports; standard library only.
+"""The job that every engine runs, and its report; standard library only.
 
-Analyze: of 13 numbers the mean and deviation (even ones) or the quartiles (odd ones) of ln(1 + x),
-of 26 strings the 100,000 most frequent values seen twice or more. Transform: scale the numbers,
-number the strings (0 missing, 1 not in the vocabulary), write them with the row's own columns as
-Parquet. Engines write their own form of what they learned; `check` lets the caller compare it.
+Analyze computes the mean and deviation (even columns) or the quartiles (odd columns) of ln(1 + x)
+of 13 numbers, and the 100,000 most frequent values, seen at least twice, of 26 strings. Transform
+scales the numbers, maps the strings to ids (0 is missing, 1 is out of vocabulary), and writes them
+with the row's own columns as Parquet. Each engine writes its fitted state in its own format;
+`check` lets the caller compare it.
 """
 
 from __future__ import annotations

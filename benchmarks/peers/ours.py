@@ -1,4 +1,4 @@
-"""Nightbid's own two passes."""
+"""Run the job with Nightbid's own two passes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
     output.mkdir()
     with passes_on(Runner(workers=THREADS)) as run_pass:
         run_pass(transforming(_groups(files), str(work / "fitted"), str(output), THREADS))
-    return {"rows": sum(pq.read_metadata(each).num_rows for each in output.rglob("*.parquet"))}
+    return {"rows": sum(pq.read_metadata(path).num_rows for path in output.rglob("*.parquet"))}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The limit: read the raw rows, and write as much as the others write; compute nothing.
+"""The limit: read the raw rows and write as much as the others do, without computing anything.
 
-What it writes was made by `ours`, which must run first, and is read before the clock starts.
+It writes the rows that `ours` made, so `ours` must run first. They are read before the
+clock starts.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def _read(place: tuple[str, int], columns: list[str]) -> pa.Table:
 
 
 def _places(files: list[str]) -> list[tuple[str, int]]:
-    return [(each, at) for each in files for at in range(pq.read_metadata(each).num_row_groups)]
+    return [
+        (path, group) for path in files for group in range(pq.read_metadata(path).num_row_groups)
+    ]
 
 
 def analyze(files: list[str], work: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Polars alone on this machine, lazily: one query analyzes, one transforms and writes."""
+"""Run the job with Polars alone, lazily: one query analyzes, one transforms and writes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def analyze(files: list[str], work: Path) -> dict[str, float]:
             figures += [value.mean().alias(f"{name} a"), value.std(ddof=0).alias(f"{name} b")]
         else:
             figures += [
-                value.quantile(share).alias(f"{name} {at}")
-                for at, share in (("a", 0.5), ("low", 0.25), ("high", 0.75))
+                value.quantile(share).alias(f"{name} {label}")
+                for label, share in (("a", 0.5), ("low", 0.25), ("high", 0.75))
             ]
     counts = [
         rows.filter(pl.col(name).is_not_null() & (pl.col(name) != ""))
@@ -35,13 +35,13 @@ def analyze(files: list[str], work: Path) -> dict[str, float]:
         for name in TEXTS
     ]
     numbers, *vocabularies = pl.collect_all([rows.select(figures), *counts])
-    found = numbers.row(0, named=True)
+    figure_values = numbers.row(0, named=True)
     learned = {
         name: [
-            found[f"{name} a"],
-            found[f"{name} b"]
+            figure_values[f"{name} a"],
+            figure_values[f"{name} b"]
             if name in STANDARD
-            else found[f"{name} high"] - found[f"{name} low"],
+            else figure_values[f"{name} high"] - figure_values[f"{name} low"],
         ]
         for name in NUMBERS
     }

@@ -1,4 +1,4 @@
-"""Beam as it is mostly written: one dict per row, one DoFn call per row."""
+"""Run the job with Beam as it is usually written: one dict and one DoFn call per row."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ class Convert(beam.DoFn):
         learned = json.loads(Path(self._path).read_text())
         self._numbers = learned["numbers"]
         self._ids = {
-            name: {token: at for at, token in enumerate(learned["tokens"].get(name, []), 2)}
+            name: {token: number for number, token in enumerate(learned["tokens"].get(name, []), 2)}
             for name in TEXTS
         }
 
     def process(self, row):
-        found = {name: row[name] for name in OWN}
+        converted = {name: row[name] for name in OWN}
         for name in NUMBERS:
             value, (center, spread) = scaled(row[name]), self._numbers[name]
-            found[name] = 0.0 if value is None else (value - center) / spread
+            converted[name] = 0.0 if value is None else (value - center) / spread
         for name in TEXTS:
-            found[name] = self._ids[name].get(row[name], 1) if row[name] else 0
-        yield found
+            converted[name] = self._ids[name].get(row[name], 1) if row[name] else 0
+        yield converted
 
 
 def _pipeline() -> beam.Pipeline:
@@ -95,8 +95,8 @@ def _quartiles(pair):
 
 def _vocabulary(pair):
     name, counted = pair
-    kept = sorted(counted, key=lambda each: (-each[1], each[0]))[:TOP_K]
-    return "tokens", name, [token for token, _ in kept]
+    frequent = sorted(counted, key=lambda pair_count: (-pair_count[1], pair_count[0]))[:TOP_K]
+    return "tokens", name, [token for token, _ in frequent]
 
 
 def analyze(files: list[str], work: Path) -> dict[str, float]:
@@ -142,9 +142,9 @@ def analyze(files: list[str], work: Path) -> dict[str, float]:
 def transform(files: list[str], work: Path) -> dict[str, float]:
     output = work / "rows"
     shutil.rmtree(output, ignore_errors=True)
-    own = pq.read_schema(files[0])
+    raw_schema = pq.read_schema(files[0])
     schema = pa.schema(
-        [own.field(name) for name in OWN]
+        [raw_schema.field(name) for name in OWN]
         + [(name, pa.float32()) for name in NUMBERS]
         + [(name, pa.int32()) for name in TEXTS]
     )
@@ -156,7 +156,7 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
             | beam.ParDo(Convert(str(work / "learned.json")))
             | beam.io.WriteToParquet(str(output / "part"), schema, codec="zstd")
         )
-    return {"rows": sum(pq.read_metadata(each).num_rows for each in output.iterdir())}
+    return {"rows": sum(pq.read_metadata(path).num_rows for path in output.iterdir())}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""tensorflow-transform on record batches, without conversion of its results to examples."""
+"""Run the job with tensorflow-transform on record batches, without converting to examples."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def preprocess(inputs):
         dense = tft.sparse_tensor_to_dense_with_shape(
             tf.SparseTensor(ids.indices, ids.values + 2, ids.dense_shape), [None, 1], 0
         )
-        outputs[name] = dense[:, 0]  # it has int64 only
+        outputs[name] = dense[:, 0]  # tensorflow-transform returns int64 only
     return outputs
 
 
@@ -79,8 +79,8 @@ def ragged(table: pa.Table) -> pa.RecordBatch:
 
 
 def _pipeline() -> beam.Pipeline:
-    # TensorFlow's own threads aside it has one worker, as row-at-a-time Beam has: Beam 2.77's
-    # multi_threading sends half elements, and rows are lost.
+    # Besides TensorFlow's own threads there is one worker, as in `rows.py`: with multi_threading,
+    # Beam 2.77 sends incomplete elements and loses rows.
     options = PipelineOptions([], direct_num_workers=1, direct_running_mode="in_memory")
     return beam.Pipeline(runner=FnApiRunner(), options=options)
 
@@ -132,7 +132,7 @@ class Write(beam.DoFn):
 
 
 def transform(files: list[str], work: Path) -> dict[str, float]:
-    """Its output lacks the row's own columns, which is less work than the others do."""
+    """Transform the rows; leaving out the row's own columns is less work than the others do."""
     output = work / "rows"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
@@ -144,11 +144,11 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
             | beam.io.ReadAllFromParquetBatched(columns=list(SPEC))
             | beam.Map(ragged)
         )
-        made, _ = ((rows, _config()), learned) | tft_beam.TransformDataset(
+        transformed, _ = ((rows, _config()), learned) | tft_beam.TransformDataset(
             output_record_batches=True
         )
-        made | beam.ParDo(Write(str(output)))
-    return {"rows": sum(pq.read_metadata(each).num_rows for each in output.iterdir())}
+        transformed | beam.ParDo(Write(str(output)))
+    return {"rows": sum(pq.read_metadata(path).num_rows for path in output.iterdir())}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""BentoML and a bundle: `bentoml serve bentoml_:Scorer`, BUNDLE and PROCESSES set."""
+"""Serve a bundle with BentoML: `bentoml serve bentoml_:Scorer`, with BUNDLE and PROCESSES set."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Scorer:
 
     @bentoml.api(route="/score")
     def score(self, context: dict[str, Any], rows: list[dict[str, Any]]) -> list[float]:
-        asked = read({"context": context, "rows": rows}, self.columns)
-        return self.bundle.score(asked.rows, asked.shared).tolist()
+        parsed = read({"context": context, "rows": rows}, self.columns)
+        return self.bundle.score(parsed.rows, parsed.shared).tolist()

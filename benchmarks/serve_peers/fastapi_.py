@@ -1,4 +1,7 @@
-"""FastAPI, the transforms of training and the SavedModel: `uvicorn fastapi_:app`, BUNDLE set."""
+"""Serve the SavedModel with FastAPI and the transforms of training.
+
+Start it with `uvicorn fastapi_:app` and BUNDLE set.
+"""
 
 from __future__ import annotations
 
@@ -30,5 +33,5 @@ app = FastAPI()
 async def score(request: Request) -> dict[str, list[float]]:
     rows = parse(await request.body(), columns)
     feed = bundle.feed(bundle.fitted.transform(rows, without=unknown))
-    found = serve(**{name: tf.constant(each) for name, each in feed.items()})
-    return {"probabilities": found["probability"].numpy().tolist()}
+    outputs = serve(**{name: tf.constant(values) for name, values in feed.items()})
+    return {"probabilities": outputs["probability"].numpy().tolist()}
