@@ -1,4 +1,4 @@
-"""iPinYou's logs of campaign 1458, where they are."""
+"""Fixtures that read iPinYou's logs of campaign 1458 where they are available."""
 
 from __future__ import annotations
 

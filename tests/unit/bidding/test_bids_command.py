@@ -1,4 +1,4 @@
-"""`nightbid bids`, as a process: its table, and one line for what is wrong."""
+"""`nightbid bids` as a process: its table, and one line per error."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_compare_shows_that_doubled_predictions_lose(logs: Path) -> None:
         "--pctr", "pctr", "--pctr", "doubled",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    line = next(each for each in done.stdout.splitlines() if "expected surplus less" in each)
+    line = next(text for text in done.stdout.splitlines() if "expected surplus less" in text)
     low = float(line.split("[")[1].split(",")[0])
     assert low > 0
 
@@ -105,7 +105,7 @@ def test_compare_shows_that_doubled_predictions_lose(logs: Path) -> None:
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(logs: Path, arguments: tuple[str, ...], message: str) -> None:
-    files = [str(logs / each) if ".csv" in each else each for each in arguments]
+    files = [str(logs / name) if ".csv" in name else name for name in arguments]
     done = CliRunner().invoke(app, ["replay", *files, "--value", "0.05"])
     assert isinstance(done.exception, NightbidError)
     assert message in str(done.exception)

@@ -1,4 +1,4 @@
-"""Money: totals by hand, paired intervals, and what a miscalibrated model costs."""
+"""Money: totals computed by hand, paired intervals, and the cost of miscalibration."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def test_totals_by_hand() -> None:
         price=[100, 200, 400], click=[1, 0, 1], hour=[0, 0, 23], true_probability=[0.5, 0.1, 0.2],
         conversion=[1, 0, 0],
     )  # fmt: skip
-    found = Earnings.of(auctions, replay(auctions, np.array([150.0, 250, 300]), Rules()), value=2)
-    summary = found.summary()
+    earnings = Earnings.of(
+        auctions, replay(auctions, np.array([150.0, 250, 300]), Rules()), value=2
+    )
+    summary = earnings.summary()
 
     assert (summary["impressions"], summary["clicks"], summary["conversions"]) == (2, 1, 1)
     assert summary["spend"] == pytest.approx(0.3)
@@ -35,7 +37,7 @@ def test_totals_by_hand() -> None:
 
 
 def test_days_are_resampled_where_there_are_enough() -> None:
-    """Users alike, days not: only resampled days tell how far another week may lie."""
+    """Users are alike but days differ: only resampled days show the variance between weeks."""
     random = np.random.default_rng(0)
     day = np.arange(8000) % 8
     clicks = (random.random(8000) < 0.05 + 0.05 * day).astype(float)
@@ -45,19 +47,19 @@ def test_days_are_resampled_where_there_are_enough() -> None:
         for name, bid in (("high", 2.0), ("none", 0.0))
     }
     users = np.arange(8000)
-    found = compare(earned, users, days=auctions.day, replicates=200, seed=0)
+    comparison = compare(earned, users, days=auctions.day, replicates=200, seed=0)
     alone = compare(earned, users, replicates=200, seed=0)
     few = compare(earned, users, days=np.minimum(day, LEAST_DAYS - 2), replicates=200, seed=0)
 
     def width(of: dict, name: str) -> float:
         return of["differences"]["none"][name]["high"] - of["differences"]["none"][name]["low"]
 
-    assert (found["resampled_days"], few["resampled_days"]) == (8, 0)
+    assert (comparison["resampled_days"], few["resampled_days"]) == (8, 0)
     assert width(few, "value") == width(alone, "value")
     # Eight days of 50 to 400 clicks at 2 each: ±1.96 · √8 · 115 · 2 around the total.
-    assert width(found, "value") == pytest.approx(2 * 1.96 * np.sqrt(8) * 115 * 2, rel=0.25)
-    assert width(found, "value") > 4 * width(alone, "value")
-    assert found["bidders"]["high"]["conversions"] is None
+    assert width(comparison, "value") == pytest.approx(2 * 1.96 * np.sqrt(8) * 115 * 2, rel=0.25)
+    assert width(comparison, "value") > 4 * width(alone, "value")
+    assert comparison["bidders"]["high"]["conversions"] is None
 
 
 def test_nothing_won_has_no_rates() -> None:
@@ -82,15 +84,15 @@ def test_miscalibrated_predictions_lose_money_on_a_simulated_night() -> None:
         )
         for factor in (1, 0.7, 1.3, 2)
     }
-    found = compare(earned, users, replicates=200, seed=0)
+    comparison = compare(earned, users, replicates=200, seed=0)
 
-    reached = {name: each["expected_surplus"] for name, each in found["bidders"].items()}
+    reached = {name: totals["expected_surplus"] for name, totals in comparison["bidders"].items()}
     assert f"{reached['1']:.2f}" == "32.32"
     assert 0.19 <= 1 - reached["2"] / reached["1"] <= 0.25
     for factor in ("0.7", "1.3"):
         assert 0.03 <= 1 - reached[factor] / reached["1"] <= 0.06
-        difference = found["differences"][factor]["expected_surplus"]
+        difference = comparison["differences"][factor]["expected_surplus"]
         assert difference["value"] == pytest.approx(reached["1"] - reached[factor])
         assert 0 < difference["low"] < difference["value"] < difference["high"]
-        drawn = found["differences"][factor]["surplus"]
+        drawn = comparison["differences"][factor]["surplus"]
         assert difference["high"] - difference["low"] < (drawn["high"] - drawn["low"]) / 2

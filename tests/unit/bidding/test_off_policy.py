@@ -1,4 +1,4 @@
-"""The `policy` block: choices made of scores, and what is refused before anything is scored."""
+"""The `policy` block turns scores into choices; wrong settings are refused before scoring."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_choices_sum_to_1_and_prefer_the_better() -> None:
     scores = np.array([0.2, 0.1, 0.5, 0.1, 0.3, 0.3])
     soft = probabilities(offers, scores, Policy(temperature=1))
     np.testing.assert_allclose(offers.sums(soft), 1)
-    # In proportion to the odds: .25 and 1/9.
+    # Choices are proportional to the odds: .25 and 1/9.
     assert soft[0] / soft[1] == pytest.approx((0.2 / 0.8) / (0.1 / 0.9))
     assert offers.sums(soft * offers.is_logged)[2] == pytest.approx(2 * soft[4])
     greedy = probabilities(offers, scores, Policy(kind="greedy", epsilon=0.3))
@@ -56,7 +56,7 @@ def test_columns_of_the_item_are_found_or_asked_for() -> None:
     item = rng.integers(0, 20, 400)
     table = pa.table(
         {
-            "item": [f"i{each}" for each in item],
+            "item": [f"i{number}" for number in item],
             "brand": item // 3,
             "age": pa.array(item * 1.5, mask=item == 3),
             "site": rng.integers(0, 5, 400),
@@ -138,12 +138,12 @@ def test_the_gate_warns_of_a_loss_and_says_why_there_is_no_value(
         "estimates": {"dr": {"value": 0.03}}, "gains": {"dr": {"high": -0.01}},
         "effective_sample_size": 900.0,
     }  # fmt: skip
-    found = {"logged": {"value": 0.05}, "rows": 6000, "policies": {"candidate": mine}}
-    judged = gate_value.measure(task_of(tmp_path, rows, {"replayed": False, "policy": found}))
+    metrics = {"logged": {"value": 0.05}, "rows": 6000, "policies": {"candidate": mine}}
+    judged = gate_value.measure(task_of(tmp_path, rows, {"replayed": False, "policy": metrics}))
     assert judged.verdict == "warn"
     assert "policy_loss is 0.2" in judged.summary
-    found["policies"] = {"candidate": {"refused": "the policies overlap too little"}}
-    judged = gate_value.measure(task_of(tmp_path, rows, {"replayed": False, "policy": found}))
+    metrics["policies"] = {"candidate": {"refused": "the policies overlap too little"}}
+    judged = gate_value.measure(task_of(tmp_path, rows, {"replayed": False, "policy": metrics}))
     assert judged.verdict == "pass"
 
 

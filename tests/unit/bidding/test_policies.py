@@ -1,4 +1,4 @@
-"""Off-policy estimators: against obp's own results, the truth, and what must be refused."""
+"""Off-policy estimators equal obp's results, cover the truth, and refuse bad input."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def logs() -> dict[str, np.ndarray]:
 
 
 def test_estimators_agree_with_obp() -> None:
-    found = evaluate(**logs())
-    assert found.estimates.keys() == OBP.keys()
+    evaluation = evaluate(**logs())
+    assert evaluation.estimates.keys() == OBP.keys()
     for name, expected in OBP.items():
-        assert found.estimates[name].value == pytest.approx(expected, abs=1e-12)
-        assert found.estimates[name].low < expected < found.estimates[name].high
+        assert evaluation.estimates[name].value == pytest.approx(expected, abs=1e-12)
+        assert evaluation.estimates[name].low < expected < evaluation.estimates[name].high
 
 
 def test_intervals_cover_the_truth() -> None:
@@ -63,7 +63,7 @@ def test_intervals_cover_the_truth() -> None:
         action = (logged.cumsum(1) > rng.random((n, 1))).argmax(1)
         row = np.arange(n)
         model = 0.8 * chance + 0.02
-        found = evaluate(
+        evaluation = evaluate(
             (rng.random(n) < chance[row, action]).astype(float),
             logged[row, action],
             candidate[row, action],
@@ -71,15 +71,15 @@ def test_intervals_cover_the_truth() -> None:
             predicted_policy=(candidate * model).sum(1),
         )
         for name in ("ips", "snips", "dr", "sndr"):
-            each = found.estimates[name]
-            covered[name] += each.low <= truth <= each.high
+            estimate = evaluation.estimates[name]
+            covered[name] += estimate.low <= truth <= estimate.high
     for name, times in covered.items():
         assert 0.93 <= times / trials <= 0.97, name
 
 
 def test_rows_of_one_user_widen_the_interval() -> None:
     one = logs()
-    ten = {name: np.repeat(each, 10) for name, each in one.items()}
+    ten = {name: np.repeat(column, 10) for name, column in one.items()}
     alone = evaluate(**one)
     copied = evaluate(**ten, users=np.repeat(np.arange(2000), 10))
     for name in OBP:

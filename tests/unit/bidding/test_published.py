@@ -1,4 +1,4 @@
-"""Published results of campaign 1458, to the last digit (KDD 2015 and WSDM 2016 codes)."""
+"""Published results of campaign 1458, equal to the last digit (KDD 2015, WSDM 2016 code)."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ def test_statistical_arbitrage_table(
     added = float((0.5 * np.maximum(own - train.price, 0)).mean())
     raised = Auctions.checked(price=test.price + added, click=test.click)
     result = replay(raised, bids, rules)
-    found = (
+    totals = (
         int(clicks(raised, result)),
         int(result.won.sum()),
         f"{result.cost:.1f}",
         f"{earned(raised, result):.2f}",
         f"{added:.4f}",
     )
-    assert found == with_competitors
+    assert totals == with_competitors
 
 
 def _line(rows: Auctions, result: Replay, value: float) -> tuple[object, ...]:
@@ -117,7 +117,7 @@ def test_every_line_of_the_pid_demonstration(
     base = np.floor(Linear(69, base_rate).bids(rows.pctr.to_numpy()))
     _, history = Pid(40_000).trace(auctions(rows), base, Rules())
 
-    found = [
+    lines = [
         (f"{at.ecpc:.4f}", f"{at.phi:.4f}", at.clicks, f"{at.clicks / rows.click.sum():.4f}",
          f"{at.impressions / len(rows):.4f}", at.cost)
         for at in history
@@ -127,8 +127,8 @@ def test_every_line_of_the_pid_demonstration(
          f"{at.win_rate:.4f}", at.total_cost)
         for at in pid_demo[pid_demo.part == part].itertuples()
     ]  # fmt: skip
-    assert len(found) == 40
-    assert found == published
+    assert len(lines) == 40
+    assert lines == published
 
 
 def test_first_price_shading(train: pd.DataFrame, test: pd.DataFrame, value: float) -> None:
@@ -172,10 +172,10 @@ def test_kaplan_meier(train: pd.DataFrame) -> None:
 
     def error(bids: np.ndarray, rows: np.ndarray | slice = slice(None)) -> float:
         won = bids > price[rows]
-        found = kaplan_meier(bids, won, np.where(won, price[rows], np.nan))
+        landscape = kaplan_meier(bids, won, np.where(won, price[rows], np.nan))
         true = empirical(price[rows]).cdf
-        upto = min(found.known_to + 1, len(true))
-        return float(np.abs(true[:upto] - found.cdf[:upto]).max())
+        upto = min(landscape.known_to + 1, len(true))
+        return float(np.abs(true[:upto] - landscape.cdf[:upto]).max())
 
     assert error(np.random.default_rng(0).integers(0, 301, len(price))) <= 0.005
     constant = kaplan_meier(np.full(len(price), 60), price < 60, np.where(price < 60, price, 0))
@@ -186,6 +186,6 @@ def test_kaplan_meier(train: pd.DataFrame) -> None:
     decile = np.searchsorted(np.quantile(train.pctr, np.arange(1, 10) / 10), train.pctr, "right")
     worst = [error(bids[decile == at], decile == at) for at in range(1, 10)]
     assert max(worst) <= 0.117 / 2
-    # The lowest bids won nothing: of those rows nothing is known, and that is said.
+    # The lowest bids won nothing, so nothing is known of those prices, as the result reports.
     with pytest.raises(DataError, match="none of 21,405 auctions was won"):
         error(bids[decile == 0], decile == 0)

@@ -1,4 +1,4 @@
-"""Ranking and slot prices against hand-computed cases, and as properties."""
+"""Ranking and slot prices: hand-computed cases and properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replays of a handful of auctions, computed by hand, and the input that they refuse."""
+"""Replays of a few auctions computed by hand, and the input that they refuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BIDS = np.array([15.9, 24.0, 30.0, 21.0, 8.0])
 def test_second_price_with_floors() -> None:
     result = replay(AUCTIONS, BIDS, Rules())
 
-    # 24 is below the floor of 25; 30 ties; the last pays its floor.
+    # A bid of 24 is below the floor of 25; 30 ties; the last bid pays its floor.
     assert result.won.tolist() == [True, False, False, True, True]
     assert result.paid.tolist() == [10, 0, 0, 20, 8]
     assert (result.cost, result.entered) == (38, 5)
@@ -44,7 +44,7 @@ def test_a_budget_is_never_exceeded_or_ends_the_bidding() -> None:
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=60),
        st.integers(1, 400))  # fmt: skip
 def test_budgets_hold_and_spend_is_what_was_won(rows: list[tuple[int, int]], budget: int) -> None:
-    price, bids = (np.array(each, float) for each in zip(*rows, strict=True))
+    price, bids = (np.array(column, float) for column in zip(*rows, strict=True))
     auctions = Auctions.checked(price=price, click=np.zeros(len(price)))
     free = replay(auctions, bids, Rules())
     held = replay(auctions, bids, Rules(budget=budget))

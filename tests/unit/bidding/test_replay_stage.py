@@ -50,7 +50,7 @@ def input_of(folder: Path, name: str, metrics: dict[str, Any] | None = None) -> 
 @pytest.fixture(scope="module")
 def days() -> dict[date, pa.Table]:
     logs = SimulatorLogs(SimulatorSource(rows_per_day=20_000, competing_bids=True))
-    found = {}
+    tables = {}
     for day in (BEFORE, NEWEST):
         table = pa.Table.from_batches(list(logs.batches(day)))
         users = np.unique(table["user_id"].to_pylist(), return_inverse=True)[1]
@@ -63,8 +63,8 @@ def days() -> dict[date, pa.Table]:
             TRUTH: table["p_click_true"],
         }.items():
             table = table.append_column(name, column)
-        found[day] = table
-    return found
+        tables[day] = table
+    return tables
 
 
 class Ran:
@@ -123,8 +123,8 @@ def test_a_miscalibrated_candidate_visibly_loses_money(
     assert json.loads((tmp_path / "out" / "replay.json").read_text())["auctions"] == len(
         days[NEWEST]
     )
-    kept = pq.read_table(tmp_path / "out" / "auctions.parquet")
-    assert {"price", "click", "floor", "user", "candidate", "truth"} <= set(kept.column_names)
+    auctions = pq.read_table(tmp_path / "out" / "auctions.parquet")
+    assert {"price", "click", "floor", "user", "candidate", "truth"} <= set(auctions.column_names)
 
     gate = ran.gate(outcome.metrics)
     assert gate.verdict == "warn"
@@ -149,9 +149,9 @@ def test_without_a_block_nothing_is_replayed(tmp_path: Path, days: dict[date, pa
 def test_budgets_are_kept(tmp_path: Path, days: dict[date, pa.Table], pricing: str) -> None:
     block = {"value": 0.03, "pricing": pricing, "budget": 2.0}
     ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.7}, replay=block)
-    for name, each in ran.replay().metrics["bidders"].items():
-        assert 1.5 < each["spend"] <= 2.0 * (1 + 1e-12), name
-        assert sum(each["spend_by_hour"][:12]) > 0.3, name
+    for name, totals in ran.replay().metrics["bidders"].items():
+        assert 1.5 < totals["spend"] <= 2.0 * (1 + 1e-12), name
+        assert sum(totals["spend_by_hour"][:12]) > 0.3, name
 
 
 def test_shaded_bids_earn_in_first_price(tmp_path: Path, days: dict[date, pa.Table]) -> None:
@@ -207,20 +207,20 @@ EVERY_BID = {**BLOCKS["columns"], "competing": "competing_bids"}
 def test_all_competing_bids_make_a_replay_exact_under_another_floor(
     tmp_path: Path, days: dict[date, pa.Table]
 ) -> None:
-    # What each auction would have brought with a floor of 3 USD, straight from the bids.
+    # The revenue of each auction under a floor of 3 USD, computed from the bids.
     rows = days[NEWEST]
-    highest = np.array([max(each) for each in rows["competing_bids"].to_pylist()])
+    highest = np.array([max(competing) for competing in rows["competing_bids"].to_pylist()])
     bids = 1000 * 0.03 * rows[TRUTH].to_numpy()
     won = (bids > highest) & (bids >= 3)
     factors = {"candidate": 1.0, "baseline": 0.7}
     exact = night(
         tmp_path / "exact", days, factors, columns=EVERY_BID, replay={"value": 0.03, "floor": 3}
     ).replay()
-    found = exact.metrics["bidders"]["candidate"]
-    assert found["impressions"] == won.sum()
-    assert found["spend"] == pytest.approx(np.maximum(highest, 3)[won].sum() / 1000)
+    candidate = exact.metrics["bidders"]["candidate"]
+    assert candidate["impressions"] == won.sum()
+    assert candidate["spend"] == pytest.approx(np.maximum(highest, 3)[won].sum() / 1000)
 
-    # Under the floors as they were, the lists and the logged prices tell the same.
+    # Under the logged floors, the competing bids and the logged prices give the same result.
     alike = [
         night(tmp_path / str(index), days, factors, columns=columns).replay().metrics["bidders"]
         for index, columns in enumerate((EVERY_BID, BLOCKS["columns"]))

@@ -1,4 +1,4 @@
-"""Strategies and landscapes against numeric optima and brute force, on made-up auctions."""
+"""Strategies and landscapes equal numeric optima and brute force on synthetic auctions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_shading_earns_at_least_truth_and_every_constant_factor() -> None:
 
     shading = Shading.fit(landscape, 5.0, most=float(value.max()))
     reached = expected(shading.bids(pctr))
-    # The table is by whole values: at most one unit of value per row is lost to it.
+    # The table rounds values to integers, which loses at most one unit per row.
     for factor in np.arange(0.05, 1.01, 0.05):
         assert reached >= expected(factor * value) - 1e-3 * reached
 
@@ -135,7 +135,7 @@ def test_rlb_spends_its_budget_on_the_better_auctions() -> None:
     result = strategy.run(auctions, pctr, rules)
     assert 0.95 * rules.budget < result.cost <= rules.budget
     paced = DualPacing.fit(auctions, pctr, rules, 50.0).run(auctions, pctr, rules)
-    # It takes the auctions to come for average ones, hence stays behind.
+    # It assumes that future auctions are average, so it earns less.
     assert pctr[result.won].sum() > 0.9 * pctr[paced.won].sum()
     with pytest.raises(ConfigError, match="rlb spends a budget"):
         Rlb.fit(auctions, pctr, Rules())
@@ -153,22 +153,22 @@ def test_search_takes_the_first_of_equals() -> None:
 
 def test_kaplan_meier_by_hand() -> None:
     # Won at 2 and 5 with bids 4 and 9; lost with bids 3 and 6: the prices are ≥ 3 and ≥ 6.
-    found = kaplan_meier([4, 9, 3, 6], [True, True, False, False], [2, 5, np.nan, np.nan])
-    # At 2 four are at risk; at 5 the one that won and the one that lost with a bid of 6.
-    np.testing.assert_allclose(found.cdf, [0, 0, 1 / 4, 1 / 4, 1 / 4, 1 - 3 / 4 * 1 / 2])
-    assert found.known_to == 5
-    assert not found.complete
-    assert found.win([3, 6]).tolist() == pytest.approx([0.25, 0.625])
+    landscape = kaplan_meier([4, 9, 3, 6], [True, True, False, False], [2, 5, np.nan, np.nan])
+    # Four are at risk at 2; at 5, the one that won and the one that lost with a bid of 6.
+    np.testing.assert_allclose(landscape.cdf, [0, 0, 1 / 4, 1 / 4, 1 / 4, 1 - 3 / 4 * 1 / 2])
+    assert landscape.known_to == 5
+    assert not landscape.complete
+    assert landscape.win([3, 6]).tolist() == pytest.approx([0.25, 0.625])
     with pytest.raises(DataError, match=r"a bid of 7 is above 6.*known"):
-        found.win(7)
+        landscape.win(7)
 
 
 def test_kaplan_meier_without_losses_is_empirical() -> None:
     prices = RNG.integers(0, 40, 500)
-    found = kaplan_meier(np.full(500, 50), np.ones(500, bool), prices)
-    assert found.complete
-    np.testing.assert_allclose(found.cdf, empirical(prices).cdf, atol=1e-12)
-    assert found.win(1000) == 1
+    landscape = kaplan_meier(np.full(500, 50), np.ones(500, bool), prices)
+    assert landscape.complete
+    np.testing.assert_allclose(landscape.cdf, empirical(prices).cdf, atol=1e-12)
+    assert landscape.win(1000) == 1
 
 
 def test_nothing_known_is_refused() -> None:
@@ -186,7 +186,7 @@ def test_slices_mix_up_to_where_all_are_known() -> None:
     rng = np.random.default_rng(5)
     rows = 60_000
     of = rng.integers(0, 2, rows)
-    # Dear auctions get high bids: pooled, the censoring depends on the price.
+    # Expensive auctions get high bids: in pooled data, censoring depends on the price.
     price = np.floor(rng.gamma(3, np.where(of, 30, 8), rows))
     bids = np.floor(rng.gamma(3, np.where(of, 40, 10), rows))
     won = bids > price
@@ -202,9 +202,9 @@ def test_log_logistic_recovers_its_parameters_under_censoring() -> None:
     rng = np.random.default_rng(2)
     price = 60 * (1 / rng.random(40_000) - 1) ** (-1 / 2.5)
     bids = rng.uniform(0, 200, 40_000)
-    found = fit_log_logistic(price, won=bids > price, bids=bids)
-    assert found.scale == pytest.approx(60, rel=0.03)
-    assert found.shape == pytest.approx(2.5, rel=0.03)
-    assert isinstance(found.landscape(300), Landscape)
+    fitted = fit_log_logistic(price, won=bids > price, bids=bids)
+    assert fitted.scale == pytest.approx(60, rel=0.03)
+    assert fitted.shape == pytest.approx(2.5, rel=0.03)
+    assert isinstance(fitted.landscape(300), Landscape)
     with pytest.raises(DataError, match="1 different prices"):
         fit_log_logistic([5, 5, 5])

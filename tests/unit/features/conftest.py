@@ -1,4 +1,4 @@
-"""Rows as sampling writes them, and features of every kind."""
+"""Rows like those that sampling writes, and features of every kind."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def rows(count: int = 500, seed: int = 0, days: int = 4) -> pa.Table:
             "site": pa.array(site),
             "number": pa.array(random.integers(0, 20, count)),
             "tags": pa.array(tags),
-            "scores": pa.array([[random.random() for _ in each] for each in tags]),
+            "scores": pa.array([[random.random() for _ in row_tags] for row_tags in tags]),
             "title": pa.array([" ".join(random.choice(words, 3)) for _ in site]),
             "slot": pa.array(random.integers(0, 6, count)),
             "served": time,

@@ -1,4 +1,4 @@
-"""The documentation of features: complete, and true to what was learned."""
+"""The documentation of features is complete and matches the fitted statistics."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def described(feature: dict, **blocks: object) -> Described:
     ],
 )
 def test_every_setting_is_said(feature, settings):
-    asked = yaml.safe_load(feature)
-    plain = described(asked)
+    block = yaml.safe_load(feature)
+    plain = described(block)
     assert plain.makes
     assert plain.learned == ""
     for name, value in yaml.safe_load(settings).items():
-        assert described({**asked, name: value}) != plain, name
+        assert described({**block, name: value}) != plain, name
 
 
 def test_columns_that_are_read_include_the_time_of_what_looks_back():
@@ -99,28 +99,28 @@ def test_days_whose_labels_are_not_final_are_said_to_be_left_out():
 
 def test_before_a_night_sizes_are_bounds_which_what_is_learned_keeps(fitted):
     unlearned = FittedFeatures(fitted.definition, {}).documentation
-    asked = {each.name: each for each in unlearned.features}
-    assert "at most 100,004 (0 is missing, 1 to 3 are OOV)" in asked["site"].inputs[0]
-    assert "at most 9 " in asked["price_bucket"].inputs[0]
-    assert "at most 100,004 " in asked["lately"].inputs[0]
-    for each in fitted.documentation.features:
-        assert "at most" not in " ".join(each.inputs)
-    said = [line for each in fitted.documentation.features for line in each.inputs]
-    for line, each in zip(said, fitted.schema.inputs, strict=True):
-        assert line.startswith(f"{each.name}: ")
-        assert each.kind == "float" or f" of {each.size:,} " in line
-        assert each.kind not in ("bag", "sequence") or f"{each.length:,} int32 ids" in line
+    unlearned_by_name = {feature.name: feature for feature in unlearned.features}
+    assert "at most 100,004 (0 is missing, 1 to 3 are OOV)" in unlearned_by_name["site"].inputs[0]
+    assert "at most 9 " in unlearned_by_name["price_bucket"].inputs[0]
+    assert "at most 100,004 " in unlearned_by_name["lately"].inputs[0]
+    for entry in fitted.documentation.features:
+        assert "at most" not in " ".join(entry.inputs)
+    lines = [line for feature in fitted.documentation.features for line in feature.inputs]
+    for line, entry in zip(lines, fitted.schema.inputs, strict=True):
+        assert line.startswith(f"{entry.name}: ")
+        assert entry.kind == "float" or f" of {entry.size:,} " in line
+        assert entry.kind not in ("bag", "sequence") or f"{entry.length:,} int32 ids" in line
 
 
 def test_what_was_learned_is_said_and_kept_with_the_features(fitted, tmp_path):
     fitted.save(tmp_path)
-    known = {each.name: each.learned for each in Documentation.load(tmp_path).features}
+    known = {feature.name: feature.learned for feature in Documentation.load(tmp_path).features}
     assert known["site"] == f"{len(fitted.learned['site'].tokens):,} values"
     mean, inverse = fitted.learned["price"].numbers
     assert known["price"] == f"mean {mean:,.6g}, standard deviation {1 / inverse:,.6g}"
     assert known["middle"].startswith("median ")
     edges = fitted.learned["price_bucket"].numbers
-    assert known["price_bucket"] == "boundaries " + ", ".join(f"{each:,.6g}" for each in edges)
+    assert known["price_bucket"] == "boundaries " + ", ".join(f"{edge:,.6g}" for edge in edges)
     assert known["site_rate"] == "5 keys, 2024-10-04 to 2024-10-07"
     assert known["lately"].endswith(" keys")
     nothing = ("clipped", "fixed_bucket", "site_hash", "pair", "words", "slot", "hour")
@@ -128,7 +128,7 @@ def test_what_was_learned_is_said_and_kept_with_the_features(fitted, tmp_path):
 
 
 def test_values_outside_the_vocabulary_are_told_by_feature(fitted):
-    told = fitted.documentation.with_oov({"site": 0.125, "words": 0.0})
-    known = {each.name: each.learned for each in told.features}
+    documentation = fitted.documentation.with_oov({"site": 0.125, "words": 0.0})
+    known = {feature.name: feature.learned for feature in documentation.features}
     assert known["site"].endswith(" values, 12.50% OOV in the newest rows")
     assert known["price"] == fitted.documentation.features[0].learned

@@ -1,4 +1,4 @@
-"""What a user sees of features: ids, floats, no leaks, the same everywhere."""
+"""Fitted features give ids and floats, leak no label, and are the same everywhere."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def test_inputs_have_the_types_and_ranges_that_the_schema_says(fitted, make_rows
     rows = make_rows(800, seed=1)
     inputs = fitted.transform(rows)
     expected = []
-    for each in fitted.schema.inputs:
-        expected.append(each.name)
-        column = inputs[each.name].combine_chunks()
-        if each.kind == "float":
+    for spec in fitted.schema.inputs:
+        expected.append(spec.name)
+        column = inputs[spec.name].combine_chunks()
+        if spec.kind == "float":
             assert column.type == pa.float32()
             assert np.isfinite(np.asarray(column)).all()
             continue
-        if each.kind != "id":
-            assert column.type == pa.list_(pa.int32(), each.length)
+        if spec.kind != "id":
+            assert column.type == pa.list_(pa.int32(), spec.length)
             column = column.flatten()
-        if each.kind == "bag":
-            expected.append(f"{each.name}__weight")
+        if spec.kind == "bag":
+            expected.append(f"{spec.name}__weight")
         assert column.type == pa.int32()
         assert pc.min(column).as_py() >= 0
-        assert pc.max(column).as_py() < each.size
+        assert pc.max(column).as_py() < spec.size
     assert inputs.column_names == expected
     assert all(column.null_count == 0 for column in inputs.columns)
 
 
 def test_a_vocabulary_numbers_frequent_values_and_hashes_the_others(fitted, make_rows):
     rows = replaced(make_rows(5), "site", pa.array(["a", "b", "never seen", None, ""], pa.string()))
-    # 0 missing; 1 to 3 OOV; then entries, the most frequent first.
+    # 0 is missing and 1 to 3 are OOV; entries follow, the most frequent first.
     ids = one(fitted, rows, "site")
     assert ids[:2] == [4, 5]
     assert 1 <= ids[2] <= 3
@@ -105,11 +105,11 @@ def test_given_weights_of_a_bag_are_scaled_to_sum_1(fitted, make_rows):
 
 
 def test_counts_that_went_through_files_give_the_same_vocabulary(tmp_path):
-    """Memory is bounded by a limit, and nothing is lost: the counts are exact."""
+    """A limit bounds memory, and the counts stay exact."""
     random = np.random.default_rng(9)
     parts = []
     for _ in range(6):
-        tokens = pa.array([f"token {each}" for each in random.zipf(1.3, 3000)])
+        tokens = pa.array([f"token {number}" for number in random.zipf(1.3, 3000)])
         parts.append(TokenCounts.of(*encode(tokens)))
     plain, bounded = TokenCounts(()), TokenCounts(())
     for part in parts:
@@ -168,7 +168,7 @@ def test_an_enormous_number_leaves_the_other_rows_finite(make_rows):
 
 
 def test_a_rate_is_that_of_the_days_before(definition, make_rows):
-    """Computed by hand: two earlier days, one key."""
+    """The expected values are computed by hand for two earlier days and one key."""
     start = 20_000 * DAY
     time = pa.array([start, start + DAY, start + 2 * DAY]).cast(pa.timestamp("us", "UTC"))
     rows = make_rows(3)
@@ -188,7 +188,7 @@ def test_a_rate_is_that_of_the_days_before(definition, make_rows):
 
 
 def test_permuting_a_day_and_what_follows_moves_no_feature_of_it(definition, make_rows):
-    """The proof that no label leaks: rates and counts know earlier days only."""
+    """No label leaks: rates and counts use only earlier days."""
     rows = make_rows(1200, seed=3)
     days = np.asarray(rows["nb_time"].cast(pa.int64())) // DAY
     moved = 0
@@ -202,16 +202,16 @@ def test_permuting_a_day_and_what_follows_moves_no_feature_of_it(definition, mak
         labels = np.asarray(changed["nb_label"]).copy()
         labels[future] = 1 - labels[future]
         changed = replaced(changed, "nb_label", pa.array(labels))
-        # The same rows ask; those of that very day are other ones in the history now.
-        kept = [
-            FittedFeatures.fit(definition, learn(definition.features, each, train=True))
+        # The transformed rows are the same; the history of that day changes.
+        transformed = [
+            FittedFeatures.fit(definition, learn(definition.features, table, train=True))
             .transform(rows)
             .drop_columns(["lately"])  # up to the row's time, see below
-            for each in (rows, changed)
+            for table in (rows, changed)
         ]
         past = pa.array(days <= day)
-        assert kept[0].filter(past).equals(kept[1].filter(past))
-        moved += not kept[0].equals(kept[1])
+        assert transformed[0].filter(past).equals(transformed[1].filter(past))
+        moved += not transformed[0].equals(transformed[1])
     assert moved == len(np.unique(days)) - 1
 
 
@@ -235,29 +235,31 @@ def test_permuting_the_future_of_a_moment_moves_no_sequence_up_to_it(make_rows, 
         changed = rows
         for name in ("nb_label", "site", "number"):
             changed = replaced(changed, name, rows[name].combine_chunks().take(pa.array(order)))
-        # The row of that very moment is another one now; it asks for the same key.
-        asked = replaced(changed, "number", rows["number"])
-        kept = [
-            FittedFeatures.fit(definition, learn(definition.features, each, train=True)).transform(
-                asked
+        # The history changes at that moment; the transformed row keeps its key.
+        requests = replaced(changed, "number", rows["number"])
+        transformed = [
+            FittedFeatures.fit(definition, learn(definition.features, table, train=True)).transform(
+                requests
             )["lately"]
-            for each in (rows, changed)
+            for table in (rows, changed)
         ]
         past = pa.array(times <= times[at])
-        assert kept[0].filter(past).equals(kept[1].filter(past))
-        moved += not kept[0].equals(kept[1])
+        assert transformed[0].filter(past).equals(transformed[1].filter(past))
+        moved += not transformed[0].equals(transformed[1])
     assert moved >= 3
 
 
 def test_a_sequence_of_rows_is_what_the_key_did_before(definition, make_rows):
-    """By hand: own row and what is not yet known are left out, the last ones are kept."""
+    """A sequence leaves out the own row and unknown outcomes, and keeps the last entries."""
     minute = 60_000_000
     start = 20_000 * DAY + 23 * 60 * minute
     minutes = [0, 5, 20, 20, 40, 41, 55, 130]
     sites = ["a", "b", None, "c", "a", "d", "b", "a"]
     clicks = [1, 1, 1, 1, 0, 1, 1, 1]
     users = [7, 7, 7, 7, 7, 8, 7, 7]
-    time = pa.array([start + each * minute for each in minutes]).cast(pa.timestamp("us", "UTC"))
+    time = pa.array([start + minute_of * minute for minute_of in minutes]).cast(
+        pa.timestamp("us", "UTC")
+    )
     rows = make_rows(8)
     for name, values in {
         "served": time, "nb_time": time, "site": pa.array(sites), "number": pa.array(users),
@@ -267,7 +269,7 @@ def test_a_sequence_of_rows_is_what_the_key_did_before(definition, make_rows):
     fitted = FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
     ids = dict(zip(sites, one(fitted, rows, "site"), strict=True))
     a, b, c = ids["a"], ids["b"], ids["c"]
-    # A click is known ten minutes later, and a label that was 0 never counts.
+    # A click is known ten minutes later; a label of 0 never counts.
     assert one(fitted, rows, "lately") == [
         [0, 0, 0, 0],
         [0, 0, 0, 0],
@@ -278,7 +280,7 @@ def test_a_sequence_of_rows_is_what_the_key_did_before(definition, make_rows):
         [a, b, c, 0],
         [a, b, c, b],
     ]
-    # The last two are on the next day, 00:35 and 01:10 with 23:00 to 23:55 before them.
+    # The last two are at 00:35 and 01:10 of the next day, after rows from 23:00 to 23:55.
     by_day = one(fitted, rows, "before_today")
     assert by_day[:6] == [[0] * 6] * 6
     assert by_day[7] == [a, b, c, 0, 0, 0]
@@ -300,10 +302,10 @@ def test_saved_features_transform_alike_and_equal_ones_are_equal_bytes(fitted, m
     loaded.save(tmp_path / "b")
     rows = make_rows(300, seed=5)
     assert loaded.transform(rows).equals(fitted.transform(rows))
-    files = sorted(each.relative_to(tmp_path / "a") for each in (tmp_path / "a").rglob("*.*"))
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) >= 7
-    for each in files:
-        assert (tmp_path / "a" / each).read_bytes() == (tmp_path / "b" / each).read_bytes()
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 @settings(max_examples=25, deadline=None)
@@ -318,11 +320,11 @@ def test_any_bundling_in_any_order_learns_the_same_bytes(
     spilled: dict = {}
     folder = tmp_path_factory.mktemp("fit")
     for part in parts:
-        found = learn(definition.features, part, train=True)
-        merged = merge_all(merged, found)
+        part_state = learn(definition.features, part, train=True)
+        merged = merge_all(merged, part_state)
         spilled = {
-            name: each.spill(UPath(folder) / "spilled", 20) if hasattr(each, "spill") else each
-            for name, each in merge_all(spilled, found).items()
+            name: state.spill(UPath(folder) / "spilled", 20) if hasattr(state, "spill") else state
+            for name, state in merge_all(spilled, part_state).items()
         }
     whole = learn(definition.features, table, train=True)
     FittedFeatures.fit(definition, whole).save(folder / "whole")
@@ -339,7 +341,7 @@ def test_history_of_an_older_release_is_read_as_it_was_written(definition, make_
     fitted = FittedFeatures.fit(definition, statistics)
     fitted.save(tmp_path)
     for path in (tmp_path / "history").glob("*.arrow"):
-        # Once: counts by day, and tokens as plain strings.
+        # Older versions stored counts by day, and tokens as plain strings.
         pq.write_table(
             pa.concat_tables(statistics[path.stem].by_range()), path.with_suffix(".parquet")
         )
@@ -373,14 +375,14 @@ def test_features_that_are_loaded_stay_so_when_their_folder_is_written_again(
     day=st.none() | st.integers(-4, 4),
 )
 def test_rows_before_a_moment_are_found_as_by_looking_at_all(entries, asked, day):
-    """Where all ask for one day, as the rows of a file mostly do, and where they do not."""
+    """Requests are for one day, as in most files, or for several."""
     asked = asked if day is None else [(key, day) for key, _ in asked]
     known = np.array(sorted(entries), np.int64).reshape(-1, 2)
     wanted = np.array(asked, np.int64).reshape(-1, 2)
     rows = KeyedRows(known[:, 0].astype(np.uint64), known[:, 1])
     start, end = rows.before(wanted[:, 0].astype(np.uint64), wanted[:, 1])
     for (key, moment), first, last in zip(asked, start, end, strict=True):
-        expected = [at for at, each in enumerate(known) if each[0] == key and each[1] < moment]
+        expected = [at for at, entry in enumerate(known) if entry[0] == key and entry[1] < moment]
         assert list(range(first, last)) == expected
 
 

@@ -1,4 +1,4 @@
-"""Hashes of keys and tokens: pandas' own, to the bit, where pandas is not installed."""
+"""Hashes of keys and tokens equal those of pandas, without needing pandas."""
 
 from __future__ import annotations
 

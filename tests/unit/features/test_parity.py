@@ -1,4 +1,4 @@
-"""The serving path gives the very same bits, one row at a time or many, on the strangest rows."""
+"""The serving path gives identical bits for one row or many, also on unusual rows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def tables(draw) -> pa.Table:
     kind, values = draw(COLUMNS)
     x = pa.array(draw(st.lists(values, min_size=count, max_size=count)), kind)
     if kind == pa.binary() and draw(st.booleans()):
-        x = x.view(pa.string())  # as a file may have it that says it holds text
+        x = x.view(pa.string())  # as in a file whose schema says text
     y = draw(st.lists(TEXT, min_size=count, max_size=count))
     time = draw(st.lists(st.integers(0, 5 * 86_400), min_size=count, max_size=count))
     lists = draw(
@@ -80,7 +80,7 @@ def tables(draw) -> pa.Table:
         )
     )
     labels = draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=count, max_size=count))
-    served = pa.array([each * 1_000_000 for each in time]).cast(pa.timestamp("us", "UTC"))
+    served = pa.array([moment * 1_000_000 for moment in time]).cast(pa.timestamp("us", "UTC"))
     return pa.table(
         {
             "x": x,
@@ -103,14 +103,14 @@ def test_batches_of_any_size_and_dictionaries_give_the_same_bits(rows, size):
     whole = fitted.transform(rows)
     parts = [fitted.transform(rows.slice(at, size)) for at in range(0, len(rows), size)]
     assert _bits(pa.concat_tables(parts)) == _bits(whole)
-    # As a server looks it up: what it has seen before from memory, the rest anew.
+    # A server takes values that it has seen before from its cache and looks up the rest.
     lookup = Lookup(fitted)
     for _ in range(2):
         looked_up = [lookup.inputs(rows.slice(at, size)) for at in range(0, len(rows), size)]
         for name, values in looked_up[0].items():
-            together = np.concatenate([values, *(each[name] for each in looked_up[1:])])
+            together = np.concatenate([values, *(batch[name] for batch in looked_up[1:])])
             assert together.tobytes() == _bits(whole.select([name]))[0], name
-    # As Beam's workers read it: strings as dictionaries.
+    # Beam's workers read strings as dictionaries.
     encoded = rows.set_column(1, "y", rows["y"].dictionary_encode())
     if rows["x"].type in (pa.string(), pa.binary()):
         encoded = encoded.set_column(0, "x", rows["x"].dictionary_encode())
@@ -120,9 +120,9 @@ def test_batches_of_any_size_and_dictionaries_give_the_same_bits(rows, size):
 
 
 def _bits(table: pa.Table) -> list[bytes]:
-    found = []
+    buffers = []
     for column in table.columns:
         array = column.combine_chunks()
         flat = array.flatten() if pa.types.is_fixed_size_list(array.type) else array
-        found.append(flat.to_numpy(zero_copy_only=False).tobytes())
-    return found
+        buffers.append(flat.to_numpy(zero_copy_only=False).tobytes())
+    return buffers

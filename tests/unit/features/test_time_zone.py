@@ -1,4 +1,4 @@
-"""Rates, counts and recent items end where the row's day begins by the clock of the logs."""
+"""Rates, counts and recent items end where the row's local day begins."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def days(table: pa.Table, zone: str) -> np.ndarray:
 
 
 def as_logged(table: pa.Table, zone: str) -> pa.Table:
-    """The same rows, with times of the local clock that name no zone."""
+    """Return the same rows with local times without a zone."""
     local = table["served"].to_pandas().dt.tz_convert(zone).dt.tz_localize(None)
     naive = pa.array(local.to_numpy()).cast(pa.timestamp("us"))
     return table.set_column(table.column_names.index("served"), "served", naive)
@@ -53,7 +53,7 @@ def as_logged(table: pa.Table, zone: str) -> pa.Table:
 
 def test_the_labels_of_the_rows_own_local_day_teach_it_nothing(make_rows, zone):
     table = make_rows(800)
-    # The last whole day of the local clock; days of UTC cut it in two.
+    # The last whole local day overlaps two days of UTC.
     last = np.unique(days(table, zone))[-2]
     table = table.filter(pa.array(days(table, zone) <= last))
     newest = days(table, zone) == last
@@ -62,14 +62,14 @@ def test_the_labels_of_the_rows_own_local_day_teach_it_nothing(make_rows, zone):
         table.column_names.index("nb_label"), "nb_label", pa.array(flipped.astype(np.float32))
     )
     judged = table.filter(pa.array(newest))
-    known, unknown = (fit(zone, each).transform(judged) for each in (table, other))
+    known, unknown = (fit(zone, history).transform(judged) for history in (table, other))
     assert newest.any()
     for name in HISTORY:
         assert known[name].equals(unknown[name]), name
-    # By the days of UTC it knew hours of them.
-    utc = [fit("UTC", each).transform(judged)["site_rate"] for each in (table, other)]
+    # With days of UTC, the features would know some hours of that day.
+    utc = [fit("UTC", history).transform(judged)["site_rate"] for history in (table, other)]
     assert not utc[0].equals(utc[1])
-    # And it knows all of the days before.
+    # The features know all earlier days.
     before = fit(zone, table.filter(pa.array(~newest))).transform(judged)
     for name in HISTORY:
         assert known[name].equals(before[name]), name
@@ -91,5 +91,5 @@ def test_times_with_and_without_a_zone_and_requests_give_the_same(make_rows, zon
             given = {name: msgspec.Raw(orjson.dumps(value)) for name, value in one.items()}
             served = {"served": given["served"]}
             row = msgspec.Raw(orjson.dumps({"site": one["site"]}))
-            found = requests.inputs(served, [row])
-            assert found["site_rate"][0] == once["site_rate"][at].as_py()
+            served_inputs = requests.inputs(served, [row])
+            assert served_inputs["site_rate"][0] == once["site_rate"][at].as_py()

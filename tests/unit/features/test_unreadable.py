@@ -1,4 +1,4 @@
-"""Texts that are numbers and times, and values that cannot be read: measured, and judged."""
+"""Numbers and times as text, and unreadable values: how they are counted and checked."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_numbers_with_thousands_separators_are_read_where_they_leave_no_doubt():
     read = numbers(texts)
     assert read[:4].tolist() == [2340.5, 1234567, -1000.5, 7]
     assert np.isnan(read[4:]).all()
-    found = unreadable(texts, "number")
-    assert (found.values, found.known, found.example) == (3, 7, "1.234,50")
+    counts = unreadable(texts, "number")
+    assert (counts.values, counts.known, counts.example) == (3, 7, "1.234,50")
 
 
 def test_missing_values_are_not_unreadable():
@@ -87,7 +87,7 @@ features:
 
 @pytest.fixture
 def gate(tmp_path):
-    """Judge the features of a small night whose prices are texts; the check of unreadable ones."""
+    """Run the gate on a small night with prices as text; return the check of unreadable values."""
 
     def run(spell):
         for day in range(5, 9):
@@ -99,7 +99,7 @@ def gate(tmp_path):
                     "time": pa.array(start + np.arange(500), pa.timestamp("us", "UTC")),
                     "user_id": random.integers(0, 90, 500),
                     "price": [
-                        spell(at, each) for at, each in enumerate(random.gamma(2, 1500, 500))
+                        spell(at, price) for at, price in enumerate(random.gamma(2, 1500, 500))
                     ],
                     "click": (random.random(500) < 0.3).astype("i8"),
                 }
@@ -112,10 +112,10 @@ def gate(tmp_path):
         for name in ("sample", "featurize", "gate_features"):
             result = run_stage(stage_named(name), spec, record, cache_folder=tmp_path / "cache")
         checks = result.manifest.metrics["checks"]
-        # One day has one weekday: that is no news.
-        assert not [each for each in checks if each["name"] == "newly_constant:weekday"
-                    and each["verdict"] != "pass"]  # fmt: skip
-        return next(each for each in checks if each["name"].startswith("unreadable"))
+        # A single day always has one weekday, so the gate does not report it.
+        assert not [check for check in checks if check["name"] == "newly_constant:weekday"
+                    and check["verdict"] != "pass"]  # fmt: skip
+        return next(check for check in checks if check["name"].startswith("unreadable"))
 
     return run
 
