@@ -58,7 +58,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("values", "kind", "found"), RIGHT, ids=lambda values: str(values)[:30])
+@pytest.mark.parametrize(("values", "kind", "found"), RIGHT, ids=lambda value: str(value)[:30])
 def test_values_of_a_column_become_its_type(values, kind, found):
     array = from_json(values, kind)
     assert array.to_pylist() == found

@@ -72,20 +72,20 @@ def test_promotions_and_rollbacks_drop_no_request(night, other, scorer):
             answers.append(scorer.score(raw))
 
     callers = [threading.Thread(target=call) for _ in range(4)]
-    for caller in callers:
-        caller.start()
+    for each in callers:
+        each.start()
     try:
         numbers.add(scorer.promote(other, "second"))
         numbers.add(back := scorer.pointer.rollback("tests").number)
         scorer.until(back)
     finally:
         done.set()
-        for caller in callers:
-            caller.join()
+        for each in callers:
+            each.join()
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["champion"]["number"] for answer in answers} == numbers
-    for caller in answers:
-        content = caller.json()
+    for each in answers:
+        content = each.json()
         assert content["probabilities"] == expected[content["champion"]["bundle"]].tolist()
 
 

@@ -51,20 +51,20 @@ def test_more_than_can_be_answered_in_time_is_refused_at_once(night, tmp_path):
         head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
         host, port = scorer.http.base_url.host, scorer.http.base_url.port
         crowd = [socket.create_connection((host, port)) for _ in range(64)]
-        for client in crowd:
-            client.settimeout(60)
-            client.sendall(head.encode() + body)
+        for each in crowd:
+            each.settimeout(60)
+            each.sendall(head.encode() + body)
         answers = [client.recv(65536) for client in crowd]
-        for client in crowd:
-            client.close()
+        for each in crowd:
+            each.close()
         answered = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200")]
         refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
         assert len(answered) + len(refused) == len(crowd)
         assert answered
         assert refused
-        for client in refused:
-            assert b"retry-after: 1" in client.lower()
-            assert b'{"error":"' in client
+        for each in refused:
+            assert b"retry-after: 1" in each.lower()
+            assert b'{"error":"' in each
         text = scorer.http.get("/metrics").text
         assert f'nightbid_refused_total{{reason="overloaded"}} {len(refused)}.0' in text
         assert f'nightbid_requests_total{{endpoint="score"}} {len(answered)}.0' in text
