@@ -1,4 +1,4 @@
-"""A featurize output with a signal to learn, and a night that trains on it."""
+"""Provides a featurize output with a signal to learn, and a night that trains on it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCHEMA = FeatureSchema(
 
 
 def make_rows(count: int, seed: int) -> tuple[pa.Table, np.ndarray]:
-    """Rows, and their true probabilities."""
+    """Return rows and their true probabilities."""
     world, draw = np.random.default_rng(11), np.random.default_rng(seed)
     users, ads = world.normal(0, 1, 50), world.normal(0, 1, 30)
     user = draw.integers(0, 50, count).astype(np.int32)

@@ -1,4 +1,4 @@
-"""`nightbid ablate`: what a feature is worth, and what it costs."""
+"""`nightbid ablate` reports what a feature is worth and what it costs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PIPELINE = {
 
 @pytest.fixture(scope="module")
 def nightbid(tmp_path_factory):
-    """`nightbid` with a run whose candidate is trained."""
+    """Return the `nightbid` command for a run whose candidate is trained."""
     folder = tmp_path_factory.mktemp("ablate")
     path = folder / "pipelines" / "small.yaml"
     path.parent.mkdir()
@@ -60,34 +60,34 @@ def nightbid(tmp_path_factory):
 
 
 def test_the_table_says_what_each_feature_is_worth_and_costs(nightbid) -> None:
-    code, said = nightbid("ablate", "small", "small-2026-01-08")
-    assert code == 0, said
-    found = json.loads((nightbid.folder / "ablation.json").read_text())
-    assert {each["name"] for each in found["features"]} == set(PIPELINE["features"])
-    worth = {each["name"]: each for each in found["features"]}
-    values = [each["log_loss"]["value"] for each in found["features"]]
+    code, output = nightbid("ablate", "small", "small-2026-01-08")
+    assert code == 0, output
+    ablation = json.loads((nightbid.folder / "ablation.json").read_text())
+    assert {feature["name"] for feature in ablation["features"]} == set(PIPELINE["features"])
+    worth = {feature["name"]: feature for feature in ablation["features"]}
+    values = [feature["log_loss"]["value"] for feature in ablation["features"]]
     assert values == sorted(values, reverse=True)
-    # Users differ, and their rate tells; the language says nothing of the click.
+    # Users differ, and their click rate predicts; the language says nothing about the click.
     assert worth["user_ctr"]["log_loss"]["low"] > 0
     assert worth["language"]["log_loss"]["value"] < worth["user_ctr"]["log_loss"]["value"]
-    for each in found["features"]:
-        assert each["night_seconds"] > 0
-        assert each["night_usd"] > 0
-        assert each["request_ms"] > 0
-    assert "log loss without it" in said
+    for feature in ablation["features"]:
+        assert feature["night_seconds"] > 0
+        assert feature["night_usd"] > 0
+        assert feature["request_ms"] > 0
+    assert "log loss without it" in output
     page = Path(nightbid.folder / "report.html").read_text()
     assert "What a feature is worth" in page
     assert "viewability" in page
 
 
 def test_a_group_is_retrained_without_its_features(nightbid) -> None:
-    code, said = nightbid(
+    code, output = nightbid(
         "ablate", "small", "small-2026-01-08", "--retrain", "--group", "seen=viewability,user_ctr"
     )
-    assert code == 0, said
-    found = json.loads((nightbid.folder / "ablation.json").read_text())
-    assert found["method"] == "retraining"
-    (one,) = found["features"]
+    assert code == 0, output
+    ablation = json.loads((nightbid.folder / "ablation.json").read_text())
+    assert ablation["method"] == "retraining"
+    (one,) = ablation["features"]
     assert (one["name"], one["features"]) == ("seen", ["viewability", "user_ctr"])
     assert one["log_loss"]["value"] > 0
     assert one["auc"]["value"] < 0
@@ -101,6 +101,6 @@ def test_a_group_is_retrained_without_its_features(nightbid) -> None:
     ],
 )
 def test_what_cannot_be_taken_away_is_refused(nightbid, arguments, message) -> None:
-    code, said = nightbid("ablate", "small", "small-2026-01-08", *arguments)
+    code, output = nightbid("ablate", "small", "small-2026-01-08", *arguments)
     assert code == 2
-    assert message in " ".join(said.split())
+    assert message in " ".join(output.split())

@@ -1,4 +1,4 @@
-"""Lazy Adam: the same steps as Adam where all rows are used, none where they are not."""
+"""Lazy Adam takes Adam's steps where all rows are used, and none where they are not."""
 
 from __future__ import annotations
 

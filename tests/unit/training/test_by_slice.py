@@ -1,4 +1,4 @@
-"""Offsets per value of a column: what they find, and that every path adds the same ones."""
+"""Tests offsets per value of a column: their estimates, and that every path adds the same ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nightbid.training.stage import asked_candidate, run
 
 
 def drawn(draw, offsets, rows, level=0.0):
-    """Logits that miss the offsets of their value, and a level."""
+    """Return logits that lack their value's offset and a common level."""
     codes = draw.integers(0, len(offsets), rows)
     z = draw.normal(-2, 1, rows)
     p = 1 / (1 + np.exp(-z - offsets[codes] - level))
@@ -45,11 +45,11 @@ def test_offsets_are_nearer_to_the_truth_than_none_and_than_raw_ones(seed, level
     draw = np.random.default_rng(seed)
     true = draw.normal(0, 0.4, 40)
     z, labels, codes = drawn(draw, true, 6000, level)
-    found = fitted(z, labels, codes, 40)
+    offsets = fitted(z, labels, codes, 40)
     wanted = true - true.mean()
-    assert np.square(found - wanted).mean() < np.square(wanted).mean()
-    # One day's level is no property of a value.
-    assert abs(found.mean()) < 0.15
+    assert np.square(offsets - wanted).mean() < np.square(wanted).mean()
+    # The level of one day is no property of a value.
+    assert abs(offsets.mean()) < 0.15
 
 
 def test_values_that_do_not_differ_beyond_chance_get_next_to_nothing():
@@ -58,7 +58,7 @@ def test_values_that_do_not_differ_beyond_chance_get_next_to_nothing():
         draw = np.random.default_rng(seed)
         z, labels, codes = drawn(draw, np.zeros(12), 6000, level=0.3)
         sizes.append(np.abs(fitted(z, labels, codes, 12)).max())
-    assert np.median(sizes) < 0.02  # an offset of its own would be off by 0.1 to 0.2
+    assert np.median(sizes) < 0.02  # an unshrunken offset would be off by 0.1 to 0.2
     assert np.mean(np.array(sizes) == 0) > 0.3
 
 
@@ -66,8 +66,8 @@ def test_many_rows_are_believed_and_few_are_not():
     draw = np.random.default_rng(1)
     true = np.array([0.5, -0.5, 0.3, -0.3, 0.8])
     z, labels, codes = drawn(draw, true, 300_000)
-    found = fitted(z, labels, codes, 5)
-    assert found - found.mean() == pytest.approx(true - true.mean(), abs=0.03)
+    offsets = fitted(z, labels, codes, 5)
+    assert offsets - offsets.mean() == pytest.approx(true - true.mean(), abs=0.03)
     few = np.concatenate([np.flatnonzero(codes != 4), np.flatnonzero(codes == 4)[:20]])
     assert abs(fitted(z[few], labels[few], codes[few], 5)[4]) < 0.6
 
@@ -84,12 +84,14 @@ def test_values_without_rows_without_positives_or_unknown():
     z, labels, codes = drawn(draw, np.array([0.8, -0.8, 0.8, -0.8]), 8000)
     labels[codes == 3] = 0
     known = np.array([True, False, True, True, True])
-    found = fitted(z, labels, codes, 5, known=known)
-    assert found[1] == 0
-    assert found[4] == 0
-    assert np.isfinite(found).all()
-    assert found[3] < -1
-    assert not fitted(z, labels, np.zeros(8000, int), 5).any()  # one value: nothing to compare
+    offsets = fitted(z, labels, codes, 5, known=known)
+    assert offsets[1] == 0
+    assert offsets[4] == 0
+    assert np.isfinite(offsets).all()
+    assert offsets[3] < -1
+    assert not fitted(
+        z, labels, np.zeros(8000, int), 5
+    ).any()  # with one value there is nothing to compare
 
 
 ENSEMBLE = {
@@ -104,19 +106,19 @@ ENSEMBLE = {
 )
 def test_the_graph_adds_what_the_model_adds(featurized, task_of, name, parameters):
     def train(**changes):
-        # Too little training to learn the values by itself.
-        asked = Train(batch_size=4096, epochs=1, learning_rate=1e-4, **changes)
+        # The model trains too little to learn the values by itself.
+        config = Train(batch_size=4096, epochs=1, learning_rate=1e-4, **changes)
         model = Model(architecture=name, embedding_l2=1, parameters=parameters)
-        task = task_of(featurized, model, asked, output=f"out-{asked.calibration}")
+        task = task_of(featurized, model, config, output=f"out-{config.calibration}")
         metrics = run(task).metrics
         return task.output, load_model(task.output / "model"), metrics
 
     rows = pq.read_table(split_files(featurized, "evaluate")[0])
     folder, model, metrics = train(calibration="by_slice", calibration_slices=("user",))
     _, plain, _ = train(calibration="rate")
-    kept = load_card(folder / "model").calibration
-    assert metrics["calibration"] == kept.model_dump(mode="json")
-    offsets = np.array(kept.offsets[0].values)
+    calibration = load_card(folder / "model").calibration
+    assert metrics["calibration"] == calibration.model_dump(mode="json")
+    offsets = np.array(calibration.offsets[0].values)
     assert len(offsets) == 50
     assert offsets[1] == 0  # out of vocabulary
     assert np.abs(offsets).max() > 0.2
@@ -130,7 +132,7 @@ def test_the_graph_adds_what_the_model_adds(featurized, task_of, name, parameter
 
     write_graph(model, folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    feed = {each.name: rows[each.name].to_numpy() for each in session.get_inputs()}
+    feed = {entry.name: rows[entry.name].to_numpy() for entry in session.get_inputs()}
     assert session.run(["probability"], feed)[0] == pytest.approx(predicted, abs=1e-6)
 
     def error(p):
@@ -154,7 +156,7 @@ def test_a_network_adds_them_after_its_curve(featurized, task_of):
     rows = pq.read_table(split_files(featurized, "evaluate")[0])
     write_graph(model, task.output / "model.onnx")
     session = onnxruntime.InferenceSession(task.output / "model.onnx")
-    feed = {each.name: rows[each.name].to_numpy() for each in session.get_inputs()}
+    feed = {entry.name: rows[entry.name].to_numpy() for entry in session.get_inputs()}
     assert session.run(["probability"], feed)[0] == pytest.approx(model.predict(rows), abs=2e-6)
 
 
@@ -164,8 +166,8 @@ def test_an_input_that_is_not_served_is_refused(featurized, task_of):
     from nightbid.training.job import Job, run_job
 
     for name in ("place", "price", "nothing"):
-        asked = Train(calibration="by_slice", calibration_slices=(name,), epochs=1)
-        job = Job(**{**fields, "train": asked, "slices": {name: 0}}, featurized=featurized,
+        train = Train(calibration="by_slice", calibration_slices=(name,), epochs=1)
+        job = Job(**{**fields, "train": train, "slices": {name: 0}}, featurized=featurized,
                   output=featurized / "none")  # fmt: skip
         with pytest.raises(ConfigError, match=f"'{name}' gives no single id"):
             run_job(job, progress=lambda *_: None, watch=lambda *_: None)
@@ -214,6 +216,6 @@ def test_rows_that_stream_give_offsets_too(featurized, task_of):
               calibration="by_slice", calibration_slices=("user",)),
     )  # fmt: skip
     assert run(task).metrics["memory"]["streams"]
-    found = load_card(task.output / "model").calibration.offsets
-    assert [each.input for each in found] == ["user"]
-    assert np.abs(found[0].values).max() > 0.2
+    offsets = load_card(task.output / "model").calibration.offsets
+    assert [entry.input for entry in offsets] == ["user"]
+    assert np.abs(offsets[0].values).max() > 0.2

@@ -1,4 +1,4 @@
-"""Calibration on validation rows, weights that are undone, and TensorBoard's logs."""
+"""Tests calibration on validation rows, the correction for weights, and TensorBoard's logs."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def test_isotonic_keeps_the_order_of_rows_and_is_never_certain(seed, count, kind
     z = draw.choice(draw.normal(-2, 2, kinds), count)
     labels = draw.random(count) < draw.random()
     weights = np.where(labels, 1, 1 / rate).astype(np.float32)
-    found = isotonic(1 / (1 + np.exp(-z)), rows_of(labels, weights)).logits(np.sort(z))
-    assert np.isfinite(found).all()
-    assert (np.diff(found) >= 0).all()
+    logits = isotonic(1 / (1 + np.exp(-z)), rows_of(labels, weights)).logits(np.sort(z))
+    assert np.isfinite(logits).all()
+    assert (np.diff(logits) >= 0).all()
     gaps = np.diff(np.sort(z))
-    assert (np.diff(found)[gaps > 1e-6] > 0).all()
+    assert (np.diff(logits)[gaps > 1e-6] > 0).all()
 
 
 def test_isotonic_agrees_with_scikit_learn_where_the_groups_are_its_points():
@@ -106,7 +106,7 @@ def test_isotonic_agrees_with_scikit_learn_where_the_groups_are_its_points():
     labels = draw.random(len(z)) < 1 / (1 + np.exp(-1.5 * z))
     theirs = IsotonicRegression().fit(z, labels).predict(points)
     ours = 1 / (1 + np.exp(-isotonic(1 / (1 + np.exp(-z)), rows_of(labels)).logits(points)))
-    assert ours == pytest.approx(theirs, abs=2e-4)  # a row at the base rate joins each group
+    assert ours == pytest.approx(theirs, abs=2e-4)  # each group gets one more row, at the base rate
 
 
 @pytest.mark.parametrize("name", ["deep", "gradient_boosted_trees"])
@@ -115,9 +115,9 @@ def test_a_pipeline_asks_for_it(featurized, task_of, name, how):
     train = Train(batch_size=256, epochs=1, calibration=how)
     task = task_of(featurized, Model(architecture=name, embedding_l2=1), train)
     metrics = run(task).metrics
-    kept = load_card(task.output / "model").calibration
-    assert metrics["calibration"] == kept.model_dump(mode="json")
-    assert kept.knots if how == "isotonic" else kept.slope != 1
+    calibration = load_card(task.output / "model").calibration
+    assert metrics["calibration"] == calibration.model_dump(mode="json")
+    assert calibration.knots if how == "isotonic" else calibration.slope != 1
     table = pq.read_table(split_files(featurized, "validate")[0])
     model = load_model(task.output / "model")
     predicted = model.predict(table)
@@ -133,7 +133,7 @@ def served(model, table, folder):
         from nightbid.serving.graph import write_onnx as write
     write(model, folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    names = [each.name for each in session.get_inputs()]
+    names = [entry.name for entry in session.get_inputs()]
     feed = {name: table[name].to_numpy() for name in names}
     return session.run(["probability"], feed)[0]
 
@@ -160,9 +160,9 @@ def test_what_undoes_the_weights_is_the_formula(rate, p, often):
     assert train.weights == pytest.approx([often, 1])
     odds = p / (1 - p) * often
     learned = odds / (1 + odds)
-    q = learned / (learned + (1 - learned) / rate)  # negatives sampled away
-    found = 1 / (1 + np.exp(-undone.logits(np.log(odds))))
-    assert found == pytest.approx(q / (q + (1 - q) * often), rel=1e-5)
+    q = learned / (learned + (1 - learned) / rate)  # sampling dropped negatives
+    probabilities = 1 / (1 + np.exp(-undone.logits(np.log(odds))))
+    assert probabilities == pytest.approx(q / (q + (1 - q) * often), rel=1e-5)
 
 
 def test_weights_that_no_formula_undoes_are_refused():
@@ -191,8 +191,8 @@ def test_probabilities_are_of_all_rows_though_it_learns_a_fourth_of_the_negative
     assert p.mean() == pytest.approx(labels.mean(), rel=0.12)
     loss = -np.mean(np.where(labels == 1, np.log(p), np.log1p(-p)))
     assert metrics["validation"]["log_loss"] == pytest.approx(loss, abs=1e-5)
-    best = min(each["validation_log_loss"] for each in metrics["history"])
-    assert best == pytest.approx(loss, abs=2e-3)  # what stops it early is corrected too
+    best = min(epoch["validation_log_loss"] for epoch in metrics["history"])
+    assert best == pytest.approx(loss, abs=2e-3)  # the loss that stops it early is corrected too
 
 
 def test_tensorboard_shows_each_epoch(featurized, task_of):
@@ -207,4 +207,4 @@ def test_tensorboard_shows_each_epoch(featurized, task_of):
     assert {"validation/log_loss", "validation/auc", "train/log_loss"} <= set(
         events.Tags()["tensors"]
     )
-    assert [each.step for each in events.Tensors("validation/log_loss")] == [1, 2]
+    assert [event.step for event in events.Tensors("validation/log_loss")] == [1, 2]

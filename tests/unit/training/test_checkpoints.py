@@ -1,4 +1,4 @@
-"""kill -9 in the midst of a training; the next attempt ends with the very same weights."""
+"""After a kill -9 during training, the next attempt ends with exactly the same weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.job import Job, run_job
 from preloaded import COMMANDS
 
-# Dropout and the blanking of positions draw random numbers: their states are part of it.
+# Dropout and the blanking of positions draw random numbers; checkpoints hold their states.
 MODEL = Model(architecture="dcn_v2", embedding_dim=4, embedding_l2=1, parameters={"dropout": 0.2})
 TRAIN = Train(batch_size=250, epochs=4, patience=3, checkpoint_seconds=0.05)
 WORKER = "nightbid.training.workers"
@@ -23,17 +23,17 @@ WORKER = "nightbid.training.workers"
 def job(featurized, folder, checkpoints=None, **changes):
     folder.mkdir()
     train = TRAIN.model_copy(update=changes)
-    found = Job(
+    training_job = Job(
         model=MODEL, train=train, label=Label(), seed=3, featurized=featurized, output=folder,
         checkpoints=checkpoints,
     )  # fmt: skip
     path = folder / "job.json"
-    path.write_text(found.model_dump_json())
+    path.write_text(training_job.model_dump_json())
     return path
 
 
 def arrays(folder):
-    """Weights and, where a later night needs them, moments."""
+    """Return digests of the weights and, where a later night needs them, of the moments."""
     return {path.name: file_digest(path) for path in (folder / "model").glob("*.npz")}
 
 
@@ -50,9 +50,9 @@ def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path, chang
     killed = job(featurized, tmp_path / "killed", checkpoints, **changes)
     process = COMMANDS.start(str(killed), module=WORKER)
     while True:
-        found = Checkpoints(checkpoints, 0).load()
+        checkpoint = Checkpoints(checkpoints, 0).load()
         # Past the first epoch, so that the best weights so far are needed too.
-        if found and (found[1]["epoch"], found[1]["batch"]) > (2, 3):
+        if checkpoint and (checkpoint[1]["epoch"], checkpoint[1]["batch"]) > (2, 3):
             break
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Featurized rows, read for training."""
+"""Tests how training reads featurized rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows(count: int, seed: int) -> pa.Table:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Days of unequal size, one of them empty, one longer than a block."""
+    """Write days of unequal size; one is empty, and one is longer than a block."""
     for day, count in enumerate((70, 0, BLOCK + 3, 1)):
         path = tmp_path / "split=train" / f"dt=2026-01-0{day + 1}" / "part-00000.parquet"
         path.parent.mkdir(parents=True)
@@ -54,18 +54,18 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("serving", [False, True])
 def test_every_value_of_every_file_is_in_its_row(folder, serving):
-    found = read_examples(folder, "train", LAYOUT, serving=serving)
+    examples = read_examples(folder, "train", LAYOUT, serving=serving)
     table = pa.concat_tables(rows(count, day) for day, count in enumerate((70, 0, BLOCK + 3, 1)))
     place = np.zeros(len(table)) if serving else table["place"].to_numpy()
     tags = np.array(table["tags"].to_pylist())
     expected = np.column_stack([table["ad"].to_numpy(), tags, place])
-    assert (found.inputs.ids == expected).all()
-    assert (found.inputs.numbers[:, 0] == table["price"].to_numpy()).all()
+    assert (examples.inputs.ids == expected).all()
+    assert (examples.inputs.numbers[:, 0] == table["price"].to_numpy()).all()
     weights = np.array(table["tags__weight"].to_pylist(), np.float32)
-    assert (found.inputs.bag_weights == weights).all()
-    assert (found.labels == table[LABEL].to_numpy()).all()
-    assert (found.weights == table[WEIGHT].to_numpy()).all()
-    assert found.given.all()
+    assert (examples.inputs.bag_weights == weights).all()
+    assert (examples.labels == table[LABEL].to_numpy()).all()
+    assert (examples.weights == table[WEIGHT].to_numpy()).all()
+    assert examples.given.all()
 
 
 def test_where_the_condition_held_is_read_of_the_files_that_say_so(folder):
@@ -73,9 +73,9 @@ def test_where_the_condition_held_is_read_of_the_files_that_say_so(folder):
     path.parent.mkdir()
     given = np.array([0, 1, 0, 1], np.float32)
     pq.write_table(rows(4, 9).append_column(GIVEN, pa.array(given)), path)
-    found = read_examples(folder, "train", LAYOUT, serving=False).given
-    assert found[:-4].all()
-    assert (found[-4:] == given).all()
+    given_mask = read_examples(folder, "train", LAYOUT, serving=False).given
+    assert given_mask[:-4].all()
+    assert (given_mask[-4:] == given).all()
 
 
 def test_an_input_that_a_file_lacks_is_named(folder):

@@ -1,4 +1,4 @@
-"""TF_CONFIG, as the services that start workers write it."""
+"""Tests TF_CONFIG as the services that start workers write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that are not final: how long positives take, and models that know it."""
+"""Labels that are not final: how long positives take, and models that account for it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TREE = {
     )
 )
 def test_losses_and_derivatives_are_those_of_the_formula(rows) -> None:
-    logits, labels, seen = (np.array(each, np.float64) for each in zip(*rows, strict=True))
+    logits, labels, seen = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     p = 1 / (1 + np.exp(-logits))
     expected = np.where(labels == 1, -np.log(p), -np.log1p(-p * seen))
     with tf.GradientTape() as tape:
@@ -77,16 +77,16 @@ def test_the_share_that_is_known_follows_the_delays_of_each_group() -> None:
     draw = np.random.default_rng(3)
     means = {"slow": 20.0, "fast": 4.0}
     groups = np.array(["slow", "fast"], object)[draw.integers(0, 2, 40_000)]
-    delays = draw.exponential([means[each] for each in groups]) * HOUR
+    delays = draw.exponential([means[group] for group in groups]) * HOUR
     final = 72 * HOUR
-    kept = delays <= final
-    found = Delays.fit(delays[kept], groups[kept], final)
+    is_final = delays <= final
+    fit = Delays.fit(delays[is_final], groups[is_final], final)
     for name, mean in means.items():
         ages = np.arange(1, 72, 1.0)
         true = (1 - np.exp(-ages / mean)) / (1 - np.exp(-72 / mean))
-        mine = found.seen(ages * HOUR, np.full(len(ages), name, object))
+        mine = fit.seen(ages * HOUR, np.full(len(ages), name, object))
         assert np.abs(mine - true).max() < 0.02, name
-    assert found.seen(np.array([final]), np.array(["new"], object))[0] == 1.0
+    assert fit.seen(np.array([final]), np.array(["new"], object))[0] == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,10 @@ def night(tmp_path_factory):
         name: run_stage(stage_named(name), spec, record, cache_folder=folder / "cache")
         for name in ("sample", "featurize", "train", "train_baseline", "evaluate", "export")
     }
-    return {name: (Path(str(workspace.at(each.uri))), each.manifest) for name, each in done.items()}
+    return {
+        name: (Path(str(workspace.at(output.uri))), output.manifest)
+        for name, output in done.items()
+    }
 
 
 def test_young_rows_have_the_labels_that_are_known_and_the_share_of_them(night) -> None:
@@ -124,7 +127,7 @@ def test_young_rows_have_the_labels_that_are_known_and_the_share_of_them(night) 
 
 def test_only_what_serves_learns_young_rows(night) -> None:
     young = sum(
-        pq.read_metadata(each).num_rows for each in split_files(night["featurize"][0], "young")
+        pq.read_metadata(path).num_rows for path in split_files(night["featurize"][0], "young")
     )
     refitted = night["export"][1].metrics["refit"]
     assert 0.8 * young < refitted["young_rows"] < young, "a tenth of the users is held back"
@@ -143,13 +146,13 @@ def test_trees_learn_them_too(night, tmp_path: Path) -> None:
     spec = PipelineSpec.model_validate(
         {**TREE, "model": {"architecture": "gradient_boosted_trees", "parameters": {"trees": 30}}}
     )
-    said = {}
+    metrics = {}
     for young in (False, True):
         job = Job(model=spec.model, train=spec.train, label=spec.label, seed=1, young=young,
                   featurized=night["featurize"][0], output=tmp_path / str(young))  # fmt: skip
-        said[young] = run_job(job, progress=lambda *_: None, watch=unwatched)
-    assert said[True]["rows"] > said[False]["rows"]
-    losses = [said[young]["validation"]["log_loss"] for young in (False, True)]
+        metrics[young] = run_job(job, progress=lambda *_: None, watch=unwatched)
+    assert metrics[True]["rows"] > metrics[False]["rows"]
+    losses = [metrics[young]["validation"]["log_loss"] for young in (False, True)]
     assert losses[1] == pytest.approx(losses[0], rel=0.05), "it starts from the rate as well"
 
 

@@ -1,4 +1,4 @@
-"""An ensemble: trained member by member, weighed on validation rows, served as one graph."""
+"""An ensemble trains each member, weights them on validation rows and serves one graph."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_it_is_no_worse_than_its_members_and_served_to_1e_6(featurized, task_of)
     assert json.loads((folder / "weights.json").read_text()) == weights
     validate = pq.read_table(split_files(featurized, "validate")[0])
     labels = validate[LABEL].to_numpy()
-    alone = [log_loss(labels, each.predict(validate)) for each in both.members.values()]
+    alone = [log_loss(labels, member.predict(validate)) for member in both.members.values()]
     assert log_loss(labels, both.predict(validate)) <= min(alone) + 1e-9
 
     write_graph(both, task.output / "model.onnx")
     session = onnxruntime.InferenceSession(task.output / "model.onnx")
     rows = pq.read_table(split_files(featurized, "evaluate")[0])
-    feed = {each.name: rows[each.name].to_numpy() for each in session.get_inputs()}
+    feed = {entry.name: rows[entry.name].to_numpy() for entry in session.get_inputs()}
     served = session.run(["probability"], feed)[0]
     assert served.shape == (len(rows),)
     assert np.abs(served - both.predict(rows)).max() < 1e-6

@@ -1,4 +1,4 @@
-"""Clicks and conversions in one model: what each learns, and every stage with it."""
+"""Tests one model of clicks and conversions, and every stage that uses it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_the_logit_of_both_is_that_of_the_product(a, b):
     tf = tensorflow()
     from nightbid.models.network import joint_logit
 
-    found = float(joint_logit(tf.constant([[a, b]], tf.float64))[0])
+    logit = float(joint_logit(tf.constant([[a, b]], tf.float64))[0])
     log_p = -np.logaddexp(0, -a) - np.logaddexp(0, -b)
-    assert found == pytest.approx(log_p - np.log(-np.expm1(log_p)), rel=1e-6)
+    assert logit == pytest.approx(log_p - np.log(-np.expm1(log_p)), rel=1e-6)
 
 
 @pytest.fixture(scope="module")
 def converting(featurized, tmp_path_factory):
-    """Conversions after clicks: the dearer, the rarer, while clicks are the more frequent."""
+    """Write conversions after clicks: a higher price means fewer conversions but more clicks."""
     folder = tmp_path_factory.mktemp("converting")
     (folder / "fitted").mkdir()
     (folder / "fitted" / "features.json").write_text(
@@ -88,11 +88,11 @@ def test_it_learns_clicks_and_what_follows_them(converting, task_of):
     both, tasks = model.predict(table), model.predict_tasks(table)
     assert both == pytest.approx(tasks["click"] * tasks["conversion"], abs=1e-6)
     known = pa.concat_tables(
-        pq.read_table(each, partitioning=None) for each in split_files(folder, "train")
+        pq.read_table(path, partitioning=None) for path in split_files(folder, "train")
     )
     assert both.mean() == pytest.approx(known[LABEL].to_numpy().mean(), rel=0.15)
     assert tasks["click"].mean() == pytest.approx(known[GIVEN].to_numpy().mean(), rel=0.15)
-    # On every impression, though conversions were seen on clicked ones only.
+    # The model predicts conversions for every impression, though it saw them after clicks only.
     assert np.corrcoef(tasks["conversion"], truth)[0, 1] > 0.7
 
 
@@ -105,25 +105,25 @@ def test_without_the_entire_space_it_says_what_to_set(converting, task_of):
 def test_every_stage_goes_with_it(tmp_path):
     spec = parse_pipeline(PIPELINE, "small.yaml")
     record = RunRecord.start(Workspace(tmp_path / "ws"), spec, dt.date(2026, 1, 9))
-    found = {
-        each.name: run_stage(each, spec, record, cache_folder=tmp_path / "cache")
-        for each in NIGHT
-        if each.name in ("sample", "featurize", "train", "train_baseline", "evaluate", "export")
+    outputs = {
+        stage.name: run_stage(stage, spec, record, cache_folder=tmp_path / "cache")
+        for stage in NIGHT
+        if stage.name in ("sample", "featurize", "train", "train_baseline", "evaluate", "export")
     }
-    figures = found["evaluate"].manifest.metrics
-    day = found["sample"].manifest.metrics["days"]["2026-01-06"]
+    figures = outputs["evaluate"].manifest.metrics
+    day = outputs["sample"].manifest.metrics["days"]["2026-01-06"]
     assert figures["rows"] == day["read"], "every impression is judged"
     assert figures["oracle"]["log_loss"] < figures["constant"]["log_loss"]
     click, conversion = figures["tasks"]["click"], figures["tasks"]["conversion"]
     assert click["rows"] == figures["rows"]
     assert conversion["rows"] == click["positives"]
     assert conversion["positives"] == figures["positives"]
-    assert found["export"].manifest.metrics["parity_max_difference"] < 1e-5
-    folder = tmp_path / "ws" / found["featurize"].uri
+    assert outputs["export"].manifest.metrics["parity_max_difference"] < 1e-5
+    folder = tmp_path / "ws" / outputs["featurize"].uri
     table = pq.read_table(split_files(folder, "evaluate")[0], partitioning=None)
-    bundle = Bundle.load(tmp_path / "ws" / found["export"].uri)
+    bundle = Bundle.load(tmp_path / "ws" / outputs["export"].uri)
     served = bundle.predict_tasks(table)
     assert set(served) == {"click", "conversion"}
     assert bundle.predict(table) == pytest.approx(served["click"] * served["conversion"], abs=1e-5)
-    trained = found["sample"].manifest.metrics["days"]["2026-01-04"]
+    trained = outputs["sample"].manifest.metrics["days"]["2026-01-04"]
     assert 0.4 < trained["dropped"] / trained["read"] < 0.5, "half of what was not clicked"

@@ -1,4 +1,4 @@
-"""The refitted model beside the judged one: what is measured, and what its gate says."""
+"""The refitted model is compared with the judged one: measurements and the gate's verdict."""
 
 from __future__ import annotations
 
@@ -39,21 +39,23 @@ def judged(found: dict[str, Any]) -> dict[str, str]:
     measurements = Measurements()
     _refit(measurements, found)
     limits = Gates().serving
-    said = {}
-    for each in measurements:
-        limit = getattr(limits, each.family)
+    verdicts = {}
+    for measurement in measurements:
+        limit = getattr(limits, measurement.family)
         low, high = limit.stop
-        stops = (low is not None and each.value < low) or (high is not None and each.value > high)
-        said[each.family] = "stop" if stops else "pass"
-    return said
+        stops = (low is not None and measurement.value < low) or (
+            high is not None and measurement.value > high
+        )
+        verdicts[measurement.family] = "stop" if stops else "pass"
+    return verdicts
 
 
 def test_the_same_model_again_passes() -> None:
-    found = held()
-    assert list(found["difference"].values()) == pytest.approx([0, 0, 0], abs=1e-12)
-    assert found["agreement"] == pytest.approx(1)
-    assert found["mean_ratio"] == pytest.approx(1)
-    assert set(judged(found).values()) == {"pass"}
+    comparison = held()
+    assert list(comparison["difference"].values()) == pytest.approx([0, 0, 0], abs=1e-12)
+    assert comparison["agreement"] == pytest.approx(1)
+    assert comparison["mean_ratio"] == pytest.approx(1)
+    assert set(judged(comparison).values()) == {"pass"}
 
 
 @pytest.mark.parametrize(
@@ -66,8 +68,8 @@ def test_the_same_model_again_passes() -> None:
 def test_a_refitted_model_that_went_wrong_is_stopped(
     change: dict[str, float], stopped: set[str]
 ) -> None:
-    said = judged(held(**change))
-    assert {name for name, each in said.items() if each == "stop"} == stopped
+    verdicts = judged(held(**change))
+    assert {name for name, verdict in verdicts.items() if verdict == "stop"} == stopped
 
 
 def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
@@ -79,7 +81,7 @@ def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
         r" on 4,000 held-back rows with \d+ positives\)",
         why,
     )
-    # A band and an override hold for the choice as they do for the gate.
+    # Bands and overrides apply to the choice of the model as they do to the gate.
     wide = {"gate": "serving", "stop": [0, 9], "why": "tests"}
     names = ("refit_loss", "refit_calibration", "refit_mean")
     banded = Gates.model_validate({"bands": [{**wide, "statistic": name} for name in names]})
@@ -94,7 +96,7 @@ def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
 @pytest.mark.parametrize(
     ("statistic", "few", "many"),
     [
-        # Twenty positives were learned, then thirty: their rates differ by half by chance.
+        # One model saw 20 positives, the other 30: their rates differ by half by chance.
         ("refit_mean", {"mean_ratio": 1.5, "positives": [20, 30]}, {"positives": [2000, 3000]}),
         ("refit_agreement", {"agreement": 0.5, "held_users": 40}, {"held_users": 4000}),
     ],
@@ -102,26 +104,30 @@ def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
 def test_what_few_rows_do_by_chance_is_taken_off(
     statistic: str, few: dict[str, Any], many: dict[str, Any]
 ) -> None:
-    found = {**held(), **few}
-    assert why_judged(found, Gates(), NIGHT) == ""
-    assert f"{statistic} is " in why_judged({**found, **many}, Gates(), NIGHT)
+    comparison = {**held(), **few}
+    assert why_judged(comparison, Gates(), NIGHT) == ""
+    assert f"{statistic} is " in why_judged({**comparison, **many}, Gates(), NIGHT)
 
 
 def test_a_refit_that_gives_no_numbers_does_not_serve() -> None:
     p = np.linspace(0.1, 0.3, 40)
-    found = compare(
+    comparison = compare(
         p, np.full(40, np.nan), labels=np.arange(40) % 2.0, weights=np.ones(40), users=np.arange(40)
     )
-    assert "refit_calibration is nan" in why_judged(found, Gates(), NIGHT)
+    assert "refit_calibration is nan" in why_judged(comparison, Gates(), NIGHT)
 
 
 @pytest.mark.parametrize(("fallback", "verdict"), [("", "stop"), ("its loss is high", "warn")])
 def test_a_fallback_warns_for_any_number_of_nights_and_never_stops(
     fallback: str, verdict: str
 ) -> None:
-    found = {**held(factor=2.0), "automatic": True, **({"fallback": fallback} if fallback else {})}
+    comparison = {
+        **held(factor=2.0),
+        "automatic": True,
+        **({"fallback": fallback} if fallback else {}),
+    }
     measurements = Measurements()
-    _refit(measurements, found)
+    _refit(measurements, comparison)
     gates = Gates(warnings_expire_after=3)
 
     def warned(statistics: Set[str]) -> dict[str, int]:
@@ -131,7 +137,7 @@ def test_a_fallback_warns_for_any_number_of_nights_and_never_stops(
     assert judgment.verdict == verdict
     if fallback:
         assert "the judged model serves: its loss is high" in judgment.summary
-        assert [each.name for each in judgment.checks] == ["refit_fallback"]
+        assert [check.name for check in judgment.checks] == ["refit_fallback"]
 
 
 @pytest.mark.parametrize(

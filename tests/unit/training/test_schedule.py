@@ -1,4 +1,4 @@
-"""The learning-rate schedule, and what a training really takes of it."""
+"""Tests the learning-rate schedule and the rates that a training actually uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_rises_in_the_warm_up_and_never_after(schedule, warmup, one, other):
 def test_by_hand():
     def shares(**settings):
         train = Train(**settings)
-        return [share_of_rate(train, each / 4) for each in range(4)]
+        return [share_of_rate(train, quarter / 4) for quarter in range(4)]
 
     assert shares(schedule="linear") == [1, 0.75, 0.5, 0.25]
     assert shares(schedule="cosine") == pytest.approx([1, 0.85355, 0.5, 0.14645], abs=1e-5)

@@ -1,4 +1,4 @@
-"""Evaluate rows are scored piece by piece: the same scores however files are cut."""
+"""Evaluate rows are scored in pieces: the scores are the same however files are split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLED = [KEY, LABEL, WEIGHT, USER, TIME, "site"]
 
 @pytest.fixture(scope="module")
 def day() -> pa.Table:
-    """A day of rows that are scored in two pieces."""
+    """Return a day of rows that are scored in two pieces."""
     table = make_rows(PIECE + 5000, 7)[0]
     count = np.arange(len(table))
     time = pa.array(1_767_484_800_000_000 + count).cast(pa.timestamp("us", "UTC"))
@@ -57,25 +57,25 @@ def test_scores_are_those_of_the_day_in_one_piece_however_its_files_are_cut(
         featurized, Model(architecture="logistic_regression"), Train(epochs=1), output="baseline"
     )
     run_baseline(baseline)
-    found = []
+    scores = []
     for name, ends, raw_ends in (("one", [], []), ("cut", [10, 10, 99_999], [PIECE, PIECE + 1])):
         cut(day.drop_columns(["site"]), tmp_path / name / "featurize", ends, 40_000)
         cut(day.select(SAMPLED), tmp_path / name / "sample", raw_ends, 70_000)
         inputs = {"sample": tmp_path / name / "sample", "train": trained.output,
                   "train_baseline": baseline.output}  # fmt: skip
         task = task_of(tmp_path / name / "featurize", model, output=f"{name}-out", inputs=inputs)
-        found.append(score_rows(task, ("site",)))
-    one, other = found
+        scores.append(score_rows(task, ("site",)))
+    one, other = scores
     assert one.digest == other.digest
     assert one.slices.equals(other.slices)
     assert one.days.tolist()[-1] == one.days[0] == 20_457
-    for name, each in (("candidate", trained), ("baseline", baseline)):
-        whole = load_model(each.output / "model").predict(day)
+    for name, stage in (("candidate", trained), ("baseline", baseline)):
+        whole = load_model(stage.output / "model").predict(day)
         assert (one.scores[name] == whole).all()
         assert (other.scores[name] == whole).all()
     assert (one.as_logged == other.as_logged).all()
 
-    # Some 400 bytes a row: a fifth of the users fit.
+    # A row takes about 400 bytes, so a fifth of the users fits.
     few = score_rows(short_of_memory(task, 0.2 * 400 * len(day) / 1e9), ("site",))
     assert few.share == pytest.approx(0.2)
     assert few.others + len(few) == len(day)

@@ -1,4 +1,4 @@
-"""The training stage: learns, repeats to the bit, stops in time."""
+"""The training stage learns, is reproducible to the bit and stops early."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def evaluate_auc(folder, featurized):
 
     model = load_model(folder)
     rows = read_examples(featurized, "evaluate", Layout(model.card.features), serving=True)
-    table = pa.concat_tables(pq.read_table(each) for each in split_files(featurized, "evaluate"))
+    table = pa.concat_tables(pq.read_table(path) for path in split_files(featurized, "evaluate"))
     return validate(model.predict(table), rows)
 
 
@@ -44,8 +44,8 @@ def test_it_learns_nearly_all_that_can_be_known(featurized, task_of, oracle_auc)
     train = Train(batch_size=128, epochs=6, learning_rate=0.005, patience=2)
     task = task_of(featurized, DCN, train)
     outcome = run(task)
-    found = evaluate_auc(task.output / "model", featurized)
-    assert found.auc > oracle_auc - 0.02
+    measured = evaluate_auc(task.output / "model", featurized)
+    assert measured.auc > oracle_auc - 0.02
     metrics = outcome.metrics
     assert metrics["validation"]["auc"] > 0.75
     assert len(metrics["history"]) == metrics["epochs"]
@@ -69,7 +69,7 @@ def test_the_same_training_writes_the_same_bytes(featurized, task_of):
     tasks = [task_of(featurized, DCN, output=name) for name in ("one", "two")]
     for task in tasks:
         run(task)
-        # What a process builds between two trainings moves the numbers in the names of layers.
+        # Layers that a process builds between two trainings change the numbers in layer names.
         for _ in range(3):
             keras.layers.Dense(1)
     one, two = (
@@ -87,7 +87,7 @@ def test_it_stops_early_and_keeps_the_best_weights(featurized, task_of):
     loose = DCN.model_copy(update={"embedding_l2": 0.0})
     task = task_of(featurized, loose, train)
     metrics = run(task).metrics
-    losses = [each["validation_log_loss"] for each in metrics["history"]]
+    losses = [epoch["validation_log_loss"] for epoch in metrics["history"]]
     assert metrics["epochs"] == metrics["best_epoch"] + 2 < 30
     assert metrics["validation"]["log_loss"] == min(losses)
     from nightbid.models.layout import Layout
@@ -117,13 +117,13 @@ def test_weights_stand_for_the_rows_that_were_sampled_away(featurized, task_of, 
 def test_progress_tells_loss_speed_and_time_left(featurized, task_of):
     from dataclasses import replace
 
-    said = []
+    messages = []
     task = task_of(featurized, DCN, Train(batch_size=256, epochs=1))
-    run(replace(task, progress=lambda done, message="": said.append((done, message))))
-    shares = [done for done, _ in said]
+    run(replace(task, progress=lambda done, message="": messages.append((done, message))))
+    shares = [done for done, _ in messages]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] <= 1
-    assert any("loss" in text and "samples/s" in text and "left" in text for _, text in said)
+    assert any("loss" in text and "samples/s" in text and "left" in text for _, text in messages)
 
 
 def test_an_unknown_architecture_is_one_clear_line(featurized, task_of):

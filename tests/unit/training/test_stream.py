@@ -1,4 +1,4 @@
-"""Rows that do not fit in memory: read by row group, shuffled, learned as well as in memory."""
+"""Rows that do not fit in memory are read by row group, shuffled, and learned as well."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ LAYOUT = Layout(
 )
 PLAN = MemoryPlan(rows=0, row_bytes=40, estimated_gb=1, limit_gb=1, streams=True)
 TINY = 1e-4
-"""GB; the rows of the tests' night take more."""
+"""Memory limit in GB that is too small for the rows of these tests."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Files of several row groups, of unequal size; `row` numbers the rows."""
-    found, start = tmp_path_factory.mktemp("rows"), 0
+    """Write files of several row groups of unequal size; `row` numbers the rows."""
+    root, start = tmp_path_factory.mktemp("rows"), 0
     for day, (count, size) in enumerate([(70, 32), (1, 1), (0, 1), (200, 64), (33, 33)]):
         row = np.arange(start, start + count, dtype=np.int32)
         pairs = [
             pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(row, 2).astype(kind)), 2)
             for kind in (np.int32, np.int32, np.float32)
         ]
-        path = found / "split=train" / f"dt=2026-01-0{day + 1}" / "part-00000.parquet"
+        path = root / "split=train" / f"dt=2026-01-0{day + 1}" / "part-00000.parquet"
         path.parent.mkdir(parents=True)
         table = pa.table(
             {KEY: row.astype(np.int64), LABEL: (row % 3 == 0).astype(np.float32),
              WEIGHT: row.astype(np.float32) + 1, "row": row, "seen": pairs[0], "tags": pairs[1],
              "tags__weight": pairs[2]}
         )  # fmt: skip
-        if day == 3:  # whether the label's condition held is in some files only
+        if day == 3:  # only some files say whether the label's condition held
             table = table.append_column(GIVEN, pa.array((row % 5 > 0).astype(np.float32)))
         pq.write_table(table, path, row_group_size=size)
         start += count
-    return found
+    return root
 
 
 @settings(deadline=None, max_examples=8)
@@ -73,20 +73,20 @@ def test_workers_read_each_row_of_an_epoch_once_from_any_batch_on(
     for worker in range(workers):
         mine = replace(stream, buffer=buffer, worker=worker, workers=workers)
         read = list(mine.shuffled(size, seed=1, epoch=1))
-        for at, each in enumerate(read):
-            batches[at].append(each)
+        for at, batch in enumerate(read):
+            batches[at].append(batch)
         for one, other in zip(
             mine.shuffled(size, seed=1, epoch=1, first=first), read[first:], strict=True
         ):
             assert (one.inputs.ids == other.inputs.ids).all()
     for at, parts in enumerate(batches):
         assert sum(map(len, parts)) == min(size, 304 - at * size)
-    parts = [each for parts in batches for each in parts]
-    rows = np.concatenate([each.inputs.ids for each in parts])
+    parts = [part for parts in batches for part in parts]
+    rows = np.concatenate([part.inputs.ids for part in parts])
     assert sorted(rows[:, 0]) == list(range(304))
     assert (rows == rows[:, :1]).all()
-    assert (np.concatenate([each.weights for each in parts]) == rows[:, 0] + 1).all()
-    assert (np.concatenate([each.inputs.bag_weights for each in parts]) == rows[:, :2]).all()
+    assert (np.concatenate([part.weights for part in parts]) == rows[:, 0] + 1).all()
+    assert (np.concatenate([part.inputs.bag_weights for part in parts]) == rows[:, :2]).all()
 
 
 def test_an_epoch_has_an_order_of_its_own_and_pieces_are_in_file_order(folder):
@@ -97,16 +97,16 @@ def test_an_epoch_has_an_order_of_its_own_and_pieces_are_in_file_order(folder):
     ]
     assert (orders[0] != orders[1]).any()
     whole = read_examples(folder, "train", LAYOUT, serving=False)
-    ids = np.concatenate([each.inputs.ids for each in stream.pieces()])
+    ids = np.concatenate([piece.inputs.ids for piece in stream.pieces()])
     assert (ids == whole.inputs.ids).all()
-    conditions = np.concatenate([each.given for each in stream.pieces()])
+    conditions = np.concatenate([piece.given for piece in stream.pieces()])
     assert (conditions == whole.given).all()
     assert stream.given_rate == pytest.approx(whole.given_rate)
     assert stream.given_rate < 1
     assert (stream.weight, stream.rate) == (whole.weight, pytest.approx(whole.rate))
     half = stream.thinned(0.5)
     assert 100 < len(half) < 200
-    assert sum(len(each) for each in half.pieces()) == len(half)
+    assert sum(len(piece) for piece in half.pieces()) == len(half)
 
 
 @pytest.mark.parametrize("architecture", ["dcn_v2", "gradient_boosted_trees"])
@@ -134,15 +134,15 @@ def test_the_same_night_streams_where_memory_is_short(
 
 def test_trees_are_the_same_from_a_stream_and_a_sample_where_not_even_bins_fit(featurized, task_of):
     model = Model(architecture="gradient_boosted_trees", parameters={"trees": 20})
-    found = {}
+    digests = {}
     for name, limit in (("memory", None), ("stream", 5.5e-4), ("sample", 2e-4)):
         task = task_of(featurized, model, Train(memory_gb=limit), output=name)
         outcome = run(task)
-        found[name] = file_digest(task.output / "model" / "trees.txt")
+        digests[name] = file_digest(task.output / "model" / "trees.txt")
         share = outcome.metrics["memory"].get("share", 1.0)
         assert (share < 1) == (name == "sample"), outcome.metrics["memory"]
         assert (f"rows stream of {share:.1%}" in outcome.summary) == (share < 1)
-    assert found["memory"] == found["stream"] != found["sample"]
+    assert digests["memory"] == digests["stream"] != digests["sample"]
 
 
 def test_a_limit_that_is_no_limit_is_refused():

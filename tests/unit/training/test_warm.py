@@ -1,4 +1,4 @@
-"""Warm and incremental nights: what an earlier model knows of a key is where its id is tonight."""
+"""Warm and incremental nights map an earlier model's rows to tonight's ids of the same keys."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_rows_follow_their_keys():
     moves = row_map(old, new)
     assert len(moves) == now.table_rows
     (start, size), old_start = now.rows_of("ad"), before.rows_of("ad")[0]
-    # Missing and OOV stay; d is new; c and a are where they were.
+    # Missing and OOV keep their rows; d is new; c and a keep their old values.
     assert (moves[start : start + size] - old_start)[[0, 1, 3, 4]].tolist() == [0, 1, 4, 2]
     assert moves[start + 2] == -1
     (start, size), old_start = now.rows_of("place"), before.rows_of("place")[0]
@@ -87,7 +87,7 @@ TRAINED = ("sample", "featurize", "train", "train_baseline")
 
 
 class Nights:
-    """Nights of a small pipeline, up to training."""
+    """Runs nights of a small pipeline, up to training."""
 
     def __init__(self, folder, *changes):
         self.workspace, self.cache = Workspace(folder / "ws"), folder / "cache"
@@ -115,12 +115,12 @@ class Nights:
 
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory):
-    """Four incremental nights."""
-    made = Nights(tmp_path_factory.mktemp("nights"), "train.mode=incremental", "train.full_every=4",
+    """Run four incremental nights."""
+    runs = Nights(tmp_path_factory.mktemp("nights"), "train.mode=incremental", "train.full_every=4",
                   "train.drift_ne=1")  # fmt: skip
     for at, day in enumerate(NIGHTS):
-        made.run(day, stages=TRAINED if at < 2 else TRAINED[:3])
-    return made
+        runs.run(day, stages=TRAINED if at < 2 else TRAINED[:3])
+    return runs
 
 
 def test_each_night_scores_the_new_day_and_learns_it_alone(nights):
@@ -139,14 +139,14 @@ def test_each_night_scores_the_new_day_and_learns_it_alone(nights):
                         / "model" / "optimizer.npz")["step"])
         for day in NIGHTS[:2]
     ]  # fmt: skip
-    assert steps[1] - steps[0] == -(-score.rows // 128)  # one pass, in batches as before
+    assert steps[1] - steps[0] == -(-score.rows // 128)  # one pass, in batches of the same size
     assert nights.manifest(NIGHTS[1]).metrics["epochs"] == 1
     assert "learned 2026-01-03 alone" in nights.manifest(NIGHTS[1]).summary
-    # The baseline goes on in the same way.
+    # The baseline continues in the same way.
     assert nights.learned(NIGHTS[1], "train_baseline").fresh == second.fresh
     last = nights.learned(NIGHTS[3])
     assert last.nights == 3
-    assert [each.day.day for each in last.curve] == [3, 4, 5]
+    assert [point.day.day for point in last.curve] == [3, 4, 5]
 
 
 def test_a_day_that_is_undone_is_unlearned(nights, tmp_path):
@@ -175,11 +175,11 @@ def test_a_day_that_is_undone_is_unlearned(nights, tmp_path):
     assert [day.day for day in learned.left_out] == [4]
     assert learned.curve[-1].through.day == 3
     after = nights.weights(NIGHTS[3])
-    assert any((after[name] != each).any() for name, each in before.items())
+    assert any((after[name] != weight).any() for name, weight in before.items())
     assert "undone by" in (text := said("show", "small"))
     assert "2026-01-05" in text
     assert "learned again" in said("restore", "small", "2026-01-04", "--reason", "no bots")
-    assert [each.what for each in audit(nights.workspace, "small")] == [
+    assert [entry.what for entry in audit(nights.workspace, "small")] == [
         "undo the day 2026-01-04", "restore the day 2026-01-04",
     ]  # fmt: skip
 
@@ -203,23 +203,23 @@ def test_what_is_worse_than_usual_is_beyond_chance(nights):
 
 
 def test_a_night_that_learns_nothing_more_scores_as_the_night_before(tmp_path):
-    made = Nights(tmp_path, "train.mode=incremental", "train.drift_ne=1")
-    made.run(NIGHTS[0], stages=(*TRAINED[:3], "export"))
-    exported = tmp_path / "ws" / made.found[NIGHTS[0], "export"].uri
+    pipeline = Nights(tmp_path, "train.mode=incremental", "train.drift_ne=1")
+    pipeline.run(NIGHTS[0], stages=(*TRAINED[:3], "export"))
+    exported = tmp_path / "ws" / pipeline.found[NIGHTS[0], "export"].uri
     assert not (exported / "model" / "optimizer.npz").exists()
     bundle = Bundle.load(exported)
     still = ("train.mode=incremental", "train.drift_ne=1", "train.learning_rate=1e-12")
-    run = RunRecord.start(made.workspace, made.spec, NIGHTS[0])
+    run = RunRecord.start(pipeline.workspace, pipeline.spec, NIGHTS[0])
     run.pin(parse_pipeline(PIPELINE, "small.yaml", still), {})
-    made.run(NIGHTS[1], *still)
-    assert made.learned(NIGHTS[1]).nights == 1
-    night = {name: tmp_path / "ws" / made.found[NIGHTS[1], name].uri for name in TRAINED[:3]}
+    pipeline.run(NIGHTS[1], *still)
+    assert pipeline.learned(NIGHTS[1]).nights == 1
+    night = {name: tmp_path / "ws" / pipeline.found[NIGHTS[1], name].uri for name in TRAINED[:3]}
     raw = pq.read_table(split_files(night["sample"], "evaluate")[0], partitioning=None)
     rows = pq.read_table(split_files(night["featurize"], "evaluate")[0], partitioning=None)
     known = np.ones(len(rows), bool)
     theirs = bundle.fitted.transform(raw)
     for name in ("user_id", "ad_id", "site_id"):
-        # Both nights know the key: id 1 is what is not in the vocabulary.
+        # Both nights know the key: id 1 stands for keys outside the vocabulary.
         known &= (rows[name].to_numpy() > 1) & (theirs[name].to_numpy() > 1)
     assert known.sum() > 500
     assert (rows["ad_id"].to_numpy() != theirs["ad_id"].to_numpy()).any(), "ids have moved"
@@ -232,26 +232,26 @@ def test_a_night_that_learns_nothing_more_scores_as_the_night_before(tmp_path):
 
 
 def test_a_warm_night_has_the_layers_of_the_champion_and_half_of_the_epochs(tmp_path, caplog):
-    made = Nights(tmp_path, "train.warm_start=true")
+    pipeline = Nights(tmp_path, "train.warm_start=true")
     assert "train.warm_start is now `train.mode: warm`" in caplog.text
-    first = made.run(NIGHTS[0], stages=("sample", "featurize", "train", "export"))
-    assert made.manifest(NIGHTS[0]).metrics["start"] == "cold: there is no champion"
-    bundle = made.found[NIGHTS[0], "export"]
-    ChampionPointer(made.workspace, "small").promote(
+    first = pipeline.run(NIGHTS[0], stages=("sample", "featurize", "train", "export"))
+    assert pipeline.manifest(NIGHTS[0]).metrics["start"] == "cold: there is no champion"
+    bundle = pipeline.found[NIGHTS[0], "export"]
+    ChampionPointer(pipeline.workspace, "small").promote(
         run_id=first.run_id, night=first.date, bundle_uri=bundle.uri,
         bundle_digest=bundle.manifest.digest, reason="tests",
     )  # fmt: skip
-    made.run(NIGHTS[1], "train.mode=warm", "train.learning_rate=1e-12", stages=TRAINED)
-    metrics = made.manifest(NIGHTS[1]).metrics
+    pipeline.run(NIGHTS[1], "train.mode=warm", "train.learning_rate=1e-12", stages=TRAINED)
+    metrics = pipeline.manifest(NIGHTS[1]).metrics
     assert metrics["start"].startswith("warm: the champion's layers")
-    assert (made.manifest(NIGHTS[0]).metrics["most_epochs"], metrics["most_epochs"]) == (4, 2)
-    old = load_arrays(made.workspace.root / bundle.uri / "model" / "weights.npz")
-    new = made.weights(NIGHTS[1])
-    for name, each in new.items():
+    assert (pipeline.manifest(NIGHTS[0]).metrics["most_epochs"], metrics["most_epochs"]) == (4, 2)
+    old = load_arrays(pipeline.workspace.root / bundle.uri / "model" / "weights.npz")
+    new = pipeline.weights(NIGHTS[1])
+    for name, weight in new.items():
         if name.endswith("table"):
-            assert each.shape != old[name].shape or np.abs(each - old[name]).max() > 0.01
+            assert weight.shape != old[name].shape or np.abs(weight - old[name]).max() > 0.01
         else:
-            assert np.abs(each - old[name]).max() < 1e-6, name
+            assert np.abs(weight - old[name]).max() < 1e-6, name
 
 
 def test_what_keeps_a_model_from_going_on():

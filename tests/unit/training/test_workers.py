@@ -1,4 +1,4 @@
-"""Two real worker processes learn what one learns from the same batches."""
+"""Two real worker processes learn what one process learns from the same batches."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("preloaded_python")
 
 @pytest.fixture(scope="module")
 def without_position(featurized, tmp_path_factory):
-    """No random blanking: one worker and two draw other numbers."""
+    """Remove random blanking, as one worker and two draw different numbers."""
     folder = tmp_path_factory.mktemp("plain")
     for path in featurized.glob("split=*"):
         (folder / path.name).symlink_to(path)
     (folder / "fitted").mkdir()
     schema = json.loads((featurized / "fitted" / "features.json").read_text())
-    schema["inputs"] = [each for each in schema["inputs"] if not each["training_only"]]
+    schema["inputs"] = [entry for entry in schema["inputs"] if not entry["training_only"]]
     (folder / "fitted" / "features.json").write_text(json.dumps(schema))
     return folder
 
@@ -43,12 +43,12 @@ def test_two_workers_end_with_the_loss_of_one(without_position, task_of):
         task = task_of(without_position, MODEL, train, output=f"by{workers}")
         metrics = run(task).metrics
         assert metrics["workers"] == workers
-        losses.append([each["loss"] for each in metrics["history"]])
-        losses[-1] += [each["validation_log_loss"] for each in metrics["history"]]
+        losses.append([epoch["loss"] for epoch in metrics["history"]])
+        losses[-1] += [epoch["validation_log_loss"] for epoch in metrics["history"]]
         weights.append(load_weights(task.output / "model"))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    for name, each in weights[0].items():
-        np.testing.assert_allclose(weights[1][name], each, atol=1e-4)
+    for name, weight in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], weight, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_two_workers_each_read_their_own_share_of_a_stream(without_position, tas
         task = task_of(without_position, MODEL, train, output=f"by{workers}")
         metrics = run(task).metrics
         assert (metrics["workers"], metrics["memory"]["streams"]) == (workers, True)
-        losses.append([each["validation_log_loss"] for each in metrics["history"]])
+        losses.append([epoch["validation_log_loss"] for epoch in metrics["history"]])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -70,12 +70,12 @@ def test_a_worker_that_dies_ends_the_training_with_one_line(without_position, ta
 
     def kill_one() -> None:
         while not children:
-            found = subprocess.run(
+            output = subprocess.run(
                 ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())],
                 capture_output=True, text=True, check=True,
             ).stdout.splitlines()  # fmt: skip
             children.extend(
-                int(line.split()[0]) for line in found if "nightbid.training.workers" in line
+                int(line.split()[0]) for line in output if "nightbid.training.workers" in line
             )
             time.sleep(0.05)
         time.sleep(1)
