@@ -1,4 +1,4 @@
-"""Columns that are copied encoded: the file is the one that Arrow writes of all columns at once."""
+"""Copied encoded columns: the file equals the one that Arrow writes of all columns at once."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ COLUMNS = st.lists(
 )
 @given(columns=COLUMNS, rows=st.integers(1, 400), order=st.randoms(use_true_random=False))
 def test_the_file_is_that_of_all_columns_at_once(tmp_path: Path, columns, rows, order) -> None:
-    """With columns kept, added, changed and removed, in whatever order."""
-    made = {f"c{n}": column(kind, rows, n) for n, (kind, _) in enumerate(columns)}
-    fate = {f"c{n}": each for n, (_, each) in enumerate(columns)}
+    """Columns are unchanged, added, changed or removed, in any order."""
+    current = {f"c{n}": column(kind, rows, n) for n, (kind, _) in enumerate(columns)}
+    fate = {f"c{n}": change for n, (_, change) in enumerate(columns)}
     before = {
-        name: column(columns[n][0], rows, n + 99) if fate[name] == "changed" else each
-        for n, (name, each) in enumerate(made.items())
+        name: column(columns[n][0], rows, n + 99) if fate[name] == "changed" else values
+        for n, (name, values) in enumerate(current.items())
         if fate[name] != "new"
     } or {"other": column("id", rows, 1)}
     base = tmp_path / "base.parquet"
     base.write_bytes(once(pa.table(before)))
-    names = [name for name in made if fate[name] != "removed"]
+    names = [name for name in current if fate[name] != "removed"]
     order.shuffle(names)
-    whole = pa.table({name: made[name] for name in names})
+    whole = pa.table({name: current[name] for name in names})
     new = whole.select([name for name in names if fate[name] in ("new", "changed")])
     if not names:
         return
@@ -72,7 +72,7 @@ def test_the_file_is_that_of_all_columns_at_once(tmp_path: Path, columns, rows, 
 
 
 def test_several_row_groups(tmp_path: Path, monkeypatch) -> None:
-    """As where a row group of the sample is larger than one that Parquet's writer makes."""
+    """A row group of the sample may be larger than the default of Parquet's writer."""
     write = pq.write_table
     monkeypatch.setattr(
         groups.pq, "write_table", lambda *a, **options: write(*a, **options, row_group_size=150)
@@ -104,10 +104,10 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
         pq.write_table(table, base)
     new = pa.table({"c": column("float", 90, 3)})
     schema = pa.schema([*table.schema, *new.schema])
-    with pytest.raises(CorruptDataError, match="not a file of these featurized rows") as found:
+    with pytest.raises(CorruptDataError, match="not a file of these featurized rows") as error:
         write_with_columns_of(base, new, schema, tmp_path / "target.parquet")
-    assert found.value.where == str(base)
-    assert "\n" not in str(found.value)
+    assert error.value.where == str(base)
+    assert "\n" not in str(error.value)
 
 
 def test_a_footer_of_any_writer_comes_out_as_it_was(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a day teaches is learned once; merged features are those of one pass, byte for byte."""
+"""Each day's statistics are computed once; merged features equal one pass, byte for byte."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ ROWS = 400
 
 def rows_of(day: int, seed: int = 0) -> pa.Table:
     draw = np.random.default_rng([day, seed])
-    # A day's logs hold some rows of the day before.
+    # A day's logs contain some rows of the previous day.
     time = (START + day) * DAY + np.sort(draw.integers(-DAY // 9, DAY, ROWS))
     price = draw.lognormal(size=ROWS)
     return pa.table(
         {
             "price": pa.array(price, mask=draw.random(ROWS) < 0.1),
-            "site": pa.array([f"site {each}" for each in draw.zipf(1.5, ROWS)]),
+            "site": pa.array([f"site {number}" for number in draw.zipf(1.5, ROWS)]),
             "words": pa.array([[f"w{a}", f"w{b}"] for a, b in draw.integers(0, 40, (ROWS, 2))]),
             "user": pa.array(draw.integers(0, 30, ROWS)),
             "nb_key": pa.array(draw.integers(0, 2**60, ROWS)),
@@ -76,7 +76,7 @@ def rows_of(day: int, seed: int = 0) -> pa.Table:
 
 @pytest.fixture
 def featurize(tmp_path: Path):
-    """Featurize a night of four days; gives its outcome and the files of the fitted features."""
+    """Featurize a night of four days; return its outcome and the fitted features' files."""
     count = iter(range(100))
 
     def start(newest: int, text: str = SPEC, workspace: str = "w", seeds: dict | None = None):
@@ -114,7 +114,7 @@ def featurize(tmp_path: Path):
 
 
 def digests(manifest: Manifest) -> dict[str, str]:
-    return {each.path: each.digest for each in manifest.files}
+    return {file.path: file.digest for file in manifest.files}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -151,12 +151,12 @@ def test_a_feature_that_is_added_is_learned_alone_and_a_setting_teaches_nothing_
     learned, _, files = featurize(3, changed)
     assert learned == {}
     assert files == featurize(3, changed, workspace="another")[2]
-    # What another feature has learned of the column is taken.
+    # The statistics that another feature computed for the column are reused.
     assert featurize(3, SPEC.replace("site: {", "site: {column: user, "))[0] == {}
 
 
 def test_a_changed_feature_is_computed_alone_and_the_bytes_are_the_same(tmp_path, monkeypatch):
-    """Through the runner: the earlier output lies where nights leave it."""
+    """The runner finds the earlier output where nights store it."""
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
     lines = SPEC.replace(
         "pipeline: t\n", "pipeline: t\nsource: {kind: simulator, rows_per_day: 700, users: 90}\n"
@@ -186,20 +186,20 @@ def test_a_changed_feature_is_computed_alone_and_the_bytes_are_the_same(tmp_path
 
     night(text, "w")
     changed = text.replace("ad_id: {min_count: 2}", "ad_id: {min_count: 9}")
-    # Columns of zeros and ones are compared with each other, whether they are computed or not.
+    # Columns of zeros and ones are compared with each other even if they are not computed.
     changed += "  device_type: vocabulary\n  has_ad: {transform: hash, column: ad_id, buckets: 1}\n"
-    found, alone = night(changed, "w"), night(changed, "alone")
-    assert found.metrics["computed"] == ["ad_id", "device_type", "has_ad", "last_ads"]
-    assert "computed ad_id, device_type, has_ad, last_ads alone" in found.summary
+    reused, alone = night(changed, "w"), night(changed, "alone")
+    assert reused.metrics["computed"] == ["ad_id", "device_type", "has_ad", "last_ads"]
+    assert "computed ad_id, device_type, has_ad, last_ads alone" in reused.summary
     assert len(alone.metrics["computed"]) == 9
-    place = tmp_path / "w" / "stages" / "t" / "featurize" / found.key / "profile"
+    place = tmp_path / "w" / "stages" / "t" / "featurize" / reused.key / "profile"
     assert "has_ad without has_site" in (place / "split=train.json").read_text()
-    assert digests(found) == digests(alone)
-    # Without a feature, nothing is computed.
+    assert digests(reused) == digests(alone)
+    # Removing a feature computes nothing.
     fewer = changed.replace("  hour: {transform: hour, column: time}\n", "")
-    found = night(fewer, "w")
-    assert found.metrics["computed"] == []
-    assert digests(found) == digests(night(fewer, "alone2"))
+    reused = night(fewer, "w")
+    assert reused.metrics["computed"] == []
+    assert digests(reused) == digests(night(fewer, "alone2"))
 
 
 def test_a_damaged_statistic_is_learned_again(featurize, tmp_path):
@@ -225,12 +225,12 @@ def test_any_split_and_order_of_rows_merges_to_the_bytes_of_one_pass(tmp_path, o
     parts = [table.slice(a, b - a) for a, b in pairwise(edges)]
     order.shuffle(parts)
     folder = tmp_path / str(random.random())
-    found: dict[str, list] = {}
+    states: dict[str, list] = {}
     for number, part in enumerate(parts):
         for name, statistic in learn(definition.features, part, train=True).items():
             path = save(statistic, folder / str(number), name)
-            found.setdefault(name, []).append(load(path))
-    merged = {name: merge_many(each) for name, each in found.items()}
+            states.setdefault(name, []).append(load(path))
+    merged = {name: merge_many(loaded) for name, loaded in states.items()}
     for name, statistic in once.items():
         whole = save(statistic, folder / "once", name).read_bytes()
         assert save(merged[name], folder / "merged", name).read_bytes() == whole, name

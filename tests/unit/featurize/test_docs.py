@@ -15,4 +15,4 @@ def test_the_page_shows_every_transform_in_yaml_that_loads():
     block = PAGE.read_text().split("```yaml\n")[1].split("```")[0]
     shown = parse_pipeline(f"pipeline: t\n{block}", "docs/features.md").features
     union, *_ = get_args(Feature)
-    assert {type(each) for each in shown.values()} == set(get_args(union))
+    assert {type(transform) for transform in shown.values()} == set(get_args(union))

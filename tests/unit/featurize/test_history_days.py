@@ -1,4 +1,4 @@
-"""`window.history_days`: days that feed the past of rows, and nothing else."""
+"""`window.history_days`: days that are used only for the history of rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OF_THE_PAST = ("user_ctr", "user_volume", "last_ads")
 
 
 class Featurized:
-    """Sampled and featurized rows of one night."""
+    """One night with sampled and featurized rows."""
 
     def __init__(self, folder: Path, history: int, faults: tuple[str, ...] = (), **window) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Featurized:
         )
         self.record = record
         self.sampled, self.featurized = (
-            Path(str(workspace.at(each.uri))) for each in (sampled, featurized)
+            Path(str(workspace.at(output.uri))) for output in (sampled, featurized)
         )
         self.summary = sampled.manifest.summary
 
@@ -70,8 +70,8 @@ class Featurized:
         return pa.concat_tables([pq.read_table(path, partitioning=None) for path in files])
 
     def fitted(self, name: str) -> list[bytes]:
-        found = sorted((self.featurized / "fitted").rglob(f"*{name}*"))
-        return [path.read_bytes() for path in found if path.is_file()]
+        paths = sorted((self.featurized / "fitted").rglob(f"*{name}*"))
+        return [path.read_bytes() for path in paths if path.is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +117,12 @@ def test_days_before_the_logs_start_are_left_out(tmp_path: Path) -> None:
 
 def test_the_gate_of_features_misses_none_of_the_rows(nights) -> None:
     for night in nights.values():
-        with contextlib.suppress(GateStopped):  # so few rows prove nothing
+        with contextlib.suppress(GateStopped):  # the gate stops on so few rows
             run_stage(
                 stage_named("gate_features"), night.spec, night.record,
                 cache_folder=night.folder / "cache",
             )  # fmt: skip
         output = night.record.workspace.at(night.record.stage("gate_features").uri)
         checks = read_manifest(output).metrics["checks"]
-        (lost,) = [each for each in checks if each["name"] == "lost_rows"]
+        (lost,) = [check for check in checks if check["name"] == "lost_rows"]
         assert lost["observed"] == "0"

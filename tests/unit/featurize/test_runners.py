@@ -1,4 +1,4 @@
-"""The same artifacts on every runner, however the rows come in groups."""
+"""Every runner writes the same artifacts, for any row groups."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sample(folder: Path, group: int) -> Path:
         table = pa.table(
             {
                 "price": pa.array(price, mask=draw.random(ROWS) < 0.1),
-                "site": pa.array([f"site {each}" for each in draw.zipf(1.5, ROWS)]),
+                "site": pa.array([f"site {number}" for number in draw.zipf(1.5, ROWS)]),
                 "nb_key": pa.array(draw.integers(0, 2**60, ROWS)),
                 "nb_label": pa.array((draw.random(ROWS) < 0.2).astype(np.float32)),
                 "nb_weight": pa.array(np.full(ROWS, 1.5, np.float32)),
@@ -70,9 +70,9 @@ def featurized(rows: Path, output: Path, runner: Runner, limit: int = 10**6) -> 
         run_pass(learning(groups, definition, str(output / "fitted"), limit, threads))
         run_pass(transforming(groups, str(output / "fitted"), str(output), threads))
     return {
-        str(each.relative_to(output)): each.read_bytes()
-        for each in sorted(output.rglob("*"))
-        if each.is_file()
+        str(path.relative_to(output)): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -95,9 +95,9 @@ def test_worker_processes_of_dask_give_the_same_bytes(expected, tmp_path):
 
 def test_other_row_groups_and_spilled_counts_learn_the_same_bytes(expected, tmp_path):
     rows = sample(tmp_path / "rows", 777)
-    found = featurized(rows, tmp_path / "out", Runner(), limit=20)
+    files = featurized(rows, tmp_path / "out", Runner(), limit=20)
     learned = {name: value for name, value in expected.items() if name.startswith("fitted")}
-    assert learned == {name: value for name, value in found.items() if name.startswith("fitted")}
+    assert learned == {name: value for name, value in files.items() if name.startswith("fitted")}
 
 
 def test_two_pipelines_at_once_in_one_process_are_each_their_own(expected, tmp_path):
@@ -110,14 +110,14 @@ def test_two_pipelines_at_once_in_one_process_are_each_their_own(expected, tmp_p
 
 @pytest.mark.parametrize("feature", ["site:", "nowhere:"])
 def test_a_process_that_lives_on_forgets_what_it_learned(tmp_path, feature):
-    """Also of a pass that fails."""
+    """A failed pass frees its memory too."""
     groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
     definition = Definition.of(parse_pipeline(SPEC.replace("site:", feature), "t"))
     for name in ("a", "b"):
         with suppress(MissingDataError), passes_on(Runner(workers=2)) as run_pass:
             run_pass(learning(groups, definition, str(tmp_path / name), threads=2))
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, Part) and each.rows]
+    assert not [part for part in gc.get_objects() if isinstance(part, Part) and part.rows]
 
 
 def test_a_runner_may_be_named_by_a_word():
@@ -126,18 +126,18 @@ def test_a_runner_may_be_named_by_a_word():
 
 
 def test_rows_that_a_runner_loses_stop_the_stage(tmp_path):
-    """The footers say how many rows there are; here one says too many, as if a row were lost."""
+    """Footers hold row counts; here one is too high, as if a row were lost."""
     groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
     groups[2] = replace(groups[2], rows=groups[2].rows + 1)
     definition = Definition.of(parse_pipeline(SPEC, "t"))
     message = r"learned from 9,000 rows of 9,001 → the runner lost or repeated rows"
-    with passes_on(Runner()) as run_pass, pytest.raises(StageError, match=message) as found:
+    with passes_on(Runner()) as run_pass, pytest.raises(StageError, match=message) as error:
         run_pass(learning(groups, definition, str(tmp_path / "fitted")))
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_pass_that_fails_says_why_and_leaves_nothing_running(tmp_path):
-    """Beam's own threads outlived a failure, and went on sending what they had."""
+    """Beam's threads once survived a failure and kept sending data."""
     groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
     definition = Definition.of(parse_pipeline(SPEC.replace("site:", "nowhere:"), "t"))
     running = set(threading.enumerate())
@@ -180,7 +180,7 @@ if __name__ == "__main__":
 
 
 def test_a_failure_on_dask_is_one_line_and_nothing_follows_it(tmp_path):
-    """Workers told it at length, and a client that was left open complained at the exit."""
+    """Workers once logged long errors, and an open client complained at exit."""
     (tmp_path / "failing.py").write_text(FAILING)
     spec = SPEC.replace("site:", "nowhere:")
     rows = sample(tmp_path / "rows", 1500)
