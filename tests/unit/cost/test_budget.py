@@ -1,4 +1,4 @@
-"""Watching: trails, projections, verdicts, limits over runs, days and months."""
+"""Budgets: usage logs, projections, verdicts, and limits per run, day and month."""
 
 from __future__ import annotations
 

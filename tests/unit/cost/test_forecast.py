@@ -1,4 +1,4 @@
-"""The questions a person asks: answers, forecast, export, reconciliation, command line."""
+"""Unit costs, forecasts, exports, reconciliation and the command line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def cost(usd: str, rows: int = 1_000_000, trained: int = 1, gain: float = 0.01) 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """One run: 2 million rows sampled, two models trained, 0.004 of AUC gained."""
+    """Record a run: 2 million sampled rows, two trained models, an AUC gain of 0.004."""
     workspace = Workspace(str(tmp_path / "w"))
     spec = PipelineSpec.model_construct(pipeline="ctr", features={})
     run = RunRecord.start(workspace, spec, date(2026, 1, 8))
@@ -116,17 +116,20 @@ def test_nothing_gained_has_no_price() -> None:
 
 def test_forecast_scales_with_rows_and_reports_its_past_error() -> None:
     past = [cost("1"), cost("2"), cost("3", rows=2_000_000), cost("9", trained=0)]
-    found = forecast(past, nights=10, rows=2_000_000)
-    assert found is not None
-    assert found.from_runs == 3
-    assert found.total_usd == Decimal("30")
-    assert (found.low_usd, found.high_usd) == (20, 40)
-    # The second from the first: 1 for 2, off by 1/2. The third from both: 1.5 for 1.5.
-    assert found.mean_error == pytest.approx(0.25)
+    expected = forecast(past, nights=10, rows=2_000_000)
+    assert expected is not None
+    assert expected.from_runs == 3
+    assert expected.total_usd == Decimal("30")
+    assert (expected.low_usd, expected.high_usd) == (20, 40)
+    # Run 2 is forecast from run 1: 1 for 2, off by 1/2. Run 3 is forecast from both, exactly.
+    assert expected.mean_error == pytest.approx(0.25)
     assert forecast([], nights=1) is None
     seen = backtest(past)
-    assert [(each.run_id, each.expected_usd) for each in seen] == [("r2", 1), ("r3", 3)]
-    assert [each.error for each in seen] == [-0.5, 0]
+    assert [(comparison.run_id, comparison.expected_usd) for comparison in seen] == [
+        ("r2", 1),
+        ("r3", 3),
+    ]
+    assert [comparison.error for comparison in seen] == [-0.5, 0]
 
 
 def test_a_sweep_is_foretold_from_the_stages_of_nights_before_it(workspace: Workspace) -> None:
@@ -152,7 +155,7 @@ def test_outputs_are_priced_by_size_and_lifetime(workspace: Workspace) -> None:
     assert (largest.stage, largest.outputs, largest.size_bytes) == ("sample", 1, 2**30)
     assert round(largest.so_far.amount, 9) == Decimal("0.048")  # 2.4 months at 0.02 a GB
     assert round(largest.per_month.amount, 9) == Decimal("0.02")
-    assert {each.so_far.amount for each in rest} == {0}
+    assert {output.so_far.amount for output in rest} == {0}
 
 
 MANDATORY = frozenset(
@@ -164,7 +167,7 @@ MANDATORY = frozenset(
         "PricingUnit", "ServiceCategory", "ServiceName", "ServiceProviderName",
     }
 )  # fmt: skip
-"""Of FOCUS 1.4, Cost and Usage."""
+"""Required columns of FOCUS 1.4, Cost and Usage."""
 
 
 def test_focus_export_adds_up_in_csv_and_parquet(workspace: Workspace, tmp_path: Path) -> None:

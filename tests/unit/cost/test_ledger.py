@@ -1,4 +1,4 @@
-"""The ledger counts each thing once, whoever writes, whenever, however often."""
+"""The ledger counts each usage once, no matter who writes it, when and how often."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_any_order_repetition_and_compaction_folds_to_the_same(
         expected[key] = max(expected.get(key, 0), quantity)
         if every and index % every == 0:
             ledger.compact()
-    found = {(e.stage, e.attempt): int(e.quantity) for e in ledger.entries()}
-    assert found == expected
+    quantities = {(e.stage, e.attempt): int(e.quantity) for e in ledger.entries()}
+    assert quantities == expected
 
 
 @settings(max_examples=30, deadline=None)
@@ -113,7 +113,7 @@ def test_any_order_repetition_and_compaction_folds_to_the_same(
 def test_costs_add_up_over_splits_and_retries(
     tmp_path_factory: pytest.TempPathFactory, attempts: list[list[int]], jobs: list[int]
 ) -> None:
-    """Each attempt is seen several times while it grows; jobs split the cloud's part of one."""
+    """Attempts are observed several times while they run; cloud jobs split one attempt's usage."""
     workspace = Workspace(str(tmp_path_factory.mktemp("ledger")))
     common = {"pipeline": "ctr", "run_id": "ctr-1", "stage": "train", "started": START}
     for number, seen in enumerate(attempts, start=1):

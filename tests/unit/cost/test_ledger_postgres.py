@@ -1,4 +1,4 @@
-"""PostgreSQL keeps what the files keep: the same answers, nothing twice, nothing ever changed."""
+"""PostgreSQL stores the same ledger as the files: no duplicates, and no entry ever changes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ observation = st.builds(
 
 @pytest.fixture
 def on_postgres(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The installation keeps its ledger in a new database."""
+    """Configure the installation with a ledger in a new database."""
     monkeypatch.setenv("NIGHTBID_LEDGER", database)
     return database
 
@@ -82,8 +82,8 @@ def spend(workspace: Workspace, stage: str, seconds: float, state: str = "done")
 
 
 def told(entries: list[LedgerEntry]) -> list[tuple[Any, ...]]:
-    """What a ledger says; of two equally large observations either may stand for both."""
-    return [(each.key, each.quantity) for each in entries]
+    """Return keys and quantities; of two equally large observations, either may be kept."""
+    return [(entry.key, entry.quantity) for entry in entries]
 
 
 @settings(
@@ -95,25 +95,25 @@ def test_any_order_repetition_and_compaction_folds_to_what_the_files_say(
     compact: set[int],
 ) -> None:  # fmt: skip
     pipeline = f"p-{uuid.uuid4().hex}"
-    mine = [each.model_copy(update={"pipeline": pipeline}) for each in seen]
+    mine = [row.model_copy(update={"pipeline": pipeline}) for row in seen]
     files = FileLedger(Workspace(str(tmp_path_factory.mktemp("ledger"))))
     table = PostgresLedger(SecretStr(database))
-    for index, each in enumerate([*mine, *reversed(mine)]):
-        files.append([each])
-        table.append([each, each])
+    for index, entry in enumerate([*mine, *reversed(mine)]):
+        files.append([entry])
+        table.append([entry, entry])
         if index in compact:
             table.compact()
-    found = fold(table.read(pipeline))
-    assert told(found) == told(fold(files.read(pipeline)))
-    states = {each.key: each.state for each in fold(files.read(pipeline))}
-    assert {each.key: each.state for each in found} == states
+    folded = fold(table.read(pipeline))
+    assert told(folded) == told(fold(files.read(pipeline)))
+    states = {row.key: row.state for row in fold(files.read(pipeline))}
+    assert {row.key: row.state for row in folded} == states
 
 
 def test_costs_budgets_and_exports_read_the_same(
     tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = Budget(stage_usd={"train": Decimal(9)}, day_usd=Decimal(9), month_usd=Decimal(9))
-    found = []
+    results = []
     for address in ("", database):
         monkeypatch.setenv("NIGHTBID_LEDGER", address)
         workspace = Workspace(str(tmp_path / "w"))
@@ -125,9 +125,9 @@ def test_costs_budgets_and_exports_read_the_same(
         )
         out = tmp_path / "costs.csv"
         export_focus(Ledger(workspace).entries(), out)
-        found.append((limits, Ledger(workspace).entries(stage="train"), out.read_bytes()))
-    assert found[0] == found[1]
-    assert found[0][1][0].state == "done"
+        results.append((limits, Ledger(workspace).entries(stage="train"), out.read_bytes()))
+    assert results[0] == results[1]
+    assert results[0][1][0].state == "done"
 
 
 def test_the_table_refuses_whatever_would_lose_a_cost(tmp_path: Path, on_postgres: str) -> None:
@@ -174,7 +174,7 @@ def test_a_forked_process_has_a_connection_of_its_own(tmp_path: Path, on_postgre
         os._exit(0)
     spend(workspace, "evaluate", 3600)
     assert os.waitpid(child, 0)[1] == 0
-    assert {each.stage for each in Ledger(workspace).entries()} == {"sample", "train", "evaluate"}
+    assert {entry.stage for entry in Ledger(workspace).entries()} == {"sample", "train", "evaluate"}
 
 
 def test_a_server_that_is_away_is_one_clear_line_and_comes_back(

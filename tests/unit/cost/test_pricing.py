@@ -1,4 +1,4 @@
-"""Prices and amounts: exact, additive, never mixed, never silently zero."""
+"""Prices and amounts are exact and additive, never mix currencies, and are never silently 0."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def test_a_price_without_its_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_storage() -> None:
-    kept = price_storage(50 * 2**30, 365, BOOK, at=DAY)
-    assert kept.amount.quantize(Decimal("0.000001")) == Decimal("12")  # 50 GB, 12 months, 0.02
+    storage = price_storage(50 * 2**30, 365, BOOK, at=DAY)
+    assert storage.amount.quantize(Decimal("0.000001")) == Decimal("12")  # 50 GB, 12 months, 0.02
     cold = price_storage(50 * 2**30, 365, BOOK, at=DAY, storage_class="coldline")
     assert cold.amount.quantize(Decimal("0.000001")) == Decimal("2.4")
 
@@ -112,7 +112,7 @@ usages = st.builds(
 @given(st.lists(usages, max_size=8))
 def test_costs_add_up_over_splits(parts: list[Usage]) -> None:
     whole = sum(parts, Usage())
-    apart = Money.total(price_usage(each, BOOK, at=DAY, where="cloud") for each in parts)
+    apart = Money.total(price_usage(usage, BOOK, at=DAY, where="cloud") for usage in parts)
     together = price_usage(whole, BOOK, at=DAY, where="cloud")
     assert abs(apart.amount - together.amount) < Decimal("1e-20")
 

@@ -1,4 +1,4 @@
-"""What a stage leaves in the ledger: done, failed, killed, over budget."""
+"""Ledger entries of stages that succeed, fail, are killed or exceed the budget."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def judged(task):
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineSpec:
     (tmp_path / "costly_stages.py").write_text(STAGES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    # Features do not matter to costs.
+    # Features do not affect costs.
     return PipelineSpec.model_construct(pipeline="p", features={})
 
 
@@ -223,7 +223,7 @@ def test_what_an_attempt_spent_that_was_killed_after_its_commit_is_entered_by_th
     run = _run(spec, tmp_path)
     run_stage(_stage("work"), spec, run, cache_folder=tmp_path)
     spent = total(Ledger(run.workspace).entries()).amount
-    # As the kill would have left it: the output is there, its record and its costs are not.
+    # State after a kill: the output exists, its record and its costs do not.
     for path in [*(run.folder / "stages").iterdir(), *(tmp_path / "w" / "ledger").rglob("*.json")]:
         path.unlink()
     assert total(Ledger(run.workspace).entries()).amount == 0
@@ -239,6 +239,6 @@ def test_a_price_that_will_end_is_told_a_month_before(caplog: pytest.LogCaptureF
     book.unit_price("dataflow_batch", "vcpu_hour", at=date(2027, 5, 30))
     assert not caplog.messages
     book.unit_price("dataflow_batch", "vcpu_hour", at=date(2027, 5, 31))
-    (said,) = caplog.messages
-    assert "dataflow_batch.vcpu_hour in" in said
-    assert "ends on 2027-06-30" in said
+    (message,) = caplog.messages
+    assert "dataflow_batch.vcpu_hour in" in message
+    assert "ends on 2027-06-30" in message
