@@ -1,4 +1,4 @@
-"""The arithmetic of a rehearsal: equivalence, differences by row, and delta debugging."""
+"""Rehearsal statistics: equivalence tests, row differences and delta debugging."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def test_the_smallest_set_of_packages_is_found(causes: set[int]) -> None:
     wanted = {f"p{at}" for at in causes}
 
     def judge(part: tuple[Change, ...]) -> Outcome:
-        return "reproduced" if wanted <= {each.name for each in part} else "absent"
+        return "reproduced" if wanted <= {change.name for change in part} else "absent"
 
-    found, steps, reason = smallest(PACKAGES, judge)
-    assert {each.name for each in found} == wanted
+    smallest_set, steps, reason = smallest(PACKAGES, judge)
+    assert {change.name for change in smallest_set} == wanted
     assert not reason
     assert steps < 60
 
 
 def test_mixtures_that_do_not_start_are_no_cause_and_a_budget_keeps_what_was_learned() -> None:
-    # p2 needs p3: alone it does not start. p3 is to blame.
+    # p2 does not start without p3, and p3 is the cause.
     def judge(part: tuple[Change, ...]) -> Outcome:
-        names = {each.name for each in part}
+        names = {change.name for change in part}
         if "p2" in names and "p3" not in names:
             return "unresolved"
         return "reproduced" if "p3" in names else "absent"
@@ -50,9 +50,9 @@ def test_mixtures_that_do_not_start_are_no_cause_and_a_budget_keeps_what_was_lea
         tried.append(part)
         return judge(part)
 
-    found, steps, reason = smallest(PACKAGES[:6], costly)
-    assert PACKAGES[3] in found
-    assert len(found) < 6
+    causes, steps, reason = smallest(PACKAGES[:6], costly)
+    assert PACKAGES[3] in causes
+    assert len(causes) < 6
     assert (steps, reason) == (2, "1 USD of 1 USD are spent")
 
 
@@ -65,7 +65,7 @@ def test_equivalence_is_shown_refuted_or_left_open() -> None:
     assert near.equivalent
     assert near.different
     assert near.p < 0.05
-    far = tost(before, [each + 0.01 for each in before], 0.001)
+    far = tost(before, [value + 0.01 for value in before], 0.001)
     assert not far.equivalent
     assert far.p == 1
     open_ = tost(before, [0.91, 0.90, 0.912, 0.899, 0.909], 0.001)
@@ -77,9 +77,9 @@ def test_equivalence_is_shown_refuted_or_left_open() -> None:
 
 
 def test_a_ratio_holds_for_all_ratios_together() -> None:
-    found = ratio([1.0, 1.1, 0.9], [2.0, 2.2, 1.8], compared=10)
-    assert found is not None
-    assert (found.ratio, found.low, found.high) == pytest.approx((2, 2, 2))
+    estimate = ratio([1.0, 1.1, 0.9], [2.0, 2.2, 1.8], compared=10)
+    assert estimate is not None
+    assert (estimate.ratio, estimate.low, estimate.high) == pytest.approx((2, 2, 2))
     noisy = ratio([1.0, 1.1, 0.9], [2.0, 1.0, 1.4], compared=10)
     assert noisy is not None
     assert noisy.low is None
@@ -99,27 +99,36 @@ def test_differences_name_column_rows_and_distance(tmp_path: Path) -> None:
         "id": pa.array([1, 5, 3], pa.int32()),
         "age": pa.array([0.5, 1.0000001, None], pa.float32()),
         "tags": pa.array([[1], [2, 4], []], pa.list_(pa.int32())),
-        # Other bytes, the same values.
+        # This column has other bytes but the same values.
         "same": pa.array(["a", "b", "c"]).dictionary_encode(),
     }
-    for name, each in (("before", rows), ("after", changed)):
+    for name, columns in (("before", rows), ("after", changed)):
         (tmp_path / name).mkdir()
-        pq.write_table(pa.table(each), tmp_path / name / "part.parquet")
-    found = {
-        each.column: each
-        for each in compare_files(tmp_path / "before", tmp_path / "after", ["part.parquet"])
+        pq.write_table(pa.table(columns), tmp_path / name / "part.parquet")
+    differences = {
+        difference.column: difference
+        for difference in compare_files(tmp_path / "before", tmp_path / "after", ["part.parquet"])
     }
-    assert set(found) == {"id", "age", "tags"}
-    assert (found["id"].rows, found["id"].of_rows, found["id"].largest) == (1, 3, 3)
-    assert found["id"].examples == ("row 8: 2.0 → 5.0",)
-    assert found["age"].is_float
-    assert 0 < found["age"].relative < 1e-6
-    assert (found["tags"].rows, found["tags"].examples) == (1, ("row 8: 3.0 → 4.0",))
+    assert set(differences) == {"id", "age", "tags"}
+    assert (differences["id"].rows, differences["id"].of_rows, differences["id"].largest) == (
+        1,
+        3,
+        3,
+    )
+    assert differences["id"].examples == ("row 8: 2.0 → 5.0",)
+    assert differences["age"].is_float
+    assert 0 < differences["age"].relative < 1e-6
+    assert (differences["tags"].rows, differences["tags"].examples) == (1, ("row 8: 3.0 → 4.0",))
 
 
 def test_rankings_change_only_where_the_order_does() -> None:
     users = np.array([1, 1, 2, 2, 3])
     before = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
-    found = compare_predictions(before, np.array([0.15, 0.2, 0.5, 0.4, 0.4]), users)
-    assert (found.rows, found.changed, found.rankings, found.rankings_changed) == (5, 3, 2, 1)
-    assert found.largest == pytest.approx(0.2)
+    comparison = compare_predictions(before, np.array([0.15, 0.2, 0.5, 0.4, 0.4]), users)
+    assert (
+        comparison.rows,
+        comparison.changed,
+        comparison.rankings,
+        comparison.rankings_changed,
+    ) == (5, 3, 2, 1)
+    assert comparison.largest == pytest.approx(0.2)

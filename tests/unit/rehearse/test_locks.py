@@ -1,4 +1,4 @@
-"""Lock files: read, compared, mixed, and held against the files they were resolved from."""
+"""Lock files are read, compared, mixed, and checked against their input files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_two_locks_differ_in_packages_and_mix() -> None:
         "numpy==2.3.0\ntyping-extensions==4.15.0\nplanted @ file:///tmp/p.whl\n", "candidate.txt"
     )
     changes = present.changes(candidate)
-    assert [str(each) for each in changes] == [
+    assert [str(change) for change in changes] == [
         "numpy 2.4.1 → 2.3.0",
         "onnxruntime 1.23.0 → not installed",
         "planted not installed → p.whl",

@@ -1,4 +1,4 @@
-"""A rehearsal stands in the experiment tracking, with its verdict, figures and report."""
+"""A rehearsal is logged to experiment tracking with its verdict, metrics and report."""
 
 from __future__ import annotations
 
@@ -47,4 +47,6 @@ def test_a_rehearsal_is_logged_with_verdict_causes_and_report(tmp_path: Path) ->
     assert run.data.tags["verdict"] == "not safe"
     assert run.data.tags["causes"] == "numpy 2.4.6 → 2.3.5"
     assert run.data.metrics["normalized_entropy_difference_high"] == 0.003
-    assert [each.path for each in client.list_artifacts(run.info.run_id)] == ["rehearsal.html"]
+    assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == [
+        "rehearsal.html"
+    ]
