@@ -13,14 +13,14 @@ from nightbid.profile.attributes import Attributes
 
 
 def day(seed: int, *, stale: float = 0.0, rows: int = 3000) -> pa.Table:
-    """1,000 users with an age each; the price has nothing to do with them."""
+    """Make 1,000 users with one age each; the price does not depend on them."""
     random = np.random.default_rng(seed)
     user = random.integers(0, 1000, rows)
     other = np.where(random.random(rows) < stale, random.integers(0, 1000, rows), user)
     return pa.table(
         {
-            "user_id": [f"u{each}" for each in user],
-            "age": pa.array([f"{each * 7919 % 6}0s" for each in other]).dictionary_encode(),
+            "user_id": [f"u{number}" for number in user],
+            "age": pa.array([f"{number * 7919 % 6}0s" for number in other]).dictionary_encode(),
             "height": np.where(other % 3 == 0, None, other % 50).astype(object).tolist(),
             "price": random.random(rows),
             "interests": [["a"]] * rows,

@@ -1,4 +1,4 @@
-"""Profiles of parts are the profile of the whole, byte for byte."""
+"""Merged profiles of parts equal the profile of the whole, byte for byte."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_sums_are_exact(values):
     array = np.array(values, np.float64)
     total = ExactSum.of(array, np.ones(len(array), np.int64))
-    assert total.fraction == sum((Fraction(each) for each in values), Fraction(0))
+    assert total.fraction == sum((Fraction(value) for value in values), Fraction(0))
     assert ExactSum.from_json(total.to_json()) == total
 
 
@@ -110,7 +110,7 @@ def test_figures_agree_with_numpy():
 
 @pytest.mark.parametrize("sentinel", [np.finfo(np.float64).max, -1e300, 1e155])
 def test_numbers_whose_squares_are_no_float_any_more_are_profiled(tmp_path, sentinel):
-    """Logs mark missing numbers by enormous ones: a gate must see them, not fall over them."""
+    """Logs may mark missing numbers with huge values; a gate must report them, not fail."""
     values = np.append(np.ones(999), sentinel)
     profile = Profile.of(pa.table({"price": values}))
     saved(profile, tmp_path)
@@ -173,7 +173,7 @@ def test_a_column_of_two_kinds_cannot_be_merged():
         pa.array([np.float16(0.5), np.float16("nan")], pa.float16()),
         pa.array(["a", None], pa.string_view()),
     ],
-    ids=lambda each: str(each.type),
+    ids=lambda array: str(array.type),
 )
 def test_types_that_logs_have_beside_the_usual_ones_are_profiled(tmp_path, column):
     profile = Profile.of(pa.table({"it": column, "other": column}))
