@@ -1,4 +1,4 @@
-"""The reference and the schema of the YAML say what the types say."""
+"""The YAML reference and the JSON schema match the types."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def check(tree: object) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_pipeline_satisfies_the_schema(path: Path) -> None:
     class Loader(yaml.SafeLoader):
-        """Dates stay text, as an editor sees them."""
+        """A loader that leaves dates as text, like an editor."""
 
     Loader.yaml_implicit_resolvers = {
-        first: [(tag, found) for tag, found in each if not tag.endswith("timestamp")]
-        for first, each in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith("timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     check(yaml.load(path.read_text(), Loader))
 
@@ -45,5 +45,5 @@ def test_what_is_refused_is_refused_by_the_schema_too(change: dict) -> None:
     ("name", "made"), [("yaml.md", reference), ("pipeline.schema.json", schema_text)]
 )
 def test_the_kept_documents_are_fresh(name: str, made) -> None:
-    kept = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert kept == made(), f"docs/{name} is stale: run `make schema`"
+    document = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert document == made(), f"docs/{name} is stale: run `make schema`"

@@ -1,4 +1,4 @@
-"""Whatever stands in a YAML, an override or a record: one line for the user, never a traceback."""
+"""Any YAML, override or record gives a one-line error at most, never a traceback."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WORDS = st.sampled_from(
 
 
 def refusal(work: Callable[[], object]) -> str:
-    """What an error of Nightbid's own says, empty without one; any other error fails the test."""
+    """Return the message of Nightbid's error, or ""; any other error fails the test."""
     try:
         work()
     except (ConfigError, CorruptDataError) as error:
@@ -61,7 +61,7 @@ def refusal(work: Callable[[], object]) -> str:
 
 @st.composite
 def edited(draw: st.DrawFn) -> str:
-    """A shipped pipeline with some lines lost, doubled, moved or given other values."""
+    """A shipped pipeline with some lines removed, repeated, moved or given other values."""
     lines = list(LINES)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(lines) - 1))
@@ -83,8 +83,8 @@ def edited(draw: st.DrawFn) -> str:
 @BOUNDED
 def test_a_pipeline_is_loaded_or_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "ctr.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    said = refusal(lambda: find_pipeline("ctr", tmp_path))
-    assert not said or "ctr" in said
+    message = refusal(lambda: find_pipeline("ctr", tmp_path))
+    assert not message or "ctr" in message
 
 
 @given(st.binary(max_size=300))
@@ -116,11 +116,13 @@ def test_a_record_with_other_bytes_is_never_believed(record: Sealed, data: st.Da
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text) - 1))
         text[at] = data.draw(st.integers(0, 255))
-    found: list[Sealed] = []
-    said = refusal(lambda: found.append(unseal(type(record), bytes(text), "x.json", "restore it")))
-    # White space may differ; a record without its checksum is one of an older version.
-    assert said or found == [record] or b'"checksum"' not in text
-    assert not said or (said.startswith("x.json: ") and "\n" not in said)
+    records: list[Sealed] = []
+    message = refusal(
+        lambda: records.append(unseal(type(record), bytes(text), "x.json", "restore it"))
+    )
+    # White space may differ; older versions wrote records without a checksum.
+    assert message or records == [record] or b'"checksum"' not in text
+    assert not message or (message.startswith("x.json: ") and "\n" not in message)
 
 
 @given(st.one_of(st.binary(max_size=80), st.recursive(
@@ -160,26 +162,26 @@ def test_merged_keys_that_stand_for_too_much_are_refused_at_once() -> None:
     "value", ["[" * 100_000 + "]" * 100_000, "9" * 100_000, "1" + ":59" * 200_000]
 )
 def test_a_value_without_an_end_is_one_short_line(tmp_path: Path, value: str) -> None:
-    said = refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (f"train.epochs={value}",)))
-    assert said.startswith("--set: the value of 'train.epochs=")
-    assert len(said) < 1000
-    said = refusal(lambda: parse_pipeline(f"pipeline: p\nseed: {value}", "p.yaml"))
-    assert said.startswith("p.yaml: a value cannot be read: ")
+    message = refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (f"train.epochs={value}",)))
+    assert message.startswith("--set: the value of 'train.epochs=")
+    assert len(message) < 1000
+    message = refusal(lambda: parse_pipeline(f"pipeline: p\nseed: {value}", "p.yaml"))
+    assert message.startswith("p.yaml: a value cannot be read: ")
     suites = tmp_path / "suites"
     suites.mkdir()
     (suites / "ctr.yaml").write_text(f"overrides: [{value}]")
-    said = refusal(lambda: read_suite(suites / "ctr.yaml"))
-    assert said.startswith("suites/ctr.yaml: a value cannot be read: ")
+    message = refusal(lambda: read_suite(suites / "ctr.yaml"))
+    assert message.startswith("suites/ctr.yaml: a value cannot be read: ")
 
 
 @pytest.mark.parametrize("read", [lambda text: read_batch(text, "x.json"), lambda text: unseal(
     StageRecord, b'{"stage": ' + text + b"}", "x.json", "restore it")])  # fmt: skip
 @pytest.mark.parametrize("value", [b"[" * 100_000 + b"]" * 100_000, b"9" * 100_000])
 def test_a_record_without_an_end_is_one_line(read: Callable[[bytes], object], value: bytes) -> None:
-    said = refusal(lambda: read(value))
-    assert said.startswith("x.json: not a readable")
-    assert "\n" not in said
-    assert len(said) < 1000
+    message = refusal(lambda: read(value))
+    assert message.startswith("x.json: not a readable")
+    assert "\n" not in message
+    assert len(message) < 1000
 
 
 @pytest.mark.parametrize("night", [date.min, date.max])

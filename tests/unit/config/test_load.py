@@ -1,4 +1,4 @@
-"""A wrong pipeline YAML is one line that says what, where and what to do."""
+"""An invalid pipeline YAML gives one line: the error, its place and how to fix it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_position_is_training_only_and_a_bid_may_be_a_feature():
     assert not parse_pipeline(slot % ", training_only: true", "x").position_inputs()
     known = "gates: {features: {position_as_input: {warn: [null, 0]}}}\n"
     assert parse_pipeline(slot % "" + known, "x").position_inputs() == ["slot"]
-    # A bid is known before the impression; what was paid is not.
+    # A bid is known before the impression; the price paid is not.
     bid = GOOD + "  bid: numeric\ncolumns: {bid: bid, price: paid}\n"
     assert "bid" in parse_pipeline(bid, "x").features
     with pytest.raises(ConfigError, match=r"columns\.price and known only after"):

@@ -1,4 +1,4 @@
-"""Profiles: one typed settings object, its faults named before anything starts."""
+"""Profiles: one typed settings object, validated before anything starts."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_a_file_and_variables_above_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def flow(profile: str = "gcp", **values: object) -> dict[str, object]:
-    """Settings of a cloud with Dataflow."""
+    """Return settings of a cloud with Dataflow."""
     endpoint = {"storage_endpoint": ENDPOINT} if profile == "gcp-emulated" else {}
     return {"profile": profile, "cloud": {**CLOUD, **endpoint, "dataflow": values}}
 
 
 def trains(**training: object) -> dict[str, object]:
-    """Settings of a cloud with managed training."""
+    """Return settings of a cloud with managed training."""
     image = {"image": "region-docker.pkg.dev/p/nightbid/nightbid:1"}
     return {"profile": "gcp", "cloud": {**CLOUD, "training": {**image, **training}}}
 

@@ -1,4 +1,4 @@
-"""Pipelines that predict values: what is refused, in one line, before anything runs."""
+"""Pipelines that predict values: errors that are reported in one line before anything runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ TREE = {
 
 def test_a_value_label_is_scaled_to_its_mean_unless_told_otherwise():
     assert PipelineSpec.model_validate(TREE).train.calibration == "rate"
-    told = {**TREE, "train": {"calibration": "none"}}
-    assert PipelineSpec.model_validate(told).train.calibration == "none"
+    settings = {**TREE, "train": {"calibration": "none"}}
+    assert PipelineSpec.model_validate(settings).train.calibration == "none"
 
 
 @pytest.mark.parametrize(
