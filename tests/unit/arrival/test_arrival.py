@@ -1,4 +1,4 @@
-"""A night waits for its newest day, accepts an older one, or stops; late days name their nights."""
+"""A night waits for its newest day, accepts an older one, or stops; late days list their nights."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ PAST, FUTURE = "00:30", "23:59"
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """Days 1 to 5 January as Parquet, the last one without its marker."""
+    """Write 1 to 5 January as Parquet; the last day has no marker."""
     folder = tmp_path / "logs"
-    made = SimulatorLogs(SimulatorSource(rows_per_day=800, users=100, ads=50))
+    simulator = SimulatorLogs(SimulatorSource(rows_per_day=800, users=100, ads=50))
     for back in range(5):
         day = NIGHT - dt.timedelta(days=back)
-        write_day(made.batches(day), folder, day)
+        write_day(simulator.batches(day), folder, day)
         if back:
             (folder / f"dt={day}" / "_SUCCESS").touch()
     return folder
@@ -100,38 +100,38 @@ def test_a_late_day_stops_the_night_with_a_message_and_is_made_again_with_one_co
     assert run.stage(ARRIVAL).state == "stopped"
     assert RunView(run).state == "stopped"
     assert "stopped" not in shell("data", "late", "small").stdout
-    # It arrives after all.
+    # The late day arrives.
     (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
     listed = json.loads(shell("data", "late", "small", "--json").stdout)
-    assert [(each["night"], each["days"]) for each in listed] == [
+    assert [(night["night"], night["days"]) for night in listed] == [
         (str(NIGHT), {str(NIGHT): "arrived"})
     ]
     assert sample(shell).returncode == 0
     assert the_run(shell).stage(ARRIVAL).verdict == "pass"
     assert "are as these nights read them" in shell("data", "late", "small").stdout
-    # A day is corrected: its night is named.
+    # A corrected day lists its night.
     day = NIGHT - dt.timedelta(days=1)
     other = SimulatorLogs(SimulatorSource(rows_per_day=900, users=100, ads=50))
     shutil.rmtree(logs / f"dt={day}")
     write_day(other.batches(day), logs, day)
     (logs / f"dt={day}" / "_SUCCESS").touch()
-    said = shell("data", "late", "small").stdout
-    assert f"corrected: {day}" in said
-    assert "nightbid data late small --make" in said
+    printed = shell("data", "late", "small").stdout
+    assert f"corrected: {day}" in printed
+    assert "nightbid data late small --make" in printed
 
 
 def test_a_lag_is_accepted_at_the_deadline_and_said(shell, logs: Path) -> None:
     shell.write(deadline=PAST, lag_days=2)
     done = sample(shell)
     assert done.returncode == 0, done.stderr
-    said = f"1 day behind: the logs of {NIGHT} were not complete by 2026-01-06 00:30 UTC"
-    assert said in done.stdout
+    reason = f"1 day behind: the logs of {NIGHT} were not complete by 2026-01-06 00:30 UTC"
+    assert reason in done.stdout
     run = the_run(shell)
     assert run.head.overrides == ("window.lag_days=1",)
     days = json.loads(json.dumps(run.head.spec))["window"]["lag_days"]
     assert days == 1
-    assert said in sentence(RunView(run))
-    # Once it is there, the same command makes the night as it should have been.
+    assert reason in sentence(RunView(run))
+    # Once the day is complete, the same command runs the night with it.
     (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
     assert "arrived" in shell("data", "late", "small").stdout
     assert sample(shell).returncode == 0
@@ -143,7 +143,7 @@ def test_a_lag_is_accepted_at_the_deadline_and_said(shell, logs: Path) -> None:
 def test_wait_goes_on_when_the_day_is_complete_and_a_waiting_night_is_not_stalled(
     shell, logs: Path
 ) -> None:
-    # The deadline lies ahead: a night of today.
+    # The night is today's, so its deadline is in the future.
     today = dt.datetime.now(dt.UTC).date()
     for back in range(4):
         day = NIGHT - dt.timedelta(days=back)
@@ -159,11 +159,11 @@ def test_wait_goes_on_when_the_day_is_complete_and_a_waiting_night_is_not_stalle
     thread.start()
     watch = Watch(shell.settings)
     deadline = time.monotonic() + 60
-    while "waits for the logs" not in (said := _live(shell)) and time.monotonic() < deadline:
+    while "waits for the logs" not in (output := _live(shell)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert "no file _SUCCESS" in said
+    assert "no file _SUCCESS" in output
     later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=9)
-    assert [each.message.kind for each in watch.look(later)] == []
+    assert [alert.message.kind for alert in watch.look(later)] == []
     (logs / f"dt={today}" / "_SUCCESS").touch()
     thread.join(60)
     assert ended[0].returncode == 0, ended[0].stderr
@@ -184,12 +184,12 @@ def test_rows_times_and_quiet_files_are_asked_for(shell, logs: Path) -> None:
     half = SimulatorLogs(SimulatorSource(rows_per_day=300, users=100, ads=50))
     write_day(half.batches(later), logs, later)
     (logs / f"dt={later}" / "_SUCCESS").touch()
-    said = shell("data", "arrival", "small", "--date", str(later)).stdout
-    assert "at least 90% are asked for" in said
-    assert "✓ newest row of 23:" in said
+    printed = shell("data", "arrival", "small", "--date", str(later)).stdout
+    assert "at least 90% are asked for" in printed
+    assert "✓ newest row of 23:" in printed
     shell.write(settled_minutes=5)
-    said = shell("data", "arrival", "small", "--date", str(later)).stdout
-    assert re.search("✗ files unchanged for [0-4] min, of 5", said)
+    printed = shell("data", "arrival", "small", "--date", str(later)).stdout
+    assert re.search("✗ files unchanged for [0-4] min, of 5", printed)
 
 
 @pytest.mark.parametrize(
