@@ -1,4 +1,4 @@
-"""Silence is noticed from the workspace alone, and told once, by webhook and by mail."""
+"""A missing night is detected from the workspace and reported once, by webhook and email."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ schedule: "0 3 * * *"
 features: {ad_id: vocabulary}
 """
 LAST = dt.datetime(2026, 1, 9, 3, 0, 30, tzinfo=dt.UTC)
-"""When the schedule began its last night, that of 8 January."""
+"""The time when the schedule started its last night, 8 January."""
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def begun(settings: Settings, *done: str, at: dt.datetime = LAST) -> RunRecord:
-    """A night that the schedule began, and the stages that it finished, a minute each."""
+    """Record a scheduled night and its finished stages, one minute each."""
     spec = find_pipeline("small", settings.pipelines)
     night = at.date() - dt.timedelta(days=1)
     run = RunRecord.start(
@@ -67,11 +67,11 @@ def test_a_night_that_was_never_made_is_told_once_within_a_quarter_of_an_hour(se
     begun(settings, "sample", "promote")
     due = LAST.replace(second=0) + dt.timedelta(days=1)
     assert kinds(settings, due + dt.timedelta(minutes=5)) == []
-    told: list[Message] = []
+    messages: list[Message] = []
     watch = Watch(settings)
     for minute in range(5, 16):
-        watch.tell(due + dt.timedelta(minutes=minute), told.append)
-    (message,) = told
+        watch.tell(due + dt.timedelta(minutes=minute), messages.append)
+    (message,) = messages
     assert (message.kind, message.night) == ("missing_night", "2026-01-09")
     assert "nightbid run small --date 2026-01-09" in message.text
     assert message.page == "https://airflow.example/plugin/nightbid/nightbid/nights/small"
@@ -98,7 +98,7 @@ def test_a_night_whose_scheduler_died_is_stalled_and_a_running_stage_is_not(sett
     (alert,) = Watch(settings).look(quiet + dt.timedelta(minutes=11))
     assert alert.message.kind == "stalled_night"
     assert "after gate_raw" in alert.message.text
-    # A stage that runs gives signs. A killed one gives none.
+    # A running stage reports progress; a killed one does not.
     now = dt.datetime.now(dt.UTC)
     sample = {"at": now.timestamp(), "cpu_seconds": 1.0, "wall_seconds": 9.0, "done": 0.5}
     run.usage_file("featurize", 1).write_text(json.dumps(sample) + "\n")
@@ -109,7 +109,7 @@ def test_a_night_whose_scheduler_died_is_stalled_and_a_running_stage_is_not(sett
 
 def test_a_night_whose_times_lie_in_the_future_is_told_as_such(settings) -> None:
     begun(settings, "sample", "gate_raw")
-    earlier = LAST - dt.timedelta(hours=3)  # as of a clock that was put back
+    earlier = LAST - dt.timedelta(hours=3)  # as if the clock had been set back
     (alert,) = Watch(settings).look(earlier)
     assert alert.message.kind == "stalled_night"
     assert "began 3.0 hours from now: the clock of the machine was put back" in alert.message.text
@@ -120,9 +120,9 @@ def test_a_broken_yaml_and_a_damaged_record_are_told(settings) -> None:
     run = begun(settings, "sample", "promote")
     (settings.pipelines / "typo.yaml").write_text("pipeline: typo\nshcedule: x\n")
     (run.folder / "run.json").write_text("{")
-    found = {alert.message.kind: alert.message for alert in Watch(settings).look(LAST)}
-    assert set(found) == {"broken_pipeline", "damaged_record"}
-    assert "did you mean 'schedule'" in found["broken_pipeline"].summary
+    alerts = {alert.message.kind: alert.message for alert in Watch(settings).look(LAST)}
+    assert set(alerts) == {"broken_pipeline", "damaged_record"}
+    assert "did you mean 'schedule'" in alerts["broken_pipeline"].summary
 
 
 def test_the_command_for_cron_sends_and_says_by_its_exit_code(settings, webhook) -> None:
@@ -149,7 +149,7 @@ def test_a_message_goes_by_mail(settings) -> None:
     lines: list[str] = []
 
     class Mail(socketserver.StreamRequestHandler):
-        """As much of SMTP as one mail needs."""
+        """Minimal SMTP server for one email."""
 
         def handle(self) -> None:
             self.wfile.write(b"220 here\r\n")
