@@ -1,4 +1,4 @@
-"""A recorded night, made of the real record files: what reports, comparisons and tracking read."""
+"""A recorded night with real record files, for reports, comparisons and tracking."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def night_metrics() -> dict[str, dict]:
 
 @pytest.fixture
 def recorded_run(tmp_path, monkeypatch):
-    """Write the records of a night into a workspace, and open it."""
+    """Write a night's records into a workspace, and open the run."""
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
 
     def record(
@@ -119,11 +119,11 @@ def recorded_run(tmp_path, monkeypatch):
         run = RunRecord.start(
             workspace, spec, dt.date(2026, 1, 20), run_id=run_id, overrides=overrides
         )
-        found = night_metrics() | (metrics or {})
+        stage_metrics = night_metrics() | (metrics or {})
         begun = STARTED + dt.timedelta(hours=len(run.records()))
-        # A night of a pipeline that replays no bids, unless a test says what they earned.
+        # The night replays no bids unless the test passes replay metrics.
         replays = "replay" in (metrics or {})
-        ran = [each for each in STAGES if replays or each not in ("replay", "gate_value")]
+        ran = [name for name in STAGES if replays or name not in ("replay", "gate_value")]
         for at, stage in enumerate(ran[: ran.index(until) + 1]):
             started = begun + dt.timedelta(minutes=at)
             usage = Usage(cpu_seconds=100, gb_seconds=50, wall_seconds=60)
@@ -140,10 +140,10 @@ def recorded_run(tmp_path, monkeypatch):
             folder = workspace.stage_folder("ctr", stage, key)
             folder.mkdir(parents=True, exist_ok=True)
             if stage == "evaluate":
-                (folder / "evaluation.json").write_text(json.dumps(found[stage]))
+                (folder / "evaluation.json").write_text(json.dumps(stage_metrics[stage]))
                 if scores:
                     (folder / "scores").mkdir()
-                    table = pa.table({name: pa.array(each) for name, each in scores.items()})
+                    table = pa.table({name: pa.array(column) for name, column in scores.items()})
                     pq.write_table(table, folder / "scores" / "part-00000.parquet")
             files = tuple(
                 FileEntry(
@@ -154,9 +154,9 @@ def recorded_run(tmp_path, monkeypatch):
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             )
-            checks = found[stage].get("checks", [])
+            checks = stage_metrics[stage].get("checks", [])
             verdict = max(
-                (each["verdict"] for each in checks),
+                (check["verdict"] for check in checks),
                 key=["pass", "warn", "stop"].index,
                 default=None,
             )
@@ -165,7 +165,7 @@ def recorded_run(tmp_path, monkeypatch):
                 digest=key, inputs={}, spec_digest="5" * 32, code_digest="c" * 32,
                 versions={"numpy": "2.4.1"}, seed=0,
                 rows=Rows(read=20_000, written=19_900, quarantined=77, dropped=23),
-                usage=usage, metrics=found[stage], verdict=verdict,
+                usage=usage, metrics=stage_metrics[stage], verdict=verdict,
                 summary=f"what {stage} says", files=files, created=started,
             )  # fmt: skip
             (folder / "manifest.json").write_text(manifest.model_dump_json())
