@@ -89,9 +89,7 @@ def test_values_without_rows_without_positives_or_unknown():
     assert offsets[4] == 0
     assert np.isfinite(offsets).all()
     assert offsets[3] < -1
-    assert not fitted(
-        z, labels, np.zeros(8000, int), 5
-    ).any()  # with one value there is nothing to compare
+    assert not fitted(z, labels, np.zeros(8000, int), 5).any()  # one value only
 
 
 ENSEMBLE = {
