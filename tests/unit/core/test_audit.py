@@ -1,4 +1,4 @@
-"""`make audit` says what is known, and says so where nothing could be asked."""
+"""`make audit` reports known vulnerabilities, and packages that it could not check."""
 
 from __future__ import annotations
 

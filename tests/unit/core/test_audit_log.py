@@ -1,4 +1,4 @@
-"""Who decided what, in one list; and what is kept of a user goes, at a command."""
+"""One list shows who decided what; a command deletes what is stored about a user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAY = dt.date(2026, 1, 20)
 
 @pytest.fixture
 def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
-    """A promoted night whose outputs follow from each other, with rows of users 7 and 8."""
+    """Promote a night whose outputs follow from each other, with rows of users 7 and 8."""
     folder = tmp_path / "pipelines"
     folder.mkdir()
     (folder / "ctr.yaml").write_text("pipeline: ctr\nfeatures: {platform: vocabulary}\n")
@@ -34,10 +34,10 @@ def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
     override = {"gate": "model", "check": "calibration", "name": "ana",
                 "reason": "a known offset", "until": "2026-02-01"}  # fmt: skip
     run = recorded_run("ctr-a", gates={"overrides": [override]})
-    asked = dt.datetime(2026, 1, 21, 9, tzinfo=dt.UTC)
+    start = dt.datetime(2026, 1, 21, 9, tzinfo=dt.UTC)
     run.record(
         StageRecord(
-            stage="approve", state="done", started=asked, seconds=0, summary="approved", by="ben"
+            stage="approve", state="done", started=start, seconds=0, summary="approved", by="ben"
         )
     )
     users = pa.table({"nb_user": pa.array(hashes(pa.array(["7", "8", "8"])).view("int64"))})
@@ -50,8 +50,8 @@ def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
         if stage in ("sample", "featurize"):
             pq.write_table(users, str(output / "rows.parquet"))
         manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
-        kept = manifest.model_copy(update={"inputs": {"before": before} if before else {}})
-        (output / "manifest.json").write_text(seal(kept))
+        linked = manifest.model_copy(update={"inputs": {"before": before} if before else {}})
+        (output / "manifest.json").write_text(seal(linked))
         before = manifest.digest
     for kind in ("sample", "learn"):
         key = DayKey(kind, DAY, {"logs": kind})
@@ -81,28 +81,28 @@ def test_every_decision_has_a_person_and_a_reason(night: RunRecord) -> None:
     printed("champion resume ctr")
     pointer = ChampionPointer(night.workspace, "ctr")
     pointer.retire(1, "it was wrong", by="cleo")
-    found = json.loads(printed("audit ctr --json"))
-    said = [(each["what"].partition(":")[0], each["by"]) for each in found]
-    assert ("override model calibration until 2026-02-01, from ctr-a on", "ana") in said
-    assert ("approve ctr-a", "ben") in said
-    assert ("promote #1", "night") in said
-    assert said[-1] == ("retire #2", "cleo")
-    assert [each["what"] for each in found][-3:-1] == ["pause promotions", "resume promotions"]
+    entries = json.loads(printed("audit ctr --json"))
+    decisions = [(entry["what"].partition(":")[0], entry["by"]) for entry in entries]
+    assert ("override model calibration until 2026-02-01, from ctr-a on", "ana") in decisions
+    assert ("approve ctr-a", "ben") in decisions
+    assert ("promote #1", "night") in decisions
+    assert decisions[-1] == ("retire #2", "cleo")
+    assert [entry["what"] for entry in entries][-3:-1] == ["pause promotions", "resume promotions"]
     assert "incident" in printed("audit ctr")
 
 
 def test_without_a_pipeline_the_decisions_about_all_are_listed(night, recorded_run) -> None:
-    """Also about one whose YAML is gone."""
+    """The list includes a pipeline whose YAML is gone."""
     override = {"gate": "raw", "check": "*", "name": "eve", "reason": "first week", "until":
                 "2026-02-01"}  # fmt: skip
     recorded_run("old-a", pipeline="old", gates={"overrides": [override]})
     printed("champion pause ctr --reason incident")
     printed("data forget 7 --delete --reason request-9 --by dee")
-    found = json.loads(printed("audit --json"))
-    about = {(each["pipeline"], each["what"].split()[0]) for each in found}
+    entries = json.loads(printed("audit --json"))
+    about = {(entry["pipeline"], entry["what"].split()[0]) for entry in entries}
     assert {("ctr", "promote"), ("ctr", "pause"), ("old", "override"), ("", "forget")} <= about
-    assert [each["at"] for each in found] == sorted(each["at"] for each in found)
-    mine = [each for each in found if each["pipeline"] != "old"]
+    assert [entry["at"] for entry in entries] == sorted(entry["at"] for entry in entries)
+    mine = [entry for entry in entries if entry["pipeline"] != "old"]
     assert mine == json.loads(printed("audit ctr --json"))
     assert "request-9" in printed("audit")
 

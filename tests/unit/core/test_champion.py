@@ -1,4 +1,4 @@
-"""The champion pointer: history, rollback, and two promotions at once."""
+"""Tests the champion pointer: history, rollback, and two promotions at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_rollback_restores_the_one_before_and_keeps_history(tmp_path):
     restored = pointer.rollback(reason="latency")
     assert restored.run_id == "first"
     assert pointer.current() == restored
-    assert [each.change for each in pointer.history()] == ["promote", "promote", "rollback"]
+    assert [entry.change for entry in pointer.history()] == ["promote", "promote", "rollback"]
     again = ChampionPointer(Workspace(str(tmp_path)), "ctr").current()
     assert again == restored
 
@@ -59,7 +59,7 @@ def test_concurrent_promotions_never_lose_one_silently(tmp_path):
         succeeded = sum(pool.map(attempt, range(24)))
     history = pointer.history()
     assert len(history) == succeeded >= 1
-    assert [each.number for each in history] == list(range(1, succeeded + 1))
+    assert [entry.number for entry in history] == list(range(1, succeeded + 1))
     assert pointer.current() == history[-1]
 
 
@@ -97,19 +97,19 @@ def test_judged_against_one_champion_never_replaces_another(tmp_path):
             bundle_digest=name, reason="neutral", judged_against=against,
         )  # fmt: skip
 
-    # Two nights were compared with A: the second would replace the first unseen.
+    # Two nights were compared with A: the second would replace the first unnoticed.
     assert judged("B", 1).number == 2
     with pytest.raises(PromotionRefused, match="against champion #1, but champion #2 serves"):
         judged("C", 1)
-    # A night was compared with B, which a person rolls back meanwhile.
+    # A night was compared with B, which a user then rolls back.
     pointer.rollback(reason="clicks fell")
     with pytest.raises(PromotionRefused, match="another --run-id"):
         judged("D", 2)
-    # What was rolled back stays out, until a person lets it serve.
+    # A model that was rolled back stays out until a user lets it serve.
     with pytest.raises(PromotionRefused, match="withdrawn by entry #3: clicks fell"):
         judged("B", 3)
     pointer.rollback(reason="it was the logs", to=2)
-    assert [each.run_id for each in pointer.history()] == ["A", "B", "A", "B"]
+    assert [entry.run_id for entry in pointer.history()] == ["A", "B", "A", "B"]
     assert judged("E", 4).number == 5
 
 
@@ -118,15 +118,15 @@ def test_in_a_restored_history_a_number_stands_for_another_champion(tmp_path):
     for number, name in enumerate("ABC", start=1):
         promote(pointer, name, number)
     history = tmp_path / "champion" / "ctr" / "history"
-    (history / "000003.json").unlink()  # a backup of before C's promotion
-    asked = {"night": dt.date(2026, 1, 9), "reason": "better", "judged_against": 3,
+    (history / "000003.json").unlink()  # a backup from before C's promotion
+    promotion = {"night": dt.date(2026, 1, 9), "reason": "better", "judged_against": 3,
              "judged_bundle": "C"}  # fmt: skip
     with pytest.raises(PromotionRefused, match="against champion #3, but champion #2 serves"):
-        pointer.promote(run_id="D", bundle_uri="stages/D", bundle_digest="D", **asked)
+        pointer.promote(run_id="D", bundle_uri="stages/D", bundle_digest="D", **promotion)
     promote(pointer, "X", 4)
     assert pointer.current().number == 3
     with pytest.raises(PromotionRefused, match="but champion #3 of another run"):
-        pointer.promote(run_id="D", bundle_uri="stages/D", bundle_digest="D", **asked)
+        pointer.promote(run_id="D", bundle_uri="stages/D", bundle_digest="D", **promotion)
     assert pointer.current().run_id == "X"
 
 
@@ -134,12 +134,12 @@ def test_a_retired_champion_neither_serves_nor_is_compared_with(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     for number, name in enumerate(("A", "leaky", "C"), start=1):
         promote(pointer, name, number)
-    # Not the one that serves: nothing changes for the scorer, nor for a night under way.
+    # Retiring another champion changes nothing for the scorer or for a night in progress.
     entry = pointer.retire(2, "it read the install time")
     assert (entry.number, entry.run_id, entry.change) == (4, "C", "retire")
     serving = pointer.current()
     assert serving is not None
-    assert [each.run_id for each in pointer.earlier(serving, dt.date(2026, 1, 1))] == ["A"]
+    assert [earlier.run_id for earlier in pointer.earlier(serving, dt.date(2026, 1, 1))] == ["A"]
     with pytest.raises(ConfigError, match="retired already, by #4: it read the install time"):
         pointer.retire(2, "again")
     with pytest.raises(ConfigError, match="no champion with number 9"):
@@ -148,10 +148,10 @@ def test_a_retired_champion_neither_serves_nor_is_compared_with(tmp_path):
         run_id="D", night=dt.date(2026, 1, 4), bundle_uri="stages/D", bundle_digest="D",
         reason="better", judged_against=3,
     )  # fmt: skip
-    # The one that serves: the promotion before it that is not retired serves again.
+    # Retiring the live champion restores the last promotion that is not retired.
     assert pointer.retire(promoted.number, "wrong label").run_id == "C"
     assert pointer.retire(3, "wrong label").run_id == "A"
-    # The last one: nothing serves.
+    # After the last one is retired, nothing serves.
     assert not pointer.retire(1, "wrong label").serves
     assert pointer.current() is None
     assert pointer.promote(
@@ -160,7 +160,7 @@ def test_a_retired_champion_neither_serves_nor_is_compared_with(tmp_path):
     ).run_id == "E"  # fmt: skip
     with pytest.raises(NightbidError, match="no earlier champion"):
         pointer.rollback(reason="x")
-    # A person may still change their mind.
+    # A user may still undo the retirement.
     assert pointer.rollback(reason="it was fine", to=1).run_id == "A"
 
 
@@ -182,7 +182,7 @@ def test_a_champion_of_another_label_is_no_reference(tmp_path):
     base = {"pipeline": "ctr", "features": {"site_id": "vocabulary"}}
     clicks = PipelineSpec.model_validate(base)
     conversions = PipelineSpec.model_validate({**base, "label": {"column": "conversion"}})
-    # An entry of an older version has no label: its run says what it was.
+    # An entry of an older version has no label: its run record supplies it.
     RunRecord.start(workspace, clicks, dt.date(2026, 1, 1), run_id="A")
     old = promote(pointer, "A", 1)
     new = pointer.promote(
@@ -195,7 +195,7 @@ def test_a_champion_of_another_label_is_no_reference(tmp_path):
         assert "(column 'click', now 'conversion'): compared with the baseline" in (
             tonight.why_no_reference(champion, conversions)
         )
-    # A run that is gone cannot say: it stays the reference.
+    # A run that is gone supplies no label: the champion stays the reference.
     gone = promote(pointer, "C", 3)
     assert tonight.why_no_reference(gone, conversions) == ""
 
@@ -213,7 +213,7 @@ def test_run_ids_are_refused_or_distinct():
     for bad in ("", ".", "..", ".hidden"):
         with pytest.raises(ConfigError):
             safe_run_id(bad)
-    names = [safe_run_id(each) for each in ("a/b", "a b", "a-b", "x" * 121, "x" * 122)]
+    names = [safe_run_id(name) for name in ("a/b", "a b", "a-b", "x" * 121, "x" * 122)]
     assert len(set(names)) == 5
-    assert not any("/" in each for each in names)
+    assert not any("/" in name for name in names)
     assert safe_run_id("manual__2026-01-08T00:00:00+00:00") == "manual__2026-01-08T00-00-00-00-00"

@@ -1,4 +1,4 @@
-"""What commands print for programs and pipes, and how they end."""
+"""Tests what commands print for programs and pipes, and how they exit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAID = "rows_vs_usual is 0.4, expected 0.5 to 2, and more is said here than fits
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A pipeline `p` with one stopped run and a champion."""
+    """Create a pipeline `p` with one stopped run and a champion."""
     pipelines = tmp_path / "pipelines"
     pipelines.mkdir()
     (pipelines / "p.yaml").write_text(
@@ -62,9 +62,9 @@ def printed(*arguments: str) -> str:
 def test_lists_are_json_for_programs(installed: Workspace) -> None:
     (run,) = json.loads(printed("runs", "p", "--json"))
     assert (run["run_id"], run["state"]) == ("p-2026-01-08", "stopped")
-    found = json.loads(printed("champion", "p", "--json"))
-    assert [entry["number"] for entry in found["history"]] == [1]
-    assert found["paused"] is None
+    document = json.loads(printed("champion", "p", "--json"))
+    assert [entry["number"] for entry in document["history"]] == [1]
+    assert document["paused"] is None
     assert json.loads(printed("pipelines", "--json"))["pipelines"][0]["pipeline"] == "p"
     days = json.loads(printed("window", "p", "--date", "2026-01-08", "--json"))
     assert days["evaluate"] == ["2026-01-08"]
@@ -105,11 +105,11 @@ for line in json.loads(sys.argv[1]):
     except SystemExit as ended:
         assert not ended.code, (line, ended.code)
 """
-"""Runs several commands in one process, as their imports take longest."""
+"""Runs several commands in one process, as their imports take most of the time."""
 
 
 def shown(columns: str, *commands: tuple[str, ...]) -> str:
-    """What commands print, on a terminal of a width or (empty) into a pipe."""
+    """Return what commands print on a terminal of this width, or into a pipe if it is empty."""
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     if columns:
         environment["COLUMNS"] = columns
@@ -126,7 +126,7 @@ BRACKETS = "[/home] top"
 
 @pytest.fixture
 def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
-    """Values with brackets wherever a person or a log may put one; the commands that show them."""
+    """Put brackets wherever users or logs may put them; return the commands that show them."""
     logs = tmp_path / "logs"
     for day in (6, 7, 8):
         folder = logs / f"dt=2026-01-0{day}"
@@ -171,7 +171,7 @@ def test_brackets_in_values_are_text_and_nothing_is_cut_at_80_columns(bracketed)
     assert max(map(len, tables)) <= 80
     assert "…" not in narrow.replace("--date …", "").replace("--name …", "")
     assert "\\[" not in narrow
-    # All of a champion stands there, in one piece each.
+    # The line shows all of a champion, each part unbroken.
     for whole in ("p-2026-01-08", "b" * 12, BRACKETS):
         assert whole in narrow
     wide = shown("", *bracketed)
@@ -185,7 +185,7 @@ def test_the_exit_code_says_what_went_wrong(installed: Workspace) -> None:
     assert done.returncode == 2
     assert printed("--version").startswith("nightbid ")
     assert all(str(code) in printed("--help") for code in EXIT_CODES)
-    # Other modules have kinds of their own, which no command ends with.
+    # Other modules define their own kinds, which no command exits with.
     kinds = [
         kind for kind in NightbidError.__subclasses__() if kind.__module__ == "nightbid.errors"
     ]
@@ -214,7 +214,7 @@ ENDS = (
     (2, "gates", "override", "p", "raw/nope:a", "--name", "ann", "--reason", "an app was launched",
      "--until", "2099-01-01"),
     (3, "data", "show", "logs", "--date", "2026-01-01"),
-    # What its first stage has cost is over the limit: the second one does not start.
+    # The first stage's cost is over the limit, so the second stage does not start.
     (5, *NIGHT_OF_LOGS, "dear", "--set", "budget.run_usd=1e-12"),
     (4, *NIGHT_OF_LOGS, "stops", "--set", "gates.raw.rows.stop=[1000000,null]"),
     (6, "watch", "--once"),
@@ -227,11 +227,11 @@ def test_each_exit_code_is_the_one_that_help_tells(
 ) -> None:
     (tmp_path / "pipelines" / "broken.yaml").write_text("pipeline: broken\nshcedule: x\n")
     done = subprocess.run(
-        [sys.executable, "-c", MAIN, json.dumps([each[1:] for each in ENDS])],
+        [sys.executable, "-c", MAIN, json.dumps([case[1:] for case in ENDS])],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     ended = json.loads(done.stdout.splitlines()[-1])
-    assert ended == [each[0] for each in ENDS], done.stderr
+    assert ended == [case[0] for case in ENDS], done.stderr
     assert "Traceback" not in done.stderr
     monkeypatch.setenv("NIGHTBID_LEDGER", "postgresql://nobody:x@127.0.0.1:9/none")
     away = [sys.executable, "-m", "nightbid", "cost", "show", "p"]
@@ -239,15 +239,15 @@ def test_each_exit_code_is_the_one_that_help_tells(
 
 
 ASKS = ("compare", "document", "estimate", "forecast", "list", "look", "price", "replay", "show")
-"""First words of the help of commands that answer a question."""
+"""First words of the help texts of commands that answer a question."""
 
 
 def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if not hasattr(command, "commands"):
         yield name.strip(), command
         return
-    for key, each in command.commands.items():
-        yield from leaves(each, f"{name} {key}")
+    for key, child in command.commands.items():
+        yield from leaves(child, f"{name} {key}")
 
 
 def test_every_command_that_lists_or_shows_has_json() -> None:
@@ -262,6 +262,6 @@ def test_every_command_that_lists_or_shows_has_json() -> None:
     lacking = [
         name
         for name, command in asks.items()
-        if not any("--json" in each.opts for each in command.params)
+        if not any("--json" in parameter.opts for parameter in command.params)
     ]
     assert not lacking, f"add `as_json: AsJson = False` to {lacking}"

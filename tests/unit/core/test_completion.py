@@ -1,4 +1,4 @@
-"""What the shell offers at a tab."""
+"""Tests what shell completion offers."""
 
 from __future__ import annotations
 

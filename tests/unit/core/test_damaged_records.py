@@ -1,4 +1,4 @@
-"""A damaged record is one line that names the file and what to do, in every command."""
+"""Every command reports a damaged record in one line that names the file and the fix."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture
 def whole(recorded_run, tmp_path, monkeypatch) -> Path:
-    """A workspace with a little of everything."""
+    """Create a workspace with at least one record of every kind."""
     from nightbid.sampling.frozen import freeze
 
     folder = tmp_path / "pipelines"
@@ -112,7 +112,7 @@ def whole(recorded_run, tmp_path, monkeypatch) -> Path:
 
 
 def ended_with(command: str) -> NightbidError | None:
-    """Run a command in this process; the error that ends it, if one does."""
+    """Run a command in this process and return the error that ends it, if any."""
     error = CliRunner().invoke(cli.app, command.split()).exception
     if error is None or isinstance(error, (SystemExit, NightbidError)):
         return error if isinstance(error, NightbidError) else None
@@ -125,28 +125,28 @@ def test_every_command(whole: Path, command: str) -> None:
     faults = []
     shift = COMMANDS.index(command)
     for at, (kind, pattern) in enumerate(KINDS.items()):
-        # Every damage of every kind comes up, over the commands.
+        # The commands together see every damage of every kind.
         name, damage = list(DAMAGES.items())[(at + shift) % len(DAMAGES)]
-        found = sorted(whole.glob(pattern))
-        if not found:
+        paths = sorted(whole.glob(pattern))
+        if not paths:
             assert command == "cost compact", kind
             continue
-        content = found[-1].read_bytes()
-        found[-1].write_bytes(damage(content))
+        content = paths[-1].read_bytes()
+        paths[-1].write_bytes(damage(content))
         try:
             error = ended_with(command)
         except AssertionError as failure:
             faults.append(f"{kind}, {name}: {failure}")
             continue
         finally:
-            found[-1].write_bytes(content)
-        if error is not None and not is_line(error, found[-1]):
+            paths[-1].write_bytes(content)
+        if error is not None and not is_line(error, paths[-1]):
             faults.append(f"{kind}, {name}: {type(error).__name__} {error}")
     assert not faults, "\n" + "\n".join(faults)
 
 
 def is_line(error: NightbidError, path: Path) -> bool:
-    """Whether an error is one line with a hint, and names the file where it is about one."""
+    """Return whether an error is one line with a hint and names the file that it is about."""
     is_named = any(part in str(error) for part in (path.name, path.parent.name))
     return (
         "\n" not in str(error)

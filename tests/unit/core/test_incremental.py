@@ -1,4 +1,4 @@
-"""Which state an incremental night goes on with, from the records of the nights before it."""
+"""The records of earlier nights decide which state an incremental night continues from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAIN = {"mode": "incremental"}
 
 @pytest.fixture
 def after(recorded_run):
-    """What the night after a recorded one goes on with: the recorded run and a question."""
+    """Return a function that records a night and tells why the next one trains in full."""
 
     def record(learned=LEARNED, **metrics):
         known = {"train": {"incremental": learned} if learned else {}, **metrics}
@@ -30,9 +30,9 @@ def after(recorded_run):
         def ask(**changes):
             spec = PipelineSpec.model_validate({**run.head.spec, **changes})
             tonight = RunRecord.start(run.workspace, spec, NIGHT + dt.timedelta(days=1))
-            found = continuation(tonight, spec, "train")
-            assert bool(found.uri) == (not found.continuation.why_full)
-            return found.continuation.why_full
+            stage_input = continuation(tonight, spec, "train")
+            assert bool(stage_input.uri) == (not stage_input.continuation.why_full)
+            return stage_input.continuation.why_full
 
         return run, ask
 

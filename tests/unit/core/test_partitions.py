@@ -1,4 +1,4 @@
-"""Days, hours and weeks of logs: their names, their order, and what a window counts."""
+"""Tests days, hours and weeks of logs: their names, their order and the window's lengths."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def test_a_window_counts_hours():
         "label: {column: conversion, event_time: conversion_time, attribution_days: 1}"
     )
     night = Night.of(spec, partition_of("2026-01-09T03"))
-    # A lag of an hour, and labels are final 24 hours later.
+    # The lag is one hour, and labels are final 24 hours later.
     assert str(night.evaluate[-1]) == "2026-01-08T02"
-    assert [len(each) for each in (night.train, night.validate_, night.evaluate)] == [48, 6, 6]
+    assert [len(part) for part in (night.train, night.validate_, night.evaluate)] == [48, 6, 6]
     days = (*night.train, *night.validate_, *night.evaluate)
     assert all(later - day == STEPS["hour"] for day, later in pairwise(days))
-    # A day is the night of its last hour.
+    # A day belongs to the night of its last hour.
     assert str(Night.of(spec, dt.date(2026, 1, 9)).date) == "2026-01-09T23"
 
 
@@ -178,7 +178,7 @@ def test_runs_of_a_pipeline_whose_partitions_have_changed_stand_side_by_side(tmp
     RunRecord.start(workspace, by_day, dt.date(2026, 1, 9))
     run = RunRecord.start(workspace, by_hour, partition_of("2026-01-09T03"))
     assert run.run_id == "p-2026-01-09T03"
-    assert [str(each.date) for each in sorted(runs_of(workspace, "p"), key=lambda r: r.date)] == [
+    assert [str(run.date) for run in sorted(runs_of(workspace, "p"), key=lambda r: r.date)] == [
         "2026-01-09", "2026-01-09T03",
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="2026-01-09T03 names an hour, and the logs of p"):
@@ -200,8 +200,8 @@ def test_what_is_undone_is_a_partition(tmp_path, monkeypatch, unit, typed, kept)
     monkeypatch.setenv("NIGHTBID_PIPELINES", str(tmp_path))
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
     done = CliRunner().invoke(incremental, ["undo", "p", typed, "--reason", "bots that day"])
-    found = [str(day) for day in undone(Workspace(str(tmp_path / "workspace")), "p")]
-    assert found == ([kept] if kept else [])
+    days = [str(day) for day in undone(Workspace(str(tmp_path / "workspace")), "p")]
+    assert days == ([kept] if kept else [])
     if not kept:
         assert isinstance(done.exception, ConfigError)
         assert "2026-01-07 names a day, and p learns hours" in str(done.exception)

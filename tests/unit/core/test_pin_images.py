@@ -1,4 +1,4 @@
-"""`make pin-images` asks a registry which bytes a tag means, and builds come from these alone."""
+"""`make pin-images` looks up each tag's digest in a registry, and builds use only these."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Registry(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet."""
+        """Log nothing."""
 
 
 def manifest(name: str) -> bytes:
@@ -132,6 +132,6 @@ def test_a_registry_that_names_other_bytes_or_is_away_is_one_line(tmp_path, regi
 
 
 def test_without_settings_the_defaults_of_the_dockerfiles_are_named(tmp_path) -> None:
-    said = loose(tmp_path / "missing")
+    message = loose(tmp_path / "missing")
     for name in ("(BASE)", "(DEBIAN)", "(BEAM)"):
-        assert name in said
+        assert name in message

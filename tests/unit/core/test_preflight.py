@@ -1,4 +1,4 @@
-"""Everything that is wrong with a pipeline's settings, in one line, before anything runs."""
+"""All errors in a pipeline's settings are reported, one line each, before anything runs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ schedule: "0 3 * * *"
         checked_pipeline("t", tmp_path, ("runner.kind=dusk",), NIGHT, tmp_path)
     lines = str(caught.value).partition(" → correct")[0].split("\n")
     assert all(line.startswith("t.yaml: ") for line in lines)
-    said = [line.removeprefix("t.yaml: ") for line in lines]
+    messages = [line.removeprefix("t.yaml: ") for line in lines]
     for part in (
         "unknown key 'source.simulator.sed', did you mean 'seed'?",
         "features.age",
@@ -78,8 +78,8 @@ schedule: "0 3 * * *"
         "features.region: column 'regoin' is missing, did you mean 'region'?",
         "evaluate.slices: column 'devise_type' is missing, did you mean 'device_type'?",
     ):
-        assert any(line.startswith(part) for line in said), (part, said)
-    assert len(said) == 9
+        assert any(line.startswith(part) for line in messages), (part, messages)
+    assert len(messages) == 9
 
 
 def test_a_pipeline_of_which_nothing_is_left_says_what_pydantic_does(tmp_path):

@@ -1,4 +1,4 @@
-"""Promotion refuses what was not judged as a whole."""
+"""Promotion refuses a model unless all its parts were judged together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATE = dt.date(2026, 1, 8)
 
 
 def task(root: Path, **other: dict[str, str]) -> StageTask:
-    """A night whose stages agree, but for those in `other`: stage → the inputs that it names."""
+    """Create a night whose stages agree, except `other`: stage → the inputs that it names."""
     workspace = Workspace(str(root / "workspace"))
     spec = find_pipeline("ctr", Path("include/pipelines"))
     inputs = {}

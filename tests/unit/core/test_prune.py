@@ -1,4 +1,4 @@
-"""`nightbid data prune`: what nothing needs goes, whole; what anything needs stays."""
+"""`nightbid data prune` deletes what nothing needs and keeps what anything needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAY = dt.date(2026, 1, 5)
 
 
 def made_day(run: RunRecord, logs: str) -> str:
-    """A day's output, made forty days before LATER; gives its key."""
+    """Write a day's output, made forty days before LATER, and return its key."""
     key = DayKey("sample", DAY, {"logs": logs})
 
     def make(folder):
@@ -33,7 +33,7 @@ def made_day(run: RunRecord, logs: str) -> str:
 
 
 def uses(run: RunRecord, key: str) -> None:
-    """Let the run's sample stage be made of a day."""
+    """Make the run's sample stage use this day's output."""
     record = run.stage("sample")
     path = run.workspace.at(record.uri) / "manifest.json"
     tree = json.loads(path.read_text())
@@ -42,7 +42,7 @@ def uses(run: RunRecord, key: str) -> None:
 
 
 def stay(run: RunRecord) -> set[str]:
-    """Stages of a run whose output is there."""
+    """Return the stages of a run whose output exists."""
     return {r.stage for r in run.records() if (run.workspace.at(r.uri) / "manifest.json").exists()}
 
 
@@ -63,9 +63,9 @@ def test_what_runs_champions_and_frozen_rows_need_stays(recorded_run):
     everything = stay(third)
     assert unneeded(workspace, 60, LATER).unneeded == ()
 
-    found = unneeded(workspace, 30, LATER)
+    report = unneeded(workspace, 30, LATER)
     assert stay(third) == everything, "a dry run removes nothing"
-    prune(found)
+    prune(report)
     assert stay(first) == {"export"}, "a rollback may go to any earlier champion"
     assert stay(second) == everything
     assert stay(third) == set()
@@ -91,8 +91,8 @@ def test_what_killed_attempts_left_goes_once_it_is_old(recorded_run):
     folder = run.workspace.root / "days" / "sample" / str(DAY) / ".tmp-x-1"
     folder.mkdir(parents=True)
     (folder / "rows.parquet").write_bytes(b"x")
-    found = unneeded(run.workspace, 30, LATER)
-    assert [each.what for each in found.unneeded if each.folder == folder] == ["left over"]
+    report = unneeded(run.workspace, 30, LATER)
+    assert [entry.what for entry in report.unneeded if entry.folder == folder] == ["left over"]
     assert not [e for e in unneeded(run.workspace, 60, LATER).unneeded if e.folder == folder]
 
 
@@ -101,9 +101,11 @@ def test_scores_of_a_comparison_go_once_they_are_old(recorded_run):
     folder = run.workspace.root / "comparisons" / "ctr" / "bundle-rows"
     folder.mkdir(parents=True)
     (folder / "scores.parquet").write_bytes(b"x" * 500)
-    assert "comparison of ctr" not in {each.what for each in unneeded(run.workspace, 28).unneeded}
-    (found,) = (e for e in unneeded(run.workspace, 28, LATER).unneeded if "comparison" in e.what)
-    assert (found.what, found.size) == ("comparison of ctr", 500)
+    assert "comparison of ctr" not in {entry.what for entry in unneeded(run.workspace, 28).unneeded}
+    (comparison,) = (
+        e for e in unneeded(run.workspace, 28, LATER).unneeded if "comparison" in e.what
+    )
+    assert (comparison.what, comparison.size) == ("comparison of ctr", 500)
     prune(unneeded(run.workspace, 28, LATER))
     assert not folder.exists()
 
@@ -169,9 +171,9 @@ def test_a_night_under_a_clock_that_is_years_ahead_makes_the_others_no_older(rec
 
 def test_what_a_night_takes_up_meanwhile_stays(recorded_run):
     run = recorded_run("ctr-a")
-    found = unneeded(run.workspace, 30, LATER)
-    assert {each.folder for each in found.unneeded}
+    report = unneeded(run.workspace, 30, LATER)
+    assert {entry.folder for entry in report.unneeded}
     everything = stay(run)
-    kept = prune(found, lambda: needed_now(run.workspace, 30))
-    assert kept == len(everything)
+    removed = prune(report, lambda: needed_now(run.workspace, 30))
+    assert removed == len(everything)
     assert stay(run) == everything

@@ -1,4 +1,4 @@
-"""The list of runs, on a narrow terminal."""
+"""Tests the list of runs on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ SHORT, LONG = "kuairand-2026-01-08", "scheduled__2026-01-08T02_00_00_00_00"
 
 
 def listed(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -> list[list[str]]:
-    """What is listed of a run with these stages and states, on 80 columns: the cells of lines."""
+    """List a run with these stages and states on 80 columns; return the cells of each line."""
     spec = PipelineSpec.model_construct(pipeline="p", features={})
     run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id=name, until=until)
     for minute, (stage, state) in enumerate(done):
         started = dt.datetime(2026, 1, 9, 2, minute, tzinfo=dt.UTC)
-        told = f"{stage} says something that is longer than its column"
-        run.record(StageRecord(stage=stage, state=state, started=started, seconds=9, summary=told))
+        summary = f"{stage} says something that is longer than its column"
+        run.record(
+            StageRecord(stage=stage, state=state, started=started, seconds=9, summary=summary)
+        )
     console = Console(width=80, file=io.StringIO())
     console.print(runs_table([run]))
     lines = console.file.getvalue().splitlines()
@@ -54,7 +56,7 @@ def test_a_trial_of_a_sweep_is_done_once_it_has_trained(tmp_path):
     for stage in ("sample", "featurize", "train"):
         started = dt.datetime(2026, 1, 9, 2, tzinfo=dt.UTC)
         run.record(StageRecord(stage=stage, state="done", started=started, seconds=9))
-    assert state_of(run.head, {each.stage: each for each in run.records()}) == ("done", "")
+    assert state_of(run.head, {record.stage: record for record in run.records()}) == ("done", "")
 
 
 def test_nothing_is_cut_and_a_usual_name_is_in_one_piece(tmp_path):

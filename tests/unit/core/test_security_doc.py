@@ -1,4 +1,4 @@
-"""docs/security.md names a test for each promise: they exist."""
+"""docs/security.md names a test for each promise, and these tests exist."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A process that stood still for longer than its signs count ends nothing that others go on with.
+"""A process that stalled past its heartbeat limit ends no work that others have taken over.
 
-`benchmarks/chaos.py` lets whole nights stand still at every file operation.
+`benchmarks/chaos.py` stalls whole nights at every file operation.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def test_what_it_records_late_is_not_what_counts(tmp_path: Path) -> None:
     for stage in ("sample", "featurize", "train", "evaluate"):
         made(other, stage, f"stages/{stage}-of-2")
     made(sleeper, "train", "stages/train-of-1")
-    found = RunRecord.load(other.workspace, "p", "r").current()
-    assert found["train"].uri == "stages/train-of-2"
-    assert found["evaluate"].uri == "stages/evaluate-of-2", "not taken for one of older inputs"
+    stages = RunRecord.load(other.workspace, "p", "r").current()
+    assert stages["train"].uri == "stages/train-of-2"
+    assert stages["evaluate"].uri == "stages/evaluate-of-2", "not taken for one of older inputs"
 
 
 def test_its_settings_do_not_come_back(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_two_processes_of_the_same_settings_are_one_run(
 ) -> None:
     first, second = start(tmp_path, 1), start(tmp_path, 1)
     assert first.head == second.head
-    # The first one has taken its number, and not yet written the copy.
+    # The first process has taken its number but has not written the copy yet.
     (first.folder / "run.json").unlink()
     monkeypatch.setattr(records, "newest_head", lambda _: None)
     start(tmp_path, 1).check_is_ours()
@@ -102,7 +102,7 @@ def test_the_champion_that_a_run_compares_with_is_the_first_one_written(
     pointer = ChampionPointer(run.workspace, "p")
 
     def stands_still(path, text) -> None:
-        # Another process of the run is faster, and a champion is promoted meanwhile.
+        # Another process of the run is faster, and a champion is promoted in the meantime.
         monkeypatch.setattr(records, "write_once", write_once)
         pointer.promote(run_id="x", night=NIGHT, bundle_uri="b", bundle_digest="d", reason="better")
         assert RunRecord.load(run.workspace, "p", "r").pinned_champion() is not None

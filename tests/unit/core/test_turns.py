@@ -1,4 +1,4 @@
-"""One night of a pipeline at a time, however often each of them asks."""
+"""A pipeline runs one night at a time, however often each night asks for its turn."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_night_waits_until_the_one_at_work_has_ended(tmp_path) -> None:
     assert airflow.take("scheduled__a+b") == ""
     assert airflow.take("manual__c", 1) == "scheduled__a+b"
     assert airflow.take("scheduled__a+b") == "", "a second try of the first stage goes on"
-    airflow.running.remove("scheduled__a+b")  # However it ended: also killed.
+    airflow.running.remove("scheduled__a+b")  # However it ended, even if killed.
     assert airflow.take("manual__c", 1) == ""
 
 
@@ -69,7 +69,7 @@ def test_cleared_runs_wait_for_what_is_at_work_and_not_for_each_other(tmp_path) 
     for run in ("a", "b", "c"):
         airflow.running = {run}
         assert airflow.take(run) == ""
-    airflow.running = {"a", "b", "c"}  # A person clears a and b while c is at work.
+    airflow.running = {"a", "b", "c"}  # A user clears a and b while c runs.
     assert airflow.take("a") == "b", "b is running again, perhaps from its middle on"
     assert airflow.take("b") == "c"
     airflow.running.remove("c")
@@ -90,8 +90,8 @@ def test_two_never_begin_at_once(tmp_path, seed) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         while airflow.running:
-            asked = random.Random(seed).sample(sorted(airflow.running), len(airflow.running))
-            free = [name for name, other in zip(asked, pool.map(ask, asked), strict=True)
+            order = random.Random(seed).sample(sorted(airflow.running), len(airflow.running))
+            free = [name for name, other in zip(order, pool.map(ask, order), strict=True)
                     if not other]  # fmt: skip
             assert len(free) <= 1
             begun += free
@@ -144,7 +144,7 @@ def test_processes_that_take_up_one_run_go_one_after_the_other(tmp_path) -> None
         "from nightbid.storage.workspace import Workspace;"
         "turns = Turns(Workspace(sys.argv[1]), 'small');"
         "hold = turns.alone('one.run', lambda: time.sleep(0.01)); hold.__enter__();"
-        "os.mkdir(sys.argv[1] + '/at-work');"  # fails if another one is
+        "os.mkdir(sys.argv[1] + '/at-work');"  # fails if another process holds it
         "time.sleep(0.05);"
         "os.rmdir(sys.argv[1] + '/at-work');"
         "os._exit(9) if sys.argv[2] == 'dies' else hold.__exit__(None, None, None)"
@@ -156,8 +156,8 @@ def test_processes_that_take_up_one_run_go_one_after_the_other(tmp_path) -> None
         for end in ends
     ]  # fmt: skip
     for process, end in zip(processes, ends, strict=True):
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == (9 if end == "dies" else 0), said
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == (9 if end == "dies" else 0), errors
     with Scheduler(tmp_path).turns.alone("one.run", lambda: pytest.fail("nobody is left")):
         left = list((tmp_path / "turns" / "small" / "own").iterdir())
     assert len(left) == 1, "what killed processes left is cleared"
@@ -181,7 +181,7 @@ def test_which_run_of_a_night_is_the_newest_does_not_depend_on_a_clock(tmp_path)
         run = RunRecord.start(workspace, spec, FIRST, run_id=name)
         run.record(StageRecord(stage="sample", state="done", uri=f"stages/{name}", seconds=1.0,
                                started=dt.datetime.now(dt.UTC)))  # fmt: skip
-        # The clock is put back by three hours after the first.
+        # The clock is set back by three hours after the first run.
         late = run.head.started - dt.timedelta(hours=3 * (name == "again"))
         write_atomically(run.folder / "run.json", seal(run.head.model_copy(
             update={"started": late})))  # fmt: skip

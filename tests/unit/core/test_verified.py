@@ -1,4 +1,4 @@
-"""Bytes of an output against its manifest."""
+"""Verifies the bytes of an output against its manifest."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def output(tmp_path: Path) -> tuple[Path, list[FileEntry]]:
     for name in ("a.parquet", "b.json"):
         (tmp_path / name).write_bytes(name.encode() * 1000)
     files = [
-        FileEntry(path=each.name, size=each.stat().st_size, digest=file_digest(each))
-        for each in sorted(tmp_path.iterdir())
+        FileEntry(path=path.name, size=path.stat().st_size, digest=file_digest(path))
+        for path in sorted(tmp_path.iterdir())
     ]
     return tmp_path, files
 
@@ -40,7 +40,7 @@ def test_every_change_is_noticed(output):
             path.unlink()
         else:
             path.write_bytes(bad)
-            # Size and time as before: the file system still knows that it was touched.
+            # Size and time are unchanged, but the file system knows that the file was touched.
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         with pytest.raises(CorruptDataError, match=r"there: a\.parquet"):
             verify(folder, files, "there", "rerun")
@@ -75,7 +75,7 @@ def test_a_sound_output_in_the_place_of_another_one_is_not_taken_for_it(
         return tmp_path / "workspace" / run.stage("sample").uri
 
     first, second = made(8), made(9)
-    # A backup goes to the wrong folder: every file is as its manifest says.
+    # A backup goes to the wrong folder: every file matches its manifest there.
     shutil.rmtree(second)
     shutil.copytree(first, second)
     with pytest.raises(CorruptDataError, match="here lies another output: sample with the key"):
