@@ -1,4 +1,4 @@
-"""Rows of every kind of input."""
+"""Provides rows with every kind of input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every architecture: it builds from any schema, is saved, and scores the same when loaded."""
+"""Every architecture builds from any schema, can be saved, and scores the same when loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def network_of(name, schema, **parameters):
 
     tasks = {}
     if find(name).multi_task:
-        # σ(-1)·σ(b) is σ(-2) where b is this.
+        # σ(-1)·σ(b) equals σ(-2) for this b.
         tasks = {"tasks": ("click", "conversion"), "task_priors": (-1.0, -0.22773)}
     card = ModelCard(
         **tasks,
@@ -44,10 +44,10 @@ def disturb(network):
     draw = np.random.default_rng(0)
     network.assign(
         {
-            name: (each + draw.normal(0, 0.3, each.shape)).astype(each.dtype)
-            if each.dtype == np.float32
-            else each
-            for name, each in network.weights().items()
+            name: (weight + draw.normal(0, 0.3, weight.shape)).astype(weight.dtype)
+            if weight.dtype == np.float32
+            else weight
+            for name, weight in network.weights().items()
         }
     )
 
@@ -75,16 +75,16 @@ def test_its_export_scores_the_same_calibrated(name, schema, rows, tmp_path):
     network.card = network.card.model_copy(update={"calibration": curve})
     for file in ("model.onnx", "again.onnx"):
         write_onnx(network, tmp_path / file)
-    # The second graph of this process: the converter counts on, the bytes must not tell.
+    # This is the process's second graph: converter counters advance, but the bytes must match.
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()
     served = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    kept = {each.name for each in served.get_inputs()}
+    input_names = {entry.name for entry in served.get_inputs()}
     feed = {
-        each.name: column_values(rows[each.name], each.dtype.as_numpy_dtype).reshape(
-            [len(rows), *each.shape[1:]]
+        column.name: column_values(rows[column.name], column.dtype.as_numpy_dtype).reshape(
+            [len(rows), *column.shape[1:]]
         )
-        for each in signature(network.layout)
-        if each.name in kept
+        for column in signature(network.layout)
+        if column.name in input_names
     }
     assert served.run(["probability"], feed)[0] == pytest.approx(network.predict(rows), abs=1e-5)
 
@@ -147,7 +147,7 @@ def test_pairwise_products_are_those_of_all_pairs():
 
 
 def test_other_threads_that_draw_random_numbers_change_no_weight(schema):
-    # As the meter does, whose uploads to Cloud Storage draw one each.
+    # The usage meter does this: each of its uploads to Cloud Storage draws a random number.
     expected = network_of("dcn_v2", schema).weights()
     ended = threading.Event()
 
@@ -158,11 +158,11 @@ def test_other_threads_that_draw_random_numbers_change_no_weight(schema):
     thread = threading.Thread(target=draw)
     thread.start()
     try:
-        found = network_of("dcn_v2", schema).weights()
+        weights = network_of("dcn_v2", schema).weights()
     finally:
         ended.set()
         thread.join()
-    assert {name for name, each in found.items() if (each != expected[name]).any()} == set()
+    assert {name for name, weight in weights.items() if (weight != expected[name]).any()} == set()
 
 
 def test_weights_of_another_shape_are_refused(schema, tmp_path):

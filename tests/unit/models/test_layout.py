@@ -1,4 +1,4 @@
-"""From featurized columns to matrices."""
+"""Tests the layout of featurized columns in matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nightbid.models.layout import Layout
 def test_inputs_of_one_vocabulary_share_rows_and_others_do_not(schema):
     layout = Layout(schema)
     assert layout.rows_of("ad") == layout.rows_of("seen")
-    spans = sorted({layout.rows_of(each.name) for each in layout.lookups})
+    spans = sorted({layout.rows_of(lookup.name) for lookup in layout.lookups})
     ends = [start + size for start, size in spans]
     assert [start for start, _ in spans] == [0, *ends[:-1]]
     assert layout.table_rows == ends[-1] == 40 + 20 + 10 + 6

@@ -1,4 +1,4 @@
-"""Architectures by name."""
+"""Looks up architectures by name."""
 
 from __future__ import annotations
 

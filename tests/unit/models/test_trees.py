@@ -58,7 +58,7 @@ def table() -> pa.Table:
 def test_small_lists_are_columns_of_0_and_1_and_large_ones_their_length(schema, table) -> None:
     layout = Layout(schema)
     matrix = tree_matrix(layout, layout.pack(table, serving=False))
-    assert [columns_of(each) for each in layout.lookups] == [1, 9, 7, 1, 4]
+    assert [columns_of(lookup) for lookup in layout.lookups] == [1, 9, 7, 1, 4]
     assert matrix.shape == (4000, 1 + 9 + 7 + 1 + 4 + 1)
     topics = np.array(table["topics"].to_pylist())
     for item in range(1, 10):
@@ -87,14 +87,14 @@ def test_which_item_a_list_holds_is_learned_and_served_to_1e_6(
     )  # fmt: skip
     trees, _ = fit_trees(card, rows, rows, seed=0, progress=silent, watch=unwatched)
     predicted = trees.predict(table)
-    assert roc_auc_score(held, predicted) > 0.99  # their number alone says nothing of it
+    assert roc_auc_score(held, predicted) > 0.99  # the number of items alone says nothing about it
 
     write_tree_onnx(trees, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     feed = {}
-    for each in session.get_inputs():
-        column = table[each.name]
-        values = np.array(column.to_pylist()) if len(each.shape) == 2 else column.to_numpy()
-        feed[each.name] = values.astype(np.float32 if "float" in each.type else np.int32)
+    for entry in session.get_inputs():
+        column = table[entry.name]
+        values = np.array(column.to_pylist()) if len(entry.shape) == 2 else column.to_numpy()
+        feed[entry.name] = values.astype(np.float32 if "float" in entry.type else np.int32)
     served = session.run(["probability"], feed)[0]
     assert np.abs(served - predicted).max() < 1e-6

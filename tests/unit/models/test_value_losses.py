@@ -1,4 +1,4 @@
-"""Losses of networks that predict values."""
+"""Tests the losses of networks that predict values."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_tweedie_is_half_the_deviance_in_units_of_the_mean_and_its_gradient_stay
     values = np.array([0.0, 1.0, 50.0, 1e6])
     logs = np.log(np.array([3.0, 2.0, 40.0, 7.0]))
     outputs = tf.constant(logs[:, None], tf.float32)
-    found = value_losses(TWEEDIE, outputs, tf.constant(values, tf.float32), math.log(5.0))
+    losses = value_losses(TWEEDIE, outputs, tf.constant(values, tf.float32), math.log(5.0))
     expected = deviances(values / 5, np.exp(logs) / 5) / 2
-    assert found.numpy() == pytest.approx(expected, rel=1e-3)
+    assert losses.numpy() == pytest.approx(expected, rel=1e-3)
     with tf.GradientTape() as tape:
         far = tf.Variable([[-500.0], [500.0]])
         loss = tf.reduce_sum(value_losses(TWEEDIE, far, tf.constant([9.0, 0.0]), 0.0))
@@ -33,10 +33,10 @@ def test_zero_inflated_lognormal_is_the_likelihood_and_the_mean_of_draws():
     chance, middle, spread = 0.3, 1.2, 0.8
     row = [math.log(chance / (1 - chance)), middle, math.log(math.expm1(spread))]
     outputs = tf.constant([row, row], tf.float32)
-    found = value_losses(ZILN, outputs, tf.constant([0.0, 7.0]), 0.0).numpy()
-    assert found[0] == pytest.approx(-math.log(1 - chance), rel=1e-5)
+    losses = value_losses(ZILN, outputs, tf.constant([0.0, 7.0]), 0.0).numpy()
+    assert losses[0] == pytest.approx(-math.log(1 - chance), rel=1e-5)
     density = lognorm.logpdf(7.0, spread, scale=math.exp(middle))
-    assert found[1] == pytest.approx(-math.log(chance) - density, rel=1e-5)
+    assert losses[1] == pytest.approx(-math.log(chance) - density, rel=1e-5)
     draw = np.random.default_rng(0)
     sample = (draw.random(400_000) < chance) * np.exp(draw.normal(middle, spread, 400_000))
     mean = math.exp(float(log_mean(ZILN, outputs)[0]))
