@@ -1,4 +1,4 @@
-"""What `--set` texts of a sweep mean, and which are refused."""
+"""Tests what a sweep's `--set` arguments mean, and which are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_lists_ranges_and_fixed_values():
         ["model.cross_layers=1,2,3", "train.lr=log:1e-4..1e-2", "train.epochs=2",
          "train.warmup=lin:0.0..0.5", "train.batch_size=lin:64..256"], load,
     )  # fmt: skip
-    by_key = {each.key: each for each in space.parameters}
+    by_key = {parameter.key: parameter for parameter in space.parameters}
     assert by_key["model.parameters.cross_layers"].choices == ("1", "2", "3")
     rate = by_key["train.learning_rate"]
     assert (rate.low, rate.high, rate.log, rate.whole) == (1e-4, 1e-2, True, False)

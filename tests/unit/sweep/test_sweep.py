@@ -1,4 +1,4 @@
-"""A sweep of seconds, every stage real: ranked, pruned, resumed, one trial of each kind failing."""
+"""Runs a short sweep with real stages: trials are ranked, pruned and resumed, and one fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PIPELINE = {
         ]
     },
 }  # fmt: skip
-# With seed 1 the rate that cannot learn comes when enough trials are known to judge it.
+# With seed 1, the hopeless rate comes after enough trials are known to judge it.
 VARIED = ("model.architecture=logistic_regression,nope", "train.lr=0.02,0.03,0.04,0.05,1e-9")
 SEED = 1
 
@@ -83,9 +83,9 @@ def swept(settings):
     prepare(sweep, settings)
     for number in range(1, 5):
         run_trial(sweep, number, settings)
-    first = {each.number: each for each in sweep.trials()}
+    first = {trial.number: trial for trial in sweep.trials()}
     again = start(settings, trials=99)
-    # Somebody killed the process in the midst of the fifth.
+    # The process was killed during the fifth trial.
     killed, _ = again.propose(5)
     for number in range(1, again.head.trials + 1):
         run_trial(again, number, settings)
@@ -96,10 +96,10 @@ def test_it_goes_on_where_it_was_and_tries_all_there_is_once(swept, settings):
     sweep, first, killed = swept
     trials = sweep.trials()
     assert sweep.head.trials == 10, "there are no more than ten combinations"
-    assert len({each.overrides for each in trials}) == 10
-    for each in trials[:4]:
-        assert each == first[each.number]
-        attempts = [r for r in run_of(sweep, each, settings).records() if r.stage == "train"]
+    assert len({trial.overrides for trial in trials}) == 10
+    for trial in trials[:4]:
+        assert trial == first[trial.number]
+        attempts = [r for r in run_of(sweep, trial, settings).records() if r.stage == "train"]
         assert len(attempts) == 1
     assert trials[4].values == killed.values
     assert trials[4].state == "done"
@@ -107,24 +107,24 @@ def test_it_goes_on_where_it_was_and_tries_all_there_is_once(swept, settings):
 
 def test_a_failed_trial_says_why_and_sinks_no_other(swept):
     sweep, _, _ = swept
-    failed = [each for each in sweep.trials() if each.state == "failed"]
+    failed = [trial for trial in sweep.trials() if trial.state == "failed"]
     assert len(failed) == 5
-    for each in failed:
-        assert "no architecture called 'nope'" in each.error
+    for trial in failed:
+        assert "no architecture called 'nope'" in trial.error
     assert len(sweep.ranked()) >= 4
 
 
 def test_a_trial_that_does_not_learn_is_pruned(swept):
     sweep, _, _ = swept
-    (pruned,) = [each for each in sweep.trials() if each.state == "pruned"]
+    (pruned,) = [trial for trial in sweep.trials() if trial.state == "pruned"]
     assert pruned.overrides[-1] == "train.learning_rate=1e-9"
     assert "worse than the median" in pruned.error
 
 
 def test_features_are_made_once_for_all(swept, settings):
     sweep, _, _ = swept
-    for each in sweep.trials():
-        run = run_of(sweep, each, settings)
+    for trial in sweep.trials():
+        run = run_of(sweep, trial, settings)
         assert run.stage("featurize").reused
         assert run.stage("sample").reused
     assert not runs_of(Workspace(settings.workspace), "small"), "trials are no nights"
@@ -133,7 +133,7 @@ def test_features_are_made_once_for_all(swept, settings):
 def test_the_winner_is_the_best_and_its_command_reuses_its_training(swept, settings):
     sweep, _, _ = swept
     ranked = sweep.ranked()
-    losses = [each.log_loss for each in ranked]
+    losses = [trial.log_loss for trial in ranked]
     assert losses == sorted(losses)
     words = shlex.split(winner_command(sweep, ranked[0]))
     assert words[:5] == ["nightbid", "run", "small", "--date", "2026-01-05"]
@@ -162,14 +162,14 @@ def test_the_page_tells_all_and_needs_nothing(swept, settings):
 def test_trials_wait_for_an_mlflow_that_is_down(swept, settings):
     sweep, _, _ = swept
     down = settings.model_copy(update={"tracking": "http://127.0.0.1:9"})
-    said = track_trials(sweep, down)
-    assert said.startswith("not tracked yet, queued")
+    message = track_trials(sweep, down)
+    assert message.startswith("not tracked yet, queued")
     waiting = Queue(Workspace(settings.workspace)).waiting()
     assert len(waiting) == 10
-    assert {each.experiment for each in waiting} == {f"small.sweep.{sweep.head.name}"}
-    best = next(each for each in waiting if each.run_id == sweep.ranked()[0].run_id)
+    assert {run.experiment for run in waiting} == {f"small.sweep.{sweep.head.name}"}
+    best = next(run for run in waiting if run.run_id == sweep.ranked()[0].run_id)
     assert best.parameters["train.learning_rate"] == sweep.ranked()[0].overrides[-1].split("=")[1]
-    assert sum(each.failed for each in waiting) == 6, "failed and pruned ones"
+    assert sum(run.failed for run in waiting) == 6, "failed and pruned ones"
     assert track_trials(sweep, settings) == "", "nothing is tracked here"
 
 
@@ -199,7 +199,7 @@ def test_the_leaderboard_shows_every_value_on_a_narrow_terminal(swept):
     console.print(leaderboard(sweep))
     shown = console.file.getvalue().splitlines()
     for trial in sweep.trials():
-        values = [each.partition("=")[2] for each in trial.overrides]
+        values = [override.partition("=")[2] for override in trial.overrides]
         mark = trial.state if trial.state != "done" else str(sweep.ranked().index(trial) + 1)
         assert any(
             line.split()[:2] == [mark, str(trial.number)] and set(values) <= set(line.split())
@@ -210,6 +210,10 @@ def test_the_leaderboard_shows_every_value_on_a_narrow_terminal(swept):
 def test_values_have_no_auc_to_sweep_by(tmp_path):
     tree = {**PIPELINE, "label": {"kind": "value", "column": "conversion_delay_true"}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
-    asked = Settings(workspace=str(tmp_path / "ws"), pipelines=tmp_path, cache=tmp_path / "c")
+    other_settings = Settings(
+        workspace=str(tmp_path / "ws"), pipelines=tmp_path, cache=tmp_path / "c"
+    )
     with pytest.raises(ConfigError, match="there is no AUC of values"):
-        Sweep.start("small", asked, date=dt.date(2026, 1, 8), varied=VARIED, trials=2, metric="auc")
+        Sweep.start(
+            "small", other_settings, date=dt.date(2026, 1, 8), varied=VARIED, trials=2, metric="auc"
+        )
