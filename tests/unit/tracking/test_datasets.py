@@ -1,4 +1,4 @@
-"""A frozen data set is the same bytes for whoever names it, or it is refused."""
+"""A frozen data set is the same bytes for everyone who uses it, or it is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PART = "split=evaluate/dt=2026-01-20/part-00000.parquet"
 
 @pytest.fixture
 def sampled(recorded_run):
-    """A run whose sampled rows are really there."""
+    """Record a run whose sampled rows exist."""
 
     def make(run_id: str = "ctr-2026-01-20", seed: int = 0):
         run = recorded_run(run_id, until="train")
@@ -42,7 +42,7 @@ def sampled(recorded_run):
         (folder / "log.txt").write_text(text)
         loose = FileEntry(path="log.txt", size=len(text), digest="")
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-        digest = hashlib.sha256("".join(each.digest for each in files).encode()).hexdigest()[:32]
+        digest = hashlib.sha256("".join(entry.digest for entry in files).encode()).hexdigest()[:32]
         changed = manifest.model_copy(
             update={"files": (*files, loose), "digest": digest, "rows": Rows(written=2000)}
         )
@@ -54,16 +54,16 @@ def sampled(recorded_run):
 
 def test_frozen_rows_outlive_the_run_that_made_them(sampled):
     run = sampled()
-    made = freeze(run.workspace, run, "kuairand-week-1", reason="the benchmark of spring")
+    dataset = freeze(run.workspace, run, "kuairand-week-1", reason="the benchmark of spring")
     source = run.workspace.at(run.stage("sample").uri)
     expected = (source / PART).read_bytes()
     for path in sorted(Path(str(source)).rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     folder = verified(run.workspace, "kuairand-week-1")
     assert (folder / PART).read_bytes() == expected
-    assert load(run.workspace, "kuairand-week-1") == made
-    assert (made.rows, made.run_id) == (2000, run.run_id)
-    assert frozen(run.workspace) == [made]
+    assert load(run.workspace, "kuairand-week-1") == dataset
+    assert (dataset.rows, dataset.run_id) == (2000, run.run_id)
+    assert frozen(run.workspace) == [dataset]
 
 
 def test_freezing_the_same_rows_again_changes_nothing(sampled):
@@ -136,7 +136,7 @@ def test_a_run_without_rows_has_nothing_to_freeze(recorded_run):
 def test_tracking_knows_the_rows_by_their_name(sampled):
     run = sampled()
     assert Payload.of(run).data.name == "ctr-2026-01-20"
-    made = freeze(run.workspace, run, "week-1")
-    assert name_of(run.workspace, made.digest) == "week-1"
+    dataset = freeze(run.workspace, run, "week-1")
+    assert name_of(run.workspace, dataset.digest) == "week-1"
     data = Payload.of(sampled("another-engineer")).data
-    assert (data.name, data.digest) == ("week-1", made.digest)
+    assert (data.name, data.digest) == ("week-1", dataset.digest)

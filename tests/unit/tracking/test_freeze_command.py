@@ -1,4 +1,4 @@
-"""`nightbid data freeze` and `data frozen`."""
+"""Tests `nightbid data freeze` and `data frozen`."""
 
 from __future__ import annotations
 

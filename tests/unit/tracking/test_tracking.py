@@ -1,4 +1,4 @@
-"""Runs in a real MLflow store: logged once, queued while the store is down, replayed later."""
+"""Runs are logged once to a real MLflow store, queued while it is down, and replayed later."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 @pytest.fixture(scope="module")
 def store_file(tmp_path_factory) -> Path:
-    """An empty MLflow database, made once: its tables take seconds."""
+    """Create an empty MLflow database once, as its tables take seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
@@ -33,25 +33,25 @@ def store_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path, store_file) -> Settings:
-    """The default settings, with their database there already."""
-    found = Settings(workspace=str(tmp_path / "workspace"))
+    """Return the default settings; their database exists already."""
+    defaults = Settings(workspace=str(tmp_path / "workspace"))
     target = tmp_path / "workspace" / "tracking" / "mlflow.db"
     target.parent.mkdir(parents=True)
     target.write_bytes(store_file.read_bytes())
-    return found
+    return defaults
 
 
 @pytest.fixture
 def logged(settings):
-    """The active MLflow runs of an experiment."""
+    """Return the active MLflow runs of an experiment."""
     from mlflow.tracking import MlflowClient
 
     uri = f"sqlite:///{settings.workspace}/tracking/mlflow.db"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def runs(experiment: str = "ctr"):
-        found = client.get_experiment_by_name(experiment)
-        return client.search_runs([found.experiment_id]) if found else []
+        logged_experiment = client.get_experiment_by_name(experiment)
+        return client.search_runs([logged_experiment.experiment_id]) if logged_experiment else []
 
     runs.client = client
     return runs
@@ -59,7 +59,7 @@ def logged(settings):
 
 @pytest.fixture
 def nobody_listens() -> str:
-    """Address of a loopback port that is closed."""
+    """Return the address of a closed loopback port."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -70,15 +70,15 @@ def test_a_finished_night_is_logged_whole(recorded_run, settings, logged):
     write_report(run)
     done = log_run(run, settings)
     assert done.state == "logged", done
-    (found,) = logged()
-    assert found.info.run_name == run.run_id
-    assert found.info.status == "FINISHED"
+    (logged_run,) = logged()
+    assert logged_run.info.run_name == run.run_id
+    assert logged_run.info.status == "FINISHED"
     noted = Logged.of(run.folder)
     assert noted is not None
     assert noted.page("http://mlflow/") == (
-        f"http://mlflow/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
+        f"http://mlflow/#/experiments/{logged_run.info.experiment_id}/runs/{logged_run.info.run_id}"
     )
-    metrics, tags = found.data.metrics, found.data.tags
+    metrics, tags = logged_run.data.metrics, logged_run.data.tags
     assert metrics["candidate.auc"] == 0.7312
     assert metrics["difference.normalized_entropy.high"] == -0.0045
     assert metrics["candidate.auc.low"] == 0.7202
@@ -87,31 +87,33 @@ def test_a_finished_night_is_logged_whole(recorded_run, settings, logged):
     assert metrics["cost.total_usd"] == pytest.approx(
         sum(v for k, v in metrics.items() if k.startswith("cost.") and k != "cost.total_usd")
     )
-    losses = logged.client.get_metric_history(found.info.run_id, "train.loss")
-    assert [(each.step, each.value) for each in losses] == [(1, 0.4), (2, 0.2)]
-    assert found.data.params["features.platform.column"] == "platform"
-    assert found.data.params["budget.run_usd"] == "5"
+    losses = logged.client.get_metric_history(logged_run.info.run_id, "train.loss")
+    assert [(point.step, point.value) for point in losses] == [(1, 0.4), (2, 0.2)]
+    assert logged_run.data.params["features.platform.column"] == "platform"
+    assert logged_run.data.params["budget.run_usd"] == "5"
     assert tags["nightbid.verdict"] == "better"
     assert tags["nightbid.evaluate_rows"] == "rows-1"
     assert tags["nightbid.gate.gate_raw"] == "warn"
     assert tags["nightbid.overrides"] == "train.epochs=2"
     assert tags["nightbid.bundle"] == run.stage("export").uri
     assert len(tags["nightbid.code_digest"]) == 32
-    (data,) = found.inputs.dataset_inputs
+    (data,) = logged_run.inputs.dataset_inputs
     sample = json.loads((run.workspace.at(run.stage("sample").uri) / "manifest.json").read_text())
     assert data.dataset.digest == sample["digest"]
-    files = {each.path for each in logged.client.list_artifacts(found.info.run_id)}
+    files = {artifact.path for artifact in logged.client.list_artifacts(logged_run.info.run_id)}
     assert files == {"report.html", "run.json", "evaluation.json", "slices.json"}
-    assert found.info.artifact_uri.startswith(f"file://{settings.workspace}/tracking/artifacts/ctr")
+    assert logged_run.info.artifact_uri.startswith(
+        f"file://{settings.workspace}/tracking/artifacts/ctr"
+    )
 
 
 def test_a_night_that_only_reused_its_outputs_is_not_logged_again(recorded_run, settings, logged):
     run = recorded_run()
     assert log_run(run, settings).state == "logged"
     (before,) = logged()
-    for each in run.records():
-        again = {"reused": True, "seconds": 0.0, "started": each.started + timedelta(days=1)}
-        run.record(each.model_copy(update=again))
+    for record in run.records():
+        again = {"reused": True, "seconds": 0.0, "started": record.started + timedelta(days=1)}
+        run.record(record.model_copy(update=again))
     assert log_run(run, settings).state == "idle"
     (now,) = logged()
     assert now.info.run_id == before.info.run_id
@@ -123,14 +125,14 @@ def test_a_night_that_only_reused_its_outputs_is_not_logged_again(recorded_run, 
 def test_a_store_that_is_down_is_made_up_for(recorded_run, settings, logged, nobody_listens):
     run = recorded_run()
     down = settings.model_copy(update={"tracking": nobody_listens})
-    told = log_run(run, down)
-    assert told.state == "queued"
-    assert nobody_listens.removeprefix("http://127.0.0.1:") in told.detail
-    assert "nightbid track --replay" in str(told)
-    assert [each.run_id for each in Queue(run.workspace).waiting()] == [run.run_id]
+    outcome = log_run(run, down)
+    assert outcome.state == "queued"
+    assert nobody_listens.removeprefix("http://127.0.0.1:") in outcome.detail
+    assert "nightbid track --replay" in str(outcome)
+    assert [entry.run_id for entry in Queue(run.workspace).waiting()] == [run.run_id]
     assert replay(run.workspace, tracking_uri(settings, run.workspace)) == [run.run_id]
     assert Queue(run.workspace).waiting() == []
-    assert [each.info.run_name for each in logged()] == [run.run_id]
+    assert [entry.info.run_name for entry in logged()] == [run.run_id]
     assert replay(run.workspace, tracking_uri(settings, run.workspace)) == []
 
 
@@ -146,7 +148,7 @@ def test_a_run_is_in_the_store_once_whatever_was_logged_before(recorded_run, set
         Payload.of(run)
     )  # as if the process had died before it removed the entry
     replay(run.workspace, uri)
-    assert [each.info.run_id for each in logged()] == [failed.info.run_id]
+    assert [entry.info.run_id for entry in logged()] == [failed.info.run_id]
     Queue(run.workspace).put(Payload.of(recorded_run("other")).model_copy(
         update={"run_id": run.run_id}))  # fmt: skip
     replay(run.workspace, uri)
@@ -172,9 +174,9 @@ def test_a_store_that_hangs_is_not_waited_for(recorded_run, settings):
         silent.listen()
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         slow = settings.model_copy(update={"tracking": uri})
-        told = log_run(recorded_run(), slow, patience=1.0)
-    assert told.state == "queued"
-    assert "did not answer" in told.detail
+        outcome = log_run(recorded_run(), slow, patience=1.0)
+    assert outcome.state == "queued"
+    assert "did not answer" in outcome.detail
 
 
 def test_a_broken_queue_never_fails_the_night(recorded_run, settings):
