@@ -1,4 +1,4 @@
-"""axe-core on every page, light and dark: contrast, names, roles, order of headings, tables."""
+"""axe-core checks every page, light and dark: contrast, names, roles, heading order, tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nightbid.report.summaries import Summaries
 
 
 class Served(Links):
-    """A server's addresses, so that navigation and forms are there."""
+    """A server's addresses, so that pages have navigation and forms."""
 
     base = "/n"
 
@@ -50,11 +50,11 @@ class Served(Links):
 
 @pytest.fixture
 def documents(recorded_run, tmp_path):
-    """Every page, with something on it and with nothing."""
+    """Build every page, with content and without."""
     links, known = Served(), ["ctr", "cvr"]
     run = recorded_run("fine")
     halted = recorded_run("halted", until="train", error="out of memory")
-    found = Summaries(run.workspace, tmp_path / "cache").of("ctr")
+    summaries = Summaries(run.workspace, tmp_path / "cache").of("ctr")
     pointer = ChampionPointer(run.workspace, "ctr")
     before = pointer.history()
     pointer.promote(run_id="fine", night=dt.date(2026, 1, 20), bundle_uri="stages/ctr/export/1",
@@ -69,13 +69,13 @@ def documents(recorded_run, tmp_path):
     return {
         "run": pages.run_document(run, links),
         "halted": pages.run_document(halted, links),
-        "nights": nights(found, "ctr"),
-        "all nights": nights(found, ""),
+        "nights": nights(summaries, "ctr"),
+        "all nights": nights(summaries, ""),
         "no nights": nights([], ""),
         "compare": pages.compare_document(
             Comparison.of([run, halted]), links=links, pipelines=known
         ),
-        "costs": pages.costs_document(found, links=links, pipelines=known),
+        "costs": pages.costs_document(summaries, links=links, pipelines=known),
         "no costs": pages.costs_document([], links=links, pipelines=[]),
         "champion": pages.champion_document(
             "ctr", pointer.history(), ["fine"], links=links, pipelines=known
@@ -91,7 +91,7 @@ def test_no_page_has_a_barrier_that_axe_knows(documents, chromium, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    found = []
+    violations = []
     for name, text in documents.items():
         path = tmp_path / "page.html"
         path.write_text(text, encoding="utf-8")
@@ -99,11 +99,11 @@ def test_no_page_has_a_barrier_that_axe_knows(documents, chromium, tmp_path):
             page.emulate_media(color_scheme=scheme)
             page.goto(f"file://{path}")
             page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-            for each in Axe().run(page).response["violations"]:
-                nodes = [node["html"][:120] for node in each["nodes"][:3]]
-                found.append(f"{name}, {scheme}: {each['id']}: {nodes}")
+            for violation in Axe().run(page).response["violations"]:
+                nodes = [node["html"][:120] for node in violation["nodes"][:3]]
+                violations.append(f"{name}, {scheme}: {violation['id']}: {nodes}")
     page.close()
-    assert found == []
+    assert violations == []
 
 
 WIDER = """width => [...document.querySelectorAll("body *")].filter(each =>
@@ -114,14 +114,14 @@ WIDER = """width => [...document.querySelectorAll("body *")].filter(each =>
 @pytest.mark.parametrize("width", [390, 1400])
 def test_no_page_is_wider_than_the_screen(documents, chromium, tmp_path, width):
     page = chromium.new_page(viewport={"width": width, "height": 900})
-    found = {}
+    too_wide = {}
     for name, text in documents.items():
         path = tmp_path / f"{name.replace(' ', '_')}.html"
         path.write_text(text, encoding="utf-8")
         page.goto(f"file://{path}")
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         if page.evaluate("document.documentElement.scrollWidth") > width:
-            found[name] = page.evaluate(WIDER, width)[:3]
+            too_wide[name] = page.evaluate(WIDER, width)[:3]
         page.screenshot(path=tmp_path / f"{path.stem}-{width}.png", full_page=True)
     page.close()
-    assert found == {}
+    assert too_wide == {}

@@ -1,4 +1,4 @@
-"""The charts as a browser draws them: from figures in the page, by a script that is vendored."""
+"""Tests the charts in a browser: a vendored script draws them from figures in the page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS = Words(f"Title {EVIL}", "what it shows", "figures")
 
 @pytest.fixture
 def show(chromium, tmp_path):
-    """Open charts in a page of their own; what the browser complains of fails the test."""
+    """Open charts in a page of their own; complaints of the browser fail the test."""
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))
@@ -56,14 +56,18 @@ def show(chromium, tmp_path):
 
 
 def test_the_library_is_what_was_recorded():
-    made = json.loads((FOLDER / "plot.json").read_text())
-    script = (FOLDER / made["file"]).read_bytes()
-    assert hashlib.sha256(script).hexdigest() == made["sha256"], "edited by hand: make charts"
+    bundle = json.loads((FOLDER / "plot.json").read_text())
+    script = (FOLDER / bundle["file"]).read_bytes()
+    assert hashlib.sha256(script).hexdigest() == bundle["sha256"], "edited by hand: make charts"
     licenses = (FOLDER / "plot.licenses.txt").read_text()
-    assert all(f"{each['name']} {each['version']}\n" in licenses for each in made["packages"])
+    assert all(
+        f"{package['name']} {package['version']}\n" in licenses for package in bundle["packages"]
+    )
     assert "@observablehq/plot" in licenses
-    for each in scripts():
-        assert "</script" not in each.text.lower(), f"{each.name} would end the element it is in"
+    for script_file in scripts():
+        assert "</script" not in script_file.text.lower(), (
+            f"{script_file.name} would end the element it is in"
+        )
 
 
 def test_charts_hold_whatever_they_are_given(show):
@@ -92,7 +96,7 @@ def test_a_limit_far_away_does_not_make_dots_of_the_bars(show):
     def widest(limit):
         bars = [Bar(str(value), value, "", limit) for value in (1.0, 2.0)]
         page = show(bar_chart(bars, WORDS))
-        longest = max(float(each.get_attribute("width") or 0) for each in
+        longest = max(float(bar.get_attribute("width") or 0) for bar in
                       page.locator("g[aria-label=bar] rect").all())  # fmt: skip
         return longest, page.locator("g[aria-label=tick] line").count()
 
@@ -135,15 +139,15 @@ def test_colors_follow_the_page_and_paper_is_light(show):
 def test_every_chart_has_its_figures_in_a_table_without_script(recorded_run, chromium, tmp_path):
     run = recorded_run("one")
     recorded_run("two")
-    found = Summaries(run.workspace, tmp_path / "cache").of("ctr")
+    runs = Summaries(run.workspace, tmp_path / "cache").of("ctr")
     history = tuple(Point(dt.date(2026, 1, day), float(day)) for day in (1, 2, 3))
     limit = Limit(warn=(None, 0.1), stop=(None, 0.2))
     moved = Proposal("raw", "psi:site", limit, history, None)
     documents = {
         "run": write_report(run).read_text(),
-        "nights": pages.nights_document(found, 2, page=1, pipeline="ctr", trends={"ctr": found},
+        "nights": pages.nights_document(runs, 2, page=1, pipeline="ctr", trends={"ctr": runs},
                                         links=Links(), pipelines=["ctr"]),
-        "costs": pages.costs_document(found, links=Links(), pipelines=["ctr"]),
+        "costs": pages.costs_document(runs, links=Links(), pipelines=["ctr"]),
         "proposal": proposal_page("ctr", [moved], path=tmp_path / "a", final=tmp_path / "b"),
     }  # fmt: skip
     context = chromium.new_context(java_script_enabled=False)
@@ -158,7 +162,7 @@ def test_every_chart_has_its_figures_in_a_table_without_script(recorded_run, chr
             assert page.locator(f"table{target} td").count(), f"{name}: {target}"
             charts.add(f"{name} {target}")
     context.close()
-    assert {each.split()[0] for each in charts} == {"run", "nights", "costs", "proposal"}
+    assert {title.split()[0] for title in charts} == {"run", "nights", "costs", "proposal"}
 
 
 def test_a_document_of_its_own_runs_no_script_but_ours(recorded_run, chromium, tmp_path):

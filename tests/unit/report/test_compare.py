@@ -1,4 +1,4 @@
-"""Runs side by side: figures, paired differences on the same rows, the spec, the cost."""
+"""Compares runs: figures, paired differences on the same rows, the spec and the cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 4000
 
 @pytest.fixture
 def scores():
-    """Kept scores of a model that sees a share of the truth."""
+    """Return a function that draws the scores of a model that sees a share of the truth."""
     random = np.random.default_rng(0)
     signal, noise = random.normal(size=(2, ROWS))
     truth = 1 / (1 + np.exp(1.5 - signal))
@@ -54,18 +54,18 @@ def test_runs_on_the_same_rows_are_compared_in_pairs(recorded_run, scores):
     assert 0 < pair.differences["auc"]["low"] < expected < pair.differences["auc"]["high"]
     expected = log_loss(labels, strong["candidate"]) - log_loss(labels, weak["candidate"])
     assert pair.differences["log_loss"]["value"] == pytest.approx(expected, abs=1e-6)
-    said = text(runs)
-    assert "0.7312 [0.7202, 0.7422]" in said
-    assert "less plain" in said
-    assert f"{pair.differences['auc']['value']:+.5f}" in said
-    assert "0.0208 USD" in said
+    output = text(runs)
+    assert "0.7312 [0.7202, 0.7422]" in output
+    assert "less plain" in output
+    assert f"{pair.differences['auc']['value']:+.5f}" in output
+    assert "0.0208 USD" in output
 
 
 def test_the_same_scores_again_differ_by_exactly_nothing(recorded_run, scores):
     runs = [recorded_run("one", scores=scores(0.7)), recorded_run("two", scores=scores(0.7))]
     (pair,) = Comparison.of(runs).pairs
-    for each in pair.differences.values():
-        assert each == {"value": 0.0, "low": 0.0, "high": 0.0}
+    for difference in pair.differences.values():
+        assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert "The specs are the same." in text(runs)
 
 
@@ -83,14 +83,14 @@ def test_why_runs_cannot_be_paired_is_said(recorded_run, scores):
         recorded_run("halted", until="train", error="out of memory"),
         recorded_run("tampered", scores=flipped),
     ]
-    said = [pair.why_not for pair in Comparison.of(runs).pairs]
-    assert said == [
+    reasons = [pair.why_not for pair in Comparison.of(runs).pairs]
+    assert reasons == [
         "this evaluation kept no scores",
         "judged on other rows than first",
         "halted was not evaluated",
         "4000 and 4000 rows that are not the same",
     ]
-    for line in said:
+    for line in reasons:
         assert line in text(runs)
 
 
@@ -112,7 +112,7 @@ def test_only_what_was_asked_differently_is_listed(recorded_run):
 
 def test_a_narrow_terminal_cuts_no_name(recorded_run):
     runs = [recorded_run("one"), recorded_run("two", model={"parameters": {"cross_layers": 2}})]
-    shown = "".join(each.strip(" │┃") for each in text(runs, width=60).splitlines())
+    shown = "".join(line.strip(" │┃") for line in text(runs, width=60).splitlines())
     assert "…" not in shown
 
 
@@ -137,5 +137,5 @@ def test_one_run_is_nothing_to_compare(recorded_run):
 
 def test_names_are_text_not_markup(recorded_run):
     hostile = {"platform": {"column": "[red]x[/]"}}
-    said = text([recorded_run("one"), recorded_run("two", features=hostile)])
-    assert "[red]x[/]" in said
+    output = text([recorded_run("one"), recorded_run("two", features=hostile)])
+    assert "[red]x[/]" in output

@@ -1,4 +1,4 @@
-"""The report in a real browser: it fits, it asks nobody for anything, light and dark differ."""
+"""The report in a real browser fits, makes no requests, and differs in light and dark mode."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def test_it_fits_and_asks_nobody(recorded_run, chromium):
     grounds = []
     for scheme in ("light", "dark"):
         page = chromium.new_page(viewport={"width": WIDTH, "height": 800}, color_scheme=scheme)
-        asked, complaints = [], []
-        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        addresses, complaints = [], []
+        page.on("request", lambda request, addresses=addresses: addresses.append(request.url))
         page.on("console", lambda message, complaints=complaints: complaints.append(message.text))
         page.goto(address)
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH
-        assert asked == [address]
+        assert addresses == [address]
         assert complaints == []
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.close()
@@ -46,7 +46,7 @@ def test_the_report_is_whole_in_the_frame_that_mlflow_shows_it_in(chromium, reco
     page.goto("about:blank")
     page.evaluate(FRAMED, report)
     frame = page.frame_locator("iframe")
-    # Scripts run there, and draw; what a stage says is beside it, not behind a scroll bar.
+    # Scripts run there and draw; a stage's message is next to it, not behind a scroll bar.
     frame.get_by_role("img", name="Calibration curve").wait_for()
     wide = frame.locator(".wide", has=page.locator("table.stages"))
     assert wide.evaluate("each => each.scrollWidth <= each.clientWidth")

@@ -1,4 +1,4 @@
-"""Pages of many runs: every figure is there, names are text, and nothing to show is said."""
+"""Pages of many runs show every figure, show names as text, and say when they are empty."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 
 class Addresses(Links):
-    """A server's."""
+    """Addresses as a server provides them."""
 
     base = "/n"
 
@@ -57,7 +57,7 @@ def nights(found, *, total=None, page=1, pipeline="ctr"):
 def test_a_row_says_what_became_of_a_night(recorded_run, summaries):
     recorded_run("fine", metrics={"promote": {"decision": "promoted"}})
     run = recorded_run("halted", until="train", error="out of memory")
-    said = words(nights(summaries(run)))
+    text = words(nights(summaries(run)))
     for figure in (
         "done promoted",
         "better against baseline",
@@ -69,12 +69,12 @@ def test_a_row_says_what_became_of_a_night(recorded_run, summaries):
         "halted 2026-01-20 failed –",
         "Runs 1 to 2 of 2",
     ):
-        assert figure in said, figure
+        assert figure in text, figure
 
 
 def test_a_long_list_has_pages(recorded_run, summaries):
-    found = summaries(recorded_run())
-    page = nights(found, total=3 * PAGE, page=2)
+    listed = summaries(recorded_run())
+    page = nights(listed, total=3 * PAGE, page=2)
     assert f"Runs {PAGE + 1} to {PAGE + 1} of {3 * PAGE}" in words(page)
     assert 'rel="prev" href="/n/ctr?page=1"' in page
     assert 'rel="next" href="/n/ctr?page=3"' in page
@@ -92,18 +92,20 @@ def test_nothing_yet_says_how_to_begin(recorded_run, tmp_path):
 
 def test_costs_are_added_up_by_month_and_pipeline(recorded_run, summaries):
     recorded_run("one")
-    found = summaries(recorded_run("two"))
-    other = found[0].model_copy(
+    listed = summaries(recorded_run("two"))
+    other = listed[0].model_copy(
         update={
             "pipeline": "cvr",
-            "spent": tuple(each.model_copy(update={"month": "2026-02"}) for each in found[0].spent),
+            "spent": tuple(
+                month.model_copy(update={"month": "2026-02"}) for month in listed[0].spent
+            ),
         }
     )
-    said = words(pages.costs_document([*found, other], links=Addresses(), pipelines=["ctr"]))
-    assert "2026-01 ctr 2 0.0416 USD 0.0208 USD" in said
-    assert "2026-02 cvr 1 0.0208 USD 0.0208 USD" in said
-    assert "0.0625 USD at cloud prices" in said
-    assert said.index("2026-02 cvr") < said.index("2026-01 ctr")
+    text = words(pages.costs_document([*listed, other], links=Addresses(), pipelines=["ctr"]))
+    assert "2026-01 ctr 2 0.0416 USD 0.0208 USD" in text
+    assert "2026-02 cvr 1 0.0208 USD 0.0208 USD" in text
+    assert "0.0625 USD at cloud prices" in text
+    assert text.index("2026-02 cvr") < text.index("2026-01 ctr")
 
 
 def test_the_page_of_costs_is_written_from_the_shell(recorded_run, tmp_path, monkeypatch):
@@ -132,12 +134,12 @@ def test_each_night_is_drawn_against_the_limit_from_which_it_is_unusual(recorded
     ]
     reused = nights[0].model_copy(update={"run_id": "reused", "trained": False})
     page = pages.costs_document([*reversed(nights), reused], links=Addresses(), pipelines=["ctr"])
-    said = words(page)
-    assert "night-4 2026-01-20 2.5000 USD 1.5750 USD" in said
-    assert said.count("night-3 2026-01-20") == 1
-    assert "reused" not in said, "a night that reused its model says nothing of cost"
-    assert "The newest 6 nights that trained a model" in said
-    assert "Unusual: night-4 ( 2.5000 USD )." in said.replace("(2.5000 USD)", "( 2.5000 USD )")
+    text = words(page)
+    assert "night-4 2026-01-20 2.5000 USD 1.5750 USD" in text
+    assert text.count("night-3 2026-01-20") == 1
+    assert "reused" not in text, "a night that reused its model says nothing of cost"
+    assert "The newest 6 nights that trained a model" in text
+    assert "Unusual: night-4 ( 2.5000 USD )." in text.replace("(2.5000 USD)", "( 2.5000 USD )")
     assert "night by night" not in words(
         pages.costs_document([one], links=Addresses(), pipelines=["ctr"])
     )
@@ -158,10 +160,10 @@ def test_a_champion_page_tells_how_to_go_back(recorded_run):
     page = pages.champion_document(
         "ctr", pointer.history(), ["served"], links=Addresses(), pipelines=["ctr"]
     )
-    said = words(page)
-    assert "served serves since" in said
-    assert 'nightbid rollback ctr --to 1 --reason "why"' in said.replace("&#34;", '"')
-    assert "it was slow" in said
+    text = words(page)
+    assert "served serves since" in text
+    assert 'nightbid rollback ctr --to 1 --reason "why"' in text.replace("&#34;", '"')
+    assert "it was slow" in text
     assert 'href="/n/ctr/served"' in page
     assert 'href="/n/ctr/gone"' not in page
     assert EVIL not in page
@@ -169,21 +171,21 @@ def test_a_champion_page_tells_how_to_go_back(recorded_run):
 
 def test_runs_side_by_side(recorded_run):
     runs = [recorded_run("one"), recorded_run("two", sampling={"negative_rate": 0.25})]
-    said = words(pages.compare_document(Comparison.of(runs), links=Addresses(), pipelines=["ctr"]))
+    text = words(pages.compare_document(Comparison.of(runs), links=Addresses(), pipelines=["ctr"]))
     for figure in (
         "0.7312 [0.7202, 0.7422]",
         "this evaluation kept no scores",
         "sampling.negative_rate 1.0 0.25",
         "Cost 0.0208 USD 0.0208 USD",
     ):
-        assert figure in said, figure
+        assert figure in text, figure
 
 
 def test_names_cannot_become_markup(recorded_run, summaries):
     metrics = {"evaluate": {"verdict": EVIL, "reference": EVIL, "rows": 1, "candidate": {}}}
     run = recorded_run(until="sample")
-    (found,) = summaries(run)
-    evil = found.model_copy(update={"run_id": EVIL, "verdict": EVIL, "pipeline": EVIL, **metrics})
+    (summary,) = summaries(run)
+    evil = summary.model_copy(update={"run_id": EVIL, "verdict": EVIL, "pipeline": EVIL, **metrics})
     for page in (
         nights([evil], pipeline=EVIL),
         pages.costs_document([evil], links=Addresses(), pipelines=[EVIL]),

@@ -1,4 +1,4 @@
-"""Records are read once, and yet nothing that was written since is missed."""
+"""Records are read only once, and yet the summaries include every later write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nightbid.storage.workspace import Workspace
 
 
 def aged(*folders) -> None:
-    """Make folders look as if nothing happened to them for a minute."""
+    """Make folders look unchanged for a minute."""
     then = time.time() - 60
     for folder in folders:
         os.utime(str(folder), (then, then))
@@ -39,8 +39,8 @@ def test_a_summary_is_kept_over_a_restart_until_its_run_changes(recorded_run, tm
     aged(run.folder / "run.json", run.folder / "stages", entries)
     (before,) = Summaries(run.workspace, tmp_path).of("ctr")
     assert (before.state, before.verdict) == ("failed", "")
-    (kept,) = (tmp_path / "pages").iterdir()
-    kept.write_text(kept.read_text().replace("failed at train", "as it was kept"))
+    (cached,) = (tmp_path / "pages").iterdir()
+    cached.write_text(cached.read_text().replace("failed at train", "as it was kept"))
     (again,) = Summaries(run.workspace, tmp_path).of("ctr")
     assert again.headline == "as it was kept"
     recorded_run()
@@ -54,7 +54,7 @@ def test_a_night_leaves_its_summary_which_counts_until_the_run_changes(recorded_
     whole = Summaries(run.workspace, tmp_path / "one").of("ctr")
     Summaries(run.workspace, tmp_path / "two").keep(run)
     assert Summaries(run.workspace, tmp_path / "three").of("ctr") == whole
-    # Nothing but what it left is read, also where its records were copied to.
+    # Only the run's own output is read, also where its records were copied to.
     left = run.folder / "summary.json"
     left.write_text(left.read_text().replace("failed at train", "as it was left"))
     copied = shutil.copytree(str(run.workspace.root), tmp_path / "copied")
@@ -83,10 +83,10 @@ def test_a_spoilt_file_of_summaries_is_made_anew(recorded_run, tmp_path):
     run = recorded_run()
     entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
     aged(run.folder / "run.json", run.folder / "stages", entries)
-    found = Summaries(run.workspace, tmp_path).of("ctr")
-    (kept,) = (tmp_path / "pages").iterdir()
-    kept.write_text(kept.read_text()[:-9])
-    assert Summaries(run.workspace, tmp_path).of("ctr") == found
+    summaries = Summaries(run.workspace, tmp_path).of("ctr")
+    (cached,) = (tmp_path / "pages").iterdir()
+    cached.write_text(cached.read_text()[:-9])
+    assert Summaries(run.workspace, tmp_path).of("ctr") == summaries
 
 
 def test_a_new_attempt_is_seen_though_the_listing_was_kept(recorded_run):
@@ -94,7 +94,7 @@ def test_a_new_attempt_is_seen_though_the_listing_was_kept(recorded_run):
     aged(run.folder / "stages")
     assert RunView(run).state == "failed"
     recorded_run()
-    assert [each.state for each in RunView(run).stage("train").attempts] == ["failed", "done"]
+    assert [attempt.state for attempt in RunView(run).stage("train").attempts] == ["failed", "done"]
     assert RunView(run).state == "done"
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: every figure is there, wherever the run ended, and nothing leaks."""
+"""The report of a run shows every figure, wherever the run ended, and leaks nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Text, addresses and tags of a page; fails on tags that do not nest."""
+    """Text, addresses and tags of a page; raises an error if tags do not nest."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def page():
 
 
 def test_a_finished_night_shows_its_figures(recorded_run, page):
-    found = page(recorded_run(overrides=("train.epochs=2",)))
+    report = page(recorded_run(overrides=("train.epochs=2",)))
     for figure in (
         "better than the baseline",
         "AUC 0.7312 (+0.0311 [+0.0215, +0.0407])",
@@ -78,7 +78,7 @@ def test_a_finished_night_shows_its_figures(recorded_run, page):
         "rows-1",
         "What promote says",
     ):
-        assert figure in found.words, figure
+        assert figure in report.words, figure
 
 
 def test_the_costs_are_drawn_night_by_night_up_to_this_one(recorded_run, page):
@@ -91,28 +91,28 @@ def test_the_costs_are_drawn_night_by_night_up_to_this_one(recorded_run, page):
 @pytest.mark.parametrize("until", ["sample", "train", "evaluate", "export"])
 def test_a_night_that_failed_midway_says_why(recorded_run, page, until):
     run = recorded_run(until=until, error=f"dt=2026-01-20: no rows in {until} → fetch the day")
-    found = page(run)
-    assert f"failed at {until}" in found.words
-    assert f"dt=2026-01-20: no rows in {until} → fetch the day" in found.words
-    # It has ended: nothing waits any more.
-    assert "not run" in found.words
-    assert "waiting" not in [each.strip() for each in found.text]
+    report = page(run)
+    assert f"failed at {until}" in report.words
+    assert f"dt=2026-01-20: no rows in {until} → fetch the day" in report.words
+    # The run has ended, so no stage is waiting.
+    assert "not run" in report.words
+    assert "waiting" not in [part.strip() for part in report.text]
 
 
 def test_a_gate_that_stopped_is_named_with_what_it_saw(recorded_run, page):
     checks = {"checks": [{"name": "p99_ms", "verdict": "stop", "observed": "180.5",
                           "expected": "at most 100", "detail": "ms"}]}  # fmt: skip
-    found = page(recorded_run(metrics={"gate_serving": checks}))
-    assert "stopped by gate_serving" in found.words
-    assert "180.5" in found.words
-    assert "at most 100" in found.words
+    report = page(recorded_run(metrics={"gate_serving": checks}))
+    assert "stopped by gate_serving" in report.words
+    assert "180.5" in report.words
+    assert "at most 100" in report.words
 
 
 def test_a_run_that_has_only_begun(recorded_run, page):
     run = recorded_run(until="sample")
     assert "unfinished" in page(run).words
-    for each in (run.folder / "stages").iterdir():
-        each.unlink()
+    for record in (run.folder / "stages").iterdir():
+        record.unlink()
     assert "No stage has finished yet." in page(run).words
 
 
@@ -123,14 +123,14 @@ def test_figures_that_a_stage_left_out_are_dashes(recorded_run, page):
                   "candidate": {"auc": None}, "baseline": {"auc": None}, "constant": {},
                   "difference": dict.fromkeys(("auc", "normalized_entropy", "log_loss"), none),
                   "slices": [], "oracle": None, "intervals": {}}  # fmt: skip
-    found = page(
+    report = page(
         recorded_run(
             metrics={"train": lacking, "evaluate": evaluation, "load_test": {"curve": []},
                      "export": {"bytes": 1}, "train_baseline": {}}
         )
     )  # fmt: skip
-    assert "worse than the baseline" in found.words
-    assert "lightgbm" in found.words
+    assert "worse than the baseline" in report.words
+    assert "lightgbm" in report.words
 
 
 def test_each_task_of_a_multi_task_model_has_its_figures(recorded_run, page):
@@ -151,16 +151,16 @@ def test_names_from_the_logs_cannot_become_markup(recorded_run, page):
     path = run.workspace.at(evaluated.uri) / "manifest.json"
     text = path.read_text().replace('"ios"', '"<script>alert(3)</script>"')
     path.write_text(text.replace('"platform"', '"<img src=http://evil>"'))
-    found = page(run)
-    assert not found.tags & {"img", "iframe", "object", "link"}
-    assert "<script>alert(1)</script>" in found.words
-    assert "<script>alert(3)</script>" in found.words
+    report = page(run)
+    assert not report.tags & {"img", "iframe", "object", "link"}
+    assert "<script>alert(1)</script>" in report.words
+    assert "<script>alert(3)</script>" in report.words
 
 
 def test_nothing_outside_the_file_is_referenced(recorded_run):
     text = write_report(recorded_run()).read_text(encoding="utf-8")
     page = Page(text)
-    assert not [each for each in page.addresses if not (each or "").startswith("#")]
+    assert not [address for address in page.addresses if not (address or "").startswith("#")]
     style = re.search(r"<style>(.*?)</style>", text, re.S)
     assert style is not None
     assert "url(" not in style[1]
@@ -188,7 +188,7 @@ def test_an_incremental_night_shows_each_day_before_it_was_learned(recorded_run,
 def test_a_newer_report_replaces_the_older(recorded_run):
     run = recorded_run()
     assert write_report(run) == write_report(run)
-    assert [each.name for each in run.folder.iterdir() if "report" in each.name] == ["report.html"]
+    assert [path.name for path in run.folder.iterdir() if "report" in path.name] == ["report.html"]
 
 
 def test_the_night_in_the_terminal(recorded_run):
@@ -213,10 +213,10 @@ def test_an_override_is_shown_until_its_last_night(recorded_run, page, until, sh
 def test_where_only_the_truth_is_known_the_distance_to_it_is_told_for_what_it_is():
     metrics = {"oracle": {"log_loss": 0.3001}, "candidate": {"log_loss": 0.3131},
                "constant": {"log_loss": 0.3351}}  # fmt: skip
-    found = loss_parts(metrics)
-    assert found["loss_parts"] == []
-    assert found["gap"].startswith(
+    parts = loss_parts(metrics)
+    assert parts["loss_parts"] == []
+    assert parts["gap"].startswith(
         "Log loss is 0.01300 above the best possible, 0.30010: 62.9% of the way there"
     )
-    assert "no model can go the whole way" in found["gap"]
+    assert "no model can go the whole way" in parts["gap"]
     assert loss_parts({**metrics, "oracle": None})["gap"] == ""
