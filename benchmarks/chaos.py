@@ -1,18 +1,22 @@
-"""Nights that are killed, starved of disk and damaged at seeded moments; nothing may be lost.
+"""Chaos test: nights are killed, run out of disk and are damaged; nothing may be lost.
 
     python benchmarks/chaos.py --cases 1000 --out chaos.jsonl     # again: goes on where it ended
 
-Each case disturbs a small night (`chaos_night.py`), then runs it again undisturbed and checks:
-every stage ends with the digest of a night that nobody disturbed, the champion is this night's
-bundle and was promoted once, every output that is visible is whole, and every attempt is in the
-ledger once. Disturbances are drawn from the seed and the case's number: kill -9 before a file
-operation, an error of the file system (ENOSPC, EDQUOT, EIO, EROFS) at some operations on end,
-damage (flip, cut, delete, copies of another output) to outputs and files of the ledger, two
-processes at one night, a retired champion, and nights that race each other and a person who rolls
-back, retires and pauses: then every promotion must have replaced the champion that it was judged
-against, and revived nothing that was withdrawn. Slow file operations and processes that stand still
-are in `chaos_stall.py`. An error of any kind but Nightbid's own or the
-system's is a failure.
+Run the command again to continue an interrupted run. Each case disturbs a small night
+(`chaos_night.py`), runs it again undisturbed and checks that:
+
+- every stage has the digest of an undisturbed night,
+- the champion is this night's bundle and was promoted once,
+- every visible output is complete,
+- the ledger holds every attempt once.
+
+The seed and the number of the case determine the disturbance: kill -9 before a file operation, a
+file system error (ENOSPC, EDQUOT, EIO, EROFS) at consecutive operations, damage to outputs and
+ledger files (flip, cut, delete, a copy of another output), two processes that run the same night,
+a retired champion, or nights that race each other and a user who rolls back, retires and pauses.
+After a race, every promotion must have replaced the champion that it was compared with, and none
+may have revived a withdrawn bundle. `chaos_stall.py` has slow file operations and stopped
+processes. Any error other than Nightbid's own or the system's is a failure.
 """
 
 from __future__ import annotations
@@ -47,12 +51,12 @@ KINDS = ("kill", "error", "damage", "twice", "retire", "race", "slow", "stall")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WRITES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"})
 OWN, SYSTEM, OTHER = 3, 4, 5
-"""Exit codes of a disturbed process: an error of Nightbid's own, of the system, or a fault."""
+"""Exit codes of a disturbed process: a Nightbid error, a system error, or a bug."""
 SECONDS = 120
 
 
 class Disturbed:
-    """Counts the file operations below a folder that write, and acts at one of them."""
+    """Counts the write operations below a folder, and acts from one of them on."""
 
     def __init__(self, folder: Path, at: int, act: Callable[[int], None]) -> None:
         self.count = 0
@@ -75,12 +79,12 @@ class Disturbed:
 
 
 def kill(_: int) -> None:
-    """As a machine that loses its power."""
+    """Kill this process, as a power failure would."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def failing(number: int, operations: int) -> Callable[[int], None]:
-    """An error of the file system at so many operations on end."""
+    """Return an action that raises a file system error at consecutive operations."""
 
     def act(since: int) -> None:
         if since < operations:
@@ -90,7 +94,7 @@ def failing(number: int, operations: int) -> Callable[[int], None]:
 
 
 def in_child(work: Callable[[], None], log: Path) -> int:
-    """Start work in a process of its own.
+    """Start work in a child process.
 
     Returns:
         Its process id.
@@ -113,11 +117,11 @@ def in_child(work: Callable[[], None], log: Path) -> int:
 
 
 def ended(child: int) -> int:
-    """Wait for a process; its exit code, negative for a signal."""
+    """Wait for a process and return its exit code, negative for a signal."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
+        finished_id, status = os.waitpid(child, os.WNOHANG)
+        if finished_id:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
@@ -126,49 +130,51 @@ def ended(child: int) -> int:
 
 
 def damage(workspace: Path, draw: random.Random) -> str:
-    """Damage some files of finished outputs and of the ledger; says how."""
-    found = sorted(
+    """Damage some files of finished outputs and of the ledger; return a description."""
+    files = sorted(
         path
         for top in ("stages", "ledger")
         for path in (workspace / top).rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.parts)
     )
-    said = []
-    for path in draw.sample(found, min(len(found), draw.randint(1, 3))):
+    changes = []
+    for path in draw.sample(files, min(len(files), draw.randint(1, 3))):
         content = path.read_bytes()
         how = draw.choice(("flip", "cut", "delete", "other"))
-        others = [each for each in found if each.name == path.name and each != path]
+        others = [file for file in files if file.name == path.name and file != path]
         if how == "delete":
             path.unlink()
         elif how == "other" and others:
-            # The same file of another output, as a copy to the wrong place leaves it.
+            # The same file of another output, as after a copy to the wrong place.
             path.write_bytes(draw.choice(others).read_bytes())
         elif how == "cut" or not content:
             path.write_bytes(content[: len(content) // 2])
         else:
-            at = draw.randrange(len(content))
-            path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        said.append(f"{how} {path.relative_to(workspace)}")
+            offset = draw.randrange(len(content))
+            path.write_bytes(
+                content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :]
+            )
+        changes.append(f"{how} {path.relative_to(workspace)}")
     if draw.random() < 0.3:
-        # A whole output in the place of another one, each of its files sound.
-        one, other = draw.sample(sorted((workspace / "stages").glob("*/*/[!.]*")), 2)
-        shutil.rmtree(one)
-        shutil.copytree(other, one)
-        said.append(f"{other.relative_to(workspace)} as {one.relative_to(workspace)}")
-    return ", ".join(said)
+        # Another output replaces a whole output; each of its files is intact.
+        target, copied = draw.sample(sorted((workspace / "stages").glob("*/*/[!.]*")), 2)
+        shutil.rmtree(target)
+        shutil.copytree(copied, target)
+        changes.append(f"{copied.relative_to(workspace)} as {target.relative_to(workspace)}")
+    return ", ".join(changes)
 
 
 def disturb(kind: str, folder: Path, draw: random.Random, operations: int) -> str:
-    """Run a night that something happens to; says what.
+    """Run a night, disturb it and return a description of the disturbance.
 
     Args:
         kind: One of `KINDS`.
-        folder: Of the case.
-        draw: Of the case.
-        operations: File operations of an undisturbed night.
+        folder: The case's folder.
+        draw: The case's random generator.
+        operations: Number of file operations of an undisturbed night.
     """
     workspace, log = folder / "workspace", folder / "traceback.txt"
-    at = draw.randint(1, operations)
+    operation = draw.randint(1, operations)
 
     def night() -> None:
         chaos_night.night(workspace)
@@ -177,40 +183,42 @@ def disturb(kind: str, folder: Path, draw: random.Random, operations: int) -> st
         number, span = draw.choice(ERRORS), draw.choice((1, 3, 10, operations))
 
         def hooked() -> None:
-            Disturbed(workspace, at, kill if kind == "kill" else failing(number, span))
+            Disturbed(workspace, operation, kill if kind == "kill" else failing(number, span))
             night()
 
         code = ended(in_child(hooked, log))
-        what = f"{kind} at {at}" + (f": {errno.errorcode[number]} x{span}" * (kind == "error"))
+        event = f"{kind} at {operation}" + (
+            f": {errno.errorcode[number]} x{span}" * (kind == "error")
+        )
     elif kind == "damage":
         code = ended(in_child(night, log))
-        what = damage(workspace, draw)
+        event = damage(workspace, draw)
     elif kind == "slow":
         import chaos_stall
 
-        what = chaos_stall.slow(night, workspace, log, draw, operations)
+        event = chaos_stall.slow(night, workspace, log, draw, operations)
         code = 0
     elif kind == "twice":
         children = [in_child(night, log) for _ in range(2)]
-        code = max((ended(child) for child in children), key=lambda each: each == OTHER)
-        what = "twice at once"
+        code = max((ended(child) for child in children), key=lambda exit_code: exit_code == OTHER)
+        event = "twice at once"
     else:
         code = ended(in_child(night, log))
         pointer = ChampionPointer(Workspace(str(workspace)), "p")
         pointer.retire(1, "chaos", by="chaos")
-        what = "retired"
+        event = "retired"
     assert code != OTHER, log.read_text()
-    return what
+    return event
 
 
 def check(workspace: Path, expected: dict[str, str], *, withdrawn: bool, lost: int) -> None:
-    """Check what is there after the rerun.
+    """Check the workspace after the rerun.
 
     Args:
-        workspace: Of the case.
-        expected: Stage → digest of an undisturbed night.
-        withdrawn: Whether a person withdrew the bundle: then nothing may serve.
-        lost: Files of the ledger that the case has damaged itself.
+        workspace: The case's workspace.
+        expected: Maps each stage to its digest in an undisturbed night.
+        withdrawn: Whether a user withdrew the bundle; then no bundle may serve.
+        lost: Number of ledger files that the case itself damaged.
     """
     place = Workspace(str(workspace))
     run = RunRecord.load(place, "p", chaos_night.RUN)
@@ -225,56 +233,56 @@ def check(workspace: Path, expected: dict[str, str], *, withdrawn: bool, lost: i
         assert record.state == "done", f"{stage}: {record.error}"
         assert read_manifest(place.at(record.uri)).digest == digest, f"{stage} differs"
     history = ChampionPointer(place, "p").history()
-    promoted = [each for each in history if each.change == "promote"]
+    promoted = [change for change in history if change.change == "promote"]
     assert len(promoted) == 1, f"{len(promoted)} promotions"
     assert promoted[0].bundle_digest == expected["export"]
     assert history[-1].serves is not withdrawn
     entries = Ledger(place, lenient=True).entries()
-    keys = [each.key for each in entries]
+    keys = [record.key for record in entries]
     assert len(keys) == len(set(keys)), "an entry is counted twice"
     if not lost:
-        entered = {(each.stage, each.attempt) for each in entries}
-        used = {(each.stage, each.attempt) for each in run.records() if not each.reused}
+        entered = {(record.stage, record.attempt) for record in entries}
+        used = {(record.stage, record.attempt) for record in run.records() if not record.reused}
         assert used <= entered, f"not in the ledger: {sorted(used - entered)}"
 
 
 def case(number: int, seed: int, expected: dict[str, str], operations: int) -> dict[str, Any]:
-    """Run one case; its record says what happened and whether everything held."""
+    """Run one case and return a record of the disturbance and of any failure."""
     import chaos_race
     import chaos_stall
 
     draw = random.Random(f"{seed} {number}")
     kind = KINDS[number % len(KINDS)]
     folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
-    what = ""
+    event = ""
     try:
         if kind == "race":
-            what = chaos_race.race(folder / "workspace", folder / "traceback.txt", draw)
+            event = chaos_race.race(folder / "workspace", folder / "traceback.txt", draw)
             chaos_race.check_race(Workspace(str(folder / "workspace")))
-            return {"case": number, "kind": kind, "what": what, "failure": ""}
+            return {"case": number, "kind": kind, "what": event, "failure": ""}
         if kind == "stall":
-            what = chaos_stall.play(folder, draw, operations)
-            return {"case": number, "kind": kind, "what": what, "failure": ""}
-        what = disturb(kind, folder, draw, operations)
+            event = chaos_stall.play(folder, draw, operations)
+            return {"case": number, "kind": kind, "what": event, "failure": ""}
+        event = disturb(kind, folder, draw, operations)
         log = folder / "rerun.txt"
         code = ended(in_child(lambda: chaos_night.night(folder / "workspace"), log))
         assert code == 0, log.read_text() if log.exists() else f"the rerun ended with {code}"
         check(folder / "workspace", expected, withdrawn=kind == "retire",
-              lost=what.count("ledger/"))  # fmt: skip
+              lost=event.count("ledger/"))  # fmt: skip
         failure = ""
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {"case": number, "kind": kind, "what": what, "failure": failure}
+    return {"case": number, "kind": kind, "what": event, "failure": failure}
 
 
 def reference() -> tuple[dict[str, str], int]:
-    """Digests of an undisturbed night, and how many file operations it takes."""
+    """Return the stage digests of an undisturbed night and its number of file operations."""
     folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
     try:
         workspace, log = folder / "workspace", folder / "traceback.txt"
-        # What is imported and digested here, no child has to.
+        # Imports and digests that happen here are not repeated in each child.
         chaos_night.night(folder / "first")
 
         def counted() -> None:
@@ -298,12 +306,12 @@ def reference() -> tuple[dict[str, str], int]:
 def in_processes(
     count: int, seed: int, done: Callable[[int], bool]
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Run the cases of processes of their own that are not done yet.
+    """Run the in-process cases that have not run yet.
 
     Args:
-        count: How many there are.
-        seed: Of their disturbances.
-        done: Whether a case has been run before.
+        count: Number of cases.
+        seed: Seed of the disturbances.
+        done: Tells whether a case has already run.
     """
     expected, operations = reference()
     for number in range(count):
@@ -312,7 +320,7 @@ def in_processes(
 
 
 def main() -> None:
-    """Run the cases that the report does not have yet."""
+    """Run the cases that are missing in the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -329,45 +337,51 @@ def main() -> None:
         help="N cases of nights, a backfill, a person and an edited YAML at once",
     )
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no case after these")
-    asked = parser.parse_args()
-    begun = time.monotonic()
-    lines = asked.out.read_text().splitlines() if asked.out.exists() else []
-    done: dict[int | str, dict[str, Any]] = {each["case"]: each for each in map(json.loads, lines)}
-    if asked.airflow:
+    options = parser.parse_args()
+    started = time.monotonic()
+    lines = options.out.read_text().splitlines() if options.out.exists() else []
+    done: dict[int | str, dict[str, Any]] = {
+        record["case"]: record for record in map(json.loads, lines)
+    }
+    if options.airflow:
         import chaos_airflow
 
-        found = chaos_airflow.cases(
-            asked.cases, asked.seed, done.__contains__,
-            bucket=asked.bucket, pipelines=asked.pipelines,
+        cases = chaos_airflow.cases(
+            options.cases, options.seed, done.__contains__,
+            bucket=options.bucket, pipelines=options.pipelines,
         )  # fmt: skip
-    elif asked.interleavings:
+    elif options.interleavings:
         import chaos_interleave
 
-        found = chaos_interleave.cases(asked.interleavings, asked.seed, done.__contains__)
-    elif asked.edit:
+        cases = chaos_interleave.cases(options.interleavings, options.seed, done.__contains__)
+    elif options.edit:
         import chaos_edit
 
-        found = chaos_edit.cases(asked.cases, asked.seed, done.__contains__)
-    elif asked.clock:
+        cases = chaos_edit.cases(options.cases, options.seed, done.__contains__)
+    elif options.clock:
         import chaos_clock
 
-        found = chaos_clock.cases(asked.cases, asked.seed, done.__contains__)
+        cases = chaos_clock.cases(options.cases, options.seed, done.__contains__)
     else:
-        found = in_processes(asked.cases, asked.seed, done.__contains__)
-    with asked.out.open("a") as report:
-        for each in found:
-            done[each["case"]] = each
-            report.write(json.dumps(each) + "\n")
+        cases = in_processes(options.cases, options.seed, done.__contains__)
+    with options.out.open("a") as report:
+        for record in cases:
+            done[record["case"]] = record
+            report.write(json.dumps(record) + "\n")
             report.flush()
-            if time.monotonic() - begun > 60 * asked.minutes:
+            if time.monotonic() - started > 60 * options.minutes:
                 break
-    failed = [each for each in done.values() if each["failure"]]
-    counts = Counter(each["kind"] for each in done.values())
-    said = [f"case {each['case']} ({each['what']}): {each['failure']}" for each in failed]
-    if promotions := sum(each.get("promotions", 0) for each in done.values()):
-        said.append(f"{promotions} champions, each compared with its predecessor in a sound case")
-    said.append(f"{len(done)} cases ({dict(counts)}), {len(failed)} failed")
-    sys.stdout.write("\n".join(said) + "\n")
+    failed = [record for record in done.values() if record["failure"]]
+    counts = Counter(record["kind"] for record in done.values())
+    messages = [
+        f"case {record['case']} ({record['what']}): {record['failure']}" for record in failed
+    ]
+    if promotions := sum(record.get("promotions", 0) for record in done.values()):
+        messages.append(
+            f"{promotions} champions, each compared with its predecessor in a sound case"
+        )
+    messages.append(f"{len(done)} cases ({dict(counts)}), {len(failed)} failed")
+    sys.stdout.write("\n".join(messages) + "\n")
     sys.exit(bool(failed))
 
 

@@ -1,17 +1,21 @@
-"""Nights of a real Airflow whose processes, databases and services die or hang mid-run.
+"""Chaos test with a real Airflow: processes, databases and services die or hang mid-run.
 
     python benchmarks/chaos.py --airflow --cases 20 --out chaos.jsonl    # beside the other cases
 
-Metadata and ledger lie in a real PostgreSQL. Each case runs a night of two pipelines at once, and
-disturbs them one to three times: kill -9 of the scheduler, the triggerer, the DAG processor or the
-API server (alone, or with all that it has started), of every task, tasks and workers that stand
-still for longer than their heartbeats count, PostgreSQL killed and started
-again or down for 20 s, the ledger and MLflow out of reach, slow or hanging, and (`--bucket`) the
-object store. What is killed comes back after up to ten seconds. Then both nights must have ended in
-promotions, with the digests of an undisturbed night and a ledger that counts everything once.
+The metadata and the ledger are in a real PostgreSQL. Each case runs a night of two pipelines at
+the same time and disturbs them one to three times:
 
-Every tenth case is a backfill of ten nights that Airflow starts at once, beside a night by hand,
-while a person edits the YAML and rolls back.
+- kill -9 of the scheduler, the triggerer, the DAG processor or the API server, alone or with all
+  their children, or of every task,
+- tasks and workers stopped for longer than their heartbeat timeout,
+- PostgreSQL killed and restarted, or down for 20 s,
+- the ledger and MLflow unreachable, slow or hanging, and (`--bucket`) the object store.
+
+A killed component restarts within ten seconds. Both nights must end in promotions, with the digests
+of an undisturbed night, and the ledger must count everything once.
+
+Every tenth case is a backfill: Airflow starts ten nights at once, a user triggers another one
+manually, edits the YAML and rolls back.
 """
 
 from __future__ import annotations
@@ -55,14 +59,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PIPELINES = ("p", "q")
 FIRST = dt.date(2026, 1, 8)
 NIGHT_SECONDS = 60.0
-"""Disturbances are drawn over so many seconds."""
+"""Window in which disturbances start, in seconds."""
 PATIENCE = 600.0
 LOCAL = ("scheduler", "triggerer", "dag-processor", "api-server", "tasks", "postgres", "ledger",
          "tracking", "still")  # fmt: skip
 
 
 def spec(pipeline: str, epochs: int = 1) -> str:
-    """The YAML of a pipeline."""
+    """Return the YAML of a pipeline."""
     return yaml.safe_dump(
         {"pipeline": pipeline, "schedule": "0 2 * * *", "start_date": str(FIRST),
          "source": {"kind": "simulator"}, "features": {"ad_id": {"min_count": 5}},
@@ -71,13 +75,13 @@ def spec(pipeline: str, epochs: int = 1) -> str:
 
 
 class Place:
-    """A running Airflow, with all that it depends on.
+    """A running Airflow and the services that it depends on.
 
     Args:
-        folder: Of everything that it writes.
+        folder: Folder of everything that it writes.
         server: PostgreSQL, with the databases `airflow` and `ledger`.
-        storage: The object store of the workspace; None: a folder.
-        names: Of the pipelines.
+        storage: The object store of the workspace; None uses a folder.
+        names: Names of the pipelines.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class Place:
 
     @contextmanager
     def running(self) -> Iterator[Place]:
-        """Start it, and end it in the end."""
+        """Start Airflow, and end it on exit."""
         with chaos_stack.running(self._environment, self._port, self.logs / "stack.log") as stack:
             self.stack = stack
             self.wait(self.client.is_healthy, "health")
@@ -146,7 +150,7 @@ class Place:
             yield self
 
     def wait(self, holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-        """Wait for something; an API that is down for now is asked again."""
+        """Wait for a condition; retry while the API is down."""
         end = time.monotonic() + seconds
         while True:
             self.stack.check()
@@ -157,26 +161,26 @@ class Place:
             time.sleep(0.5)
 
     def disturb(self, kind: str, draw: random.Random) -> str:
-        """Let something happen, and end it; says what."""
+        """Disturb the stack, repair it and return a description."""
         down = draw.uniform(0, 10)
         if kind == "tasks":
-            found = self.stack.tasks()
-            for each in found:
+            processes = self.stack.tasks()
+            for process in processes:
                 with contextlib.suppress(Exception):
-                    each.kill()
-            return f"{len(found)} processes of tasks killed"
+                    process.kill()
+            return f"{len(processes)} processes of tasks killed"
         if kind == "still":
-            # For longer than a heartbeat counts: Airflow begins the tasks once more meanwhile.
-            found = self.stack.tasks(workers=draw.random() < 0.7)
+            # Longer than the heartbeat timeout, so Airflow restarts the tasks meanwhile.
+            processes = self.stack.tasks(workers=draw.random() < 0.7)
             seconds = draw.uniform(25, 40)
-            for each in found:
+            for process in processes:
                 with contextlib.suppress(Exception):
-                    each.suspend()
+                    process.suspend()
             time.sleep(seconds)
-            for each in found:
+            for process in processes:
                 with contextlib.suppress(Exception):
-                    each.resume()
-            return f"{len(found)} processes of tasks stood still for {seconds:.0f} s"
+                    process.resume()
+            return f"{len(processes)} processes of tasks stood still for {seconds:.0f} s"
         if kind in chaos_stack.COMPONENTS:
             family = draw.random() < 0.5
             self.stack.kill(kind, family=family)
@@ -191,47 +195,47 @@ class Place:
             return f"PostgreSQL killed, back after {seconds:.0f} s"
         wire = self.wires[kind]
         if kind == "tracking":
-            # It is down else: the runs wait in their queue.
+            # MLflow is down otherwise; the runs wait in their queue.
             wire.up()
             time.sleep(2 * down)
             wire.down()
             return f"MLflow takes connections and answers none for {2 * down:.0f} s"
-        how = draw.choice(("down", "slow", "hang") if kind != "storage" else ("down", "slow"))
-        getattr(wire, how)()
+        fault = draw.choice(("down", "slow", "hang") if kind != "storage" else ("down", "slow"))
+        getattr(wire, fault)()
         time.sleep(2 * down)
         wire.up()
-        return f"{kind} {how} for {2 * down:.0f} s"
+        return f"{kind} {fault} for {2 * down:.0f} s"
 
     def state(self, pipeline: str, run_id: str) -> str | None:
-        """State of a run, by Airflow's database (the API may be down)."""
+        """Read a run's state from Airflow's database (the API may be down)."""
         with psycopg.connect(self.server.address("airflow")) as connection:
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT state FROM dag_run WHERE dag_id = %s AND run_id = %s",
                 (f"nightly_{pipeline}", run_id),
             ).fetchone()
-        return found[0] if found else None
+        return row[0] if row else None
 
     def tasks(self, pipeline: str, run_id: str) -> dict[str, str]:
-        """Task → its state and tries, of those that did not succeed at once."""
+        """Map each task that did not succeed on its first try to its state and tries."""
         with psycopg.connect(self.server.address("airflow")) as connection:
-            found = connection.execute(
+            rows = connection.execute(
                 "SELECT task_id, state, try_number FROM task_instance"
                 " WHERE dag_id = %s AND run_id = %s",
                 (f"nightly_{pipeline}", run_id),
             ).fetchall()
-        return {name: f"{state} #{tries}" for name, state, tries in found
+        return {name: f"{state} #{tries}" for name, state, tries in rows
                 if state != "success" or tries > 1}  # fmt: skip
 
 
 @contextmanager
 def place(folder: Path, *, bucket: bool, pipelines: int) -> Iterator[Place]:
-    """Serve PostgreSQL, an object store if one is wanted, and Airflow on them."""
+    """Start PostgreSQL, an object store if requested, and Airflow on them."""
     with serving() as server, contextlib.ExitStack() as ends:
         with psycopg.connect(server.address("postgres"), autocommit=True) as connection:
             for name in ("airflow", "ledger"):
                 connection.execute(f"CREATE DATABASE {name}")
-            # As docs/operations.md says, with less patience: the orphans of a killed scheduler
-            # would hold its transaction, and with it the runs' rows, for ever.
+            # As in docs/operations.md, with a shorter timeout: otherwise the orphans of a killed
+            # scheduler hold its transaction, and its locks on the runs' rows, forever.
             connection.execute(
                 "ALTER DATABASE airflow SET idle_in_transaction_session_timeout = '20s'"
             )
@@ -240,29 +244,29 @@ def place(folder: Path, *, bucket: bool, pipelines: int) -> Iterator[Place]:
             storage = Storage().start()
             storage.buckets["chaos"] = {}
             ends.callback(storage.stop)
-        made = Place(folder, server, storage, PIPELINES[:pipelines])
-        with made.running():
-            yield made
+        stack = Place(folder, server, storage, PIPELINES[:pipelines])
+        with stack.running():
+            yield stack
 
 
 @cache
 def expected(night: dt.date, epochs: int | None = 1) -> dict[str, str]:
-    """Stage → digest of an undisturbed night."""
+    """Map each stage to its digest in an undisturbed night."""
     folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
-    kept = os.environ.pop("NIGHTBID_LEDGER", None)
+    ledger_url = os.environ.pop("NIGHTBID_LEDGER", None)
     try:
         chaos_night.night(folder / "workspace", night, epochs=epochs)
         run = RunRecord.load(Workspace(str(folder / "workspace")), "p", chaos_night.RUN)
         return {name: read_manifest(run.workspace.at(record.uri)).digest
                 for name, record in run.current().items()}  # fmt: skip
     finally:
-        if kept is not None:
-            os.environ["NIGHTBID_LEDGER"] = kept
+        if ledger_url is not None:
+            os.environ["NIGHTBID_LEDGER"] = ledger_url
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_night(at: Place, pipeline: str, run_id: str, night: dt.date) -> None:
-    """Check that a night has ended as if nothing had happened."""
+    """Check that a night ended like an undisturbed one."""
     run = RunRecord.load(at.workspace, pipeline, run_id)
     for stage, digest in expected(night).items():
         record = run.stage(stage)
@@ -270,22 +274,22 @@ def check_night(at: Place, pipeline: str, run_id: str, night: dt.date) -> None:
         assert record.state == "done", f"{stage}: {record.error}"
         assert read_manifest(at.workspace.at(record.uri)).digest == digest, f"{stage} differs"
     history = ChampionPointer(at.workspace, pipeline).history()
-    assert [each.number for each in history] == list(range(1, len(history) + 1))
-    mine = [each for each in history if each.run_id == run_id]
-    assert len(mine) == 1, f"{len(mine)} promotions"
+    assert [change.number for change in history] == list(range(1, len(history) + 1))
+    promotions = [change for change in history if change.run_id == run_id]
+    assert len(promotions) == 1, f"{len(promotions)} promotions"
     export = run.stage("export")
     assert export is not None
-    assert mine[0].bundle_uri == export.uri
+    assert promotions[0].bundle_uri == export.uri
     entries = Ledger(at.workspace).entries(pipeline=pipeline, run_id=run_id)
-    keys = [each.key for each in entries]
+    keys = [entry.key for entry in entries]
     assert len(keys) == len(set(keys)), "an entry is counted twice"
-    used = {(each.stage, each.attempt) for each in run.records() if not each.reused}
-    lost = used - {(each.stage, each.attempt) for each in entries}
+    used = {(record.stage, record.attempt) for record in run.records() if not record.reused}
+    lost = used - {(entry.stage, entry.attempt) for entry in entries}
     assert not lost, f"not in the ledger: {sorted(lost)}"
 
 
 def check_tracked(at: Place, nights: int) -> dict[str, Any]:
-    """Log the runs that have waited for MLflow, and check that each is there once."""
+    """Log the runs queued for MLflow, and check that each is logged once."""
     from nightbid.tracking.log import replay
 
     try:
@@ -300,7 +304,7 @@ def check_tracked(at: Place, nights: int) -> dict[str, Any]:
 
 
 def check_specs(at: Place, pipeline: str) -> None:
-    """Check that every output was made with the settings that its run has pinned."""
+    """Check that every output was made with the settings pinned by its run."""
     for path in (at.workspace.root / "runs" / pipeline).glob("*/run.json"):
         run = RunRecord.load(at.workspace, pipeline, path.parent.name)
         for record in run.records():
@@ -311,22 +315,22 @@ def check_specs(at: Place, pipeline: str) -> None:
 
 
 def check_turns(at: Place, pipeline: str) -> None:
-    """Check that no two nights were at work at once."""
+    """Check that no two nights ran at the same time."""
     spans = []
     for path in (at.workspace.root / "runs" / pipeline).glob("*/run.json"):
         records = RunRecord.load(at.workspace, pipeline, path.parent.name).records()
-        ends = [each.started + dt.timedelta(seconds=each.seconds) for each in records]
-        spans.append((min(each.started for each in records), max(ends), path.parent.name))
+        ends = [record.started + dt.timedelta(seconds=record.seconds) for record in records]
+        spans.append((min(record.started for record in records), max(ends), path.parent.name))
     spans.sort()
     for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         assert end <= begin, f"{first} and {second} were at work at once"
 
 
 def case(at: Place, number: int, seed: int, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """Disturb a night of each pipeline; the record says what happened and whether all held."""
+    """Disturb a night of each pipeline; return a record of the events and of any failure."""
     draw = random.Random(f"{seed} airflow {number}")
     night, run_id = FIRST + dt.timedelta(days=number), f"case-{number}"
-    happened = []
+    events = []
     try:
         for name in at.names:
             at.client.trigger(f"nightly_{name}", run_id, {"date": str(night)})
@@ -334,25 +338,25 @@ def case(at: Place, number: int, seed: int, kinds: tuple[str, ...]) -> dict[str,
         moments = sorted(draw.uniform(0, NIGHT_SECONDS) for _ in range(draw.randint(1, 3)))
         for moment in moments:
             time.sleep(max(0.0, began + moment - time.monotonic()))
-            kind = kinds[number % len(kinds)] if not happened else draw.choice(kinds)
-            happened.append(f"{time.monotonic() - began:.0f} s: {at.disturb(kind, draw)}")
+            kind = kinds[number % len(kinds)] if not events else draw.choice(kinds)
+            events.append(f"{time.monotonic() - began:.0f} s: {at.disturb(kind, draw)}")
         for name in at.names:
             at.wait(lambda name=name: at.state(name, run_id) in ("success", "failed"), run_id)
-            tried = {name: at.tasks(name, run_id)}
-            assert at.state(name, run_id) == "success", tried
-            if tried[name]:
-                happened.append(f"again: {tried}")
+            retries = {name: at.tasks(name, run_id)}
+            assert at.state(name, run_id) == "success", retries
+            if retries[name]:
+                events.append(f"again: {retries}")
             check_night(at, name, run_id, night)
         failure = ""
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
     seconds = round(time.monotonic() - began)
-    return {"case": f"airflow-{number}", "kind": "airflow", "what": ", ".join(happened),
+    return {"case": f"airflow-{number}", "kind": "airflow", "what": ", ".join(events),
             "seconds": seconds, "failure": failure}  # fmt: skip
 
 
 def backfill(at: Place, number: int, seed: int, _: tuple[str, ...]) -> dict[str, Any]:
-    """Start ten nights at once beside one by hand, edit the YAML and roll back meanwhile."""
+    """Start ten nights at once and one manually; edit the YAML and roll back meanwhile."""
     from chaos_race import check_race
 
     draw = random.Random(f"{seed} backfill {number}")
@@ -362,13 +366,13 @@ def backfill(at: Place, number: int, seed: int, _: tuple[str, ...]) -> dict[str,
     acts = []
     try:
         at.wait(lambda: at.client.has_dag(dag), dag)
-        asked = {
+        request = {
             "dag_id": dag, "from_date": f"{FIRST}T00:00:00Z",
             "to_date": f"{FIRST + dt.timedelta(days=9)}T23:00:00Z",
             "reprocess_behavior": "none", "max_active_runs": 10, "run_backwards": False,
             "dag_run_conf": {},
         }  # fmt: skip
-        at.wait(lambda: at.client._call("POST", "backfills", asked), "backfill")
+        at.wait(lambda: at.client._call("POST", "backfills", request), "backfill")
         at.client.trigger(dag, "by-hand", {"date": str(FIRST + dt.timedelta(days=4))})
         at.client.unpause(dag)
         began = time.monotonic()
@@ -385,7 +389,7 @@ def backfill(at: Place, number: int, seed: int, _: tuple[str, ...]) -> dict[str,
                     ChampionPointer(at.workspace, pipeline).rollback("chaos", by="chaos")
             acts.append(kind)
             time.sleep(draw.uniform(1, 6))
-            return len(states) >= 11 and all(each in ("success", "failed") for each in states)
+            return len(states) >= 11 and all(state in ("success", "failed") for state in states)
 
         at.wait(act, "eleven nights", 2 * PATIENCE)
         check_race(at.workspace, pipeline)
@@ -394,22 +398,22 @@ def backfill(at: Place, number: int, seed: int, _: tuple[str, ...]) -> dict[str,
         failure = ""
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
-    what = f"eleven nights at once, {acts.count('edit')} edits, {acts.count('rollback')} rollbacks"
-    return {"case": f"backfill-{number}", "kind": "backfill", "what": what,
+    event = f"eleven nights at once, {acts.count('edit')} edits, {acts.count('rollback')} rollbacks"
+    return {"case": f"backfill-{number}", "kind": "backfill", "what": event,
             "seconds": round(time.monotonic() - began), "failure": failure}  # fmt: skip
 
 
 def cases(
     count: int, seed: int, done: Callable[[str], bool], *, bucket: bool, pipelines: int
 ) -> Iterator[dict[str, Any]]:
-    """Run those that are not done yet.
+    """Run the cases that have not run yet.
 
     Args:
-        count: How many there are.
-        seed: Of their disturbances.
-        done: Whether a case has been run before.
-        bucket: The workspace lies in an object store, which is disturbed too.
-        pipelines: Nights at once.
+        count: Number of cases.
+        seed: Seed of the disturbances.
+        done: Tells whether a case has already run.
+        bucket: Whether the workspace is in an object store, which is disturbed too.
+        pipelines: Number of pipelines whose nights run at the same time.
     """
     folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
     kinds = ("storage", *LOCAL) if bucket else LOCAL

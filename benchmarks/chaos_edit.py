@@ -1,12 +1,12 @@
-"""Nights from the shell that race each other, while a person edits their YAML and rolls back.
+"""Chaos test: nights run from the shell race each other while a user edits and rolls back.
 
     python benchmarks/chaos.py --edit --cases 30 --out chaos.jsonl
 
-Each case starts three to five `nightbid run` at once (two of them may name one run), and edits the
-pipeline's YAML meanwhile, also in two writes as some editors do. After it every champion was
-compared with its predecessor, each run has the settings of one YAML in its record and in every
-output that it made, and no two nights were at work at once. A YAML that was read half-written is
-refused in one line.
+Each case starts three to five `nightbid run` at the same time (two of them may name the same run)
+and edits the pipeline's YAML meanwhile, sometimes in two writes as some editors do. The case checks
+that every champion was compared with its predecessor, that each run has the settings of one YAML in
+its record and in every output that it made, that no two nights ran at the same time, and that a
+half-written YAML is refused in one line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ train: {{epochs: {epochs}}}
 
 
 def edit(path: Path, draw: random.Random, ended: threading.Event) -> None:
-    """Edit a YAML again and again, now in one step, now in two."""
+    """Edit a YAML repeatedly, sometimes in one write and sometimes in two."""
     while not ended.wait(draw.uniform(0.1, 1.5)):
         text = SPEC.format(epochs=draw.randint(1, 9))
         if draw.random() < 0.6:
@@ -49,7 +49,7 @@ def edit(path: Path, draw: random.Random, ended: threading.Event) -> None:
 
 
 def interfere(workspace: Path, draw: random.Random, ended: threading.Event) -> None:
-    """Roll back now and then."""
+    """Roll back at random times."""
     from nightbid.errors import NightbidError
     from nightbid.night.champion import ChampionPointer
     from nightbid.storage.workspace import Workspace
@@ -60,7 +60,7 @@ def interfere(workspace: Path, draw: random.Random, ended: threading.Event) -> N
 
 
 def start(folder: Path, night: dt.date, run_id: str) -> subprocess.Popen[str]:
-    """Start `nightbid run` in a process of its own."""
+    """Start `nightbid run` in a child process."""
     return subprocess.Popen(
         [sys.executable, __file__, "run", "p", "--date", str(night), "--run-id", run_id],
         env={**os.environ, "NIGHTBID_WORKSPACE": str(folder / "workspace"),
@@ -71,7 +71,7 @@ def start(folder: Path, night: dt.date, run_id: str) -> subprocess.Popen[str]:
 
 
 def play(folder: Path, draw: random.Random) -> str:
-    """Run the nights of a case and check what is there after them; says what they were."""
+    """Run the nights of a case, check the workspace and return a description of the nights."""
     from chaos_race import check_race
     from nightbid.storage.workspace import Workspace
 
@@ -79,55 +79,55 @@ def play(folder: Path, draw: random.Random) -> str:
     path.parent.mkdir()
     path.write_text(SPEC.format(epochs=1))
     nights = [draw.randint(0, 2) for _ in range(draw.randint(3, 5))]
-    asked = [(FIRST + dt.timedelta(days=night), f"night-{night}-{draw.randint(0, 1)}")
+    runs = [(FIRST + dt.timedelta(days=night), f"night-{night}-{draw.randint(0, 1)}")
              for night in nights]  # fmt: skip
     ended = threading.Event()
-    others = [threading.Thread(target=edit, args=(path, random.Random(draw.random()), ended)),
+    threads = [threading.Thread(target=edit, args=(path, random.Random(draw.random()), ended)),
               threading.Thread(target=interfere, args=(
                   folder / "workspace", random.Random(draw.random()), ended))]  # fmt: skip
-    for each in others:
-        each.start()
+    for thread in threads:
+        thread.start()
     processes = []
     try:
-        for night, run_id in asked:
+        for night, run_id in runs:
             processes.append(start(folder, night, run_id))
             ended.wait(draw.uniform(0, 3))
         refused = 0
         for process in processes:
-            said, _ = process.communicate(timeout=300)
-            assert "Traceback" not in said, said[-800:]
+            output, _ = process.communicate(timeout=300)
+            assert "Traceback" not in output, output[-800:]
             if process.returncode:
-                # Half a YAML, or an empty one, names its file and nothing was begun.
-                assert "p.yaml" in said, said[-1000:]
+                # The error about a half-written or empty YAML names its file; no stage has started.
+                assert "p.yaml" in output, output[-1000:]
                 refused += 1
     finally:
         ended.set()
         for process in processes:
             process.kill()
-        for each in others:
-            each.join()
+        for thread in threads:
+            thread.join()
     place = Workspace(str(folder / "workspace"))
     check_race(place)
     check_minds(place)
-    return f"{[run_id for _, run_id in asked]}, {refused} refused"
+    return f"{[run_id for _, run_id in runs]}, {refused} refused"
 
 
 def check_minds(place: Any) -> None:
-    """Check that each run has one YAML, and that no two were at work at once."""
+    """Check that each run used one YAML, and that no two runs overlapped."""
     from nightbid.night.record import RunRecord
     from nightbid.storage.workspace import read_manifest
 
     spans = []
     for path in (place.root / "runs" / "p").glob("*/run.json"):
         run = RunRecord.load(place, "p", path.parent.name)
-        wanted = run.head.spec["train"]["epochs"]  # type: ignore[index]
-        made = run.current()
+        epochs = run.head.spec["train"]["epochs"]  # type: ignore[index]
+        records = run.current()
         for stage in ("train", "evaluate", "export"):
-            if stage in made:
-                # Reused or not: what `train` made for this run has the settings of its record.
-                manifest = read_manifest(place.at(made["train"].uri))
-                assert manifest.metrics["epochs"] == wanted, f"{run.run_id} has two minds"
-        for record in (each for each in run.records() if not each.reused):
+            if stage in records:
+                # Reused or not, the output of `train` for this run has the settings of its record.
+                manifest = read_manifest(place.at(records["train"].uri))
+                assert manifest.metrics["epochs"] == epochs, f"{run.run_id} has two minds"
+        for record in (record for record in run.records() if not record.reused):
             end = record.started + dt.timedelta(seconds=record.seconds)
             spans.append((record.started, end, run.run_id))
     spans.sort()
@@ -136,12 +136,12 @@ def check_minds(place: Any) -> None:
 
 
 def cases(count: int, seed: int, done: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
-    """Run those that are not done yet.
+    """Run the cases that have not run yet.
 
     Args:
-        count: How many there are.
-        seed: Of their nights and edits.
-        done: Whether a case has been run before.
+        count: Number of cases.
+        seed: Seed of the nights and edits.
+        done: Tells whether a case has already run.
     """
     for number in range(count):
         if done(f"edit-{number}"):
@@ -156,13 +156,13 @@ def cases(count: int, seed: int, done: Callable[[str], bool]) -> Iterator[dict[s
 
 
 def main() -> None:
-    """Be `nightbid`, with stages that do trivial work."""
+    """Act as `nightbid` with stages that do trivial work."""
     import chaos_stages
 
     chaos_stages.install()
     from nightbid.cli import app, night
 
-    # Nothing was evaluated that could be said.
+    # There is no evaluation to report.
     night.verdict_line = night.write_report = lambda run: run.run_id
     app.main()
 

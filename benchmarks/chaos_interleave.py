@@ -1,12 +1,13 @@
-"""Two nights, a backfill ten wide, a person who rolls back, and an edited YAML, all at once.
+"""Chaos test: two nights, a ten-night backfill, rollbacks and YAML edits, all at once.
 
     python benchmarks/chaos.py --interleavings 200 --out interleavings.jsonl
 
-Each case is one interleaving: twelve processes begin a night of one pipeline within a second, and
-each waits at file operations of its own, drawn from the seed; meanwhile the YAML is edited, also
-half-written, and champions are rolled back. A night that met half a YAML is run again at the end.
-Then every champion was compared with its predecessor, every run has one YAML in its record and in
-all of its outputs, and no two nights were at work at once.
+Each case is one interleaving: twelve processes start a night of the same pipeline within a second.
+Each process waits at file operations that the seed determines. Meanwhile the YAML is edited,
+sometimes only half-written, and champions are rolled back. A night that reads a half-written YAML
+runs again at the end. The case checks that every champion was compared with its predecessor, that
+every run has one YAML in its record and in all its outputs, and that no two nights ran at the same
+time.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from chaos_stall import Slowed, check_minds, night
 FIRST = dt.date(2026, 1, 8)
 WIDE = 10
 LOOK_SECONDS = 0.25
-"""Between two looks of a night that waits: twelve of them share the machine."""
+"""Poll interval of a waiting night; twelve of them share the machine."""
 
 
 def start(folder: Path, name: str, day: int, draw: random.Random, operations: int) -> Any:
-    """Begin a night, with the YAML of this moment.
+    """Start a night with the current YAML.
 
     Returns:
         Its process id.
@@ -59,15 +60,15 @@ def start(folder: Path, name: str, day: int, draw: random.Random, operations: in
 
 
 def play(folder: Path, draw: random.Random, operations: int) -> dict[str, Any]:
-    """Run the nights of a case and check what is there after them; says what they were."""
+    """Run the nights of a case, check the workspace and return a summary."""
     path = folder / "pipelines" / "p.yaml"
     path.parent.mkdir()
     path.write_text(chaos_edit.SPEC.format(epochs=1))
-    asked = [(f"backfill-{day}", day) for day in range(WIDE)]
-    asked += [(f"by-hand-{at}", draw.randint(WIDE // 2, WIDE + 1)) for at in range(2)]
+    runs = [(f"backfill-{day}", day) for day in range(WIDE)]
+    runs += [(f"by-hand-{number}", draw.randint(WIDE // 2, WIDE + 1)) for number in range(2)]
     never = threading.Event()
-    seeds = [draw.random() for _ in range(len(asked) + 2)]
-    others = [
+    seeds = [draw.random() for _ in range(len(runs) + 2)]
+    meddlers = [
         in_child(partial(chaos_edit.edit, path, random.Random(seeds[0]), never),
                  folder / "edit.txt"),
         in_child(partial(chaos_edit.interfere, folder / "workspace", random.Random(seeds[1]),
@@ -75,18 +76,18 @@ def play(folder: Path, draw: random.Random, operations: int) -> dict[str, Any]:
     ]  # fmt: skip
     refused = []
     try:
-        begun = [
+        started = [
             (name, day, start(folder, name, day, random.Random(seed), operations))
-            for (name, day), seed in zip(asked, seeds[2:], strict=True)
+            for (name, day), seed in zip(runs, seeds[2:], strict=True)
         ]
-        for name, day, child in begun:
+        for name, day, child in started:
             code = ended(child)
             log = folder / f"{name}.txt"
             assert code in (0, OWN), f"{name}: {log.read_text() if log.exists() else code}"
             if code:
                 refused.append((name, day))
     finally:
-        for child in others:
+        for child in meddlers:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     path.write_text(chaos_edit.SPEC.format(epochs=3))
@@ -94,11 +95,11 @@ def play(folder: Path, draw: random.Random, operations: int) -> dict[str, Any]:
         code = ended(start(folder, name, day, random.Random(0), operations))
         log = folder / f"{name}.txt"
         assert code == 0, f"{name} again: {log.read_text() if log.exists() else code}"
-    return check(Workspace(str(folder / "workspace")), [name for name, _ in asked], len(refused))
+    return check(Workspace(str(folder / "workspace")), [name for name, _ in runs], len(refused))
 
 
 def check(place: Workspace, names: list[str], refused: int) -> dict[str, Any]:
-    """Check what all nights have left, and count the champions."""
+    """Check the workspace after all nights, and count the champions."""
     check_race(place)
     spans = []
     for name in names:
@@ -106,36 +107,36 @@ def check(place: Workspace, names: list[str], refused: int) -> dict[str, Any]:
         state, stage = state_of(run.head, run.current())
         assert state == "done", f"{name} is {state} at {stage}"
         check_minds(run)
-        spans += [(each.started, each.started + dt.timedelta(seconds=each.seconds), name)
-                  for each in run.records() if not each.reused]  # fmt: skip
+        spans += [(record.started, record.started + dt.timedelta(seconds=record.seconds), name)
+                  for record in run.records() if not record.reused]  # fmt: skip
     spans.sort()
     for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         assert first == second or end <= begin, f"{first} and {second} were at work at once"
-    changes = [each.change for each in ChampionPointer(place, "p").history()]
+    changes = [change.change for change in ChampionPointer(place, "p").history()]
     promotions, rollbacks = changes.count("promote"), changes.count("rollback")
     return {"what": f"{promotions} promotions, {rollbacks} rollbacks, {refused} met half a YAML",
             "promotions": promotions}  # fmt: skip
 
 
 def cases(count: int, seed: int, done: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
-    """Run those that are not done yet.
+    """Run the cases that have not run yet.
 
     Args:
-        count: How many there are.
-        seed: Of their moments.
-        done: Whether a case has been run before.
+        count: Number of cases.
+        seed: Seed of the interleavings.
+        done: Tells whether a case has already run.
     """
     _, operations = reference()
     for number in range(count):
         if done(f"interleaving-{number}"):
             continue
-        found: dict[str, Any] = {"what": ""}
+        outcome: dict[str, Any] = {"what": ""}
         failure = ""
         with tempfile.TemporaryDirectory(prefix="nightbid-chaos-") as folder:
             try:
                 draw = random.Random(f"{seed} interleaving {number}")
-                found = play(Path(folder), draw, operations)
+                outcome = play(Path(folder), draw, operations)
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
-        yield {"case": f"interleaving-{number}", "kind": "interleaving", **found,
+        yield {"case": f"interleaving-{number}", "kind": "interleaving", **outcome,
                "failure": failure}  # fmt: skip

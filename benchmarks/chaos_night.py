@@ -1,7 +1,7 @@
-"""A night of the real stages' graph whose work is trivial: what `chaos.py` disturbs.
+"""The night that `chaos.py` disturbs: the real graph of stages with trivial work.
 
-The records, the commit, verification, reuse, the ledger and the promotion are Nightbid's own; only
-what a stage computes is replaced, so that a night takes a fraction of a second.
+Records, commits, verification, reuse, ledger and promotion are Nightbid's own. Only the computation
+of a stage is replaced, so that a night takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from nightbid.storage.workspace import Workspace
 NIGHT_OF = date(2026, 1, 8)
 RUN = "chaos"
 SECONDS = "NIGHTBID_CHAOS_SECONDS"
-"""How long a stage takes at least, in a night that is to be met mid-run."""
+"""Variable with the minimum seconds of a stage, for nights that are disturbed mid-run."""
 
 
 def spec(epochs: int | None = None) -> PipelineSpec:
-    """A pipeline of the simulator."""
+    """Return a pipeline that reads the simulator."""
     return PipelineSpec.model_validate(
         {"pipeline": "p", "features": {"a": {"column": "a"}}, "train": {"epochs": epochs}}
     )
 
 
 def make(task: StageTask) -> Outcome:
-    """Write two files that follow from all bytes of the inputs, and let every gate pass.
+    """Write two files that depend on all bytes of the inputs, and let every gate pass.
 
-    Which champion it is compared with does not matter: a night ends with the same bytes.
+    The champion has no influence, so every night ends with the same bytes.
     """
     time.sleep(float(os.environ.get(SECONDS, "0")))
     stage = task.output.parent.name
@@ -56,21 +56,21 @@ def make(task: StageTask) -> Outcome:
 
 
 def gate(task: StageTask) -> Outcome:
-    """As `make`, with a verdict."""
+    """Do the work of `make` and return a passing verdict."""
     return dataclasses.replace(make(task), verdict="pass")
 
 
 def stages() -> list[Stage]:
-    """The night's own stages; all but `promote` do trivial work."""
+    """Return the stages of a night; all but `promote` do trivial work."""
     return list(trivial())
 
 
 def night(
     workspace: Path, of: date = NIGHT_OF, run_id: str = RUN, epochs: int | None = None
 ) -> None:
-    """Run the night, or go on with it, and fold its ledger."""
-    asked = spec(epochs)
-    run = RunRecord.start(Workspace(str(workspace)), asked, of, run_id=run_id)
+    """Run or resume the night, and compact its ledger."""
+    pipeline = spec(epochs)
+    run = RunRecord.start(Workspace(str(workspace)), pipeline, of, run_id=run_id)
     for stage in stages():
-        run_stage(stage, asked, run, cache_folder=workspace.parent / "cache")
+        run_stage(stage, pipeline, run, cache_folder=workspace.parent / "cache")
     Ledger(run.workspace).compact()

@@ -1,4 +1,4 @@
-"""Nights that race each other and a person who rolls back, retires and pauses: see `chaos.py`."""
+"""Nights that race each other and a user who rolls back, retires and pauses: see `chaos.py`."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from chaos import OTHER, ended, in_child
 
 
 def race(workspace: Path, log: Path, draw: random.Random) -> str:
-    """Run several nights at once beside a person who interferes; says how many of each.
+    """Run several nights at once while a user interferes; return a description.
 
     Args:
-        workspace: Of the case.
-        log: For what a process could not foresee.
-        draw: Of the case.
+        workspace: The case's workspace.
+        log: File for unexpected tracebacks.
+        draw: The case's random generator.
     """
     if draw.random() < 0.7:
         chaos_night.night(workspace, date(2026, 1, 6), "first")
-    nights = [(date(2026, 1, draw.choice((7, 8, 9))), f"night-{at}")
-              for at in range(draw.randint(2, 4))]  # fmt: skip
-    acts = [(draw.choice(("rollback", "retire", "pause", "resume")), draw.uniform(0, 0.5))
+    nights = [(date(2026, 1, draw.choice((7, 8, 9))), f"night-{number}")
+              for number in range(draw.randint(2, 4))]  # fmt: skip
+    actions = [(draw.choice(("rollback", "retire", "pause", "resume")), draw.uniform(0, 0.5))
             for _ in range(draw.randint(0, 6))]  # fmt: skip
 
     def interfere() -> None:
         pointer = ChampionPointer(Workspace(str(workspace)), "p")
-        for act, seconds in acts:
+        for action, seconds in actions:
             time.sleep(seconds)
             with contextlib.suppress(NightbidError):
-                if act == "rollback":
+                if action == "rollback":
                     pointer.rollback("chaos", by="chaos")
-                elif act == "retire":
+                elif action == "retire":
                     pointer.retire(len(pointer.history()), "chaos", by="chaos")
-                elif act == "pause":
+                elif action == "pause":
                     pointer.pause("chaos", "chaos")
                 else:
                     pointer.resume("chaos")
@@ -54,18 +54,18 @@ def race(workspace: Path, log: Path, draw: random.Random) -> str:
         time.sleep(seconds)
         chaos_night.night(workspace, of, run_id)
 
-    works = [partial(one, of, run_id, draw.uniform(0, 0.3)) for of, run_id in nights]
-    for child in [in_child(work, log) for work in (*works, interfere)]:
+    tasks = [partial(one, of, run_id, draw.uniform(0, 0.3)) for of, run_id in nights]
+    for child in [in_child(work, log) for work in (*tasks, interfere)]:
         assert ended(child) != OTHER, log.read_text()
     for of, run_id in nights:
         chaos_night.night(workspace, of, run_id)
-    return f"{len(nights)} nights, {[act for act, _ in acts]}"
+    return f"{len(nights)} nights, {[action for action, _ in actions]}"
 
 
 def check_race(place: Workspace, pipeline: str = "p") -> None:
-    """Check that each promotion replaced what it was judged against, and revived nothing."""
+    """Check that each promotion replaced the champion it was compared with, and revived nothing."""
     history = ChampionPointer(place, pipeline).history()
-    assert [each.number for each in history] == list(range(1, len(history) + 1))
+    assert [change.number for change in history] == list(range(1, len(history) + 1))
     withdrawn: set[str] = set()
     for before, entry in zip([None, *history], history, strict=False):
         serving = before.bundle_digest if before is not None and before.serves else ""
@@ -77,5 +77,5 @@ def check_race(place: Workspace, pipeline: str = "p") -> None:
         elif serving and (not entry.serves or entry.bundle_digest != serving):
             withdrawn.add(serving)
             withdrawn.discard(entry.bundle_digest if entry.change == "rollback" else "")
-    keys = [each.key for each in Ledger(place).entries()]
+    keys = [entry.key for entry in Ledger(place).entries()]
     assert len(keys) == len(set(keys)), "an entry is counted twice"

@@ -1,8 +1,8 @@
-"""An Airflow whose components are killed one by one, and started again as Compose would.
+"""An Airflow whose components can be killed one by one, and restarted as Compose would.
 
-Its nights do trivial work (`chaos_stages.py`). As a program it starts the components as forks of
-itself, with the API's port as its argument, and reads lines: `hold NAME` (what ends is left so),
-`free NAME` (it is started again, at once), `end`. It writes `NAME PROCESS` at every start.
+Its nights do trivial work (`chaos_stages.py`). Run as a program with the API's port as argument, it
+forks the components and reads commands from standard input: `hold NAME` (do not restart it),
+`free NAME` (restart it at once) and `end`. It prints `NAME PROCESS` at every start.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def serve(port: str) -> None:
     if status:
         return
     preload_dag_files()
-    for module in ("chaos_night", "nightbid.preflight"):  # what a task imports beside
+    for module in ("chaos_night", "nightbid.preflight"):  # further imports of a task
         importlib.import_module(module)
     jobs: Mapping[str, Callable[[], None]] = {
         "scheduler": partial(airflow, "scheduler", "--skip-serve-logs"),
@@ -55,8 +55,8 @@ def serve(port: str) -> None:
     due = dict.fromkeys(COMPONENTS, 0.0)
     try:
         while True:
-            for name, at in list(due.items()):
-                if name not in held and time.monotonic() >= at:
+            for name, moment in list(due.items()):
+                if name not in held and time.monotonic() >= moment:
                     del due[name]
                     process = supervisor.fork(jobs[name], logs / f"{name}.log")
                     running[process] = name
@@ -79,18 +79,18 @@ def serve(port: str) -> None:
 
 
 class Stack:
-    """A running one.
+    """A running Airflow.
 
     Args:
-        environment: Of every component.
-        port: Of the API.
-        log: Takes what the program itself prints.
+        environment: Environment of every component.
+        port: Port of the API.
+        log: File for the output of the program itself.
     """
 
     def __init__(self, environment: Mapping[str, str], port: int, log: Path) -> None:
         self._processes: dict[str, int] = {}
         self.starts: list[str] = []
-        """The components, in the order of their starts."""
+        """Names of the components, in the order of their starts."""
         with log.open("a") as stream:
             self._program = subprocess.Popen(
                 [sys.executable, __file__, str(port)],
@@ -107,7 +107,7 @@ class Stack:
             self.starts.append(name)
 
     def check(self) -> None:
-        """Complain if it has ended."""
+        """Fail if the program has ended."""
         assert self._program.poll() is None, "the components did not start: see the logs"
 
     def _say(self, line: str) -> None:
@@ -119,35 +119,35 @@ class Stack:
         """Kill a component with -9; it stays down until `start`.
 
         Args:
-            name: Which.
-            family: With all that it has started, as a container that is killed.
+            name: Name of the component.
+            family: Whether to kill its descendants too, as when a container is killed.
         """
         self._say(f"hold {name}")
         time.sleep(0.5)
         with contextlib.suppress(psutil.NoSuchProcess, KeyError):
             process = psutil.Process(self._processes[name])
-            ends = process.children(recursive=True) if family else []
-            for each in (process, *ends):
+            descendants = process.children(recursive=True) if family else []
+            for victim in (process, *descendants):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
+                    victim.kill()
 
     def start(self, name: str) -> None:
-        """Start what was killed."""
+        """Restart a killed component."""
         self._say(f"free {name}")
 
     def tasks(self, *, workers: bool = False) -> list[psutil.Process]:
-        """Processes in which tasks run: below the scheduler's workers.
+        """Return the processes in which tasks run: descendants of the scheduler's workers.
 
         Args:
-            workers: These too.
+            workers: Whether to include the workers.
         """
-        found = []
+        processes = []
         with contextlib.suppress(psutil.NoSuchProcess, KeyError):
             for worker in psutil.Process(self._processes["scheduler"]).children():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    inside = worker.children(recursive=True)
-                    found += [worker, *inside] if workers and inside else inside
-        return found
+                    descendants = worker.children(recursive=True)
+                    processes += [worker, *descendants] if workers and descendants else descendants
+        return processes
 
     def end(self) -> None:
         """End every process."""
@@ -165,7 +165,7 @@ class Stack:
 
 @contextmanager
 def running(environment: Mapping[str, str], port: int, log: Path) -> Iterator[Stack]:
-    """Start a stack, and end it in the end."""
+    """Start a stack, and end it on exit."""
     stack = Stack(environment, port, log)
     try:
         yield stack

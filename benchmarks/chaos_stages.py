@@ -1,4 +1,4 @@
-"""The stages of a night with trivial work, for a process that has imported nothing else yet."""
+"""The stages of a night with trivial work, to install before other imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nightbid.night.stage import Stage
 
 
 def trivial() -> tuple[Stage, ...]:
-    """The night's own stages; all but `promote` do the work of `chaos_night.py`."""
+    """Return the stages of a night; all but `promote` do the work of `chaos_night.py`."""
     return tuple(
         stage
         if stage.name == "promote"
@@ -25,9 +25,9 @@ def trivial() -> tuple[Stage, ...]:
 
 
 def install() -> None:
-    """Make them the night of this process and of its forks; other modules take it from here.
+    """Install the trivial stages in this process, before other modules import them.
 
-    Nothing was evaluated that a report could show: there is none.
+    Forks inherit them. There is no evaluation, so no report is written.
     """
     stages.NIGHT = trivial()
     stages.upstream.__defaults__ = (stages.NIGHT,)

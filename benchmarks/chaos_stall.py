@@ -1,10 +1,11 @@
-"""Slow file operations, and processes that stand still for longer than every sign of life counts.
+"""Slow file operations, and processes that stop for longer than their heartbeat timeout.
 
-Kinds of `chaos.py`. `slow`: reads and writes below the workspace wait for tens of milliseconds to
-seconds. `stall`: a night stands still at a file operation (SIGSTOP) until another machine takes
-its run, or its turn, for left behind and ends it; then it goes on. Every process is one of a
-machine of its own here, and its sign of life counts for a second. The one that wakes up may end
-what nobody has taken over; it may not promote, overwrite or record anything else.
+`chaos.py` runs these two kinds of cases. `slow`: reads and writes below the workspace wait for tens
+of milliseconds to seconds. `stall`: a night stops at a file operation (SIGSTOP) until another
+machine considers its run or its turn abandoned and completes it; then the night continues. Every
+process acts as a machine of its own, with a heartbeat timeout of one second. After it wakes up, a
+process may complete only work that no other machine took over; it may not promote, overwrite or
+record anything else.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from chaos import OWN, Disturbed, ended, in_child
 from chaos_race import check_race
 
 COUNTS_SECONDS, RENEW_SECONDS = 1.0, 0.2
-"""For so long a sign of life counts here, and it is renewed so often."""
+"""Heartbeat timeout and interval of these processes."""
 READS = frozenset({"os.listdir", "os.scandir"})
 FIRST = dt.date(2026, 1, 6)
 
 
 class Slowed:
-    """Makes some file operations below a folder wait, reads as well as writes."""
+    """Delays some file operations below a folder, reads as well as writes."""
 
     def __init__(self, folder: Path, draw: random.Random, operations: int) -> None:
         self.count = 0
@@ -51,7 +52,7 @@ class Slowed:
 
     @staticmethod
     def drawn(draw: random.Random, operations: int) -> tuple[range, float, str]:
-        """Which operations wait, for how many seconds, and both as a text."""
+        """Draw the operations that wait and their seconds; return both and a description."""
         begin, many = draw.randint(1, 4 * operations), draw.choice((1, 10, 40))
         seconds = draw.choice((0.02, 0.05, 2.0 if many == 1 else 0.5)) if many < 40 else 0.02
         return range(begin, begin + many), seconds, f"{many} from {begin} wait {seconds} s"
@@ -68,8 +69,8 @@ class Slowed:
 def slow(
     night: Callable[[], None], workspace: Path, log: Path, draw: random.Random, operations: int
 ) -> str:
-    """Run one night, or two processes at one, whose file operations wait; says how."""
-    said = []
+    """Run a night with slow file operations in one or two processes; return a description."""
+    descriptions = []
     children = []
     for _ in range(draw.choice((1, 1, 2))):
         seed = draw.random()
@@ -78,26 +79,26 @@ def slow(
             Slowed(workspace, random.Random(seed), operations)
             night()
 
-        said.append(Slowed.drawn(random.Random(seed), operations)[2])
+        descriptions.append(Slowed.drawn(random.Random(seed), operations)[2])
         children.append(in_child(slowed, log))
     for child in children:
         code = ended(child)
         assert code == 0, log.read_text() if log.exists() else f"ended with {code}"
-    return " beside ".join(said)
+    return " beside ".join(descriptions)
 
 
 def stand_still(since: int) -> None:
-    """Stop this process, once; somebody else lets it go on."""
+    """Stop this process once; its parent continues it."""
     if since == 0:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def machine(name: str) -> None:
-    """Make this process one of another machine, whose signs count for a second."""
+    """Make this process act as another machine, with a heartbeat timeout of one second."""
     turns.socket = SimpleNamespace(gethostname=lambda: name)  # type: ignore[assignment]
     turns.HELD_SECONDS, turns.RENEW_SECONDS = COUNTS_SECONDS, RENEW_SECONDS
     shell.NIGHT = tuple(chaos_night.stages())
-    # Nothing was evaluated that could be said.
+    # There is no evaluation to report.
     shell.verdict_line = shell.write_report = lambda run: run.run_id  # type: ignore[assignment]
 
 
@@ -109,15 +110,15 @@ def night(
     spec: PipelineSpec,
     look_seconds: float = 0.05,
 ) -> None:
-    """Be `nightbid run` on a machine.
+    """Act as `nightbid run` on a machine.
 
     Args:
-        workspace: Of the case.
-        name: Of the machine.
-        of: The night.
-        run_id: The run.
+        workspace: The case's workspace.
+        name: Name of the machine.
+        of: Day of the night.
+        run_id: Id of the run.
         spec: The pipeline.
-        look_seconds: Between two looks whether another night has ended.
+        look_seconds: Poll interval while another night runs.
     """
     machine(name)
     shell.TURN_SECONDS = look_seconds
@@ -129,33 +130,33 @@ def night(
 
 
 def stopped(child: int) -> bool:
-    """Wait until a process stands still; False if it has ended instead."""
+    """Wait until a process stops; return False if it ended instead."""
     _, status = os.waitpid(child, os.WUNTRACED)
     return os.WIFSTOPPED(status)
 
 
 def play(folder: Path, draw: random.Random, operations: int) -> str:
-    """Let one night stand still while others are at work; says how.
+    """Stop one night while others run; return a description.
 
     Args:
-        folder: Of the case.
-        draw: Of the case.
-        operations: File operations of an undisturbed night.
+        folder: The case's folder.
+        draw: The case's random generator.
+        operations: Number of file operations of an undisturbed night.
     """
     workspace, log = folder / "workspace", folder / "traceback.txt"
-    at = draw.randint(1, operations)
+    operation = draw.randint(1, operations)
     same, before = draw.random() < 0.5, draw.random() < 0.7
     if before:
         child = in_child(lambda: night(workspace, "one", FIRST, "before", chaos_night.spec(1)), log)
         assert ended(child) == 0, log.read_text() if log.exists() else "before"
 
     def first() -> None:
-        Disturbed(workspace, at, stand_still)
+        Disturbed(workspace, operation, stand_still)
         night(workspace, "one", FIRST + dt.timedelta(days=1), "first", chaos_night.spec(1))
 
-    one = in_child(first, log)
-    stood = stopped(one)
-    what = f"stands still at {at}{' after a night' * before}, "
+    stalled = in_child(first, log)
+    is_stopped = stopped(stalled)
+    event = f"stands still at {operation}{' after a night' * before}, "
     others = [("first", 1, 2)] if same else [("second", 2, 2)]
     if draw.random() < 0.3:
         others.append(("third", 3, 3))
@@ -168,54 +169,61 @@ def play(folder: Path, draw: random.Random, operations: int) -> str:
 
         code = ended(in_child(other, log))
         assert code == 0, f"{run_id}: {log.read_text() if log.exists() else code}"
-    seen = snapshot(workspace, [run_id for run_id, *_ in others])
-    if stood:
-        os.kill(one, signal.SIGCONT)
-        code = ended(one)
+    before_wake = snapshot(workspace, [run_id for run_id, *_ in others])
+    if is_stopped:
+        os.kill(stalled, signal.SIGCONT)
+        code = ended(stalled)
         assert code in (0, OWN), f"{code} {log.read_text() if log.exists() else ''}"
-        what += f"{others} end meanwhile, then it ends with {code}"
-    now = snapshot(workspace, [run_id for run_id, *_ in others])
-    for run_id, before_it in seen.items():
-        # A run that was begun over with other settings, when the other had ended, is its latter.
-        is_over = now[run_id][0] > before_it[0] and run_id == "first"
-        assert is_over or now[run_id] == before_it, f"{before_it} is another now: {now[run_id]}"
+        event += f"{others} end meanwhile, then it ends with {code}"
+    after_wake = snapshot(workspace, [run_id for run_id, *_ in others])
+    for run_id, earlier in before_wake.items():
+        # The first run may restart with other settings after the other ended; its revision grows.
+        is_over = after_wake[run_id][0] > earlier[0] and run_id == "first"
+        assert is_over or after_wake[run_id] == earlier, (
+            f"{earlier} is another now: {after_wake[run_id]}"
+        )
     check(Workspace(str(workspace)))
-    return what
+    return event
 
 
 def snapshot(workspace: Path, run_ids: list[str]) -> dict[str, Any]:
-    """What some runs say of their stages, their settings and their champion."""
+    """Return the stages, settings and champion that the records of some runs hold."""
     place = Workspace(str(workspace))
-    found = {}
+    states = {}
     for run_id in run_ids:
         run = RunRecord.load(place, "p", run_id)
         pinned = run.pinned_champion()
-        found[run_id] = (
+        states[run_id] = (
             run.head.revision,
             run.head.spec["train"]["epochs"],  # type: ignore[index]
             pinned.bundle_digest if pinned else "",
-            {name: (each.state, each.uri, each.summary) for name, each in run.current().items()},
+            {
+                name: (record.state, record.uri, record.summary)
+                for name, record in run.current().items()
+            },
         )
-    return found
+    return states
 
 
 def check(place: Workspace) -> None:
-    """Check that each champion was made by the settings that its run's record has."""
+    """Check that each champion was made with the settings in its run's record."""
     check_race(place)
     for path in (place.root / "runs" / "p").glob("*/run.json"):
         check_minds(RunRecord.load(place, "p", path.parent.name))
     for entry in ChampionPointer(place, "p").history():
-        made = [each.uri for each in RunRecord.load(place, "p", entry.run_id).records("export")]
-        assert entry.bundle_uri in made, f"#{entry.number} is of no record"
+        exports = [
+            record.uri for record in RunRecord.load(place, "p", entry.run_id).records("export")
+        ]
+        assert entry.bundle_uri in exports, f"#{entry.number} is of no record"
 
 
 def check_minds(run: RunRecord) -> None:
-    """Check that all outputs of a run that count are of its settings, and of each other."""
-    wanted = run.head.spec["train"]["epochs"]  # type: ignore[index]
+    """Check that the current outputs of a run have its settings and depend on each other."""
+    epochs = run.head.spec["train"]["epochs"]  # type: ignore[index]
     digests: dict[str, str] = {}
     for name, record in run.current().items():
         manifest = read_manifest(run.workspace.at(record.uri))
-        assert name != "train" or manifest.metrics["epochs"] == wanted, f"{run.run_id}: two minds"
+        assert name != "train" or manifest.metrics["epochs"] == epochs, f"{run.run_id}: two minds"
         for stage, digest in (*manifest.inputs.items(), (name, manifest.digest)):
             if stage != "champion":
                 assert digests.setdefault(stage, digest) == digest, f"{run.run_id}: two of {stage}"
