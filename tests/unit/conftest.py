@@ -123,8 +123,8 @@ def recorded_run(tmp_path, monkeypatch):
         begun = STARTED + dt.timedelta(hours=len(run.records()))
         # The night replays no bids unless the test passes replay metrics.
         replays = "replay" in (metrics or {})
-        ran = [name for name in STAGES if replays or name not in ("replay", "gate_value")]
-        for at, stage in enumerate(ran[: ran.index(until) + 1]):
+        stages = [name for name in STAGES if replays or name not in ("replay", "gate_value")]
+        for at, stage in enumerate(stages[: stages.index(until) + 1]):
             started = begun + dt.timedelta(minutes=at)
             usage = Usage(cpu_seconds=100, gb_seconds=50, wall_seconds=60)
             kwargs = {"stage": stage, "started": started, "seconds": 60.0, "usage": usage}

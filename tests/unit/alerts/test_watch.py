@@ -32,7 +32,7 @@ LAST = dt.datetime(2026, 1, 9, 3, 0, 30, tzinfo=dt.UTC)
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """One scheduled pipeline."""
+    """Return settings with one scheduled pipeline."""
     pipelines = tmp_path / "pipelines"
     pipelines.mkdir()
     (pipelines / "small.yaml").write_text(SPEC)

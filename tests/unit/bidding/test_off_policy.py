@@ -134,11 +134,11 @@ def test_logs_without_usable_propensities_are_one_line(
 def test_the_gate_warns_of_a_loss_and_says_why_there_is_no_value(
     tmp_path: Path, rows: pa.Table
 ) -> None:
-    mine: dict[str, Any] = {
+    candidate: dict[str, Any] = {
         "estimates": {"dr": {"value": 0.03}}, "gains": {"dr": {"high": -0.01}},
         "effective_sample_size": 900.0,
     }  # fmt: skip
-    metrics = {"logged": {"value": 0.05}, "rows": 6000, "policies": {"candidate": mine}}
+    metrics = {"logged": {"value": 0.05}, "rows": 6000, "policies": {"candidate": candidate}}
     judged = gate_value.measure(task_of(tmp_path, rows, {"replayed": False, "policy": metrics}))
     assert judged.verdict == "warn"
     assert "policy_loss is 0.2" in judged.summary

@@ -110,8 +110,8 @@ def changed(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
 def test_a_miscalibrated_candidate_visibly_loses_money(
     tmp_path: Path, days: dict[date, pa.Table]
 ) -> None:
-    ran = night(tmp_path, days, {"candidate": 2.0, "champion": 1.1, "baseline": 0.5})
-    outcome = ran.replay()
+    stages = night(tmp_path, days, {"candidate": 2.0, "champion": 1.1, "baseline": 0.5})
+    outcome = stages.replay()
     bidders = outcome.metrics["bidders"]
 
     assert list(bidders) == ["candidate", "champion", "baseline", "truth"]
@@ -126,38 +126,38 @@ def test_a_miscalibrated_candidate_visibly_loses_money(
     auctions = pq.read_table(tmp_path / "out" / "auctions.parquet")
     assert {"price", "click", "floor", "user", "candidate", "truth"} <= set(auctions.column_names)
 
-    gate = ran.gate(outcome.metrics)
+    gate = stages.gate(outcome.metrics)
     assert gate.verdict == "warn"
     assert "surplus_loss" in gate.summary
 
 
 def test_an_equal_candidate_passes(tmp_path: Path, days: dict[date, pa.Table]) -> None:
-    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0})
-    outcome = ran.replay()
+    stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0})
+    outcome = stages.replay()
     assert outcome.metrics["differences"]["baseline"]["surplus"]["value"] == 0
-    assert ran.gate(outcome.metrics).verdict == "pass"
+    assert stages.gate(outcome.metrics).verdict == "pass"
 
 
 def test_without_a_block_nothing_is_replayed(tmp_path: Path, days: dict[date, pa.Table]) -> None:
-    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0}, replay=None)
-    outcome = ran.replay()
+    stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0}, replay=None)
+    outcome = stages.replay()
     assert outcome.summary == "no replay: the pipeline has no `replay` block"
-    assert ran.gate(dict(outcome.metrics)).verdict == "pass"
+    assert stages.gate(dict(outcome.metrics)).verdict == "pass"
 
 
 @pytest.mark.parametrize("pricing", ["second", "first"])
 def test_budgets_are_kept(tmp_path: Path, days: dict[date, pa.Table], pricing: str) -> None:
     block = {"value": 0.03, "pricing": pricing, "budget": 2.0}
-    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.7}, replay=block)
-    for name, totals in ran.replay().metrics["bidders"].items():
+    stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.7}, replay=block)
+    for name, totals in stages.replay().metrics["bidders"].items():
         assert 1.5 < totals["spend"] <= 2.0 * (1 + 1e-12), name
         assert sum(totals["spend_by_hour"][:12]) > 0.3, name
 
 
 def test_shaded_bids_earn_in_first_price(tmp_path: Path, days: dict[date, pa.Table]) -> None:
     block = {"value": 0.03, "pricing": "first"}
-    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.5}, replay=block)
-    bidders = ran.replay().metrics["bidders"]
+    stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.5}, replay=block)
+    bidders = stages.replay().metrics["bidders"]
     # Truthful bids earn nothing in first price: each pays its value.
     assert bidders["candidate"]["expected_surplus"] > bidders["baseline"]["expected_surplus"] > 0
 
@@ -168,8 +168,8 @@ def test_a_few_bad_prices_are_left_out_and_counted(
     prices = days[NEWEST]["win_price"].to_numpy().copy()
     prices[:3], prices[5] = np.nan, -1
     spoiled = {**days, NEWEST: changed(days[NEWEST], "win_price", prices)}
-    ran = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0})
-    outcome = ran.replay()
+    stages = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0})
+    outcome = stages.replay()
     assert outcome.metrics["unusable"] == {
         "win_price is missing or not finite": 3,
         "win_price is negative": 1,
@@ -186,8 +186,8 @@ def test_conversions_are_counted_and_other_currencies_left_out(
         BEFORE: days[BEFORE].append_column("currency", pa.array(["USD"] * len(days[BEFORE]))),
         NEWEST: days[NEWEST].append_column("currency", pa.array(np.where(first, "EUR", "USD"))),
     }
-    ran = night(tmp_path / "7", marked, {"candidate": 1.0, "baseline": 1.0}, columns=columns)
-    outcome = ran.replay()
+    stages = night(tmp_path / "7", marked, {"candidate": 1.0, "baseline": 1.0}, columns=columns)
+    outcome = stages.replay()
     assert outcome.metrics["unusable"] == {"currency is not 'USD', the usual one": 7}
     won = pq.read_table(tmp_path / "7" / "out" / "auctions.parquet")
     everything = won["conversion"].to_numpy().sum()
@@ -195,9 +195,9 @@ def test_conversions_are_counted_and_other_currencies_left_out(
     assert 0 < outcome.metrics["bidders"]["candidate"]["conversions"] <= everything
 
     marked[NEWEST] = days[NEWEST].append_column("currency", pa.array(["EUR"] * len(first)))
-    ran = night(tmp_path / "all", marked, {"candidate": 1.0, "baseline": 1.0}, columns=columns)
+    stages = night(tmp_path / "all", marked, {"candidate": 1.0, "baseline": 1.0}, columns=columns)
     with pytest.raises(CorruptDataError, match=r"currency is not 'USD', the usual one \(\d"):
-        ran.replay()
+        stages.replay()
     assert not list((tmp_path / "all" / "out").iterdir())
 
 
@@ -234,14 +234,14 @@ def test_prices_that_are_not_the_highest_competing_bid_are_counted(
     prices = days[NEWEST]["win_price"].to_numpy().copy()
     prices[:5] *= 0.9
     spoiled = {**days, NEWEST: changed(days[NEWEST], "win_price", prices)}
-    ran = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0}, columns=EVERY_BID)
-    assert ran.replay().metrics["unusable"] == {
+    stages = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0}, columns=EVERY_BID)
+    assert stages.replay().metrics["unusable"] == {
         "win_price is neither the highest of competing_bids nor the floor": 5
     }
-    ran = night(tmp_path / "no_lists", days, {"candidate": 1.0, "baseline": 1.0},
+    stages = night(tmp_path / "no_lists", days, {"candidate": 1.0, "baseline": 1.0},
                 columns={**EVERY_BID, "competing": "floor_price"})  # fmt: skip
     with pytest.raises(CorruptDataError, match="it holds double, not lists of bids"):
-        ran.replay()
+        stages.replay()
 
 
 def spoil_unit(table: pa.Table) -> pa.Table:
@@ -277,18 +277,18 @@ def test_bad_logs_are_one_line_and_nothing_is_written(
     tmp_path: Path, days: dict[date, pa.Table], spoil: Any, message: str
 ) -> None:
     spoiled = {**days, NEWEST: spoil(days[NEWEST])}
-    ran = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0})
+    stages = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0})
     with pytest.raises((CorruptDataError, MissingDataError)) as caught:
-        ran.replay()
+        stages.replay()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_predictions_outside_0_to_1_are_refused(tmp_path: Path, days: dict[date, pa.Table]) -> None:
-    ran = night(tmp_path, days, {"candidate": -1.0, "baseline": 1.0})
+    stages = night(tmp_path, days, {"candidate": -1.0, "baseline": 1.0})
     with pytest.raises(NightbidError, match="values of candidate are not within"):
-        ran.replay()
+        stages.replay()
 
 
 @pytest.mark.parametrize(

@@ -190,11 +190,11 @@ def test_slices_mix_up_to_where_all_are_known() -> None:
     price = np.floor(rng.gamma(3, np.where(of, 30, 8), rows))
     bids = np.floor(rng.gamma(3, np.where(of, 40, 10), rows))
     won = bids > price
-    seen = np.where(won, price, np.nan)
+    prices_won = np.where(won, price, np.nan)
     true = empirical(price)
-    sliced = mixture(by_slice(of, bids, won, seen))
+    sliced = mixture(by_slice(of, bids, won, prices_won))
     upto = min(60, sliced.known_to)
-    pooled = np.abs(kaplan_meier(bids, won, seen).cdf[:upto] - true.cdf[:upto]).max()
+    pooled = np.abs(kaplan_meier(bids, won, prices_won).cdf[:upto] - true.cdf[:upto]).max()
     assert np.abs(sliced.cdf[:upto] - true.cdf[:upto]).max() < pooled / 2
 
 

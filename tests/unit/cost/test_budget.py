@@ -98,14 +98,14 @@ def test_polls_of_a_running_stage_project_warn_cancel_and_count_once(tmp_path: P
         with usage_log.open("a") as stream:
             stream.write(json.dumps(values) + "\n")
 
-    seen = []
+    polls = []
     for hours, done in ((1, 0.25), (1, 0.25), (3, 0.4), (6, 0.9)):
         sample(hours, done)
         poll = poll_stage(run, budget, "train", 1)
         assert poll is not None
-        seen.append((poll.judgment, poll.projected_usd))
-    assert [judgment for judgment, _ in seen] == ["ok", "ok", "warn", "over"]
-    assert seen[0][1] == Decimal("0.224")
+        polls.append((poll.judgment, poll.projected_usd))
+    assert [judgment for judgment, _ in polls] == ["ok", "ok", "warn", "over"]
+    assert polls[0][1] == Decimal("0.224")
     assert "over its limit of 0.28 USD" in cancel_marker(usage_log).read_text()
     assert total(Ledger(run.workspace).entries()).amount == Decimal("0.336")
 

@@ -124,12 +124,12 @@ def test_forecast_scales_with_rows_and_reports_its_past_error() -> None:
     # Run 2 is forecast from run 1: 1 for 2, off by 1/2. Run 3 is forecast from both, exactly.
     assert expected.mean_error == pytest.approx(0.25)
     assert forecast([], nights=1) is None
-    seen = backtest(past)
-    assert [(comparison.run_id, comparison.expected_usd) for comparison in seen] == [
+    comparisons = backtest(past)
+    assert [(comparison.run_id, comparison.expected_usd) for comparison in comparisons] == [
         ("r2", 1),
         ("r3", 3),
     ]
-    assert [comparison.error for comparison in seen] == [-0.5, 0]
+    assert [comparison.error for comparison in comparisons] == [-0.5, 0]
 
 
 def test_a_sweep_is_foretold_from_the_stages_of_nights_before_it(workspace: Workspace) -> None:

@@ -116,8 +116,8 @@ def test_costs_add_up_over_splits_and_retries(
     """Attempts are observed several times while they run; cloud jobs split one attempt's usage."""
     workspace = Workspace(str(tmp_path_factory.mktemp("ledger")))
     common = {"pipeline": "ctr", "run_id": "ctr-1", "stage": "train", "started": START}
-    for number, seen in enumerate(attempts, start=1):
-        for seconds in [*seen, *seen]:
+    for number, readings in enumerate(attempts, start=1):
+        for seconds in [*readings, *readings]:
             record_stage_usage(
                 workspace,
                 attempt=number,
@@ -137,7 +137,7 @@ def test_costs_add_up_over_splits_and_retries(
                     **common,  # type: ignore[arg-type]
                 )
             )
-    used = sum(max(seen) for seen in attempts) + sum(jobs)
+    used = sum(max(observed) for observed in attempts) + sum(jobs)
     expected = Decimal(used) / 3600 * Decimal("0.056")
     assert abs(total(Ledger(workspace).entries()).amount - expected) < Decimal("1e-20")
 

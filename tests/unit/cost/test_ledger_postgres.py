@@ -95,10 +95,10 @@ def test_any_order_repetition_and_compaction_folds_to_what_the_files_say(
     compact: set[int],
 ) -> None:  # fmt: skip
     pipeline = f"p-{uuid.uuid4().hex}"
-    mine = [row.model_copy(update={"pipeline": pipeline}) for row in seen]
+    entries = [row.model_copy(update={"pipeline": pipeline}) for row in seen]
     files = FileLedger(Workspace(str(tmp_path_factory.mktemp("ledger"))))
     table = PostgresLedger(SecretStr(database))
-    for index, entry in enumerate([*mine, *reversed(mine)]):
+    for index, entry in enumerate([*entries, *reversed(entries)]):
         files.append([entry])
         table.append([entry, entry])
         if index in compact:

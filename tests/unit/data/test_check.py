@@ -389,7 +389,7 @@ def test_three_streams_become_a_pipeline_that_joins_them(tmp_path):
     assert source.conversions.rename == {"imp": "request_id", "ts": "servedAt"}
     assert source.value == "amount_usd"
     assert (spec.label.column, spec.columns.user) == ("clicked", "uid")
-    # The newest day is left out: its clicks are not complete.
+    # The newest day's impressions do not have all their clicks yet.
     assert f"days     4, {FIRST} to {FIRST + timedelta(days=3)}" in printed
     assert "label    clicked: rate 0.1" in printed
     assert f"next: nightbid run joined --date {FIRST + timedelta(days=4)}" in printed

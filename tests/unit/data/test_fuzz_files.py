@@ -14,7 +14,7 @@ import pytest
 DAY = dt.date(2026, 1, 8)
 CASES = 60
 SECONDS, GIGABYTES = 10, 3
-"""Limits per file, and for the process that reads all files, in addition to its imports."""
+"""Seconds per file, and gigabytes for reading all files, in addition to the imports."""
 PROGRAM = """
 import datetime as dt, json, random, resource, signal, sys, traceback
 from pathlib import Path

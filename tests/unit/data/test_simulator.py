@@ -70,9 +70,9 @@ def test_labels_follow_the_true_probabilities_at_every_level(many, label):
     observed = np.asarray(table[label], np.float64)
     bucket = np.searchsorted(np.quantile(truth, np.arange(0.1, 1, 0.1)), truth)
     for at in range(10):
-        mine = bucket == at
-        error = np.sqrt((truth[mine] * (1 - truth[mine])).sum()) / mine.sum()
-        assert abs(observed[mine].mean() - truth[mine].mean()) < 4 * error
+        in_bucket = bucket == at
+        error = np.sqrt((truth[in_bucket] * (1 - truth[in_bucket])).sum()) / in_bucket.sum()
+        assert abs(observed[in_bucket].mean() - truth[in_bucket].mean()) < 4 * error
     # Equal buckets would prove nothing.
     assert truth[bucket == 9].mean() > 2 * truth[bucket == 0].mean()
 

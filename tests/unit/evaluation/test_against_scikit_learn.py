@@ -89,10 +89,10 @@ def test_gauc_is_the_weighted_mean_of_each_users_auc(decimals):
     users = np.random.default_rng(4).integers(-50, 50, 3000)
     areas, weights = [], []
     for user in np.unique(users):
-        mine = users == user
-        if len(set(y[mine])) == 2:
-            areas.append(theirs.roc_auc_score(y[mine], p[mine], sample_weight=w[mine]))
-            weights.append(w[mine].sum())
+        of_user = users == user
+        if len(set(y[of_user])) == 2:
+            areas.append(theirs.roc_auc_score(y[of_user], p[of_user], sample_weight=w[of_user]))
+            weights.append(w[of_user].sum())
     ours = grouped_auc(GroupedScores.of(users, y, p, w))
     assert ours == pytest.approx(np.average(areas, weights=weights), abs=EXACT)
 

@@ -130,8 +130,8 @@ def test_inverse_propensities_judge_as_if_items_had_been_shown_evenly():
     weighted = metrics["by_propensity"]
     assert (weighted["unknown"], weighted["rows"]) == (3, shown.sum() - 3)
     assert weighted["effective_rows"] < weighted["rows"]
-    full, seen = whole["candidate"]["auc"], metrics["candidate"]["auc"]
-    assert abs(weighted["candidate"]["auc"] - full) < 0.4 * abs(seen - full)
+    unbiased, biased = whole["candidate"]["auc"], metrics["candidate"]["auc"]
+    assert abs(weighted["candidate"]["auc"] - unbiased) < 0.4 * abs(biased - unbiased)
     assert weighted["difference"]["auc"]["low"] < weighted["difference"]["auc"]["high"]
     assert f"by inverse propensities AUC {weighted['candidate']['auc']:.4f} (" in by_propensity(
         metrics

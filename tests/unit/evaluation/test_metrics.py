@@ -40,11 +40,11 @@ def columns(rows):
 
 def same(one, other) -> None:
     for name in vars(one):
-        mine, theirs = getattr(one, name), getattr(other, name)
-        if isinstance(mine, np.ndarray):
-            np.testing.assert_array_equal(mine, theirs)
+        left, right = getattr(one, name), getattr(other, name)
+        if isinstance(left, np.ndarray):
+            np.testing.assert_array_equal(left, right)
         else:
-            assert mine == theirs, name
+            assert left == right, name
 
 
 @settings(max_examples=100, deadline=None)
@@ -75,8 +75,8 @@ def test_merging_groups_is_the_whole(parts):
     whole = GroupedScores.of(g, y, p)
     same(merged, whole)
     for figure in (grouped_auc, lambda table: ndcg(table, 3)):
-        mine, theirs = figure(merged), figure(whole)
-        assert mine == theirs or (math.isnan(mine) and math.isnan(theirs))
+        of_parts, of_whole = figure(merged), figure(whole)
+        assert of_parts == of_whole or (math.isnan(of_parts) and math.isnan(of_whole))
 
 
 def test_figures_by_hand():
@@ -94,10 +94,10 @@ def test_figures_by_hand():
 def test_a_weight_is_that_many_rows():
     y, p = np.array([1, 0, 0, 1, 0]), np.array([0.7, 0.2, 0.7, 0.3, 0.3])
     times = np.array([1, 3, 2, 1, 4])
-    mine = summary(ScoreTable.of(y, p, times))
+    weighted = summary(ScoreTable.of(y, p, times))
     many = summary(ScoreTable.of(np.repeat(y, times), np.repeat(p, times)))
     for name, value in many.items():
-        assert mine[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
+        assert weighted[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
 
 
 def test_the_base_rate_has_entropy_one_and_ranks_nothing():

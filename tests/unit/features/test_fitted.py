@@ -257,9 +257,7 @@ def test_a_sequence_of_rows_is_what_the_key_did_before(definition, make_rows):
     sites = ["a", "b", None, "c", "a", "d", "b", "a"]
     clicks = [1, 1, 1, 1, 0, 1, 1, 1]
     users = [7, 7, 7, 7, 7, 8, 7, 7]
-    time = pa.array([start + minute_of * minute for minute_of in minutes]).cast(
-        pa.timestamp("us", "UTC")
-    )
+    time = pa.array([start + offset * minute for offset in minutes]).cast(pa.timestamp("us", "UTC"))
     rows = make_rows(8)
     for name, values in {
         "served": time, "nb_time": time, "site": pa.array(sites), "number": pa.array(users),

@@ -72,7 +72,7 @@ def test_the_file_is_that_of_all_columns_at_once(tmp_path: Path, columns, rows, 
 
 
 def test_several_row_groups(tmp_path: Path, monkeypatch) -> None:
-    """A row group of the sample may be larger than the default of Parquet's writer."""
+    """Parquet's writer splits a row group of the sample that is too large for it."""
     write = pq.write_table
     monkeypatch.setattr(
         groups.pq, "write_table", lambda *a, **options: write(*a, **options, row_group_size=150)

@@ -102,9 +102,9 @@ def test_vocabularies_and_scales_learn_nothing_from_them(nights) -> None:
 def test_no_row_sees_labels_of_its_own_day_or_later(nights, tmp_path: Path, day: date) -> None:
     changed = Featurized(tmp_path, 3, (f"labels_inverted@{day}",))
     for split, of in (("train", TRAIN), ("validate", VALIDATE), ("evaluate", NEWEST)):
-        mine, theirs = changed.rows(split), nights[3].rows(split)
-        same = mine["user_ctr"].equals(theirs["user_ctr"])
-        assert mine[LABEL].equals(theirs[LABEL]) == (of != day)
+        rows, reference = changed.rows(split), nights[3].rows(split)
+        same = rows["user_ctr"].equals(reference["user_ctr"])
+        assert rows[LABEL].equals(reference[LABEL]) == (of != day)
         assert same == (of <= day), f"{split} rows and labels of {day}"
 
 

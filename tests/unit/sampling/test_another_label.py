@@ -190,7 +190,7 @@ def test_a_label_that_is_none_is_said_as_of_the_logs(sample):
 
 
 def test_parquet_of_this_machine_is_read_itself(sample, tmp_path):
-    """The simulator is as fast as stored rows, so no rows are stored for other pipelines."""
+    """Local Parquet reads as fast as stored rows, so no rows are stored for other pipelines."""
     sample("parquet", {"column": "click"})
     assert not sample("parquet", LIKE)[0].metrics["rows_of"]
     assert not list((tmp_path / "w").rglob("as_read.json"))

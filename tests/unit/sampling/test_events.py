@@ -326,11 +326,11 @@ def test_the_gate_sees_lost_matches_and_slow_clicks():
         joined_events.measure(measurements, days, day)
         return {measurement.statistic: measurement.value for measurement in measurements}
 
-    plain, seen = measured(all_days[0]), measured(all_days[4])
+    plain, faulty = measured(all_days[0]), measured(all_days[4])
     assert (plain["events_matched:clicks"], plain["event_delay:clicks_p95"]) == (1, 1)
-    assert seen["events_matched:clicks"] == pytest.approx(0.70, abs=0.02)
-    assert seen["event_delay:clicks_p95"] > 10
-    assert seen["event_delay:clicks_median"] == 1
-    assert seen["events_repeated:clicks"] == pytest.approx(1 / 6, abs=0.02)
-    assert seen["events_early:clicks"] == 0.05
+    assert faulty["events_matched:clicks"] == pytest.approx(0.70, abs=0.02)
+    assert faulty["event_delay:clicks_p95"] > 10
+    assert faulty["event_delay:clicks_median"] == 1
+    assert faulty["events_repeated:clicks"] == pytest.approx(1 / 6, abs=0.02)
+    assert faulty["events_early:clicks"] == 0.05
     assert not measured(Day(DAY, Profile(), {"read": 3.0}))

@@ -203,10 +203,10 @@ def test_a_higher_rate_keeps_every_row_that_a_lower_one_kept(rate, step, seed):
 
 def test_a_duplicate_key_is_kept_once_even_across_batches():
     table = logs(4, impression_id=[7, 8, 7, 9])
-    seen: list = []
-    first = draw(parsed(table).good, spec_of(), "train", seen)
+    keys: list = []
+    first = draw(parsed(table).good, spec_of(), "train", keys)
     assert first["impression_id"].to_pylist() == [7, 8, 9]
-    second = draw(parsed(logs(3, impression_id=[9, 10, 7])).good, spec_of(), "train", seen)
+    second = draw(parsed(logs(3, impression_id=[9, 10, 7])).good, spec_of(), "train", keys)
     assert second["impression_id"].to_pylist() == [10]
 
 
