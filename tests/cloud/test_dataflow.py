@@ -1,4 +1,4 @@
-"""Featurization on Dataflow whatever goes wrong: one job an attempt, nothing half."""
+"""Featurization on Dataflow under faults: one job per attempt and no partial output."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ pytestmark = pytest.mark.slow
 
 
 class Night:
-    """One run, from sampling to featurization."""
+    """A run of the stages from sampling to featurization."""
 
     def __init__(self, root: str, folder: Path, spec: PipelineSpec) -> None:
         self.spec, self._folder = spec, folder
@@ -83,7 +83,7 @@ def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def night(emulated: str, dataflow: Dataflow, pipelines: Path, tmp_path: Path) -> Night:
-    """A night in the bucket whose rows are sampled."""
+    """Prepare a night in the bucket whose rows are sampled."""
     night = Night(emulated, tmp_path / "cache", find_pipeline("small", pipelines))
     night.stage("sample")
     return night
@@ -91,7 +91,7 @@ def night(emulated: str, dataflow: Dataflow, pipelines: Path, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """What the same night makes on this machine alone."""
+    """Return the output of the same night on this machine alone."""
     folder = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as plain:
         for name in [name for name in os.environ if name.startswith("NIGHTBID_")]:
@@ -103,7 +103,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def bill(dataflow: Dataflow, night: Night) -> Decimal:
-    """What the jobs' own metrics come to."""
+    """Compute the cost from the jobs' own metrics."""
     cost = Decimal(0)
     for job in dataflow.jobs.values():
         amounts = {
@@ -143,7 +143,7 @@ def test_workers_make_what_this_machine_makes_and_the_job_is_labeled_and_priced(
     assert manifest.rows == expected.rows
     assert manifest.metrics["oov_rate"] == expected.metrics["oov_rate"]
     folder = fetch(night.run.workspace.stage_folder("small", "featurize", manifest.key))
-    assert (folder / "fitted" / "features.json").exists()  # checked against the digests, too
+    assert (folder / "fitted" / "features.json").exists()  # its digest is checked, too
 
     (job,) = dataflow.jobs.values()
     assert dict(job.proto.labels) == {
@@ -165,7 +165,7 @@ def test_workers_make_what_this_machine_makes_and_the_job_is_labeled_and_priced(
 
 
 def in_ci(faults: Iterable[str], *kept: str) -> list[Any]:
-    """Parameters: a few that every run of the tests plays, the others are of the matrix."""
+    """Parameters: every test run plays a few of them; the others belong to the matrix."""
     return [
         name if name in kept else pytest.param(name, marks=pytest.mark.matrix) for name in faults
     ]
@@ -266,7 +266,7 @@ def shell() -> subprocess.Popen[str]:
     command = ["run", "small", "--date", NIGHT_OF.isoformat(), "--until", "featurize"]
     return subprocess.Popen(
         [sys.executable, "-m", "nightbid", *command],
-        # As a terminal starts it: whoever runs these tests in the background ignores interruptions.
+        # Restore what a terminal does: a test run in the background ignores interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True,
         stdout=subprocess.PIPE,
@@ -314,7 +314,7 @@ def test_an_interruption_in_the_shell_cancels_the_job(dataflow: Dataflow, night:
 def grpc_face(
     preloaded_python: None, dataflow: Dataflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[GrpcFace]:
-    """The same service as Google's clients reach it in the profile `gcp`: by gRPC over TLS."""
+    """Serve the same service by gRPC over TLS, as Google's clients use it in profile `gcp`."""
     face = GrpcFace(dataflow, tmp_path).start()
     monkeypatch.setenv("NIGHTBID_CLOUD__DATAFLOW__ENDPOINT", face.endpoint)
     monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(face.roots))
@@ -347,7 +347,7 @@ def test_over_grpc_as_the_clients_speak_to_google(
     disturb, plan, words = OVER_GRPC[name]
     dataflow.plans.append(plan)
     disturb(dataflow)
-    # A process of its own: the certificates that gRPC trusts are read once.
+    # A separate process, because gRPC reads the trusted certificates only once.
     process = shell()
     text, _ = process.communicate(timeout=300)
     assert len(dataflow.requests) == len(grpc_face.calls), "nothing went by REST"

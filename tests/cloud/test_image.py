@@ -1,4 +1,4 @@
-"""What goes into the images: files that exist, and nothing that an installation keeps to itself."""
+"""The images contain files that exist and no secrets of an installation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def admitted(root: Path) -> list[Path]:
-    """Files of a checkout that `docker build` sends to the daemon."""
+    """Return the files of a checkout that `docker build` sends to the daemon."""
     lines = (root / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*", "whatever is not named stays outside"
@@ -36,7 +36,7 @@ def admitted(root: Path) -> list[Path]:
 
 
 def is_sent(name: str, rules: list[str]) -> bool:
-    """The last rule that fits a file, or a folder that it is in, decides."""
+    """Decide by the last rule that matches a file or one of its folders."""
     parts = name.split("/")
     above = ["/".join(parts[: at + 1]) for at in range(len(parts))]
     sent = True
@@ -99,12 +99,12 @@ SECRETS = {
     "compose/airflow.db": "planted-",
     "include/nightbid/__pycache__/settings.cpython-311.pyc": "planted-",
 }
-"""Where people leave them: beside the code, and in the folders that the image is made of."""
+"""Places where people leave secrets: next to the code, and in folders that the image copies."""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What a build is started in, with the secrets of an installation in it."""
+    """Make a checkout that contains the secrets of an installation, to start a build in."""
     for path in admitted(ROOT):
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def secrets_of(checkout: Path) -> list[bytes]:
-    """Every secret that lies there."""
+    """Return every secret of the checkout."""
     lines = (checkout / ".env").read_text().splitlines()
     secrets = [value.encode() for _, _, value in (line.partition("=") for line in lines) if value]
     assert len(secrets) == 6
@@ -146,7 +146,7 @@ Docker = Callable[..., bytes]
 
 @pytest.fixture
 def containers() -> ModuleType:
-    """Where `make compose-test` has its daemon and its base images from."""
+    """Import the module that gives `make compose-test` its daemon and its base images."""
     path = ROOT / "tests/compose/containers.py"
     spec = importlib.util.spec_from_file_location("containers", path)
     assert spec is not None
@@ -158,7 +158,7 @@ def containers() -> ModuleType:
 
 @pytest.fixture
 def docker(containers: ModuleType) -> Iterator[Docker]:
-    """The client of a Docker daemon: the one that runs, or one of our own."""
+    """Connect to the Docker daemon that runs, or start one."""
 
     def call(*command: str) -> bytes:
         environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
@@ -177,7 +177,7 @@ def docker(containers: ModuleType) -> Iterator[Docker]:
 
 
 class Searched:
-    """A stream in which no secret may be, whatever is read of it."""
+    """A stream that fails on a secret in the bytes that are read from it."""
 
     def __init__(self, stream: IO[bytes], secrets: list[bytes], name: str) -> None:
         self._stream, self._secrets, self._name = stream, secrets, name
@@ -192,7 +192,7 @@ class Searched:
 
 
 def files_of(tag: str, secrets: list[bytes]) -> set[str]:
-    """Files of all layers of an image, each byte of which is looked at."""
+    """Return the files of all layers of an image, after checking each byte for secrets."""
     files = set()
     with (
         subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE) as saving,
@@ -215,7 +215,7 @@ def files_of(tag: str, secrets: list[bytes]) -> set[str]:
 
 
 def of_the_code(files: set[str]) -> set[str]:
-    """Those below /app, as a checkout calls them."""
+    """Return the files below /app by their paths in a checkout."""
     return {name.removeprefix("app/") for name in files if name.startswith("app/")}
 
 
@@ -223,7 +223,7 @@ def of_the_code(files: set[str]) -> set[str]:
 def test_no_layer_that_docker_itself_makes_of_the_code_holds_a_secret(
     checkout: Path, docker: Docker
 ) -> None:
-    # What the images copy, onto nothing.
+    # Only the files that the images copy, on an empty base.
     copies = [
         re.sub(r"--chown=\S+ ", "", line)
         for line in (checkout / "Dockerfile").read_text().splitlines()
@@ -248,13 +248,13 @@ def test_no_layer_of_the_complete_images_holds_a_secret(
     proxies = [part for name in containers.proxies() for part in ("--build-arg", name)]
     docker("build", "--quiet", "--tag", TAG, *proxies, "--build-arg", f"BASE={base}",
            str(checkout))  # fmt: skip
-    # Beam's boot program comes from an image of Beam's own: here something stands for it.
+    # Beam's boot program comes from an image of Beam; a placeholder replaces it here.
     boot = checkout / "boot.Dockerfile"
     boot.write_text("FROM scratch\nCOPY requirements.txt /opt/apache/beam/boot\n")
     docker("build", "--quiet", "--tag", BOOT, "--file", str(boot), str(checkout))
     docker("build", "--quiet", "--tag", WORKER, "--file", str(checkout / "worker.Dockerfile"),
            "--build-arg", f"APP={TAG}", "--build-arg", f"BEAM={BOOT}", str(checkout))  # fmt: skip
-    # The worker's layers are the image's and its own.
+    # The worker has the layers of the image and its own layers.
     files = files_of(WORKER, secrets_of(checkout))
     assert "opt/apache/beam/boot" in files
     assert of_the_code(files) == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}

@@ -1,4 +1,4 @@
-"""From text files in an S3 bucket to a champion in a bucket of Google's, as a user types it."""
+"""From text files in an S3 bucket to a champion in a Google bucket, by a user's commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = 4000
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of an S3 service with the bucket `logs`."""
+    """Return a client of an S3 service with the bucket `logs`."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0)
     server.start()
@@ -46,7 +46,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def put(s3: Any, at: int, name: str = "part-0", first: int = 0, rows: int = ROWS) -> None:
-    """Write rows of a day, of which those on phones are clicked more."""
+    """Write rows of a day; rows on phones have more clicks."""
     day = FIRST + timedelta(days=at)
     draw = np.random.default_rng([at, first])
     seconds = np.sort(draw.integers(0, 86_400, rows))
@@ -94,7 +94,7 @@ def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_d
     assert draft["columns"] | {"price": None} == {
         "key": "request id", "time": "served at", "user": "uid", "item": "creative", "price": None,
     }  # fmt: skip
-    # So few rows prove nothing of a model, and tests run on busy machines.
+    # So few rows say nothing about a model, and tests run on busy machines.
     lenient = [
         {"gate": gate, "check": "*", "name": "tests", "reason": "so few rows", "until":
          date(2099, 1, 1)} for gate in ("model", "serving")

@@ -38,13 +38,13 @@ OVERRIDE = """
     - {gate: %s, check: "*", name: tests, reason: so few rows prove nothing, until: 2099-01-01}"""
 NIGHT_OF = "2026-01-04"
 MEASURED = {"load_test", "gate_serving", "gate_cost", "promote"}
-"""They hold times and costs, or follow from them: no two runs are the same."""
+"""Their output depends on times and costs, so it differs between runs."""
 
 pytestmark = pytest.mark.slow
 
 
 class Machine:
-    """A machine of its own: a cache, and the settings of the test; see preloaded.py for `plain`."""
+    """A machine with its own cache and the settings of the test; see preloaded.py for `plain`."""
 
     def __init__(self, folder: Path, plain: bool = False, **settings: str) -> None:
         self.plain = plain
@@ -85,7 +85,7 @@ def finish(process: subprocess.Popen[str] | Command) -> str:
 
 
 def outputs(workspace: Workspace, night: str) -> dict[str, tuple[str, str]]:
-    """Stage → address and digest of what it made."""
+    """Return the address and the digest of each stage's output."""
     by_stage = {}
     for record in RunRecord.load(workspace, "small", f"small-{night}").records():
         path = workspace.at(record.uri) / "manifest.json"
@@ -145,8 +145,8 @@ def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
     assert total(Ledger(remote).entries(pipeline="small")) == before
     assert kept_outputs(remote, "small")[0].size_bytes > 0
 
-    # Another machine, with nothing but the bucket: what is finished is reused, and what has to be
-    # computed anew (fewer bootstrap samples) fetches its inputs.
+    # Another machine has only the bucket: it reuses finished stages, and a stage that must be
+    # computed again (fewer bootstrap samples) fetches its inputs.
     other = Machine(tmp_path / "other")
     said_there = finish(
         other.start("--date", NIGHT_OF, "--until", "evaluate", "--set", "evaluate.bootstrap=60")

@@ -1,4 +1,4 @@
-"""Sampling on Dataflow: workers read units of the logs' objects and write what one machine does."""
+"""Sampling on Dataflow: workers read units of the logs' objects and match a local run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ features: {ad_id: {min_count: 3}}
 
 
 class Night:
-    """One run, up to sampling."""
+    """A run up to sampling."""
 
     def __init__(self, root: str, folder: Path, spec: PipelineSpec) -> None:
         self.spec, self._folder = spec, folder
@@ -51,7 +51,7 @@ class Night:
 
 
 def write_logs(folder: Path, kind: str) -> None:
-    """Three days of two files each; a file is more than a unit, and some keys come in both."""
+    """Write three days of two files; a file exceeds a unit, and some keys are in both files."""
     for day in (2, 3, 4):
         start = int(datetime(2026, 1, day, tzinfo=UTC).timestamp())
         for file in range(2):
@@ -117,13 +117,13 @@ def test_workers_sample_logs_of_a_bucket_as_this_machine_does(
     assert {entry.stage for entry in paid} == {"sample"}
     assert total(paid).amount > 0
 
-    # Another pipeline of the same days needs no job.
+    # Another pipeline needs no job for the same days.
     renamed = night.spec.model_copy(update={"pipeline": "other"})
     again = Night(emulated, tmp_path / "cache", renamed).sample()
     assert again.files == manifest.files
     assert len(dataflow.jobs) == 1
 
-    # Over its budget, a job that samples is cancelled as one that featurizes is.
+    # A sampling job over its budget is canceled, like a featurizing job.
     changed = (logs / "dt=2026-01-04" / f"part0.{kind}").read_bytes()
     gcs.write(UPath(f"gs://{bucket}/logs/dt=2026-01-04/part1.{kind}"), changed)
     budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0005")})

@@ -1,4 +1,4 @@
-"""A workspace in a bucket, through the real clients, whatever the network does."""
+"""A workspace in a bucket, through the real clients and under network faults."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_busy_and_broken_answers_are_tried_again(storage: Storage, emulated: str
     path = Workspace(emulated).root / "note.json"
     storage.fail("POST", "/upload/", 503, times=2)
     write_atomically(path, "arrived")
-    # The object is created, its answer lost: the retry must not take itself for somebody else.
+    # The object is created but the response is lost: the retry must recognize its own write.
     storage.fail("POST", "/upload/", 503, after=True)
     write_once(path.parent / "once.json", "mine")
     assert (path.read_text(), (path.parent / "once.json").read_text()) == ("arrived", "mine")
@@ -95,7 +95,7 @@ def test_what_may_not_be_read_is_one_line_and_not_taken_for_absent(
 
 
 def output(workspace: Workspace, files: dict[str, bytes], key: str = "k") -> Path:
-    """A finished scratch folder, its manifest in it."""
+    """Make a finished scratch folder with a manifest."""
     scratch = Path(str(workspace.scratch(workspace.stage_folder("ctr", "train", key))))
     for name, content in files.items():
         (scratch / name).parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def test_an_output_is_committed_manifest_last_and_fetched_on_another_machine(
 ) -> None:
     workspace = Workspace(emulated)
     final = workspace.stage_folder("ctr", "train", "k")
-    storage.fail("PUT", "/upload/", 503, times=2)  # in the midst of the large, resumable upload
+    storage.fail("PUT", "/upload/", 503, times=2)  # during the large, resumable upload
     workspace.commit(output(workspace, FILES), final)
     uploads = [url for method, url in storage.requests if method == "POST" and "/upload/" in url]
     assert any("uploadType=resumable" in url for url in uploads)
@@ -233,7 +233,7 @@ def test_of_several_writers_the_newest_has_the_last_word(
     def newest() -> str:
         mine = versions[-1]
         if len(versions) == 1:
-            # Before it is written somebody else is through with theirs.
+            # Another writer finishes before this one writes.
             versions.append("2")
             write_newest(path, lambda: versions[-1])
         return mine

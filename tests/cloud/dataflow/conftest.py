@@ -1,4 +1,4 @@
-"""A Dataflow service on a loopback socket, which misbehaves as it is told to."""
+"""A fake Dataflow service on a loopback socket that fails on demand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METRICS = "google.dataflow.v1beta3.MetricsV1Beta3"
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer that is an error, or no answer for a while."""
+    """An error response, or a response that comes late."""
 
     code: grpc.StatusCode | None
     detail: str = ""
@@ -33,14 +33,14 @@ Values = Sequence[tuple[str, float]]
 
 @dataclass
 class DataflowService:
-    """Plays one job. Answers are taken in turn, the last of each repeats."""
+    """Plays one job. It gives its responses in order and repeats the last one."""
 
     endpoint: str = ""
     states: list[str | Fault] = field(default_factory=lambda: ["RUNNING"])
     metrics: list[Values | Fault] = field(default_factory=lambda: [()])
     cancel_faults: list[Fault] = field(default_factory=list)
     cancelled_after: int | None = None
-    """How many metric answers had been given when the job was canceled."""
+    """Number of metric responses before the job was canceled."""
     metric_calls: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -147,5 +147,5 @@ def dataflow_service() -> Iterator[DataflowService]:
 
 @pytest.fixture
 def fault() -> type[Fault]:
-    """The way to write down an error answer."""
+    """Return the class of the error responses."""
     return Fault

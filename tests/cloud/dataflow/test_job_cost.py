@@ -1,4 +1,4 @@
-"""The ledger is right to the cent whatever the metrics service does; a runaway job is stopped."""
+"""The ledger is exact despite faults of the metrics service, and a runaway job is stopped."""
 
 from __future__ import annotations
 
@@ -153,10 +153,10 @@ def test_a_runaway_job_is_canceled_within_two_polls(
     assert "over its limit of 3 USD" in over.reason
     assert "cancel: ServiceUnavailable" in over.trouble
     assert job.poll().cancelled
-    assert dataflow_service.cancelled_after == 3  # over at the second answer
+    assert dataflow_service.cancelled_after == 3  # over its limit at the second response
     assert job.poll().state == "CANCELLED"
     assert settle(job).complete
-    assert bill(tmp_path) == BILL  # what a canceled job used is paid
+    assert bill(tmp_path) == BILL  # the usage of a canceled job is paid
 
 
 volume = st.decimals(0, 20000, places=3)

@@ -1,4 +1,4 @@
-"""The jobs of a run: found by any watcher, stopped over budget, settled once and for all."""
+"""Any watcher finds the jobs of a run, stops them over budget and enters their cost once."""
 
 from __future__ import annotations
 

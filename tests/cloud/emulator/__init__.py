@@ -1,1 +1,1 @@
-"""Google Cloud services on loopback sockets, as far as the real clients need them."""
+"""Emulators of the Google Cloud services that the real clients call, on loopback sockets."""

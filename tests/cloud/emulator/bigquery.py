@@ -1,4 +1,4 @@
-"""BigQuery as its clients see it: tables over REST, rows over the Storage Read API.
+"""A BigQuery emulator: it serves tables over REST and rows over the Storage Read API.
 
 It answers what reading a table needs: `tables.get`, `tables.list`, the query for a table's
 partitions, and read sessions with chosen columns and a range of times as their condition. A
@@ -36,15 +36,15 @@ BATCH = 64
 
 @dataclass
 class Table:
-    """Rows, and how they are partitioned."""
+    """The rows of a table and its partitioning."""
 
     rows: pa.Table
-    """With a column `_PARTITIONTIME`, which its schema hides, where `by` is empty."""
+    """Where `by` is empty, the rows have a column `_PARTITIONTIME`, which the schema hides."""
     by: str | None = None
-    """Column that partitions it; empty: the time of ingestion; None: it has no partitions."""
+    """Column that partitions the table; empty: the ingestion time; None: no partitions."""
     every: str = "DAY"
     changed: dict[str, float] = field(default_factory=dict)
-    """Partition → seconds since 1970."""
+    """Partition → time of its last change, in seconds since 1970."""
     made: float = field(default_factory=time.time)
 
     @property
@@ -61,15 +61,15 @@ class Table:
 
 
 class BigQuery(Served):
-    """A project's data sets, by name of data set and table."""
+    """Tables of a project, by data set and table name."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tables: dict[tuple[str, str], Table] = {}
         self.sessions: list[types.ReadSession] = []
-        """Every read session that was asked for."""
+        """Every read session that a client requested."""
         self.missing_rows = 0
-        """Left out of each answer, as if a table were being written."""
+        """Number of rows left out of each response, as if the table were being written."""
         self._streams: dict[str, pa.Table] = {}
         self._grpc = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
         self._grpc.add_generic_rpc_handlers(

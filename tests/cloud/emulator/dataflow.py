@@ -1,11 +1,11 @@
-"""Dataflow over its REST API: takes a real runner's job, and really runs its staged pipeline.
+"""A Dataflow emulator with the REST API: it runs the staged pipeline that a runner submits.
 
-Each job runs in a process of its own (`emulator.dataflow_worker`), which knows nothing of whoever
-submitted it. States, messages and metrics grow as the service's do; cancel and drain end the
-process. Faults: `Served.fail` for single requests, `Plan` for what happens to jobs.
+Each job runs in a separate process (`emulator.dataflow_worker`) without the environment of its
+submitter. States, messages and metrics grow as on the service; cancel and drain end the process.
+`Served.fail` makes single requests fail, and `Plan` describes faults of jobs.
 
-`python dataflow.py PORT --storage http://127.0.0.1:9023` serves it for people; a job's page is
-`/jobs/ID`.
+`python dataflow.py PORT --storage http://127.0.0.1:9023` starts it from the shell; a job's page
+is `/jobs/ID`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from emulator.dataflow_worker import work
 from emulator.serve import Answer, Refused, Served
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# Each worker is a process of its own, forked from one that has imported what takes seconds.
+# Each worker is forked from a process that has already imported the slow modules.
 CONTEXT.set_forkserver_preload(["nightbid.featurize.job"])
 
 ROUTE = re.compile(
@@ -49,32 +49,32 @@ IMPORTANCE = [
     api.JobMessageImportance[f"JOB_MESSAGE_{name}"]
     for name in ("DEBUG", "DETAILED", "BASIC", "WARNING", "ERROR")
 ]
-"""Rising; the numbers of the API do not rise with it."""
+"""Severities in rising order; their numbers in the API have another order."""
 CPUS, MEMORY_MB, DISK_GB = 4, 16 * 1024, 50
-"""Of the one worker that every job has, whatever it asked for."""
+"""Properties of the single worker that every job gets, whatever it requests."""
 
 
 @dataclass
 class Plan:
-    """What is to happen to the next job."""
+    """The faults of the next job."""
 
     slow_start: float = 0.0
-    """Seconds in the queue."""
+    """Seconds that the job stays in the queue."""
     lose_worker: int = 0
-    """How often its worker dies half-way; the service starts another."""
+    """Number of times that its worker dies halfway; the service starts another."""
     preempt: bool = False
-    """Its machines are taken away half-way, and it fails."""
+    """Its machines are preempted halfway, and the job fails."""
     vanish: bool = False
-    """It is forgotten half-way."""
+    """The service forgets the job halfway."""
     hold: bool = False
-    """It goes on without end, once half-way."""
+    """The job never ends once it is halfway."""
     late_metrics: float = 0.0
-    """Seconds after its end until its last metrics are there."""
+    """Seconds from its end to its last metrics."""
 
 
 @dataclass
 class Running:
-    """One job."""
+    """One job of the service."""
 
     proto: api.Job
     plan: Plan
@@ -84,9 +84,9 @@ class Running:
     began: float = 0.0
     ended: float = 0.0
     wanted: str = ""
-    """CANCELLED or DRAINED, once somebody asked for it."""
+    """CANCELLED or DRAINED, after a client requested it."""
     workers: int = 0
-    """Processes started for it."""
+    """Processes that were started for the job."""
 
     @property
     def name(self) -> str:
@@ -94,11 +94,11 @@ class Running:
 
     @property
     def seconds(self) -> float:
-        """Time that its worker was paid for."""
+        """Billed seconds of its worker."""
         return (self.ended or time.monotonic()) - self.began if self.began else 0.0
 
     def usage(self) -> dict[str, float]:
-        """Metrics of the service, by name."""
+        """Return the service's metrics by name."""
         seconds = self.seconds
         if self.ended and time.monotonic() - self.ended < self.plan.late_metrics:
             seconds /= 2
@@ -114,16 +114,16 @@ class Running:
 
 
 class Dataflow(Served):
-    """The service."""
+    """The emulated Dataflow service."""
 
     def __init__(self, port: int = 0, *, storage: str, host: str = "127.0.0.1") -> None:
-        # Beam speaks without TLS only to a host that is called so.
+        # Beam speaks without TLS only to a host of this name.
         super().__init__(port, name="localhost", host=host)
         self.storage = storage
         self.jobs: dict[str, Running] = {}
         self.plans: list[Plan] = []
-        """Of the next jobs; one that has none runs undisturbed."""
-        # It imports Beam in the background: some seconds that the first job need not wait for.
+        """Plans of the next jobs; a job without a plan has no faults."""
+        # It imports Beam in the background, so that the first job starts sooner.
         forkserver.ensure_running()
 
     def stop(self) -> None:
@@ -167,7 +167,7 @@ class Dataflow(Served):
             if job.proto.client_request_id == wanted.client_request_id:
                 raise Refused(409, f"job {wanted.name} was created by this request before")
             if job.state not in ENDED:
-                # The service's way to say that there is one: its name, and another request's id.
+                # The service reports a job that exists by its name and the id of another request.
                 return _answer(job.proto)
         now = datetime.now(UTC)
         wanted.id = f"{now:%Y-%m-%d_%H_%M_%S}-{uuid.uuid4().int % 10**19}"
@@ -280,10 +280,10 @@ class Dataflow(Served):
             self._become(job, "FAILED")
 
     def _work(self, job: Running, *, is_doomed: bool) -> tuple[int, bool]:
-        """Let a worker run the pipeline.
+        """Run the pipeline on a worker.
 
         Returns:
-            Its exit code, and whether it was taken away.
+            The exit code, and whether the worker was preempted.
         """
         options = job.proto.environment.sdk_pipeline_options["options"]
         here, there = CONTEXT.Pipe(duplex=False)

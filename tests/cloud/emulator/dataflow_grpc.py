@@ -1,11 +1,11 @@
-"""The gRPC face of the emulated Dataflow, over TLS: what the clients speak in `gcp`.
+"""The gRPC API of the emulated Dataflow, over TLS, which the clients use in `gcp`.
 
-Beam's runner speaks REST only to a host that is called `localhost`, and gRPC to every other one.
-A call is carried out as the REST request of the same meaning, so that faults and jobs are shared.
+Beam's runner speaks REST only to a host named `localhost`, and gRPC to every other host.
+Each call becomes the equivalent REST request, so both APIs share jobs and faults.
 
     python dataflow_grpc.py PORT --rest PORT --storage URL [--host NAME]
 
-serves both faces. Who asks trusts its certificate, `roots.pem` in the folder that it prints.
+serves both APIs. Clients must trust its certificate, `roots.pem` in the folder that it prints.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class GrpcFace:
     """Serves a Dataflow over gRPC.
 
     Args:
-        service: whose jobs.
-        folder: for the certificate, `roots`, that its clients have to trust
-            (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`). One that lies there is used again.
-        port: 0 for a free one.
-        host: address or name, which the certificate is for.
+        service: Dataflow whose jobs it serves.
+        folder: Folder of the certificate, `roots`, that its clients must trust
+            (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`). A certificate in it is reused.
+        port: Port to listen on; 0 takes a free one.
+        host: Address or name that the certificate is for.
     """
 
     def __init__(self, service: Dataflow, folder: Path, port: int = 0, *, host: str = HOST) -> None:
         self.calls: list[str] = []
-        """Names of the methods called, in order."""
+        """Names of the called methods, in order."""
         self.roots = folder / "roots.pem"
         self._service = service
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
@@ -171,7 +171,7 @@ def _handler(service: str, methods: dict[str, tuple[Any, Any, Callable[..., Any]
 
 
 def _certificate(host: str) -> tuple[bytes, bytes]:
-    """A key and a certificate of a host, good for a month."""
+    """Create a key and a certificate of a host, valid for a month."""
     try:
         subject: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

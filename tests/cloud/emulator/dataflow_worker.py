@@ -1,6 +1,6 @@
-"""The machine of one emulated Dataflow job: runs a staged pipeline to its end, in its own process.
+"""The worker of one emulated Dataflow job: it runs a staged pipeline in a separate process.
 
-What it says goes through a pipe, as the service's messages.
+It sends its log through a pipe, and the service turns it into messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from google.cloud import storage
 
 
 class Spoken(logging.Handler):
-    """Makes messages of the runner's own log: a line per stage of the fused pipeline."""
+    """Turns the runner's log into messages: one line per stage of the fused pipeline."""
 
     def __init__(self, said: Connection) -> None:
         super().__init__()
@@ -59,11 +59,11 @@ def work(address: str, storage_endpoint: str, said: Connection) -> None:
     """Run a pipeline.
 
     Args:
-        address: gs:// address of its proto.
-        storage_endpoint: of the storage emulator.
-        said: takes texts and their importance.
+        address: gs:// address of the pipeline's proto.
+        storage_endpoint: Address of the storage emulator.
+        said: Function that takes a message and its importance.
     """
-    # As on a machine of the service: whatever the submitter has set is not there.
+    # A machine of the service does not have the submitter's settings.
     for name in [name for name in os.environ if "NIGHTBID" in name]:
         del os.environ[name]
     os.environ["STORAGE_EMULATOR_HOST"] = storage_endpoint

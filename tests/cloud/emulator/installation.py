@@ -1,7 +1,7 @@
-"""An installation in the profile `gcp-emulated`, as fixtures.
+"""Fixtures of an installation in the profile `gcp-emulated`.
 
-The emulators are imported by what starts them: Beam and the clients of the cloud take seconds, and
-every process of pytest reads this file.
+Each fixture imports its emulator: Beam and the cloud clients take seconds to import, and every
+pytest process imports this file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BUCKET = "nightbid-test"
 
 @pytest.fixture
 def storage() -> Iterator[Storage]:
-    """Cloud Storage with one bucket."""
+    """Serve Cloud Storage with one bucket."""
     from emulator.storage import Storage
 
     served = Storage().start()
@@ -37,7 +37,7 @@ def storage() -> Iterator[Storage]:
 
 @pytest.fixture
 def service() -> Iterator[Training]:
-    """Managed training, with no job yet."""
+    """Serve managed training without jobs."""
     from emulator.training import Training
 
     served = Training().start()
@@ -47,7 +47,7 @@ def service() -> Iterator[Training]:
 
 @pytest.fixture
 def emulated(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The settings of such an installation; the root URI of its workspace."""
+    """Set up the installation's settings and return the root URI of its workspace."""
     for name, value in {
         "NIGHTBID_PROFILE": "gcp-emulated",
         "NIGHTBID_CLOUD__PROJECT": "nightbid-project",
@@ -65,7 +65,7 @@ def emulated(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def dataflow(
     storage: Storage, emulated: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Dataflow]:
-    """Dataflow, which featurizes from now on."""
+    """Serve Dataflow and let it featurize."""
     from emulator.dataflow import Dataflow
 
     served = Dataflow(storage=storage.endpoint).start()
@@ -78,7 +78,7 @@ def dataflow(
 
 @pytest.fixture
 def training(service: Training, emulated: str, monkeypatch: pytest.MonkeyPatch) -> Training:
-    """Managed training, which trains from now on."""
+    """Serve managed training and let it train."""
     image = "docker.pkg.dev/nightbid-project/nightbid/nightbid:1"
     monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__IMAGE", image)
     monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__ENDPOINT", service.endpoint)
@@ -87,18 +87,18 @@ def training(service: Training, emulated: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def without_cloud() -> dict[str, str]:
-    """Variables of this process as they are on a machine that has no cloud."""
+    """Return this process's variables without the settings of a cloud."""
     own = ("NIGHTBID_CLOUD", "NIGHTBID_PROFILE", "NIGHTBID_WORKSPACE", "NIGHTBID_CACHE")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
 def until(holds: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait for something, and complain when it does not come.
+    """Wait until a condition holds, and fail after a timeout.
 
     Args:
-        holds: Whether it has come. What a look costs, an Airflow above all, is time that the work
-            waited for does not get: most of the time goes by between looks.
-        seconds: After which it is complained of.
+        holds: Condition to check. Checks take CPU time from the work under test, above all from
+            Airflow, so the pauses between checks are longer than the checks.
+        seconds: Timeout.
     """
     end = time.monotonic() + seconds
     while True:
@@ -111,7 +111,7 @@ def until(holds: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 def kill(airflow: Any) -> None:
-    """As a machine that loses its power: every component, and every task."""
+    """Kill every component and every task, as a power failure does."""
     from nightbid_airflow.embedded import process_group
 
     airflow.supervisor.kill()

@@ -1,7 +1,7 @@
-"""The machines of one start of a custom job: each replica's command as a process of this machine.
+"""The machines of one start of a custom job: each replica runs as a local process.
 
-A process gets what a machine of the service would: the environment of the specification, TF_CONFIG,
-a cache of its own, and nothing of the settings of whoever submitted.
+A process gets what a machine of the service gets: the environment of the specification, TF_CONFIG
+and an empty cache, but none of the submitter's settings.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import IO, Any
 
 Heard = Callable[[int, str, bool], None]
-"""Takes the rank of a replica, a line that it said, and whether that was an error's."""
+"""Takes the rank of a replica, a line of its output, and whether it came from standard error."""
 
 
 class Machines:
-    """The replicas of a job, from their start to their end.
+    """Runs the replicas of a job from their start to their end.
 
     Args:
-        pools: worker pools of the specification.
-        project: of the job.
-        home: a new folder.
-        heard: takes every line.
+        pools: Worker pools of the specification.
+        project: Project that runs the job.
+        home: New folder for the replicas' homes.
+        heard: Function that takes every line of output.
     """
 
     def __init__(self, pools: Any, project: str, home: Path, heard: Heard) -> None:
@@ -39,10 +39,10 @@ class Machines:
         self._heard = heard
         self.processes: list[subprocess.Popen[str]] = []
         self.taken: list[int] = []
-        """Ranks of those that a fault has taken away."""
+        """Ranks of the replicas that a fault has ended."""
 
     def run(self, cancelled: threading.Event) -> list[int]:
-        """Run every command to its end; exit codes by rank, negative for a signal."""
+        """Run every command and return the exit codes by rank; a signal's is negative."""
         addresses = _addresses(len(self._specs))
         with ExitStack() as stack:
             for rank, spec in enumerate(self._specs):
@@ -62,13 +62,13 @@ class Machines:
                 stack.callback(_end, process)
             while any(process.poll() is None for process in self.processes):
                 if cancelled.wait(0.05) or any(process.poll() for process in self.processes):
-                    # One that is gone leaves the others waiting for it.
+                    # The other replicas would wait forever for one that has failed.
                     for replica in self.processes:
                         _end(replica)
             return [process.wait() for process in self.processes]
 
     def take(self, rank: int | None) -> None:
-        """Take a machine away; None: all of them."""
+        """End a machine; None ends all of them."""
         for at in range(len(self.processes)) if rank is None else [rank]:
             self.taken.append(at)
             _end(self.processes[at])
@@ -79,7 +79,7 @@ class Machines:
             self._heard(rank, text.rstrip("\n"), bad)
 
     def _environment(self, spec: Any, rank: int, addresses: list[str]) -> dict[str, str]:
-        """What the image sets, what the specification sets, and what the service sets."""
+        """Return the variables that the image, the specification and the service set."""
         role, index = ("chief", 0) if rank == 0 else ("worker", rank - 1)
         cluster = {"chief": addresses[:1]}
         if len(addresses) > 1:
@@ -101,7 +101,7 @@ class Machines:
 
 
 def _command(spec: Any) -> list[str]:
-    """The image is this environment: its `python3` is ours."""
+    """Return the command; the image's `python3` is the Python of this environment."""
     command = [*spec.command, *spec.args]
     return [sys.executable, *command[1:]] if command[0] in ("python", "python3") else command
 

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server on loopback, with an empty cluster of its own."""
+"""A real PostgreSQL server on loopback with an empty cluster."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSWORD = "p:a/s@s " + secrets.token_hex(8)
-"""With characters that an address must escape."""
+"""Has characters that an address must escape."""
 
 
 class NoServerError(Exception):
-    """There is none on this machine; the message says why."""
+    """No server can run on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A cluster that can be started and stopped."""
+    """A PostgreSQL cluster that a test can start and stop."""
 
     programs: Path
     folder: Path
     port: int
     user: str | None
-    """Who runs it: the server refuses root."""
+    """User that runs the server, which refuses root."""
 
     def run(self, program: str, *arguments: str) -> None:
         command = [str(self.programs / program), *arguments]
@@ -42,7 +42,7 @@ class Server:
                  "-l", f"{self.folder}/log", "-w", "start")  # fmt: skip
 
     def stop(self) -> None:
-        """As a machine that loses its power."""
+        """Stop the server at once, as a power failure does."""
         self.run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
 
     def address(self, database: str, password: str = PASSWORD, port: int = 0) -> str:
@@ -53,7 +53,7 @@ class Server:
 
 
 def programs() -> Path | None:
-    """Where the server's programs lie: Debian keeps them out of the PATH."""
+    """Return the folder of the server's programs, which Debian keeps out of the PATH."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     path = str(installed[-1]) if installed else shutil.which("initdb")
     return Path(path).resolve().parent if path else None
@@ -64,7 +64,7 @@ def serving() -> Iterator[Server]:
     """Serve an empty cluster, as a user who is not root, until the block ends.
 
     Raises:
-        NoServerError: it cannot be had here.
+        NoServerError: The machine has no PostgreSQL server.
     """
     where = programs()
     if where is None:

@@ -1,4 +1,4 @@
-"""A wire that can be cut: a TCP proxy on loopback that goes down, hangs or becomes slow."""
+"""A TCP proxy on loopback that can go down, hang or become slow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Literal
 
 
 class Wire:
-    """Passes connections on to a service.
+    """Forwards connections to a service.
 
     Args:
-        port: Of the service, on loopback; 0: nobody answers behind it.
+        port: Port of the service on loopback; 0 if there is no service.
     """
 
     def __init__(self, port: int) -> None:
@@ -25,7 +25,7 @@ class Wire:
         self.up()
 
     def up(self) -> None:
-        """Take connections, and pass on at once."""
+        """Accept connections and forward data without delay."""
         self._state = "up"
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
@@ -33,9 +33,9 @@ class Wire:
             threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
     def down(self) -> None:
-        """Cut every connection, and refuse others."""
+        """Close every connection and refuse new ones."""
         if self._listener is not None:
-            # Without it, the thread that accepts would keep the port.
+            # Without this call, the accepting thread would keep the port.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -44,11 +44,11 @@ class Wire:
             self._close(connection)
 
     def slow(self) -> None:
-        """Pass on half a second late, each piece."""
+        """Forward each piece of data half a second late."""
         self._state = "slow"
 
     def hang(self) -> None:
-        """Take connections and pass nothing on."""
+        """Accept connections but forward nothing."""
         self._state = "hang"
 
     def _serve(self, listener: socket.socket) -> None:

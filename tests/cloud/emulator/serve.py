@@ -1,6 +1,6 @@
-"""What the emulators share: a JSON service on a socket of this machine, with faults on demand.
+"""The base of the emulators: a JSON service on a local socket, with faults on demand.
 
-Faults are played once each: `Served.fail` says which requests get which status.
+Each fault occurs once: `Served.fail` sets which requests get which status.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 
 class Refused(Exception):
-    """An answer that is an error."""
+    """A request that the service answers with an error."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class Fault:
     status: int
     left: int
     after: bool
-    """Whether the request is carried out all the same, and only its answer is lost."""
+    """Whether the request succeeds and only its response is lost."""
 
 
 @dataclass
@@ -48,15 +48,15 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, *_: Any) -> None:
-        """A client that hung up is no matter."""
+        """Ignore clients that close their connection."""
 
 
 class Served:
-    """A service. Its requests run one at a time.
+    """A service that handles one request at a time.
 
     Args:
-        port: 0 for a free one.
-        name: of this machine, in `endpoint`.
+        port: Port to listen on; 0 takes a free one.
+        name: Host name in `endpoint`.
     """
 
     def __init__(self, port: int = 0, name: str = "127.0.0.1", host: str = "127.0.0.1") -> None:
@@ -82,11 +82,11 @@ class Served:
         self._faults.append(Fault(method, part, status, times, after))
 
     def forgive(self) -> None:
-        """Refuse nothing any more."""
+        """Remove all faults."""
         self._faults.clear()
 
     def route(self, method: str, url: str, headers: Any, body: bytes) -> Answer:
-        """Carry a request out; Refused becomes an answer."""
+        """Handle a request; a `Refused` becomes an error response."""
         raise NotImplementedError
 
     def answer(self, method: str, url: str, headers: Any, body: bytes) -> Answer:
@@ -118,7 +118,7 @@ def refusal(refused: Refused) -> Answer:
 def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # One packet an answer: else delayed acknowledgements cost 40 ms each.
+        # Send each response as one packet: delayed acknowledgments would cost 40 ms each.
         wbufsize = 1 << 16
         disable_nagle_algorithm = True
 

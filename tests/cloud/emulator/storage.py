@@ -1,6 +1,6 @@
-"""Cloud Storage over its JSON API: preconditions, resumable and multipart uploads, ranges, batches.
+"""A Cloud Storage emulator with preconditions, resumable and multipart uploads, ranges, batches.
 
-Objects live in memory. `python storage.py PORT BUCKET…` serves it for people.
+It keeps objects in memory. `python storage.py PORT BUCKET…` starts it from the shell.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PAGE = 1000
 
 @dataclass
 class Thing:
-    """One object."""
+    """One object of a bucket."""
 
     data: bytes
     generation: int
@@ -58,13 +58,13 @@ class Thing:
 
 
 class Storage(Served):
-    """The service. Every method that a request reaches runs under one lock."""
+    """The emulated service, which handles every request under one lock."""
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         super().__init__(port, name=host, host=host)
         self.buckets: dict[str, dict[str, Thing]] = {}
         self.spoiled: list[tuple[Literal["sent", "received"], str]] = []
-        """Ends of names whose bytes change on their way, once each."""
+        """Suffixes of object names whose bytes are corrupted in transit, once each."""
         self._sessions: dict[str, dict[str, Any]] = {}
         self._generation = int(time.time() * 1e6)
 
@@ -119,7 +119,7 @@ class Storage(Served):
         return thing
 
     def _check(self, bucket: str, name: str, query: dict[str, str], missing: int = 0) -> None:
-        """Preconditions, then existence where it is needed."""
+        """Check the preconditions, then that the object exists if it must."""
         thing = self._bucket(bucket).get(name)
         generation = thing.generation if thing else 0
         wanted = query.get("ifGenerationMatch")
@@ -325,7 +325,7 @@ class Storage(Served):
 
 
 def _two_parts(kind: str, body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Metadata and content of a multipart/related upload; the content is taken byte by byte."""
+    """Split a multipart/related upload into metadata and content, whose bytes stay unchanged."""
     match = re.search(r'boundary="?([^";]+)"?', kind)
     assert match
     line = b"--" + match[1].encode()

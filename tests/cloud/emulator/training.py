@@ -1,8 +1,8 @@
-"""Managed training over gRPC: custom jobs (`JobClient`) and their logs (`LoggingServiceV2`).
+"""A managed training emulator over gRPC: custom jobs (`JobClient`) and logs (`LoggingServiceV2`).
 
-A job really runs, on processes of this machine (`machines.py`). Faults are played as told: refused
-calls, lost answers, a slow start, workers that die, machines that are taken away.
-`python training.py PORT` serves it for people.
+A job runs in processes of this machine (`machines.py`). Faults occur on demand: refused calls,
+lost responses, a slow start, workers that die, preempted machines.
+`python training.py PORT` starts it from the shell.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ PAGE = 50
 
 @dataclass
 class Refusal:
-    """Calls of a method that are answered with an error."""
+    """Calls of a method that the service answers with an error."""
 
     method: str
     code: grpc.StatusCode
     text: str
     left: int
     after: bool
-    """Whether the call is carried out all the same, and only its answer is lost."""
+    """Whether the call succeeds and only its response is lost."""
 
 
 @dataclass
 class Loss:
-    """Machines that go away once the log of a job has this text."""
+    """Machines that are preempted once the log of a job contains this text."""
 
     text: str
     left: int
     replica: int | None
-    """None: all of them."""
+    """Rank of the machine; None means all machines."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Line:
 
 @dataclass
 class Running:
-    """One job, and what became of it."""
+    """One job and its state."""
 
     job: vertex.CustomJob
     lines: list[Line] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Running:
 
     @property
     def processes(self) -> list[subprocess.Popen[str]]:
-        """Of the last start."""
+        """The machines of the last start."""
         return self.starts[-1].processes if self.starts else []
 
     @property
@@ -94,12 +94,12 @@ class Running:
 
 
 class Training:
-    """The service.
+    """The emulated managed training service.
 
     Args:
-        port: 0 for any.
-        host: address that it listens at.
-        queued_seconds: that a job waits before its machines start.
+        port: Port to listen on; 0 takes a free one.
+        host: Address to listen on.
+        queued_seconds: Seconds that a job waits before its machines start.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Training:
     ) -> None:
         self.jobs: dict[str, Running] = {}
         self.calls: list[str] = []
-        """Names of the methods called, in order."""
+        """Names of the called methods, in order."""
         self.queued_seconds = queued_seconds
         self.late_end_seconds = 0.0
-        """For which a job that has ended tells of no time of its end."""
+        """Seconds for which a job that has ended reports no end time."""
         self.restarts = 3
-        """How often a job is begun anew whose machines were lost."""
+        """Number of times that the service restarts a job after it loses machines."""
         self._refusals: list[Refusal] = []
         self._losses: list[Loss] = []
         self._forgotten: list[str] = []
@@ -130,7 +130,7 @@ class Training:
         return self
 
     def stop(self) -> None:
-        """End the service and every process that it started."""
+        """Stop the service and every process that it started."""
         for job in list(self.jobs.values()):
             job.cancelled.set()
         for thread in self._threads:
@@ -147,18 +147,18 @@ class Training:
         *,
         after: bool = False,
     ) -> None:
-        """Refuse the next calls of a method, or (`after`) lose their answers."""
+        """Refuse the next calls of a method, or (`after`) lose their responses."""
         self._refusals.append(Refusal(method, code, text, times, after))
 
     def lose(self, text: str, times: int = 1, *, replica: int | None = 0) -> None:
-        """Take a machine away (None: all) as soon as a job has said `text`."""
+        """Preempt a machine (None: all) as soon as the log of a job contains `text`."""
         self._losses.append(Loss(text, times, replica))
 
     def forget(self, text: str) -> None:
-        """Know nothing of a job any more, and end its machines, once it has said `text`."""
+        """Forget a job and end its machines once its log contains `text`."""
         self._forgotten.append(text)
 
-    # What a client calls.
+    # Methods that a client calls.
 
     def create(self, request: vertex.CreateCustomJobRequest, context: Any) -> vertex.CustomJob:
         spec = request.custom_job.job_spec
@@ -261,7 +261,7 @@ class Training:
             context.abort(grpc.StatusCode.NOT_FOUND, f"{name} is not found")
         return self.jobs[name]
 
-    # What a job does.
+    # The life of a job.
 
     def _now(self, running: Running, state: State, code: int = 0, text: str = "") -> None:
         job = running.job
@@ -344,7 +344,7 @@ class Training:
             line = Line(next(self._lines), datetime.now(UTC), replica, text, bad)
             running.lines.append(line)
 
-    # How it is served.
+    # The gRPC server.
 
     def _served(self, name: str, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def call(request: Any, context: Any) -> Any:

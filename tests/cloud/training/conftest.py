@@ -1,4 +1,4 @@
-"""A night in a bucket, featurized, whose trainings are custom jobs of the emulator."""
+"""A featurized night in a bucket whose trainings are custom jobs of the emulator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Storage]:
-    """Cloud Storage for all tests of this folder: the rows are featurized once."""
+    """Serve one Cloud Storage for all tests of this folder: the rows are featurized once."""
     served = Storage().start()
     served.buckets[BUCKET] = {}
     yield served
@@ -43,7 +43,7 @@ def bucket() -> Iterator[Storage]:
 
 
 def settings_of(bucket: Storage, service: Training | None, cache: Path) -> dict[str, str]:
-    """Variables of an installation."""
+    """Return the environment variables of an installation."""
     variables = {
         "PROFILE": "gcp-emulated",
         "CACHE": str(cache),
@@ -65,7 +65,7 @@ def settings_of(bucket: Storage, service: Training | None, cache: Path) -> dict[
 
 @dataclass(frozen=True)
 class Trained:
-    """One run whose rows are featurized; every test gets a seed, and so a key, of its own."""
+    """A run whose rows are featurized; every test gets another seed and so another key."""
 
     spec: PipelineSpec
     run: RunRecord
@@ -80,7 +80,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Trained]:
-    """Prepare a run: `trained(**train settings)`."""
+    """Return a function that prepares a run: `trained(**train settings)`."""
     cache = tmp_path_factory.getbasetemp() / "training-cache"
     for name, value in settings_of(bucket, service, cache).items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""The training stage as a custom job: one job whatever fails, it ends on command, costs entered."""
+"""Training as a custom job: one job despite faults, an end on command, and entered costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nightbid.storage.workspace import Workspace
 STAGES = {stage.name: stage for stage in NIGHT}
 TRAIN = STAGES["train"]
 Trained = Any
-"""See the fixture `trained`."""
+"""Type of the fixture `trained`."""
 
 
 def begin(made: Trained) -> StageResult | DeferredJob:
@@ -41,7 +41,7 @@ def spent(made: Trained) -> Decimal:
 
 
 def hours(service: Training) -> float:
-    """Of machines, by the service's own times."""
+    """Compute machine hours from the service's times."""
     return (
         sum(
             (running.job.end_time - running.job.start_time).total_seconds()
@@ -53,13 +53,13 @@ def hours(service: Training) -> float:
 
 
 def paid_hours(made: Trained) -> float:
-    """Of machines, as the ledger has them."""
+    """Return the machine hours in the ledger."""
     entries = Ledger(made.run.workspace).entries(pipeline="small", run_id=made.run.run_id)
     return float(sum(entry.quantity for entry in entries if entry.resource == "n1-standard-4_hour"))
 
 
 def local(made: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Digest of the model that a machine without a cloud trains on the same rows."""
+    """Train locally on the same rows and return the model's digest."""
     with monkeypatch.context() as patch:
         for name in set(os.environ) - set(without_cloud()):
             patch.delenv(name)
@@ -91,7 +91,7 @@ def test_a_fault_that_one_job_survives(
     assert len(job.starts) == 1 + (name == "one machine lost")
     assert result.manifest.digest == local(prepared, tmp_path / "here", monkeypatch)
     wait_for_final_cost(prepared.run)
-    # Waiting for machines is not paid, and an end that is told late is paid to its own time.
+    # Waiting for machines costs nothing, and a late report of the end adds no cost.
     assert paid_hours(prepared) == pytest.approx(hours(service), rel=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
 ) -> None:
     service.restarts = 1
     prepared = trained()
-    # Whichever epoch the second start goes on from: both are lost at the first they tell of.
+    # Both starts are lost at their first reported epoch, wherever the second one resumes.
     service.lose("validation log loss", times=2, replica=None)
     with pytest.raises(StageError, match=r"STOCKOUT.*a rerun submits a new job"):
         run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache)
@@ -149,7 +149,7 @@ def test_two_workers_one_of_which_is_lost(trained, service: Training) -> None:
 
 
 def shell(made: Trained, folder: Path, *until: str) -> subprocess.Popen[str]:
-    """The night of a run, as somebody starts it by hand."""
+    """Start the night of a run from the shell, as a user does."""
     folder.mkdir(exist_ok=True)
     tree = made.spec.model_dump(mode="json", exclude_unset=True)
     tree["gates"] = {
@@ -219,7 +219,7 @@ def test_a_night_whose_machines_are_lost_for_good_promotes_nothing(
 
 
 def open_key(run: RunRecord) -> str:
-    """Of the output that the run's training was to make."""
+    """Return the key of the output of the run's training."""
     (job_record,) = job_records(run, "train")
     assert job_record.state == "closed"
     return job_record.key

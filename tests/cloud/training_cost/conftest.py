@@ -1,4 +1,4 @@
-"""A custom-job service on a loopback socket, which misbehaves as it is told to."""
+"""A fake custom-job service on a loopback socket that fails on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "projects/project/locations/us-central1/customJobs/77"
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer that is an error, or no answer for a while."""
+    """An error response, or a response that comes late."""
 
     code: grpc.StatusCode | None
     detail: str = ""
@@ -30,7 +30,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Moment:
-    """What the service says of its job at one time."""
+    """The state of the job that the service reports at one time."""
 
     state: str
     start: datetime | None = None
@@ -39,14 +39,14 @@ class Moment:
 
 @dataclass
 class TrainingService:
-    """Plays one job. Answers are taken in turn, the last of each repeats."""
+    """Plays one job. It gives its responses in order and repeats the last one."""
 
     endpoint: str = ""
     spec: vertex.CustomJobSpec = field(default_factory=vertex.CustomJobSpec)
     answers: list[Moment | Fault] = field(default_factory=list)
     cancel_faults: list[Fault] = field(default_factory=list)
     cancelled_after: int | None = None
-    """How many answers had been given when the job was canceled."""
+    """Number of responses before the job was canceled."""
     calls: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -108,11 +108,11 @@ def training_service() -> Iterator[TrainingService]:
 
 @pytest.fixture
 def moment() -> type[Moment]:
-    """The way to write down what the service says at a time."""
+    """Return the class of the states that the service reports."""
     return Moment
 
 
 @pytest.fixture
 def fault() -> type[Fault]:
-    """The way to write down an error answer."""
+    """Return the class of the error responses."""
     return Fault

@@ -1,4 +1,4 @@
-"""A managed training costs its machines from start to end, right to the cent, however it ends."""
+"""A managed training costs exactly its machines from start to end, however it ends."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ HOURLY = (
     + 700 * Decimal("0.000267808")
 )  # fmt: skip
 BILL = (HOURLY * 2).quantize(Decimal("0.01"))
-"""Two hours."""
+"""Cost of two hours, in USD."""
 
 
 class Clock:
-    """Says what it is told."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.minutes = 0.0
@@ -149,7 +149,7 @@ def test_a_job_that_vanishes_costs_what_was_seen(
         fault(grpc.StatusCode.NOT_FOUND, "no such job"),
     ]
     job = meter(training_service, tmp_path, clock)
-    clock.minutes = 120 + 1 / 6  # the margin for the clocks: two hours
+    clock.minutes = 120 + 1 / 6  # a margin of two hours for clock differences
     job.poll()
     assert job.poll().state == "VANISHED"
     assert bill(tmp_path) == BILL
@@ -203,10 +203,10 @@ def test_the_watch_of_a_night_follows_stops_and_settles_a_training(
         endpoint=training_service.endpoint,
     )
     note_job(run, note)
-    # Attempt 2 takes the job up again: it stays with the first, and is paid once.
+    # Attempt 2 resumes the job, whose cost stays with attempt 1 and is entered once.
     note_job(run, note.model_copy(update={"attempt": 2}))
     assert [job.attempt for job in noted_jobs(run)] == [1]
-    # What the stage says itself of the job gives way to what the job turns out to use.
+    # The job's measured usage replaces the stage's own record of the job.
     record_stage_usage(
         run.workspace, pipeline="ctr", run_id=run.run_id, stage="train", attempt=1,
         usage=training_usage(pools_of(vertex.CustomJob(job_spec=SPEC)), 3600), started=now,
