@@ -1,4 +1,4 @@
-"""An Airflow of its own for these tests: the home is new, and set before Airflow is imported."""
+"""These tests have their own Airflow, whose new home is set before Airflow is imported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SMALL = {
         ]
     },
 }
-"""A pipeline whose night takes seconds."""
+"""A pipeline with a night that takes seconds."""
 
 os.environ.update(
     {
@@ -57,7 +57,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write pipelines (a dictionary, or text that may be broken) into a folder of the test."""
+    """Return a function that writes pipelines (dictionaries or text, even broken) for a test."""
     folder = tmp_path / "pipelines"
     folder.mkdir()
     monkeypatch.setenv("NIGHTBID_PIPELINES", str(folder))
@@ -75,7 +75,7 @@ def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
-    """The metadata database, made once."""
+    """Create the metadata database once."""
     from airflow.utils import db
 
     db.initdb()

@@ -1,4 +1,4 @@
-"""The question before a promotion ends in its time, whatever the clock says meanwhile."""
+"""The question before a promotion times out correctly when the system clock changes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LATE = {"error": "The timeout has passed", "error_type": "timeout"}
 
 
 class Asked:
-    """A run whose question was put."""
+    """A run that has asked for approval."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NIGHTBID_WORKSPACE", str(folder))
-        # Airflow's database is not here.
+        # The test has no Airflow database.
         monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **_: None)
         spec = PipelineSpec.model_validate(
             {"pipeline": "small", "features": {"a": {"column": "a"}}}

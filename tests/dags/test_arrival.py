@@ -1,4 +1,4 @@
-"""A night in Airflow that waits for its logs, deferred, and what the DAG looks like."""
+"""A night in Airflow that waits, deferred, for its logs, and the shape of its DAG."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """The four newest days; today's without its marker."""
+    """Write the four newest days; today has no marker."""
     folder = tmp_path / "logs"
     simulator = SimulatorLogs(SimulatorSource(rows_per_day=600, users=100, ads=50))
     for back in range(4):
@@ -44,7 +44,7 @@ def waits(pipelines: Any, logs: Path, **arrival: object) -> None:
         columns={},
         features={"device_type": "vocabulary"},
         arrival={"marker": "_SUCCESS", "every_seconds": 1, **arrival},
-        # It stops right after: only the waiting is of interest.
+        # The night stops after the wait, which is all that this test needs.
         gates={"raw": {"rows": {"stop": [1_000_000, None]}}},
     )
 
@@ -66,7 +66,7 @@ def test_a_night_is_deferred_until_its_day_is_complete(pipelines, logs: Path) ->
     seen: list[str] = []
 
     def arrive() -> None:
-        # Only once the trigger has looked.
+        # Wait until the trigger has checked once.
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not seen:
             for path in Path(Settings().workspace).rglob(WAITING):
@@ -92,7 +92,7 @@ def test_at_the_deadline_a_night_takes_an_older_day_or_stops(pipelines, logs, we
     (logs / f"dt={night}" / "_SUCCESS").unlink()
     waits(pipelines, logs, deadline="00:00", lag_days=1)
     states = run_dag(night)
-    # Sampling finds no day before the logs begin: that it looked there is the point.
+    # Sampling fails because no logs exist before this day, which proves that it read that day.
     assert states[ARRIVAL] == "success"
     run = newest_run()
     assert run.stage(ARRIVAL).summary.startswith("1 day behind")

@@ -1,4 +1,4 @@
-"""`data_check` in Airflow: a form takes a folder, and a page shows what it holds."""
+"""`data_check` in Airflow: a form takes a folder, and a page shows the report."""
 
 from __future__ import annotations
 

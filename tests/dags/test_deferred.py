@@ -1,4 +1,4 @@
-"""Airflow is killed while tasks of nights are parked, and started again: each night goes on."""
+"""Airflow is killed and restarted while tasks are deferred, and each night continues."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from nightbid.storage.workspace import Workspace
 
 DAG, WAITS, REJECTED = "nightly_small", "waits-for-logs", "rejected"
 ASKS = "awaiting_input"
-"""As Airflow 3.3 calls a task that waits for a person; no triggerer holds it."""
+"""State in Airflow 3.3 of a task that waits for a person without a triggerer."""
 STOPS = ["gates.overrides=[]", "gates.raw.rows.stop=[1000000,null]"]
-"""A night with these settings ends at its raw gate."""
+"""With these settings, a night stops at its raw gate."""
 TODAY = dt.datetime.now(dt.UTC).date()
 
 
@@ -34,7 +34,7 @@ def back(days: int) -> dt.date:
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """The newest days; today's without its marker."""
+    """Write the newest days; today has no marker."""
     folder = tmp_path / "logs"
     simulator = SimulatorLogs(SimulatorSource(rows_per_day=1500, users=200, ads=50))
     for days in range(7):
@@ -45,13 +45,13 @@ def logs(tmp_path: Path) -> Path:
 
 
 class Nights:
-    """The nights of the pipeline in one Airflow."""
+    """Starts and follows nights of the pipeline in one Airflow."""
 
     def __init__(self, airflow: Any) -> None:
         self.client = airflow.client
 
     def backfill(self, night: dt.date, overrides: list[str]) -> str:
-        """Ask for one night again; the name of its run."""
+        """Request one night again and return the id of its run."""
         body = {
             "dag_id": DAG, "from_date": f"{night}T00:00:00Z", "to_date": f"{night}T23:00:00Z",
             "reprocess_behavior": "none", "max_active_runs": 1, "run_backwards": False,
@@ -127,7 +127,7 @@ def test_what_waits_outlives_airflow_and_a_cleared_stage_waits_its_turn(
         assert nights.end(stopped) == "failed"
         airflow.client.trigger(DAG, WAITS, {"date": str(TODAY), "overrides": STOPS})
         nights.wait(WAITS, ARRIVAL, "deferred")
-        # A night that waits for its logs holds no other up.
+        # A night that waits for its logs blocks no other night.
         asks = nights.backfill(back(1), [])
         nights.wait(asks, APPROVE, ASKS)
         nights.clear(stopped, "gate_raw")
@@ -141,12 +141,12 @@ def test_what_waits_outlives_airflow_and_a_cleared_stage_waits_its_turn(
         assert nights.state(asks, APPROVE) == ASKS
         nights.answer(asks, "Approve")
         assert nights.end(asks) == "success"
-        # Both are judged after the night that was going on, and stop as they should.
+        # The gate judges both after the night that was running, and stops them.
         assert nights.end(WAITS) == nights.end(stopped) == "failed"
-        # The same night once more, its stages reused, which a person rejects.
+        # Run the same night again with reused stages, and let a person reject it.
         airflow.client.trigger(DAG, REJECTED, {"date": str(back(1))})
         nights.wait(REJECTED, APPROVE, ASKS)
-        # The attempt that gets the answer fails before it is recorded: nobody is asked again.
+        # The attempt fails between the answer and its record: no second question follows.
         run_file = Workspace(settings.workspace).run_folder("small", REJECTED) / "run.json"
         hidden = run_file.rename(run_file.with_suffix(".hidden"))
         nights.answer(REJECTED, "Reject")

@@ -36,20 +36,20 @@ __all__ = ["dataflow", "emulated", "service", "storage", "training"]
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 NIGHT_OF = "2026-01-04"
 MEASURED = {"load_test", "gate_serving", "gate_cost", "promote"}
-"""They hold times and costs, or follow from them: no two runs are the same."""
+"""Their output depends on times and costs, so it differs between runs."""
 PLANTED = {
     "NIGHTBID_STOP_WEBHOOK": "http://127.0.0.1:9/hook/planted-hook-5fb1",
     "AIRFLOW_CONN_WAREHOUSE": "postgresql://ads:planted-password-77c2@db/ads",
     "AWS_SECRET_ACCESS_KEY": "planted-access-0be3",
     "NIGHTBID_API_TOKEN": "planted-token-e6a4",
 }
-"""Secrets of whoever submits, which no job, record, log or page has any need of."""
+"""Secrets of the submitter, which no job, record, log or page may contain."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 
 
 def local_night(folder: Path) -> subprocess.Popen[str]:
-    """The same night on a machine without a cloud, from the shell; its hashes have another seed."""
+    """Run the same night locally from the shell, with another hash seed."""
     places = {"NIGHTBID_WORKSPACE": str(folder / "workspace"), "NIGHTBID_CACHE": str(folder / "c")}
     return subprocess.Popen(
         [PYTHON, "-m", "nightbid", "run", "small", "--date", NIGHT_OF],
@@ -68,7 +68,7 @@ def run_dag() -> dict[str, str | None]:
 
 
 def made(run: RunRecord) -> dict[str, tuple[str, str]]:
-    """Stage → address and digest of its output."""
+    """Return the address and the digest of each stage's output."""
     by_stage = {}
     for record in run.records():
         text = (run.workspace.at(record.uri) / "manifest.json").read_text()
@@ -161,7 +161,7 @@ def test_a_job_over_its_budget_is_canceled_in_airflow_and_not_tried_again(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    # More than the submission costs; the job has no end but this one.
+    # The limit exceeds the cost of the submission; nothing else ends the job.
     pipelines(budget={"stage_usd": {"featurize": "0.002"}})
     monkeypatch.delenv("NIGHTBID_WORKSPACE")
     dataflow.plans.append(Plan(hold=True))
@@ -227,7 +227,7 @@ def test_sampling_waits_deferred_and_is_canceled_over_its_budget_or_goes_on(
 
 
 def airflow_files() -> dict[str, bytes]:
-    """Airflow's own database (XComs, rendered templates, serialized DAGs) and logs."""
+    """Read Airflow's database (XComs, rendered templates, serialized DAGs) and logs."""
     address = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
     with sqlite3.connect(address) as database:
         dump = "\n".join(database.iterdump()).encode()

@@ -1,7 +1,7 @@
-"""The short form of `chaos.py --airflow`: a scheduler that is killed in the midst of a night.
+"""The short form of `chaos.py --airflow`: a scheduler is killed during a night.
 
-Airflow's metadata and the ledger lie in PostgreSQL; the scheduler's workers live on as orphans, and
-hold its connection. The night ends promoted all the same, with the digests of an undisturbed one.
+Airflow's metadata and the ledger are in PostgreSQL. The scheduler's workers continue as orphans and
+keep its connection. The night still ends promoted, with the digests of an undisturbed night.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def test_a_night_goes_on_when_its_scheduler_was_killed(tmp_path: Path) -> None:
     if programs() is None:
         pytest.skip("no PostgreSQL server here → apt-get install postgresql")
     report = tmp_path / "chaos.jsonl"
-    # Of this process's own Airflow, which has another database.
+    # Remove the variables of this process's Airflow, which has another database.
     plain = {name: value for name, value in os.environ.items() if not name.startswith(OF_AIRFLOW)}
     done = subprocess.run(
         [sys.executable, str(PROGRAM), "--airflow", "--cases", "1", "--pipelines", "1",

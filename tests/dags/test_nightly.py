@@ -1,4 +1,4 @@
-"""The nightly DAGs as Airflow sees them, without running any."""
+"""The nightly DAGs as Airflow parses them, without a run."""
 
 from __future__ import annotations
 

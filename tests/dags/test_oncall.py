@@ -1,4 +1,4 @@
-"""docs/oncall.md has a section for each failure of a night, and quotes what the product says."""
+"""docs/oncall.md has a section for each failure of a night and quotes the product's messages."""
 
 from __future__ import annotations
 
@@ -25,55 +25,55 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "oncall.md").read_text(encoding="utf-8")
 PARTS = ("You see", "Why", "Check", "Do", "Again")
 LEAST = 12
-"""Letters that a text must share with what the product says, beside the values in it."""
+"""Least number of fixed letters, without values, that a quoted text shares with a message."""
 KINDS = {
     name
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.NightbidError)
 }
 AT_NIGHT = KINDS - {"NightbidError", "DataError", "TrialPruned"}
-"""`DataError` stands for its kinds; pruned trials are of sweeps."""
+"""Errors of a night, without `DataError`, which is a base class, and pruned trials of sweeps."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """A text of the product, as a pattern."""
+    """A message of the product as a pattern."""
 
     pattern: str
     letters: int
     kind: str = ""
-    """Of an error."""
+    """Class of the error; empty if the text is no error."""
     room: str = ""
-    """Package or module of nightbid."""
+    """Package or module of nightbid that contains the text."""
 
 
 def sections() -> dict[str, str]:
-    """Heading → text."""
+    """Return the text under each heading."""
     parts = re.split(r"^## (.+)$", PAGE, flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def anchor(heading: str) -> str:
-    """As GitHub makes it."""
+    """Return the anchor that GitHub makes of a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def rows() -> list[tuple[set[str], str]]:
-    """What failed, and the anchor of its section."""
+    """Return each failure and the anchor of its section."""
     lines = re.findall(r"^\| (.+?) \| .+ \| \[.+\]\(#(.+)\) \|$", PAGE, re.M)
     return [(set(re.split(r", ", who.replace("`", ""))), to) for who, to in lines]
 
 
 def quoted(text: str) -> list[str]:
-    """The lines that a section says you see."""
+    """Return the lines that a section quotes from the product."""
     seen = text.split("**You see**")[1].split("- **Why**")[0]
-    # A name of a stage or a field is no line.
+    # The name of a stage or field is not a line.
     return [text for text in re.findall(r"`([^`]+)`", seen) if " " in text]
 
 
 @cache
 def texts() -> tuple[Said, ...]:
-    """Every text that the product makes, errors as one line each."""
+    """Return every message of the product, with each error as one line."""
     spec = importlib.util.find_spec("airflow.sdk.execution_time.supervisor")
     assert spec is not None
     assert spec.origin is not None
@@ -109,7 +109,7 @@ def _ours() -> frozenset[Path]:
 
 
 def _pattern(node: ast.expr) -> tuple[str, int]:
-    """A text with anything for the values in it, and how many letters of it are fixed."""
+    """Return a pattern with wildcards for values, and its number of fixed letters."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         text = node.value.strip("\n").replace("`", "'")
         return re.escape(text), len(text)
@@ -124,7 +124,7 @@ def _pattern(node: ast.expr) -> tuple[str, int]:
 
 @cache
 def matches(line: str) -> list[Said]:
-    """The product's texts that a quoted line can be, its place before it or not."""
+    """Return the product's messages that match a quoted line, with or without its location."""
     return [
         text
         for text in texts()
@@ -158,7 +158,7 @@ def test_what_a_section_quotes_is_what_the_product_says() -> None:
 
 def test_each_kind_of_error_that_a_stage_raises_is_quoted_where_its_row_leads() -> None:
     shown = {
-        anchor(heading): {text.kind for line in quoted(text) for text in matches(line)}
+        anchor(heading): {message.kind for line in quoted(text) for message in matches(line)}
         for heading, text in sections().items()
     }
     assert not (missing := AT_NIGHT - set().union(*shown.values())), missing

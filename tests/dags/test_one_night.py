@@ -1,4 +1,4 @@
-"""A backfill over REST starts many runs at once; the pipeline has one night at a time."""
+"""A backfill over REST starts many runs at once, but the pipeline runs one night at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
 ) -> None:
     from nightbid_airflow.embedded.home import Home
 
-    # There are no logs: every night ends at its first stage, after its turn has come.
+    # There are no logs: every night ends at its first stage, once it may run.
     pipelines(schedule="0 2 * * *", source={"kind": "parquet", "folder": str(tmp_path / "none")})
     with embedded(Home(tmp_path / "airflow"), Settings()) as airflow:
         client = airflow.client
@@ -47,7 +47,7 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
         most, deadline = 0, time.monotonic() + 800
         while True:
             assert time.monotonic() < deadline, begun(tmp_path / "workspace")
-            # What has begun first, then what runs: one that begins in between is not counted.
+            # Read the started runs before the running ones, so no run in between is counted.
             turns = {turn.run_id for turn in begun(tmp_path / "workspace")}
             listed = (client._call("GET", f"dags/{DAG}/dagRuns") or {})["dag_runs"]
             running = {run["dag_run_id"] for run in listed if run["state"] == "running"}
@@ -56,7 +56,7 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
             if len(listed) == 4 and all(run["state"] == "failed" for run in listed):
                 break
             time.sleep(0.5)
-        # Which night a run is of, and how it ended, stands in its name and in its note.
+        # The name of a run gives its night, and its note gives its outcome.
         for run in listed:
             night = (run["logical_date"] or "2026-01-20")[:10]
             # The folder of the logs is missing: there is no record of the stage yet.

@@ -1,4 +1,4 @@
-"""A night is of one mind: what people edit while it runs does not reach into it."""
+"""Edits of a pipeline during a night do not change that night."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_night_of_another_airflow_in_the_same_workspace_is_waited_for(
     known = {"mine": "queued"}
 
     def count(dag_id: str, run_ids: list[str], states: list[str] | None) -> int:
-        """As the database of this Airflow answers."""
+        """Count runs as the database of this Airflow does."""
         return sum(known.get(run_id, "") in (states or ["queued"]) for run_id in run_ids)
 
     monkeypatch.setattr(RuntimeTaskInstance, "get_dr_count", count)

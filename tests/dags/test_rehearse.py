@@ -1,4 +1,4 @@
-"""The DAGs of upgrade rehearsals."""
+"""Tests of the DAGs of upgrade rehearsals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a DAG run to the night it asks for."""
+"""A DAG run becomes a request for a night."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Run:
 
 
 def test_a_scheduled_run_is_of_the_day_before_its_interval_ends() -> None:
-    # A backfill is run long after the night that it is of.
+    # A backfill runs long after its night.
     run = Run(
         run_after=dt.datetime(2026, 3, 1, tzinfo=UTC),
         data_interval_end=dt.datetime(2026, 1, 9, 3, tzinfo=UTC),

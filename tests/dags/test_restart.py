@@ -1,4 +1,4 @@
-"""A whole Airflow that is killed while jobs work for it, and started again."""
+"""A whole Airflow is killed and restarted while its cloud jobs run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_airflow_that_is_killed_twice_takes_its_jobs_up_again(
     # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
     pipelines(model={"architecture": "logistic_regression"})
     monkeypatch.delenv("NIGHTBID_WORKSPACE")
-    # After which a task that is gone is missed: minutes, unless told otherwise.
+    # Seconds until Airflow notices a lost task; the default is minutes.
     monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT", "20")
     home, settings = Home(tmp_path / "airflow"), Settings()
     plan = Plan(hold=True)
@@ -57,7 +57,7 @@ def test_an_airflow_that_is_killed_twice_takes_its_jobs_up_again(
         until(lambda: airflow.client.has_dag(DAG))
         airflow.client.unpause(DAG)
         airflow.client.trigger(DAG, RUN, {"date": "2026-01-04"})
-        # The task has hardly heard of its job by now.
+        # The task has only just received the id of its job.
         until(lambda: dataflow.jobs, 300)
         kill(airflow)
     with embedded(home, settings) as airflow:

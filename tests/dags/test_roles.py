@@ -1,4 +1,4 @@
-"""Roles that pipelines name, in the database of Airflow's login."""
+"""Airflow's login database gets the roles that pipelines name."""
 
 from __future__ import annotations
 

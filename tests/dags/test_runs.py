@@ -1,4 +1,4 @@
-"""Nights run by Airflow itself (`dag.test()`): every stage real, few rows."""
+"""Airflow runs nights (`dag.test()`) with real stages and few rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MANIFEST = "manifest.json"
 ENDS_WELL = {"success", "skipped"}
 """The cost sensor is skipped: without a triggerer it would wait for itself."""
 FRAMED = "/plugin/nightbid/nightbid/"
-"""Our pages inside Airflow's frame."""
+"""Address of our pages inside Airflow's frame."""
 STOPS_AT_ONCE = {"raw": {"rows": {"stop": [1_000_000, None]}}}
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 
 
 def run_dag(**conf: Any) -> dict[str, str | None]:
-    """Run the small pipeline's DAG; returns the state of each task, and of the run."""
+    """Run the small pipeline's DAG and return the states of its tasks and of the run."""
     bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
     assert not bag.import_errors
     run = bag.dags["nightly_small"].test(logical_date=None, run_conf={**NIGHT_OF, **conf})
@@ -43,7 +43,7 @@ def newest_run() -> RunRecord:
 
 
 class Bell(BaseNotifier):
-    """A notifier of somebody's own."""
+    """A custom notifier."""
 
     rung: ClassVar[list[str]] = []
 
@@ -81,7 +81,7 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(
 
 
 def link_of(task: str) -> str:
-    """Address behind the button that Airflow shows of a task that has ended."""
+    """Return the address behind the button that Airflow shows for a finished task."""
     database = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
     query = "SELECT value FROM xcom WHERE key = '_link_PageLink' AND task_id = ?"
     with sqlite3.connect(database) as connection:

@@ -28,10 +28,10 @@ def test_a_promotion_starts_the_scoring_dag_and_a_schedule_its_night(
 
     # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
     pipelines(model={"architecture": "logistic_regression"})
-    # It ends at its first stage: there are no logs.
+    # The night ends at its first stage because there are no logs.
     none = {"kind": "parquet", "folder": str(tmp_path / "none")}
     pipelines("timed", schedule="0 0 * * *", source=none)
-    # An Airflow without schedules creates no runs by itself, those of assets neither.
+    # Without schedules, Airflow creates no runs on its own, not even those of assets.
     with embedded(Home(tmp_path / "airflow"), Settings(), schedules=True) as airflow:
         client = airflow.client
 

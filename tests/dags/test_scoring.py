@@ -1,4 +1,4 @@
-"""Promotions publish an asset, and the scoring DAG starts from it."""
+"""Promotions publish an asset that starts the scoring DAG."""
 
 from __future__ import annotations
 

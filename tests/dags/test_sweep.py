@@ -1,4 +1,4 @@
-"""The sweep DAG, run by Airflow itself: a mapped group, one trial failing."""
+"""Airflow runs the sweep DAG: a mapped task group in which one trial fails."""
 
 from __future__ import annotations
 

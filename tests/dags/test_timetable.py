@@ -1,4 +1,4 @@
-"""Which night a scheduled or backfilled run is of, by its name and its logical date."""
+"""The name and the logical date of a scheduled or backfilled run give its night."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def day(text: str) -> pendulum.DateTime:
 
 
 def dag_with(pipelines, schedule: str, **settings: object):
-    """The DAG as the scheduler reads it from its database."""
+    """Return the DAG as the scheduler reads it from its database."""
     pipelines(schedule=schedule, **settings)
     return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(the_dag()))
 
@@ -48,7 +48,7 @@ def test_a_backfill_makes_the_nights_that_it_names(pipelines) -> None:
 
 
 def test_a_weekly_schedule_makes_the_nights_before_its_days(pipelines) -> None:
-    # On Mondays: the nights of Sundays.
+    # Each Monday tick gives the night of Sunday.
     dag = dag_with(pipelines, "0 3 * * 1")
     assert [night for night, _ in nights(dag, "2026-01-01", "2026-01-20")] == [
         "2026-01-04", "2026-01-11", "2026-01-18",
@@ -84,7 +84,7 @@ def test_an_hourly_schedule_makes_the_hour_before_each_tick(pipelines) -> None:
 
 def test_a_weekly_log_makes_the_week_before_its_tick(pipelines) -> None:
     dag = dag_with(pipelines, "0 3 * * 2", **simulated("week", week_begins="sunday"))
-    # On Tuesdays: the weeks that ended on Saturday.
+    # Each Tuesday tick gives the week that ended on Saturday.
     infos = list(dag.iter_dagrun_infos_between(day("2026-01-01"), day("2026-01-24")))
     assert [f"{info.logical_date:%m-%d} {info.run_after:%m-%d}" for info in infos] == [
         "01-04 01-13", "01-11 01-20", "01-18 01-27",
@@ -138,7 +138,7 @@ def test_runs_are_named_by_their_night_and_those_by_hand_by_their_time(pipelines
 def test_the_schedule_goes_on_after_runs_of_an_older_version(pipelines) -> None:
     timetable = dag_with(pipelines, "0 3 * * *").timetable
     always = TimeRestriction(day("2026-01-01"), None, catchup=True)
-    # Their interval was the moment of their start, on the day after the night of 8 January.
+    # Their interval was their start time, on the day after the night of January 8.
     for end in ("2026-01-09T03:00:00", "2026-01-09"):
         last = DataInterval.exact(day(end))
         info = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=always)

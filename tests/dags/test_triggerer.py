@@ -1,4 +1,4 @@
-"""The cost watch, and a job's, in a real triggerer that is killed and started again."""
+"""The cost watch and a job's watch in a real triggerer that is killed and restarted."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ __all__ = ["dataflow", "emulated", "storage"]
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 HOUR = Decimal("0.056")
-"""USD of one vCPU-hour in the cloud."""
+"""Price of one vCPU-hour in the cloud, in USD."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 
 
 class Collector:
-    """Receives OpenTelemetry metrics over HTTP, as a collector does."""
+    """Receives OpenTelemetry metrics over HTTP like a collector."""
 
     def __init__(self) -> None:
         self.seen: dict[tuple[str, str], float] = {}
@@ -89,7 +89,7 @@ def collector() -> Iterator[Collector]:
 
 
 def log_of(run_id: str) -> str:
-    """What a person reads of the task that watches."""
+    """Read the log of the watching task."""
     folder = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
     logs = folder.glob(f"**/run_id={run_id}/**/*.log*")
     return "".join(path.read_text() for path in logs if path.is_file())
@@ -97,7 +97,7 @@ def log_of(run_id: str) -> str:
 
 @pytest.fixture
 def triggerer(tmp_path: Path, collector: Collector) -> Iterator[Callable[[], Command]]:
-    """Start Airflow's triggerer; what still runs in the end is killed."""
+    """Start Airflow's triggerers and kill those that still run at the end."""
     started: list[Command] = []
     port = collector.server.server_address[1]
 
@@ -125,7 +125,7 @@ def triggerer(tmp_path: Path, collector: Collector) -> Iterator[Callable[[], Com
 
 
 def kill(process: Command) -> None:
-    """As a machine that goes away: the triggerer and its child at once."""
+    """Kill the triggerer and its child at once, as a lost machine does."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, 9)
     process.wait()
@@ -139,7 +139,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 90) -> Any:
             return value
         now = time.monotonic()
         assert now < end, f"waited in vain: {what}"
-        # Most of the time is left to what is waited for.
+        # Checks leave most of the CPU time to the work.
         time.sleep(min(2.0, max(0.1, 10 * (now - looked))))
 
 
@@ -157,7 +157,7 @@ def cost_trigger(run_id: str) -> BaseTrigger:
 
 
 def deferred_night(run_id: str, waiting: str, method: str, trigger: BaseTrigger) -> None:
-    """Put a running DAG run into the database, one of its tasks deferred as it does it itself."""
+    """Put a running DAG run into the database; one of its tasks has deferred itself."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.models.trigger import Trigger
@@ -202,7 +202,7 @@ def set_state(run_id: str, others_than: str, state: str) -> None:
 
 
 def fired(run_id: str) -> dict[str, Any] | None:
-    """What the trigger told the task that waits for it."""
+    """Return the event that the trigger sent to the waiting task."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -220,7 +220,7 @@ def fired(run_id: str) -> dict[str, Any] | None:
 
 
 class Night:
-    """A night whose training runs: what it uses is in its trail."""
+    """A night whose training runs and whose usage log a test writes."""
 
     def __init__(self, run_id: str) -> None:
         spec = find_pipeline("small", Settings().pipelines)
@@ -234,17 +234,17 @@ class Night:
         self.usage_log = self.run.usage_file("train", 1)
 
     def work(self, hours: int, done: float) -> None:
-        """Say that as many hours of one core are used up by now."""
+        """Record that the training has used this many core-hours."""
         values = {"at": time.time(), "done": done, "cpu_seconds": 3600.0 * hours}
         with self.usage_log.open("a") as stream:
             stream.write(json.dumps(values) + "\n")
 
     def spent(self) -> Decimal:
-        """What the ledger says, in USD at cloud prices."""
+        """Return the cost in the ledger, in USD at cloud prices."""
         return total(Ledger(self.run.workspace).entries(run_id=self.run.run_id)).amount
 
     def end(self, state: str) -> None:
-        """End the training, and with it all other tasks."""
+        """End the training and all other tasks."""
         error = "over" if state == "failed" else ""
         self.run.record(
             StageRecord(
@@ -338,7 +338,7 @@ def test_a_job_outlives_triggerers_and_ends_with_the_task_that_a_person_ends(
     until(lambda: job.state == "CANCELLED", "the end of the job")
     until(lambda: [record.state for record in job_records(run)] == ["closed"], "the order")
 
-    # The cleared task orders another job.
+    # The cleared task submits another job.
     resubmitted = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
     assert isinstance(resubmitted, DeferredJob)
     assert (resubmitted.job_record.attempt, len(dataflow.jobs)) == (2, 2)

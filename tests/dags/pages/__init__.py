@@ -1,1 +1,1 @@
-"""Tests that share one API server: fixtures of the package end it."""
+"""Tests that share one API server, which fixtures of the package stop."""

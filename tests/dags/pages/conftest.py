@@ -1,4 +1,4 @@
-"""The pages in a real API server of Airflow, over a socket, with a workspace and two users."""
+"""Serve the pages in Airflow's real API server, with a workspace and two users."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nightbid.rehearse.report import Report, report_folder
 from nightbid.storage.workspace import Workspace
 
 GATE = "outputs/small/gate_raw/0123456789abcdef"
-"""Address of what a gate wrote."""
+"""Address of a gate's output."""
 REHEARSED = Report(
     plan=RehearsalPlan(
         name="try-numpy", pipeline="small", date=dt.date(2026, 1, 8), frozen="rows", seeds=2,
@@ -58,7 +58,7 @@ CHECK = SavedCheck(
 
 @pytest.fixture(scope="package")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Two runs that failed, an output of a gate, and a champion."""
+    """Make a workspace with two failed runs, a gate's output and a champion."""
     page_workspace = Workspace(str(tmp_path_factory.mktemp("pages") / "workspace"))
     spec = PipelineSpec.model_validate(
         {"pipeline": "small", "features": {"platform": {"column": "platform"}}}
@@ -97,7 +97,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def server(
     workspace: Workspace, airflow_database: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Airflow's API server with the plugin, on a port of its own."""
+    """Start Airflow's API server with the plugin on a free port."""
     folder: Path = tmp_path_factory.mktemp("api")
     passwords = folder / "passwords.json"
     passwords.write_text(json.dumps({"ann": "secret", "eve": "secret"}))
@@ -113,7 +113,7 @@ def server(
         from nightbid_airflow.views.app import pages
 
         pages.cache_clear()
-        pages()  # Now, while the settings are those of this server.
+        pages()  # Build the pages here, while the settings are those of this server.
         purge_cached_app()
         running = uvicorn.Server(uvicorn.Config(create_app("core"), log_level="warning"))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
@@ -131,7 +131,7 @@ def server(
 
 @pytest.fixture(scope="package")
 def token(server: str) -> Callable[[str], str]:
-    """Log a user in; what is returned proves it to the server."""
+    """Log a user in and return the token."""
 
     def token(user: str) -> str:
         body = {"username": user, "password": "secret"}
@@ -144,7 +144,7 @@ def token(server: str) -> Callable[[str], str]:
 
 @pytest.fixture(scope="package")
 def ann(server: str, token: Callable[[str], str]) -> Iterator[httpx.Client]:
-    """A user who is logged in and may only read."""
+    """Return the client of a logged-in user who may only read."""
     with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
         client.cookies.set("_token", token("ann"))
         yield client
@@ -152,7 +152,7 @@ def ann(server: str, token: Callable[[str], str]) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="package")
 def eve(server: str, token: Callable[[str], str]) -> Iterator[httpx.Client]:
-    """A user who is logged in and may edit DAGs."""
+    """Return the client of a logged-in user who may edit DAGs."""
     with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
         client.cookies.set("_token", token("eve"))
         yield client

@@ -1,4 +1,4 @@
-"""Who may see which page, and what addresses from outside lead to."""
+"""Who may see which page, and how the server handles addresses from outside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADDRESSES = {
     GATE: "what the gate saw",
     "checks/raw?pipeline=small": "nightbid gates override small",
 }
-"""Each page, and what is on it."""
+"""Address of each page → text on it."""
 
 
 def test_nobody_sees_anything_without_a_login(server: str) -> None:

@@ -1,4 +1,4 @@
-"""What the pages of runs and of outputs hold, and where their links lead."""
+"""The contents and links of the pages of runs and outputs."""
 
 from __future__ import annotations
 

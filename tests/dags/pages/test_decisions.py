@@ -1,4 +1,4 @@
-"""What people change from a page or by REST: who may, what is refused, and what is recorded."""
+"""Changes from a page or by REST: permissions, refusals and records."""
 
 from __future__ import annotations
 
