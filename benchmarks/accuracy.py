@@ -1,4 +1,4 @@
-"""Every architecture on the same rows: simulated nights whose truth is known, and real ones.
+"""Accuracy of every architecture on the same rows, from simulated nights and from real ones.
 
     nice -n 10 python benchmarks/accuracy.py                          # simulated clicks
     nice -n 10 python benchmarks/accuracy.py conversions              # after a click, entire space
@@ -6,11 +6,11 @@
     python benchmarks/accuracy.py --rows 5000 --seeds 1 --only dcn_v2,deep
     python benchmarks/accuracy.py --set features.hour_of_day.training_only=true
 
-Settings are those of the pipeline for all: no architecture is tuned. Figures are means over seeds
-of the initial weights and the order of rows, `±` is the standard deviation over them. Intervals are
-over users, of the first seed; `less LR` is the log loss less that of logistic regression on the
-very same rows, paired. `gap` is the log loss above that of the true probabilities, which no model
-can beat but by chance. What was trained is kept below --folder: a run that was stopped goes on.
+Every architecture uses the settings of the pipeline; none is tuned. Figures are means over seeds of
+the initial weights and the order of rows; `±` is their standard deviation. Intervals are over
+users, for the first seed. `less LR` is the log loss minus that of logistic regression, paired on
+the same rows. `gap` is the log loss above that of the true probabilities, which a model can beat
+only by chance. Trained models stay below --folder, so an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SIMULATED, REAL = date(2026, 1, 12), date(2022, 5, 8)
 
 
 def judge(folder: Path, name: str, night: date, overrides: list[str]) -> dict[str, Any]:
-    """Run the stages that a candidate's figures need; what is shared or done is reused."""
+    """Run the stages that a candidate's figures need; reuse shared and finished outputs."""
     spec = load_pipeline(PIPELINES / f"{name}.yaml", overrides)
     run = RunRecord.start(Workspace(folder / "ws"), spec, night)
     for stage in NIGHT:
@@ -54,24 +54,26 @@ def judge(folder: Path, name: str, night: date, overrides: list[str]) -> dict[st
 
 
 def table(folder: Path, name: str, night: date, base: list[str], asked: argparse.Namespace) -> None:
-    wanted = asked.only.split(",") if asked.only else names()
+    architectures = asked.only.split(",") if asked.only else names()
     print(f"\n{name}, night of {night}, {' '.join(base)}, {asked.seeds} seeds", flush=True)
     first: dict[str, Any] = {}
-    for architecture in wanted:
+    for architecture in architectures:
         if find(architecture).multi_task and name != "ctcvr":
             continue
-        found = []
+        results = []
         for seed in range(asked.seeds):
-            one = judge(
+            metrics = judge(
                 folder, name, night, [*base, f"model.architecture={architecture}",
                                       f"baseline.architecture={BASELINE}", f"train.seed={seed}"],
             )  # fmt: skip
-            found.append(one)
-            sys.stderr.write(f"  {architecture}, seed {seed}: {one['candidate']['log_loss']:.5f}\n")
+            results.append(metrics)
+            sys.stderr.write(
+                f"  {architecture}, seed {seed}: {metrics['candidate']['log_loss']:.5f}\n"
+            )
         if not first:
-            heading(found[0])
-        first = found[0]
-        tell(architecture, found)
+            heading(results[0])
+        first = results[0]
+        tell(architecture, results)
     if first.get("oracle"):
         oracle = first["oracle"]
         print(f"{'the truth':<24}{oracle['log_loss']:>9.5f}{'':>9}{0:>9.5f}"
@@ -90,9 +92,9 @@ def tell(architecture: str, found: list[dict[str, Any]]) -> None:
     first = found[0]
 
     def mean(figure: str) -> float:
-        return statistics.mean(each["candidate"][figure] for each in found)
+        return statistics.mean(metrics["candidate"][figure] for metrics in found)
 
-    losses = [each["candidate"]["log_loss"] for each in found]
+    losses = [metrics["candidate"]["log_loss"] for metrics in found]
     gap = f"{mean('log_loss') - first['oracle']['log_loss']:.5f}" if first["oracle"] else ""
     paired = first["difference"]["log_loss"]
     print(
@@ -118,17 +120,17 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="of the pipeline; may be given again")  # fmt: skip
     parser.add_argument("--folder", type=Path, default=CACHE / "accuracy", help="what is kept")
-    asked = parser.parse_args()
-    base = [f"window.train_days={asked.days}", *asked.set]
-    if asked.epochs:
-        base.append(f"train.epochs={asked.epochs}")
-    if asked.data == "kuairand":
-        base.append(f"source.folder={asked.source}")
-        table(asked.folder, "kuairand_ctr", REAL, base, asked)
+    options = parser.parse_args()
+    base = [f"window.train_days={options.days}", *options.set]
+    if options.epochs:
+        base.append(f"train.epochs={options.epochs}")
+    if options.data == "kuairand":
+        base.append(f"source.folder={options.source}")
+        table(options.folder, "kuairand_ctr", REAL, base, options)
     else:
-        name = "ctcvr" if asked.data == "conversions" else "ctr"
-        base.append(f"source.rows_per_day={asked.rows}")
-        table(asked.folder, name, SIMULATED, base, asked)
+        name = "ctcvr" if options.data == "conversions" else "ctr"
+        base.append(f"source.rows_per_day={options.rows}")
+        table(options.folder, name, SIMULATED, base, options)
 
 
 if __name__ == "__main__":

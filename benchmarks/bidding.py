@@ -1,9 +1,9 @@
-"""Replays of iPinYou campaign 1458 beside the published figures, and auctions per second.
+"""Replays of iPinYou campaign 1458 compared with published figures, and auctions per second.
 
     python benchmarks/bidding.py [FOLDER]
 
-FOLDER holds 1458.train.txt.gz, 1458.test.txt.gz and pid_demo.tsv; default
-../shared/data/ipinyou_bidding. Simulated nights are in bidding_nights.py.
+FOLDER holds 1458.train.txt.gz, 1458.test.txt.gz and pid_demo.tsv; the default is
+../shared/data/ipinyou_bidding. bidding_nights.py covers simulated nights.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def show(
     name: str, rows: Auctions, bids: np.ndarray, rules: Rules, value: float, note: str
 ) -> None:
     result = replay(rows, bids, rules)
-    found = (
+    measured = (
         int(clicks(rows, result)), result.entered, int(result.won.sum()),
         round(result.cost, 1), round(profit(value)(rows, result), 2),
     )  # fmt: skip
-    for label, line in ((name, found), ("  published", PUBLISHED[name])):
+    for label, line in ((name, measured), ("  published", PUBLISHED[name])):
         print(f"{label:14}{line[0]:>8,}{line[1]:>9,}{line[2]:>8,}{line[3]:>12,.1f}{line[4]:>10.2f}"
               f"   {note if label == name else ''}")  # fmt: skip
 
@@ -146,34 +146,34 @@ def landscapes(train: pd.DataFrame) -> None:
 
     def error(bids: np.ndarray, rows: np.ndarray | slice = slice(None)) -> float:
         won = bids > price[rows]
-        found = kaplan_meier(bids, won, np.where(won, price[rows], np.nan))
+        curve = kaplan_meier(bids, won, np.where(won, price[rows], np.nan))
         true = empirical(price[rows]).cdf
-        upto = min(found.known_to + 1, len(true))
-        return float(np.abs(true[:upto] - found.cdf[:upto]).max())
+        end = min(curve.known_to + 1, len(true))
+        return float(np.abs(true[:end] - curve.cdf[:end]).max())
 
     bids = np.floor(Linear(69, float(train.pctr.mean())).bids(train.pctr.to_numpy()))
     decile = np.searchsorted(np.quantile(train.pctr, np.arange(1, 10) / 10), train.pctr, "right")
     print("\nKaplan–Meier, largest error where prices are known")
     uniform = np.random.default_rng(0).integers(0, 301, len(price))
     print(f"  uniform bids {error(uniform):.4f}, constant 60 {error(np.full(len(price), 60)):.1e}")
-    worst = max(error(bids[decile == at], decile == at) for at in range(1, 10))
+    worst = max(error(bids[decile == number], decile == number) for number in range(1, 10))
     print(f"  bids that follow pCTR: pooled {error(bids):.4f}, worst decile {worst:.4f}")
 
 
 def speed() -> None:
     rng = np.random.default_rng(0)
     rows = 20_000_000
-    many = Auctions(price=rng.integers(0, 300, rows).astype(float), click=np.zeros(rows))
+    auctions_drawn = Auctions(price=rng.integers(0, 300, rows).astype(float), click=np.zeros(rows))
     bids, pctr = rng.uniform(0, 300, rows), rng.beta(1, 1000, rows)
-    replay(many.part(slice(0, 10)), bids[:10], Rules())
-    DualPacing(100.0).run(many.part(slice(0, 10)), pctr[:10], Rules(budget=1e3))
+    replay(auctions_drawn.part(slice(0, 10)), bids[:10], Rules())
+    DualPacing(100.0).run(auctions_drawn.part(slice(0, 10)), pctr[:10], Rules(budget=1e3))
     print("\nmillion auctions per second of CPU, one thread (asked: 20, and 1 with state)")
     for name, work in (
-        ("fixed bids", lambda: replay(many, bids, Rules())),
-        ("fixed bids, budget", lambda: replay(many, bids, Rules(budget=1e9))),
-        ("dual pacing", lambda: DualPacing(100.0).run(many, pctr, Rules(budget=1e8))),
+        ("fixed bids", lambda: replay(auctions_drawn, bids, Rules())),
+        ("fixed bids, budget", lambda: replay(auctions_drawn, bids, Rules(budget=1e9))),
+        ("dual pacing", lambda: DualPacing(100.0).run(auctions_drawn, pctr, Rules(budget=1e8))),
     ):
-        start = time.process_time()  # one thread: a busy machine does not count
+        start = time.process_time()  # CPU time of one thread: other load does not count
         work()
         print(f"  {name:20}{rows / (time.process_time() - start) / 1e6:8.1f}")
 

@@ -1,10 +1,11 @@
-"""What models would have earned on simulated nights, and how well a policy is valued.
+"""Earnings of models on simulated nights, and accuracy of off-policy evaluation.
 
     python benchmarks/bidding_nights.py                  # miscalibration and policies: two minutes
     nice python benchmarks/bidding_nights.py --models    # and three models on ten nights
     nice python benchmarks/bidding_nights.py --models --nights 3 --rows 20000
 
-Second price, 0.03 USD a click, intervals over users. What was trained is kept below --folder.
+Auctions are second price, a click is worth 0.03 USD, and intervals are over users. Trained models
+stay below --folder.
 """
 
 from __future__ import annotations
@@ -55,22 +56,22 @@ def miscalibration(nights: int) -> None:
             price=table["win_price"].to_numpy(), floor=table["floor_price"].to_numpy(),
             click=table["click"].to_numpy(), true_probability=true,
         )  # fmt: skip
-        reached = {}
+        surpluses = {}
         for name in FACTORS:
             result = replay(auctions, 1000 * VALUE * float(name) * true, Rules())
-            earned = Earnings.of(auctions, result, value=VALUE)
-            reached[name] = earned.summary()["expected_value"] - earned.spend.sum()
-        for name, each in reached.items():
-            lost[name].append(1 - each / reached["1"])
+            earnings = Earnings.of(auctions, result, value=VALUE)
+            surpluses[name] = earnings.summary()["expected_value"] - earnings.spend.sum()
+        for name, surplus in surpluses.items():
+            lost[name].append(1 - surplus / surpluses["1"])
     print(f"\ntrue probabilities × factor, {nights} nights: share of the truth's profit lost")
-    for name, asked in FACTORS.items():
+    for name, expected in FACTORS.items():
         shares = 100 * np.array(lost[name])
         print(f"  {name:>4}: {shares.mean():5.1f} %, {shares.min():.1f} to {shares.max():.1f}"
-              f"{f'   [{asked}]' if asked else ''}")  # fmt: skip
+              f"{f'   [{expected}]' if expected else ''}")  # fmt: skip
 
 
 def logged_day(seed: int, day: date) -> tuple[dict[str, np.ndarray], np.ndarray, float]:
-    """Log an exploring policy on a day; rows, their users, and the truth of another policy."""
+    """Log a day of an exploring policy; return rows, users and the true value of another policy."""
     source = SimulatorSource(rows_per_day=TRIALS * ROWS, exploration=1.0, seed=seed)
     parts = [
         batch.select(["ad_id", "candidates", "candidates_true", "click", "propensity", "user_id"])
@@ -80,7 +81,7 @@ def logged_day(seed: int, day: date) -> tuple[dict[str, np.ndarray], np.ndarray,
     offers = Offers.of(table["ad_id"], table["candidates"])
     true = table["candidates_true"].combine_chunks().flatten().to_numpy()
     logits = np.log(true) - np.log1p(-true)
-    # A model that is too timid and does not know all ads alike.
+    # The model is underconfident, and its error differs between ads.
     noise = np.random.default_rng(seed).normal(0, 0.5, len(offers.items))
     model = 1 / (1 + np.exp(-(0.7 * logits - 0.8 + noise[offers.codes])))
     chance = probabilities(offers, model, Policy(temperature=0.5))
@@ -97,18 +98,18 @@ def logged_day(seed: int, day: date) -> tuple[dict[str, np.ndarray], np.ndarray,
 
 
 def policies() -> None:
-    """Value a policy on nights of different days and worlds, each with a truth of its own."""
+    """Evaluate a policy on nights of several days and worlds, each with its own true value."""
     covered: Counter[str] = Counter()
     nights, truths, clicks = 0, [], []
     for number in range(WORLDS * DAYS):
         rows, user, truth = logged_day(number // DAYS, FIRST + timedelta(number % DAYS))
         trials = len(user) // ROWS
         for trial in range(trials):
-            part = {name: each[trial::trials] for name, each in rows.items()}
-            found = evaluate(**part, users=user[trial::trials])
+            part = {name: values[trial::trials] for name, values in rows.items()}
+            evaluation = evaluate(**part, users=user[trial::trials])
             for name in COVERED:
-                each = found.estimates[name]
-                covered[name] += each.low <= truth <= each.high
+                estimate = evaluation.estimates[name]
+                covered[name] += estimate.low <= truth <= estimate.high
         nights += trials
         truths.append(truth)
         clicks.append(rows["reward"].mean())
@@ -132,13 +133,13 @@ def models(folder: Path, nights: int, rows: int) -> None:
             for stage in NIGHT:
                 if stage.name in STAGES:
                     result = run_stage(stage, spec, run, cache_folder=folder / "cache")
-            found = pq.read_table(folder / "ws" / result.uri / "auctions.parquet")
-            columns |= {name: found[name].to_numpy() for name in found.column_names}
+            auction_table = pq.read_table(folder / "ws" / result.uri / "auctions.parquet")
+            columns |= {name: auction_table[name].to_numpy() for name in auction_table.column_names}
             columns[architecture] = columns.pop("candidate")
             print(f"  {run.date} {architecture}: {result.manifest.summary}", flush=True)
         columns["logistic_regression"] = columns.pop("baseline")
         parts.append(columns)
-    whole = {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     auctions = Auctions.checked(
         price=whole["price"], floor=whole["floor"], click=whole["click"],
         user=whole["user"], true_probability=whole["truth"],
@@ -146,7 +147,7 @@ def models(folder: Path, nights: int, rows: int) -> None:
     true, earned, loss = whole["truth"], {}, {}
     for name in ("truth", *MODELS, "logistic_regression"):
         p = np.clip(whole[name], 1e-7, 1 - 1e-7)
-        # Expected over clicks: the same auctions, without their noise.
+        # Expectation over clicks: the same auctions without the noise of clicks.
         loss[name] = float(-(true * np.log(p) + (1 - true) * np.log1p(-p)).mean())
         result = replay(auctions, 1000 * VALUE * whole[name], Rules())
         earned[name] = Earnings.of(auctions, result, value=VALUE)
@@ -156,15 +157,15 @@ def models(folder: Path, nights: int, rows: int) -> None:
     print(f"\n{nights} nights, {len(auctions):,} auctions: expected surplus in USD, 95 % over"
           f" {compared['users']:,} users and {compared['resampled_days']} days")  # fmt: skip
     print(f"  {'':24}{'log loss':>10}{'surplus':>10}   truth less this; this less the next")
-    for at, name in enumerate(order):
+    for position, name in enumerate(order):
         line = f"  {name:24}{loss[name]:10.5f}"
         line += f"{compared['bidders'][name]['expected_surplus']:10.2f}   "
         if name != "truth":
             line += interval(compared["differences"][name]["expected_surplus"])
-        if at and at + 1 < len(order):
-            pair = {each: earned[each] for each in order[at : at + 2]}
+        if position and position + 1 < len(order):
+            pair = {bidder: earned[bidder] for bidder in order[position : position + 2]}
             against = compare(pair, users, days=days, replicates=500, seed=0)["differences"]
-            line += f"; {interval(against[order[at + 1]]['expected_surplus'])}"
+            line += f"; {interval(against[order[position + 1]]['expected_surplus'])}"
         print(line)
 
 
@@ -178,11 +179,11 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=10)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--folder", type=Path, default=CACHE / "bidding")
-    asked = parser.parse_args()
-    miscalibration(asked.nights)
+    options = parser.parse_args()
+    miscalibration(options.nights)
     policies()
-    if asked.models:
-        models(asked.folder, asked.nights, asked.rows)
+    if options.models:
+        models(options.folder, options.nights, options.rows)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""How far predictions are from the truth on simulated nights, by way of calibration.
+"""How far predictions are from the truth on simulated nights, by calibration method.
 
     nice python benchmarks/bidding_nights.py --models --rows 30000   # trains ten nights
     nice python benchmarks/calibration.py                            # reads what it left
 
 Every model of `bidding_nights.py --models` is recalibrated on the validation rows of its night and
-judged on the evaluate rows, by the true probabilities: mean prediction over mean truth, expected
-log loss, field-level calibration error.
+compared with the true probabilities on the evaluation rows: mean prediction over mean truth,
+expected log loss and field-level calibration error.
 
     none      as trained
     rate      mean prediction of the training rows = their label rate (what `ctr` does)
     platt     a line over the logits, on validation rows
-    by_slice  rate, and an offset per value of each slice column on validation rows, shrunken by how
-              far the offsets of the column differ beyond chance
+    by_slice  rate, plus an offset per value of each slice column, fitted on validation rows and
+              shrunk by how far the column's offsets differ beyond chance
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WAYS = ("none", "rate", "platt", "by_slice")
 
 
 class Part:
-    """Rows of one split, raw and as the model sees them."""
+    """Rows of one split, raw and featurized."""
 
     def __init__(self, sample: Path, featurized: Path, split: str) -> None:
         def read(folder: Path) -> pa.Table:
@@ -60,36 +60,36 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 
 def by_slice(fit: Part, z: np.ndarray, part: Part, other: np.ndarray, columns) -> np.ndarray:
-    """Shift the logits `other` of `part` by offsets fitted on `fit`, one column after another."""
+    """Shift the logits `other` of `part` by offsets fitted on `fit`, column by column."""
     for column in columns:
         values, code = np.unique(fit.raw[column].to_pylist(), return_inverse=True)
         offset = shrunken(z, fit.labels, fit.weights, code, np.ones(len(values), bool))
         z = z + offset[code]
-        at = np.searchsorted(values, there := np.array(part.raw[column].to_pylist()))
-        at = np.minimum(at, len(values) - 1)
-        other = other + np.where(values[at] == there, offset[at], 0.0)
+        position = np.searchsorted(values, part_values := np.array(part.raw[column].to_pylist()))
+        position = np.minimum(position, len(values) - 1)
+        other = other + np.where(values[position] == part_values, offset[position], 0.0)
     return other
 
 
 def field_error(part: Part, p: np.ndarray, columns) -> float:
     """Mean over columns of Σ over values |Σ (p − truth)| / Σ truth."""
     true = part.raw[TRUTH].to_numpy()
-    found = []
+    errors = []
     for column in columns:
         code = np.unique(part.raw[column].to_pylist(), return_inverse=True)[1]
-        found.append(np.abs(np.bincount(code, p - true)).sum() / true.sum())
-    return float(np.mean(found))
+        errors.append(np.abs(np.bincount(code, p - true)).sum() / true.sum())
+    return float(np.mean(errors))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=CACHE / "bidding")
-    asked = parser.parse_args()
-    workspace = Workspace(str(asked.folder / "ws"))
+    options = parser.parse_args()
+    workspace = Workspace(str(options.folder / "ws"))
     parts: dict[str, list[tuple[Part, dict[str, np.ndarray], list[float]]]] = {}
     trained: dict[tuple[str, str], dict[str, Path]] = {}
     for stage in ("train", "train_baseline"):
-        for path in sorted((asked.folder / "ws" / "stages" / "ctr" / stage).glob("*/model")):
+        for path in sorted((options.folder / "ws" / "stages" / "ctr" / stage).glob("*/model")):
             night = read_manifest(path.parent).night
             trained.setdefault((night, stage), {})[load_card(path).architecture] = path
     for run in runs_of(workspace, "ctr"):
@@ -105,15 +105,15 @@ def main() -> None:
         for name, folder in models.items():
             model = load_model(folder)
             shift = model.card.calibration.intercept
-            z, other = (logit(model.predict(each.inputs)) for each in (fit, part))
+            z, other = (logit(model.predict(rows.inputs)) for rows in (fit, part))
             line = platt(sigmoid(z), fit)
-            found = {
+            logits_by_way = {
                 "none": other - shift,
                 "rate": other,
                 "platt": line.slope * other + line.intercept,
                 "by_slice": by_slice(fit, z, part, other, columns),
             }
-            scores = {way: sigmoid(each) for way, each in found.items()}
+            scores = {way: sigmoid(logits) for way, logits in logits_by_way.items()}
             errors = [field_error(part, scores[way], columns) for way in WAYS]
             parts.setdefault(name, []).append((part, scores, errors))
             print(f"  {run.date} {name}", flush=True)
@@ -129,18 +129,18 @@ def report(name: str, nights: list) -> None:
     print(f"\n{name}, {len(nights)} nights, {len(true):,} rows")
     print(f"  {'':10}{'mean / truth':>13}{'by night':>18}{'field error':>13}{'expected':>10}"
           f"   log loss less that of rate")  # fmt: skip
-    for at, way in enumerate(WAYS):
+    for number, way in enumerate(WAYS):
         ratios = [
             scores[way].mean() / part.raw[TRUTH].to_numpy().mean() for part, scores, _ in nights
         ]
         clipped = np.clip(p[way], 1e-7, 1 - 1e-7)
         expected = float(-(true * np.log(clipped) + (1 - true) * np.log1p(-clipped)).mean())
-        each = compare(p["rate"], p[way], labels=label, weights=np.ones(len(label)),
+        delta = compare(p["rate"], p[way], labels=label, weights=np.ones(len(label)),
                        users=users)["difference"]  # fmt: skip
         print(f"  {way:10}{p[way].mean() / true.mean():13.3f}"
               f"{f'{min(ratios):.3f} to {max(ratios):.3f}':>18}"
-              f"{np.mean([errors[at] for *_, errors in nights]):13.4f}{expected:10.5f}"
-              f"   {each['value']:+.5f} [{each['low']:+.5f}, {each['high']:+.5f}]")  # fmt: skip
+              f"{np.mean([errors[number] for *_, errors in nights]):13.4f}{expected:10.5f}"
+              f"   {delta['value']:+.5f} [{delta['low']:+.5f}, {delta['high']:+.5f}]")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""What training on days gains whose conversions are not all seen yet (elapsed-time likelihood).
+"""What training on days with incomplete conversions gains (elapsed-time likelihood).
 
     nice python benchmarks/delays.py                      # ten simulated nights
     nice python benchmarks/delays.py --rows 20000 --nights 4
 
-A conversion counts within three days of its impression. At the end of a night the newest three days
-are young: a row of age e has P(seen) = p · G(e). Four boosted-tree models of conversion after a
-click are judged on the final labels of the day after the night:
+A conversion counts if it happens within three days of its impression. At the end of a night, the
+newest three days are young: a row of age e has P(seen) = p · G(e). Four boosted-tree models of
+conversion after a click are evaluated on the final labels of the day after the night:
 
-    left out   trained on days whose labels are final (what a night does)
-    negatives  young days too, with what was seen by then
-    elapsed    young days too, with −y log(pG) − (1 − y) log(1 − pG)
-    oracle     young days too, with labels that nobody knows yet
+    left out   trained only on days with final labels (what a night does)
+    negatives  also on young days, with the conversions seen by then
+    elapsed    also on young days, with −y log(pG) − (1 − y) log(1 − pG)
+    oracle     also on young days, with their future final labels
 
-G: delays of final rows in units of their category's mean (shrunk by empirical Bayes); all
-categories share the shape of that curve. --delays alone measures G on 14 days.
+G is the distribution of the delays of final rows in units of their category's mean (shrunk by
+empirical Bayes); all categories share its shape. --delays only measures G, on 14 days.
 """
 
 from __future__ import annotations
@@ -45,41 +45,41 @@ MODELS = ("left out", "negatives", "elapsed", "oracle")
 
 @dataclass(frozen=True)
 class Delays:
-    """How long conversions take."""
+    """Distribution of conversion delays."""
 
     mean: dict[str, float]
     overall: float
     shape: np.ndarray
-    """Delays over their category's mean, increasing."""
+    """Delays divided by their category's mean, in increasing order."""
 
     @classmethod
     def fit(cls, hours: np.ndarray, category: np.ndarray) -> Delays:
         overall = float(hours.mean())
         names, code = np.unique(category, return_inverse=True)
         count, total = np.bincount(code), np.bincount(code, hours)
-        # Delays of a category scatter as widely as they are long; what its mean differs by more
-        # than that explains is its own.
-        apart = float((count * (total / count - overall) ** 2).sum() / len(hours))
-        own = max(apart - overall**2 * len(names) / len(hours), 1e-9)
+        # Delays within a category have a deviation like their mean. Variance between the means
+        # beyond that is attributed to the categories.
+        between = float((count * (total / count - overall) ** 2).sum() / len(hours))
+        own = max(between - overall**2 * len(names) / len(hours), 1e-9)
         prior = overall**2 / own
         mean = dict(zip(names.tolist(), (total + prior * overall) / (count + prior), strict=True))
-        unit = np.array([mean[str(each)] for each in category])
+        unit = np.array([mean[str(name)] for name in category])
         return cls(mean, overall, np.sort(hours / unit))
 
     def seen(self, age: np.ndarray, category: np.ndarray) -> np.ndarray:
-        """Share of the conversions that are seen by an age in hours."""
-        unit = np.array([self.mean.get(str(each), self.overall) for each in category])
+        """Return the share of conversions seen by an age in hours."""
+        unit = np.array([self.mean.get(str(name), self.overall) for name in category])
         share = np.searchsorted(self.shape, age / unit, side="right") / len(self.shape)
         return np.clip(np.where(age >= HOURS, 1.0, share), 1e-3, 1.0)
 
 
 def hours(table: pa.Table, later: str, earlier: str) -> np.ndarray:
-    apart = pc.subtract(table[later].cast(pa.int64()), table[earlier].cast(pa.int64()))
-    return np.asarray(pc.fill_null(apart, HOUR * 10_000)).astype(float) / HOUR
+    microseconds = pc.subtract(table[later].cast(pa.int64()), table[earlier].cast(pa.int64()))
+    return np.asarray(pc.fill_null(microseconds, HOUR * 10_000)).astype(float) / HOUR
 
 
 def train(settings, shift, fit, validate):
-    """Boost under the elapsed-time likelihood; `fit` and `validate` are matrix, label, G."""
+    """Boost with the elapsed-time likelihood; `fit` is matrix, label and G, `validate` lacks G."""
 
     def objective(score, data):
         p = 1 / (1 + np.exp(-(score + shift)))
@@ -109,16 +109,16 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=10)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--delays", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     path = Path(__file__).parents[1] / "include" / "pipelines" / "cvr.yaml"
-    spec = load_pipeline(path, [f"source.rows_per_day={asked.rows}"])
+    spec = load_pipeline(path, [f"source.rows_per_day={options.rows}"])
     logs = SimulatorLogs(spec.source)
-    kept = {
-        name: each
-        for name, each in spec.features.items()
-        if each.transform != "target_rate" and not each.training_only
+    features = {
+        name: feature
+        for name, feature in spec.features.items()
+        if feature.transform != "target_rate" and not feature.training_only
     }
-    definition = Definition.of(spec.model_copy(update={"features": kept}))
+    definition = Definition.of(spec.model_copy(update={"features": features}))
     settings = find("gradient_boosted_trees").build()
 
     @cache
@@ -126,7 +126,7 @@ def main() -> None:
         table = pa.Table.from_batches(list(logs.batches(day)))
         return table.filter(pc.equal(table["click"], 1))
 
-    if asked.delays:
+    if options.delays:
         table = pa.concat_tables([clicked(FIRST - timedelta(back)) for back in range(14)])
         waited = hours(table, "conversion_time", "time")
         known = waited <= HOURS
@@ -134,12 +134,12 @@ def main() -> None:
         tell_delays(waited[known], category[known], table)
         return
     judged, errors = [], []
-    for number in range(asked.nights):
+    for number in range(options.nights):
         night = FIRST + timedelta(number)
         days = [night - timedelta(back) for back in range(MATURED + YOUNG - 1, -1, -1)]
-        parts = [clicked(each) for each in [*days, night + timedelta(1)]]
+        parts = [clicked(date_clicked) for date_clicked in [*days, night + timedelta(1)]]
         table = pa.concat_tables(parts, promote_options="permissive")
-        day = np.repeat(np.arange(len(parts)), [len(each) for each in parts])
+        day = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         waited = hours(table, "conversion_time", "time")
         final = waited <= HOURS
         midnight = (night + timedelta(1) - date(1970, 1, 1)).days * 24.0
@@ -160,24 +160,24 @@ def main() -> None:
         matrix = tree_matrix(layout, layout.pack(fitted.transform(table), serving=True))
         rate = final[is_train].mean()
         shift = float(np.log(rate / (1 - rate)))
-        found = {}
+        predictions = {}
         for name in MODELS:
             rows = is_train if name == "left out" else is_train | is_young
             label = final if name == "oracle" else np.where(is_young, seen, final)
             share = g if name == "elapsed" else np.ones(len(g))
             fit = (matrix[rows], label[rows].astype(float), share[rows])
             newer = (matrix[is_newer], final[is_newer].astype(float))
-            found[name] = train(settings, shift, fit, newer)(matrix[is_test])
+            predictions[name] = train(settings, shift, fit, newer)(matrix[is_test])
         part = table.filter(pa.array(is_test))
-        judged.append((part, final[is_test], found))
-        counts = [f"{int(each.sum()):,}" for each in (is_train, is_young, is_test)]
+        judged.append((part, final[is_test], predictions))
+        counts = [f"{int(rows_chosen.sum()):,}" for rows_chosen in (is_train, is_young, is_test)]
         print(f"  {night}: {' / '.join(counts)} final / young / judged clicks; G within"
               f" {errors[-1]:.3f}", flush=True)  # fmt: skip
     report(judged, errors)
 
 
 def error_of(delays: Delays, table: pa.Table) -> float:
-    """Largest difference of G from the simulator's, over categories and hours."""
+    """Return the largest difference from the simulator's G, over categories and hours."""
     ages = np.arange(0.5, HOURS, 0.5)
     return max(
         float(np.abs(delays.seen(ages, np.array([name] * len(ages))) - true).max())
@@ -186,7 +186,7 @@ def error_of(delays: Delays, table: pa.Table) -> float:
 
 
 def true_curves(table: pa.Table, ages: np.ndarray) -> dict[str, np.ndarray]:
-    """Category → share of its conversions within three days that is seen by an age in hours."""
+    """Map each category to the share of its three-day conversions seen by an age in hours."""
     names, means = table["ad_category"].to_pylist(), table["conversion_delay_true"].to_pylist()
     return {
         name: (1 - np.exp(-ages / mean)) / (1 - np.exp(-HOURS / mean))
@@ -195,33 +195,35 @@ def true_curves(table: pa.Table, ages: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def tell_delays(waited: np.ndarray, category: np.ndarray, table: pa.Table) -> None:
-    """Print how far G is from the simulator's, by category, beside a Kaplan-Meier curve of each.
+    """Print the error of G by category, and that of a Kaplan-Meier curve per category.
 
     All labels are final, so nothing is censored: Kaplan-Meier is the empirical distribution.
     """
     delays, ages = Delays.fit(waited, category), np.arange(0.5, HOURS, 0.5)
-    found = []
+    results = []
     for name, true in true_curves(table, ages).items():
-        own = np.sort(waited[category == name])
-        alone = np.searchsorted(own, ages, side="right") / len(own)
+        waits = np.sort(waited[category == name])
+        alone = np.searchsorted(waits, ages, side="right") / len(waits)
         shared = delays.seen(ages, np.array([name] * len(ages)))
-        found.append((len(own), name, *(np.abs(each - true).max() for each in (shared, alone))))
+        results.append(
+            (len(waits), name, *(np.abs(share - true).max() for share in (shared, alone)))
+        )
     print(f"{len(waited):,} conversions of 14 days, largest error of G by category")
-    for count, name, shared, alone in sorted(found):
+    for count, name, shared, alone in sorted(results):
         print(f"  {name:14}{count:>8,}   G {shared:.3f}   Kaplan-Meier {alone:.3f}")
-    counts, _, *errors = (np.array(each) for each in zip(*found, strict=True))
-    for name, each in zip(("G", "Kaplan-Meier"), errors, strict=True):
-        print(f"  {name}: {int((each <= 0.02).sum())} of {len(each)} categories within 0.02,"
-              f" mean over conversions {counts @ each / counts.sum():.3f},"
-              f" largest {each.max():.3f}")  # fmt: skip
+    counts, _, *errors = (np.array(values) for values in zip(*results, strict=True))
+    for name, gaps in zip(("G", "Kaplan-Meier"), errors, strict=True):
+        print(f"  {name}: {int((gaps <= 0.02).sum())} of {len(gaps)} categories within 0.02,"
+              f" mean over conversions {counts @ gaps / counts.sum():.3f},"
+              f" largest {gaps.max():.3f}")  # fmt: skip
 
 
 def report(judged: list, errors: list[float]) -> None:
-    label = np.concatenate([each[1] for each in judged]).astype(float)
-    true = np.concatenate([each[0]["p_conversion_true"].to_numpy() for each in judged])
-    users = np.concatenate([each[0]["user_id"].to_pylist() for each in judged])
+    label = np.concatenate([night[1] for night in judged]).astype(float)
+    true = np.concatenate([delta[0]["p_conversion_true"].to_numpy() for delta in judged])
+    users = np.concatenate([delta[0]["user_id"].to_pylist() for delta in judged])
     users = np.unique(users, return_inverse=True)[1].astype(np.int64)
-    p = {name: np.concatenate([each[2][name] for each in judged]) for name in MODELS}
+    p = {name: np.concatenate([night[2][name] for night in judged]) for name in MODELS}
     print(
         f"\n{len(judged)} nights, {len(label):,} clicks, {int(label.sum()):,} conversions;"
         f" largest error of G {np.mean(errors):.3f} (mean), {max(errors):.3f} at most"
@@ -230,12 +232,12 @@ def report(judged: list, errors: list[float]) -> None:
     for name in MODELS:
         clipped = np.clip(p[name], 1e-7, 1 - 1e-7)
         expected = float(-(true * np.log(clipped) + (1 - true) * np.log1p(-clipped)).mean())
-        found = compare(p["left out"], p[name], labels=label, weights=np.ones(len(label)),
+        comparison = compare(p["left out"], p[name], labels=label, weights=np.ones(len(label)),
                         users=users)  # fmt: skip
-        each = found["difference"]
-        print(f"  {name:10}{found['refitted']['log_loss']:10.5f}{expected:10.5f}"
-              f"{found['refitted']['calibration']:13.3f}   {each['value']:+.5f}"
-              f" [{each['low']:+.5f}, {each['high']:+.5f}]")  # fmt: skip
+        delta = comparison["difference"]
+        print(f"  {name:10}{comparison['refitted']['log_loss']:10.5f}{expected:10.5f}"
+              f"{comparison['refitted']['calibration']:13.3f}   {delta['value']:+.5f}"
+              f" [{delta['low']:+.5f}, {delta['high']:+.5f}]")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Environments of peers: one each in the user's cache folder, made from PyPI on first use.
+"""Environments of the peers, created from PyPI in the user's cache folder on first use.
 
-None of what they hold is a dependency of Nightbid.
+Their packages are no dependencies of Nightbid.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nightb
 
 
 def python_of(name: str, packages: tuple[str, ...], alone: tuple[str, ...] = ()) -> str:
-    """Interpreter of an environment, installed if need be.
+    """Return the interpreter of an environment, and install it if needed.
 
     Args:
-        name: of its folder.
-        packages: what it holds.
-        alone: what is installed without what it asks for.
+        name: Name of its folder.
+        packages: Packages to install.
+        alone: Packages to install without their dependencies.
 
     Raises:
-        RuntimeError: it cannot be installed.
+        RuntimeError: The environment cannot be installed.
     """
     folder = CACHE / name
     python = folder / "bin" / "python"
@@ -38,9 +38,9 @@ def python_of(name: str, packages: tuple[str, ...], alone: tuple[str, ...] = ())
 
 def _pip(python: str, options: list[str]) -> None:
     command = [python, "-m", "pip", "install", "--quiet", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError((process.stderr.strip().splitlines() or ["no message"])[-1][:200])
 
 
 OURS = sys.executable

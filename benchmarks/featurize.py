@@ -1,12 +1,12 @@
-"""Featurizing, ours against others on the same rows: ratios of interleaved runs.
+"""Featurization speed, ours and the peers', on the same rows: ratios of interleaved runs.
 
     python benchmarks/featurize.py                     # 1 million rows, 3 rounds
     python benchmarks/featurize.py --rows 4 --only ours duckdb
 
-Every engine does the job of `benchmarks/peers/job.py` in a process of its own, one after the
-other, round by round; the best time of each counts, without imports. Engines that Nightbid does
-not need live in environments of their own under the user's cache folder; one that cannot be
-installed is left out, with the reason. The row-at-a-time engine gets fewer rows.
+Every engine runs the job of `benchmarks/peers/job.py` in its own process, one after another, round
+by round; the best time of each counts, without imports. Engines that Nightbid does not depend on
+have their own environments in the user's cache folder. An engine that cannot be installed is left
+out, and the reason is printed. The row-at-a-time engine gets fewer rows.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ CHECKED = ("tokens", "rows", "center n0", "center n1")
 
 @dataclass(frozen=True)
 class Engine:
-    """One way to do the job."""
+    """An implementation of the job."""
 
     script: str
     packages: tuple[str, ...] = ()
-    """What its own environment holds; none: ours."""
+    """Packages of its own environment; without any, it runs in ours."""
     rows: int = 0
-    """Of its data; 0: all."""
+    """Number of rows it gets; 0 means all."""
 
 
 FRAMES = ("polars", "duckdb", "pyarrow")
@@ -54,14 +54,14 @@ ENGINES = {
 
 
 def python_of(engine: Engine) -> str:
-    """Interpreter of the engine's environment, installed if need be.
+    """Return the interpreter of the engine's environment, and install it if needed.
 
     Raises:
-        RuntimeError: it cannot be installed.
+        RuntimeError: The environment cannot be installed.
     """
     if not engine.packages:
         return sys.executable
-    folder = CACHE / "-".join(each.split("=")[0] for each in engine.packages)
+    folder = CACHE / "-".join(package.split("=")[0] for package in engine.packages)
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         uv = Path(sys.executable).parent / "uv"
@@ -69,19 +69,19 @@ def python_of(engine: Engine) -> str:
             [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder],
             [uv, "pip", "install", "--quiet", "--python", python, *engine.packages],
         ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(done.stderr.strip().splitlines()[-1][:200])
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode:
+                raise RuntimeError(process.stderr.strip().splitlines()[-1][:200])
         (folder / "ready").touch()
     return str(python)
 
 
 def run(engine: Engine, python: str, step: str, work: Path, files: list[str]) -> dict:
     command = [python, str(PEERS / engine.script), step, str(work), *files]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError((process.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 def data(root: Path, rows: int) -> list[str]:
@@ -117,47 +117,52 @@ def measure(root: Path, rows: int, rounds: int, names: list[str]) -> None:
         except RuntimeError as error:
             print(f"{name} is left out: it cannot be installed here ({error})")
     inputs = {name: data(root, ENGINES[name].rows or rows) for name in pythons}
-    found: dict[tuple[str, str], list[dict]] = {}
+    results: dict[tuple[str, str], list[dict]] = {}
     for _ in range(rounds):
         for step in STEPS:
             for name, python in list(pythons.items()):
                 work = root / "work" / str(rows) / ENGINES[name].script.removesuffix(".py")
                 try:
-                    one = run(ENGINES[name], python, step, work, inputs[name])
+                    result = run(ENGINES[name], python, step, work, inputs[name])
                 except RuntimeError as error:
                     print(f"{name} is left out: {step} failed ({error})")
                     del pythons[name]
                     continue
-                found.setdefault((name, step), []).append(one)
+                results.setdefault((name, step), []).append(result)
                 print(
-                    f"  {name:22}{step:10}{one['seconds']:8.2f} s{one['cpu']:8.2f} CPU s",
+                    f"  {name:22}{step:10}{result['seconds']:8.2f} s{result['cpu']:8.2f} CPU s",
                     flush=True,
                 )
-    report(pythons, found, rows)
+    report(pythons, results, rows)
 
 
 def report(pythons: dict[str, str], found: dict[tuple[str, str], list[dict]], rows: int) -> None:
-    """Print rows per second by the wall clock, and by CPU time, which others hardly disturb."""
+    """Print rows per second of wall-clock time and of CPU time, which other load affects less."""
     for clock, title in (("seconds", "wall clock"), ("cpu", "CPU time")):
         print(f"\n{rows:,} rows, {title}, best of each; `ours` is how many times as fast ours is")
         print(
-            f"{'':22}" + "".join(f"{each + ' rows/s':>18}{'ours':>8}" for each in (*STEPS, "both"))
+            f"{'':22}" + "".join(f"{step + ' rows/s':>18}{'ours':>8}" for step in (*STEPS, "both"))
         )
         speed: dict[str, list[float]] = {}
         for name in pythons:
-            made = ENGINES[name].rows or rows
-            best = [min(one[clock] for one in found[name, step]) for step in STEPS]
-            speed[name] = [made / each for each in (*best, sum(best))]
-        mine = speed.get("ours", [float("nan")] * 3)
-        for name, each in speed.items():
-            pairs = zip(each, mine, strict=True)
-            print(f"{name:22}" + "".join(f"{one:18,.0f}{own / one:7.2f}x" for one, own in pairs))
+            row_count = ENGINES[name].rows or rows
+            best = [min(result[clock] for result in found[name, step]) for step in STEPS]
+            speed[name] = [row_count / seconds for seconds in (*best, sum(best))]
+        our_speeds = speed.get("ours", [float("nan")] * 3)
+        for name, speeds in speed.items():
+            pairs = zip(speeds, our_speeds, strict=True)
+            print(
+                f"{name:22}"
+                + "".join(
+                    f"{peer_speed:18,.0f}{own / peer_speed:7.2f}x" for peer_speed, own in pairs
+                )
+            )
     print("\nWhat they found (peak MiB; entries of vocabularies, rows written, two centers):")
     for name in pythons:
         figures = found[name, STEPS[0]][0]["check"] | found[name, STEPS[1]][0]["check"]
-        peak = max(one["peak_mib"] for step in STEPS for one in found[name, step])
-        told = [f"{figures[key]:.6g}" for key in CHECKED if key in figures]
-        print(f"{name:22}{peak:10,.0f}  {'  '.join(told)}")
+        peak = max(result["peak_mib"] for step in STEPS for result in found[name, step])
+        check_texts = [f"{figures[key]:.6g}" for key in CHECKED if key in figures]
+        print(f"{name:22}{peak:10,.0f}  {'  '.join(check_texts)}")
 
 
 if __name__ == "__main__":

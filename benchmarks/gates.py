@@ -1,4 +1,4 @@
-"""Every fault of the simulator against every gate, and the false stops of clean nights.
+"""Detection of every simulator fault by every gate, and false stops of clean nights.
 
     python benchmarks/gates.py --seed 101                        # the matrix, then 60 clean nights
     python benchmarks/gates.py --faults stale_join,label_leak    # a part of the matrix alone
@@ -8,21 +8,21 @@
     python benchmarks/gates.py --kuairand FOLDER --bootstrap 500 --repeats 20     # small real ones
     python benchmarks/gates.py --seed 101 --work /tmp/matrix --minutes 10     # goes on where it was
 
-The nights are real: the pipeline `ctr` from the simulator through sample, gate_raw, featurize,
-gate_features, train, evaluate and gate_model, with a champion (the model is a logistic regression
-of one epoch, for speed). The matrix gives what each gate says on the night of the fault, whether or
-not an earlier one has stopped it (--behind gate_features: those before training alone, which is
-faster), and which was the first to stop. Where none did, the nights
-after it are run: "+2" is a stop two nights late. Limits were never tuned on the seed that a report
-uses; it is an argument, and printed. With --learn, 14 nights come before the fault, `gates propose`
-learns bands from them as it does for a user, and whatever comes later is judged by these.
+The nights run the real stages of the pipeline `ctr` on simulated logs: sample, gate_raw, featurize,
+gate_features, train, evaluate and gate_model, with a champion. For speed, the model is a logistic
+regression trained for one epoch. The matrix shows the verdict of each gate on the night of the
+fault, even after an earlier gate stopped it, and the first gate that stopped. With --behind
+gate_features it covers only the gates before training, which is faster. If no gate stops, the
+following nights run too: "+2" is a stop two nights late. The seed is an argument and is printed;
+limits were never tuned on the seed of a report. With --learn, 14 nights precede the fault, `gates
+propose` learns bands from them as it does for a user, and these bands apply to all later nights.
 
-With --bootstrap, each repeat draws that many rows of every day of KuaiRand with replacement, under
-keys of their own, and runs the nights that the drawn days allow, from a first night without a
-champion on: small logs whose nights are all clean, judged with a logistic regression.
+With --bootstrap, each repeat draws that many rows of every day of KuaiRand with replacement, with
+new keys, and runs all nights that the drawn days allow; the first one has no champion. These are
+small logs of clean nights, and the model is a logistic regression.
 
-Every finished row is a line of `journal.jsonl` in the folder of work, and is not computed again: a
-run that was ended, by `--minutes` or from outside, goes on with the same command. The last one
+Every finished row becomes a line of `journal.jsonl` in the work folder and is not computed again.
+A run that ends early, by `--minutes` or a signal, resumes with the same command. The last run
 prints the whole matrix.
 """
 
@@ -58,20 +58,20 @@ EX_TEMPFAIL = 75
 
 @dataclass
 class Journal:
-    """Rows that are finished: one line of JSON each, written as they come."""
+    """Finished rows: one line of JSON each, appended when a row is done."""
 
     path: Path
     ends: float
-    """Moment, by time.monotonic, after which no further row is begun."""
+    """Value of time.monotonic after which no further row starts."""
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Name → row, in the order they came."""
+        """Read the rows by name, in the order in which they finished."""
         text = self.path.read_text() if self.path.exists() else ""
-        found = [json.loads(line) for line in text.splitlines()]
-        return {row["name"]: row for row in found}
+        rows_read = [json.loads(line) for line in text.splitlines()]
+        return {row["name"]: row for row in rows_read}
 
     def row(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Look up a row, or make, keep and print it."""
+        """Return a finished row, or compute, store and print it."""
         known = self.rows().get(name)
         if known is not None:
             return known
@@ -102,7 +102,9 @@ def clean(
     def night(newest: date) -> dict[str, Any]:
         judged = bench.night(newest)
         why = [f"{gate}: {judged.summaries[gate]}" for gate in judged.said if judged.not_pass(gate)]
-        ended = judged.first or next((g for g, said in judged.said.items() if said == "failed"), "")
+        ended = judged.first or next(
+            (g for g, state in judged.said.items() if state == "failed"), ""
+        )
         return {"said": judged.said, "ended": ended, "when": "", "why": "; ".join(why)}
 
     for number in numbers:
@@ -113,7 +115,7 @@ def clean(
 def matrix(
     bench: Bench, journal: Journal, newest: date, kinds: list[str], later: int, behind: str
 ) -> None:
-    """Run every fault on one night, after the clean ones so far."""
+    """Run every fault on one night, after the clean nights that have run."""
 
     def fault(kind: str) -> dict[str, Any]:
         branch = bench.branch("fault")
@@ -147,7 +149,7 @@ def report(rows: Iterable[dict[str, Any]]) -> None:
         before = {stage.name for stage in BEFORE_TRAINING}
         tonight = [row for row in faults if row["ended"] and row["when"] == "+0"]
         early = [row for row in tonight if row["ended"] in before]
-        shares = [f"({len(each) / len(faults):.0%})" for each in (early, tonight)]
+        shares = [f"({len(fault_rows) / len(faults):.0%})" for fault_rows in (early, tonight)]
         print(
             f"\nof {len(faults)} faults, {len(early)} {shares[0]} end the night before training and"
             f" {len(tonight)} {shares[1]} before promotion"
@@ -171,7 +173,7 @@ def report(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def real(folder: str, learned: int, work: Path, journal: Journal) -> None:
-    """Judge nights of KuaiRand's 14 days, with the pipeline's own model."""
+    """Run nights of KuaiRand's 14 days with the pipeline's own model."""
     settings = (f"source.folder={folder}", f"window.train_days={learned}", "window.evaluate_days=1")
     bench = Bench(work / "clean", work / "cache", "kuairand_ctr", settings)
     days = open_source(bench.spec().source, bench.cache).days() or ()
@@ -181,7 +183,7 @@ def real(folder: str, learned: int, work: Path, journal: Journal) -> None:
 
 
 def bootstrapped(folder: str, rows: int, seed: int, into: Path) -> list[date]:
-    """Draw rows of every day of KuaiRand with replacement, as a folder of Parquet files.
+    """Draw rows of every KuaiRand day with replacement, and write them as Parquet files.
 
     Returns:
         The days, oldest first.
@@ -194,10 +196,10 @@ def bootstrapped(folder: str, rows: int, seed: int, into: Path) -> list[date]:
             whole = DRAWN[day] = pa.Table.from_batches(source.batches(day))
         draw = np.random.default_rng([seed, rows, day.toordinal()])
         table = whole.take(draw.integers(0, len(whole), rows))
-        at = table.column_names.index("impression_id")
-        # Distinct, and in no order.
+        column = table.column_names.index("impression_id")
+        # The keys are distinct and unordered.
         keys = draw.choice(50 * rows, rows, replace=False)
-        table = table.set_column(at, "impression_id", pa.array(keys + 1))
+        table = table.set_column(column, "impression_id", pa.array(keys + 1))
         part = into / f"dt={day}"
         part.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, part / "part-0.parquet")
@@ -209,7 +211,7 @@ DRAWN: dict[date, pa.Table] = {}
 
 
 def small(options: argparse.Namespace, work: Path, journal: Journal) -> None:
-    """Judge nights of bootstrapped small days; every repeat begins without a champion."""
+    """Run nights of small bootstrapped days; every repeat starts without a champion."""
     rows, learned = options.bootstrap, options.train_days
     print(f"KuaiRand, {rows:,} rows a day drawn with replacement, {options.repeats} repeats")
     for repeat in range(options.repeats):
@@ -219,10 +221,10 @@ def small(options: argparse.Namespace, work: Path, journal: Journal) -> None:
             f"source={{kind: parquet, folder: {folder}}}",
             f"window.train_days={learned}",
             "window.evaluate_days=1",
-            # Steps by the rows: the YAML's four epochs of 1,024 rows are for 80,000 rows a day.
+            # Derive the steps from the rows; the YAML's settings suit 80,000 rows a day.
             "train.batch_size=null",
             "train.epochs=null",
-            # What is served after the gates does not change what they say.
+            # The refit happens after the gates and does not influence them.
             "train.refit=false",
             *CHEAP[:2],
         )
@@ -275,7 +277,7 @@ def main() -> None:
     options = parser.parse_args()
     options.history = options.history or (14 if options.learn else 5)
     logging.getLogger().setLevel(logging.ERROR)
-    # A crash in native code says where, instead of nothing.
+    # Print a traceback when native code crashes.
     faulthandler.enable()
     kinds = [] if options.faults == "none" else options.faults.split(",")
     kinds = list(FAULTS) if kinds == ["all"] else kinds
@@ -284,16 +286,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(options.work or folder)
         work.mkdir(parents=True, exist_ok=True)
-        same = json.dumps(
+        arguments = json.dumps(
             [
                 *(options.kuairand, options.train_days, options.seed, options.rows),
                 *(options.history, options.learn, options.bootstrap),
             ]
         )
-        asked = work / "asked.json"
-        if asked.exists() and asked.read_text() != same:
-            parser.error(f"{work} holds a run of {asked.read_text()}, not of {same}")
-        asked.write_text(same)
+        arguments_file = work / "asked.json"
+        if arguments_file.exists() and arguments_file.read_text() != arguments:
+            parser.error(f"{work} holds a run of {arguments_file.read_text()}, not of {arguments}")
+        arguments_file.write_text(arguments)
         journal = Journal(work / "journal.jsonl", time.monotonic() + 60 * options.minutes)
         if options.bootstrap:
             small(options, work, journal)

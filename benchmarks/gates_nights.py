@@ -1,4 +1,4 @@
-"""Nights through the gates, for `gates.py`: what each gate says, and whose model is promoted."""
+"""Runs nights through the gates for `gates.py`, and promotes the models that pass."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ BEFORE_TRAINING = JUDGED[: JUDGED.index(STAGES["train"])]
 
 @dataclass
 class Judged:
-    """What a night came to."""
+    """Verdicts of a night."""
 
     said: dict[str, str] = field(default_factory=dict)
-    """Gate → pass, warn or stop; a stage that refused its input → refused."""
+    """Maps each gate to pass, warn or stop, and a stage that refused its input to refused."""
     first: str = ""
     """Gate or stage that ended the night."""
     summaries: dict[str, str] = field(default_factory=dict)
 
     def not_pass(self, stage: str) -> bool:
-        """Whether it said anything else."""
+        """Whether the verdict of a stage is not pass."""
         return self.said[stage] != "pass"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A workspace with its pipeline."""
+    """A workspace with its pipeline and settings."""
 
     root: Path
     cache: Path
@@ -60,18 +60,18 @@ class Bench:
     pipelines: Path = PIPELINES
 
     def spec(self, faults: tuple[str, ...] = ()) -> PipelineSpec:
-        """The pipeline, with faults."""
+        """Load the pipeline, with faults added to its source."""
         added = (f"source.faults=[{', '.join(faults)}]",) if faults else ()
         return load_pipeline(self.pipelines / f"{self.pipeline}.yaml", (*self.settings, *added))
 
     def first(self, start: date) -> date:
-        """First night that has a whole window."""
+        """Return the first night with a complete window."""
         window = self.spec().window
         days = window.train_days + window.validate_days + window.evaluate_days
         return start + timedelta(days=days - 1)
 
     def branch(self, name: str) -> Bench:
-        """A copy that shares the outputs of stages, which nobody changes, and nothing else."""
+        """Copy the workspace; the copy shares only the immutable outputs of stages."""
         copy = self.root.parent / name
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
@@ -83,12 +83,12 @@ class Bench:
         return replace(self, root=copy)
 
     def night(self, newest: date, faults: tuple[str, ...] = (), *, behind: str = "") -> Judged:
-        """Run a night up to the gate of the model, and crown it if nothing stopped.
+        """Run a night up to the model gate, and promote its model if no gate stopped.
 
         Args:
-            newest: its day.
-            faults: `kind@day` each.
-            behind: also ask the gates behind one that has stopped, up to this one.
+            newest: Day of the night.
+            faults: Faults as `kind@day`.
+            behind: Last gate to run after another gate has stopped.
         """
         workspace = Workspace(str(self.root))
         spec = self.spec(faults)
@@ -97,23 +97,23 @@ class Bench:
         for stage in self.stages:
             try:
                 result = run_stage(stage, spec, run, cache_folder=self.cache)
-                said, summary = str(result.manifest.verdict), result.manifest.summary
+                state, summary = str(result.manifest.verdict), result.manifest.summary
                 verdict = result.manifest.metrics.get("verdict", verdict)
             except GateStopped as stop:
-                said, summary = "stop", stop.what
+                state, summary = "stop", stop.what
             except DataError as error:
-                said, summary = "refused", str(error)
+                state, summary = "refused", str(error)
             except StageError as error:
-                # Not what should catch a fault: it happens only behind a gate that has stopped.
+                # This is no detection: it happens only after a gate has stopped.
                 judged.summaries[stage.name] = str(error)
                 judged.said[stage.name] = "failed"
                 return judged
-            if stage.is_gate or said == "refused":
-                judged.said[stage.name] = said
+            if stage.is_gate or state == "refused":
+                judged.said[stage.name] = state
                 judged.summaries[stage.name] = summary
-            if said in ("stop", "refused"):
+            if state in ("stop", "refused"):
                 judged.first = judged.first or stage.name
-                if said == "refused" or not behind:
+                if state == "refused" or not behind:
                     return judged
             if judged.first and stage.name == behind:
                 return judged
@@ -123,7 +123,7 @@ class Bench:
 
 
 def _crown(export: Stage, spec: PipelineSpec, run: RunRecord, cache: Path) -> None:
-    """Make the night's model the champion, as a promotion would."""
+    """Promote the night's model to champion."""
     result = run_stage(export, spec, run, cache_folder=cache)
     ChampionPointer(run.workspace, spec.pipeline).promote(
         run_id=run.run_id,
@@ -135,24 +135,24 @@ def _crown(export: Stage, spec: PipelineSpec, run: RunRecord, cache: Path) -> No
 
 
 def learned(bench: Bench, work: Path, nights: int) -> Bench:
-    """Put in force what history proposes, beside the limits that the pipeline has already."""
+    """Apply the bands that `gates propose` learns, in addition to the pipeline's own limits."""
     spec = bench.spec()
     workspace = Workspace(str(bench.root))
     pipelines = work / "pipelines"
     suite = pipelines / "suites" / f"{bench.pipeline}.yaml"
     if not pipelines.exists():
         bands = bands_of(propose(workspace, bench.pipeline, spec.gates, nights))
-        made = shutil.copytree(PIPELINES, work / "pipelines.made", dirs_exist_ok=True)
-        own = made / "suites" / suite.name
-        kept = yaml.safe_load(own.read_text()) if own.exists() else {}
-        own.write_text(to_yaml(bench.pipeline, {**kept, "bands": bands}))
-        made.rename(pipelines)
+        copied = shutil.copytree(PIPELINES, work / "pipelines.made", dirs_exist_ok=True)
+        own = copied / "suites" / suite.name
+        suite_content = yaml.safe_load(own.read_text()) if own.exists() else {}
+        own.write_text(to_yaml(bench.pipeline, {**suite_content, "bands": bands}))
+        copied.rename(pipelines)
     print(f"judged from here on by bands of {nights} nights: {suite}", flush=True)
     return replace(bench, pipelines=pipelines)
 
 
 def forget() -> None:
-    """Let go of the last night's graphs: hundreds of nights share this process."""
+    """Release the last night's graphs, because hundreds of nights share this process."""
     if (keras := sys.modules.get("keras")) is not None:
         keras.backend.clear_session()
     gc.collect()

@@ -1,12 +1,12 @@
-"""What rates, counts and recent items of very many keys cost: memory, load time, lookups.
+"""Cost of rates, counts and recent items of millions of keys: memory, load time, lookups.
 
     python benchmarks/history.py                       # 10 million (key, day) entries
     python benchmarks/history.py --entries 20 --events 20 --processes 2
 
-A folder of fitted features with a `target_rate`, a `count` and a `recent` over users is merged
-from the statistics of 14 days. Processes of their own load it at once, transform the same rows
-in batches, and say what they hold: RSS counts pages that processes share in each of them, PSS
-divides them, and `own` is what is theirs alone.
+The script merges the statistics of 14 days into a folder of fitted features with a `target_rate`, a
+`count` and a `recent` over users. Several processes load it at the same time, transform the same
+rows in batches and report their memory: RSS counts shared pages in every process, PSS divides them
+among the processes, and the private and anonymous sizes belong to one process only.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ FEATURES = {
 
 
 def days_written(folder: Path, entries: int, events: int) -> None:
-    """Write what each day taught, as a night keeps it."""
+    """Write the statistics of each day, as a night does."""
     from nightbid.features import key_statistics as learned
     from nightbid.features.statistics_files import save
     from nightbid.schema import LABEL, TIME, WEIGHT
 
     draw = np.random.default_rng(7)
-    size, some = entries // len(DAYS), events // len(DAYS)
+    size, event_count = entries // len(DAYS), events // len(DAYS)
     for day in DAYS:
-        who = draw.choice(max(entries // 3, 1), size, replace=False)
+        users = draw.choice(max(entries // 3, 1), size, replace=False)
         time_ = day * DAY_US + draw.integers(0, DAY_US, size)
         rows = pa.table(
             {
@@ -60,17 +60,19 @@ def days_written(folder: Path, entries: int, events: int) -> None:
                 TIME: pa.array(time_).cast(pa.timestamp("us", "UTC")),
             }
         )
-        keys = joint([pa.array(np.char.add("u", who.astype(str)))])
+        keys = joint([pa.array(np.char.add("u", users.astype(str)))])
         save(learned.DayCounts.of(keys, rows), folder, f"counts-{day}")
-        ads = pa.array(np.char.add("a", draw.integers(0, 5_000, some).astype(str)))
+        ads = pa.array(np.char.add("a", draw.integers(0, 5_000, event_count).astype(str)))
         codes = ads.dictionary_encode()
         items = (np.asarray(codes.indices, np.int32), codes.dictionary)
-        found = learned.Events.of(keys[:some], items, rows.slice(0, some), positive=False)
-        save(found, folder, f"events-{day}")
+        recent_events = learned.Events.of(
+            keys[:event_count], items, rows.slice(0, event_count), positive=False
+        )
+        save(recent_events, folder, f"events-{day}")
 
 
 def written(days: Path, folder: Path) -> dict[str, float]:
-    """Merge the days and save the features; CPU seconds and peak memory."""
+    """Merge the days and save the features; return CPU seconds and peak memory."""
     from nightbid.config.pipeline import PipelineSpec
     from nightbid.features.fitted import Definition, FittedFeatures
     from nightbid.features.statistics import TokenCounts
@@ -80,7 +82,7 @@ def written(days: Path, folder: Path) -> dict[str, float]:
         {"pipeline": "bench", "columns": {"time": "time"}, "features": FEATURES}
     )
     before, started = peak(), time.process_time()
-    tokens = pa.array([f"a{each}" for each in range(5_000)])
+    tokens = pa.array([f"a{number}" for number in range(5_000)])
     vocabulary = TokenCounts.of(np.arange(5_000, dtype=np.int32), tokens)
     counts = load_merged(sorted(days.glob("counts-*")))
     items = load_merged(sorted(days.glob("events-*")))
@@ -91,14 +93,14 @@ def written(days: Path, folder: Path) -> dict[str, float]:
 
 
 def joint(columns: list[pa.Array]) -> Any:
-    """Keys, as features make them."""
+    """Return the keys that features compute from columns."""
     from nightbid.column_parsing import encode, joint_hashes
 
-    return joint_hashes([encode(each) for each in columns])
+    return joint_hashes([encode(column) for column in columns])
 
 
 def looked_up(folder: Path, users: int, rows: int, hot: float, barrier: Any, queue: Any) -> None:
-    """Load, transform rows, and say what it took."""
+    """Load the features, transform rows and report time and memory."""
     import hashlib
 
     from nightbid.features.fitted import FittedFeatures
@@ -108,10 +110,10 @@ def looked_up(folder: Path, users: int, rows: int, hot: float, barrier: Any, que
     draw = np.random.default_rng(3)
 
     def batch(size: int) -> pa.Table:
-        who = draw.integers(0, int(users * hot), size)
+        drawn_users = draw.integers(0, int(users * hot), size)
         return pa.table(
             {
-                "user_id": pa.array(np.char.add("u", who.astype(str))),
+                "user_id": pa.array(np.char.add("u", drawn_users.astype(str))),
                 "ad_id": pa.array(np.char.add("a", draw.integers(0, 5_000, size).astype(str))),
                 "time": pa.array(
                     (DAYS[-1] + 1) * DAY_US + draw.integers(0, DAY_US, size)
@@ -124,40 +126,40 @@ def looked_up(folder: Path, users: int, rows: int, hot: float, barrier: Any, que
     batches = [batch(BATCH) for _ in range(max(rows // BATCH, 1))]
     digest = hashlib.sha256()
     cpu = time.process_time()
-    made = [fitted.transform(each) for each in batches]
+    tables = [fitted.transform(rows_drawn) for rows_drawn in batches]
     seconds = time.process_time() - cpu
-    for each in made:
-        for column in each.columns:
+    for table in tables:
+        for column in table.columns:
             for buffer in column.combine_chunks().buffers():
                 digest.update(buffer or b"")
             if pa.types.is_fixed_size_list(column.type):
                 digest.update(np.ascontiguousarray(column.combine_chunks().flatten()))
-    del made
+    del tables
     barrier.wait()
-    found = memory()
+    after = memory()
     barrier.wait()
     queue.put(
         {
             "load_cpu": round(load, 3),
             "rows_per_cpu_second": round(len(batches) * BATCH / seconds),
-            **{name: round(value - before[name], 1) for name, value in found.items()},
+            **{name: round(value - before[name], 1) for name, value in after.items()},
             "digest": digest.hexdigest()[:16],
         }
     )
 
 
 def memory() -> dict[str, float]:
-    """RSS, PSS and what is the process's own; MB."""
-    found = {}
+    """Return RSS, PSS and the private memory of this process, in MB."""
+    sizes = {}
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
         name, _, value = line.partition(":")
         if name in {"Rss", "Pss", "Private_Dirty", "Anonymous"}:
-            found[name.lower()] = int(value.split()[0]) / 1024
-    return found
+            sizes[name.lower()] = int(value.split()[0]) / 1024
+    return sizes
 
 
 def peak() -> float:
-    """Largest memory so far, MB."""
+    """Return the peak memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -170,33 +172,40 @@ def main() -> None:
     parser.add_argument("--hot", type=float, default=1.0, help="share of the users that appear")
     parser.add_argument("--processes", type=int, default=2, help="that load it at once")
     parser.add_argument("--folder", type=Path, help="kept; used again if it is there")
-    asked = parser.parse_args()
-    entries = int(asked.entries * MILLION)
+    options = parser.parse_args()
+    entries = int(options.entries * MILLION)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = (asked.folder or Path(scratch)) / "fitted"
+        folder = (options.folder or Path(scratch)) / "fitted"
         spawn = multiprocessing.get_context("spawn")
         if not folder.exists():
             days = Path(scratch) / "days"
             with spawn.Pool(1, maxtasksperchild=1) as pool:
-                pool.apply(days_written, (days, entries, int(asked.events * MILLION)))
-                made = pool.apply(written, (days, folder))
-            files = {each.stat().st_ino: each for each in folder.rglob("*") if each.is_file()}
-            size = sum(each.stat().st_size for each in files.values())
-            print("written", json.dumps({**made, "file_mb": size / 1e6}), file=sys.stderr)
-        queue, barrier = spawn.Queue(), spawn.Barrier(asked.processes)
-        several = [
+                pool.apply(days_written, (days, entries, int(options.events * MILLION)))
+                cost = pool.apply(written, (days, folder))
+            files = {path.stat().st_ino: path for path in folder.rglob("*") if path.is_file()}
+            size = sum(path.stat().st_size for path in files.values())
+            print("written", json.dumps({**cost, "file_mb": size / 1e6}), file=sys.stderr)
+        queue, barrier = spawn.Queue(), spawn.Barrier(options.processes)
+        workers = [
             spawn.Process(
                 target=looked_up,
-                args=(folder, entries // 3, int(asked.rows * MILLION), asked.hot, barrier, queue),
+                args=(
+                    folder,
+                    entries // 3,
+                    int(options.rows * MILLION),
+                    options.hot,
+                    barrier,
+                    queue,
+                ),
             )
-            for _ in range(asked.processes)
+            for _ in range(options.processes)
         ]
-        for each in several:
-            each.start()
-        for _ in several:
+        for worker in workers:
+            worker.start()
+        for _ in workers:
             print(json.dumps(queue.get()))
-        for each in several:
-            each.join()
+        for worker in workers:
+            worker.join()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Full, warm and incremental nights: how accurate each is on its newest day, and what it costs.
+"""Full, warm and incremental nights: accuracy on the newest day, and cost.
 
     nice python benchmarks/incremental.py                            # twenty simulated nights
     nice python benchmarks/incremental.py --rows 8000 --nights 20 --poison 8
     nice python benchmarks/incremental.py --kuairand ../shared/data/kuairand_std_14d --nights 8
 
-Every mode has a workspace of its own and makes the same nights, from the first one, which is the
-same in all. Interrupted runs go on. Log loss is paired with that of full nights, over users.
-`--poison N` triples the clicks of the newest training day of night N, for incremental nights: what
-that costs, and what `incremental undo` gives back the night after.
+Every mode has its own workspace and runs the same nights; the first night is the same in all.
+Interrupted runs resume. Log loss is compared with that of full nights, paired over users.
+`--poison N` triples the clicks of the newest training day of night N of incremental nights, and
+measures the loss and how much of it `incremental undo` recovers one night later.
 """
 
 from __future__ import annotations
@@ -51,33 +51,33 @@ class Nights:
 
     def run(self, day: date) -> dict[str, Any]:
         run = RunRecord.start(self.workspace, self.spec, day)
-        found, spent = {}, {}
+        results, spent = {}, {}
         for stage in NIGHT:
             if stage.name in (*STAGES, *(("export",) if self.spec.train.mode == "warm" else ())):
                 result = run_stage(stage, self.spec, run, cache_folder=self.folder / "cache")
-                found[stage.name] = result
+                results[stage.name] = result
                 spent[stage.name] = result.manifest.usage.cpu_seconds
-        if "export" in found:
-            bundle = found["export"]
+        if "export" in results:
+            bundle = results["export"]
             ChampionPointer(self.workspace, self.spec.pipeline).promote(
                 run_id=run.run_id, night=run.date, bundle_uri=bundle.uri,
                 bundle_digest=bundle.manifest.digest, reason="benchmark",
             )  # fmt: skip
-        place = {name: self.folder / "ws" / each.uri for name, each in found.items()}
-        rows = pq.read_table(split_files(place["featurize"], "evaluate"), partitioning=None)
+        folders = {name: self.folder / "ws" / result.uri for name, result in results.items()}
+        rows = pq.read_table(split_files(folders["featurize"], "evaluate"), partitioning=None)
         return {
-            "p": load_model(place["train"] / "model").predict(rows),
+            "p": load_model(folders["train"] / "model").predict(rows),
             "rows": rows.select([LABEL, WEIGHT, USER]),
             "cpu": spent,
-            "said": found["train"].manifest.metrics.get("start", ""),
+            "said": results["train"].manifest.metrics.get("start", ""),
         }
 
 
 def figures(parts: list[dict[str, Any]]) -> dict[str, float]:
-    """Log loss, AUC and calibration of all nights together."""
-    rows = pa.concat_tables([each["rows"] for each in parts])
+    """Return log loss, AUC and calibration over all nights."""
+    rows = pa.concat_tables([part["rows"] for part in parts])
     table = ScoreTable.of(
-        rows[LABEL].to_numpy(), np.concatenate([each["p"] for each in parts]),
+        rows[LABEL].to_numpy(), np.concatenate([part["p"] for part in parts]),
         rows[WEIGHT].to_numpy(),
     )  # fmt: skip
     return {
@@ -96,47 +96,47 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="of all modes")
     parser.add_argument("--poison", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=CACHE / "incremental")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     name, first = (
-        ("kuairand_ctr", date(2022, 5, 1)) if asked.kuairand else ("ctr", date(2026, 1, 12))
+        ("kuairand_ctr", date(2022, 5, 1)) if options.kuairand else ("ctr", date(2026, 1, 12))
     )
     source = (
-        [f"source.folder={asked.kuairand}", "window.train_days=4", "window.evaluate_days=1"]
-        if asked.kuairand else [f"source.rows_per_day={asked.rows}"]
+        [f"source.folder={options.kuairand}", "window.train_days=4", "window.evaluate_days=1"]
+        if options.kuairand else [f"source.rows_per_day={options.rows}"]
     )  # fmt: skip
-    found: dict[str, list[dict[str, Any]]] = {}
-    for mode in asked.modes.split(","):
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for mode in options.modes.split(","):
         spec = load_pipeline(
-            PIPELINES / f"{name}.yaml", [*source, *asked.set, f"train.mode={mode}"]
+            PIPELINES / f"{name}.yaml", [*source, *options.set, f"train.mode={mode}"]
         )
-        made = Nights(asked.folder / name / mode, spec)
-        found[mode] = []
-        for number in range(asked.nights):
-            found[mode].append(made.run(first + timedelta(number)))
-            last = found[mode][-1]
+        nights = Nights(options.folder / name / mode, spec)
+        parts[mode] = []
+        for number in range(options.nights):
+            parts[mode].append(nights.run(first + timedelta(number)))
+            last = parts[mode][-1]
             print(f"  {mode:11} {number + 1:2}: train {last['cpu']['train']:5.1f} CPU s,"
                   f" {last['said']}", flush=True)  # fmt: skip
-    report(name, found)
-    if asked.poison:
-        poisoned(asked, name, first, source)
+    report(name, parts)
+    if options.poison:
+        poisoned(options, name, first, source)
 
 
 def report(name: str, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Print a line per mode; the first night, which is the same for all, is left out."""
+    """Print a line per mode, without the first night, which all modes share."""
     reference = found.get("full")
     print(f"\n{name}: nights after the first")
     for mode, parts in found.items():
         parts = parts[1:]
-        each = figures(parts)
+        totals = figures(parts)
         cpu = {stage: sum(p["cpu"][stage] for p in parts) / len(parts) for stage in STAGES}
         line = (
-            f"  {mode:11} log loss {each['loss']:.5f}, AUC {each['auc']:.4f}, calibration"
-            f" {each['calibration']:.3f}; CPU s a night: train {cpu['train']:.1f},"
+            f"  {mode:11} log loss {totals['loss']:.5f}, AUC {totals['auc']:.4f}, calibration"
+            f" {totals['calibration']:.3f}; CPU s a night: train {cpu['train']:.1f},"
             f" sample and featurize {cpu['sample'] + cpu['featurize']:.1f}"
         )
         if reference is not None and mode != "full":
             rows = pa.concat_tables([part["rows"] for part in parts])
-            apart = compare(
+            difference = compare(
                 np.concatenate([part["p"] for part in reference[1:]]),
                 np.concatenate([part["p"] for part in parts]),
                 labels=rows[LABEL].to_numpy().astype(float),
@@ -144,14 +144,14 @@ def report(name: str, found: dict[str, list[dict[str, Any]]]) -> None:
                 users=rows[USER].to_numpy().astype(np.int64),
             )["difference"]
             line += (
-                f"; log loss less full {apart['value']:+.5f}"
-                f" [{apart['low']:+.5f}, {apart['high']:+.5f}]"
+                f"; log loss less full {difference['value']:+.5f}"
+                f" [{difference['low']:+.5f}, {difference['high']:+.5f}]"
             )
         print(line)
 
 
 def poisoned(asked: argparse.Namespace, name: str, first: date, source: list[str]) -> None:
-    """Triple the clicks of a day, learn it with the drift check off, undo it a night later."""
+    """Triple the clicks of a day, learn it without the drift check, and undo it a night later."""
     bad = first + timedelta(asked.poison - 2)  # the newest training day of that night
     changes = ["train.mode=incremental", "train.drift_ne=9", "train.full_every=99"]
     fault = f"source.faults=['label_rate@{bad}:3']"
@@ -159,21 +159,21 @@ def poisoned(asked: argparse.Namespace, name: str, first: date, source: list[str
     for way in ("clean", "poisoned", "undone"):
         added = [] if way == "clean" else [fault]
         spec = load_pipeline(PIPELINES / f"{name}.yaml", [*source, *asked.set, *changes, *added])
-        made = Nights(asked.folder / name / way, spec)
+        nights = Nights(asked.folder / name / way, spec)
         losses[way] = []
         for number in range(asked.poison + 4):
             is_after = way == "undone" and number == asked.poison + 1
-            if is_after and bad not in undone(made.workspace, spec.pipeline):
-                word = Decision(change="undo", day=bad, reason="test", at=datetime.now(UTC))
-                decide(made.workspace, spec.pipeline, word)
-            part = made.run(first + timedelta(number))
+            if is_after and bad not in undone(nights.workspace, spec.pipeline):
+                decision = Decision(change="undo", day=bad, reason="test", at=datetime.now(UTC))
+                decide(nights.workspace, spec.pipeline, decision)
+            part = nights.run(first + timedelta(number))
             if number >= asked.poison:
-                each = figures([part])
-                losses[way].append(f"{each['loss']:.5f} ({each['calibration']:.2f})")
+                totals = figures([part])
+                losses[way].append(f"{totals['loss']:.5f} ({totals['calibration']:.2f})")
             print(f"  {way:9} {number + 1:2}: {part['said']}", flush=True)
     print(f"\n{name}: log loss (calibration) by night, from the one that learns {bad} on")
-    for way, found in losses.items():
-        print(f"  {way:9} " + "  ".join(found))
+    for way, texts in losses.items():
+        print(f"  {way:9} " + "  ".join(texts))
 
 
 if __name__ == "__main__":
