@@ -1,4 +1,4 @@
-"""Nights from the shell, in processes of their own, as a user runs them (see preloaded.py)."""
+"""Nights from the shell in separate processes, as a user runs them (see preloaded.py)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = {
     },
     "train": {"epochs": 1, "refit": False},
     "evaluate": {"slices": ["device_type"], "bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
-    # A model of so few rows proves nothing: only the mechanics are judged.
+    # So few rows say nothing about a model: the tests judge only the mechanics.
     "gates": {
         "model": {
             "entropy_loss": {},
@@ -39,22 +39,22 @@ SMALL = {
             "normalized_entropy_vs_constant": {"warn": [None, 0]},
             "normalized_entropy_vs_baseline": {"warn": [None, 0.02]},
         },
-        # Test machines are busy: how fast a bundle answers is no matter of these tests.
+        # Test machines are busy, so these tests ignore the latency of a bundle.
         "serving": {
             "p99_ms": {"warn": [None, 50]},
             "requests_per_second_per_core": {"warn": [10, None]},
         },
     },
 }
-"""A pipeline whose night takes seconds."""
+"""A pipeline with a night that takes seconds."""
 
 
 class Shell:
-    """`nightbid` with a workspace and pipelines of its own.
+    """Runs `nightbid` with a separate workspace and pipelines.
 
     Args:
-        folder: Where they are.
-        plain: Every command imports its libraries itself, with a seed of hashes of its own.
+        folder: Folder of the workspace and the pipelines.
+        plain: Whether every command imports its libraries itself, with its own hash seed.
     """
 
     def __init__(self, folder: Path, plain: bool = False) -> None:
@@ -73,7 +73,7 @@ class Shell:
         }
 
     def write(self, name: str = "small", text: str = "", **changes: object) -> None:
-        """Write a pipeline; text may be broken."""
+        """Write a pipeline from settings or from text, which may be broken."""
         tree = {**SMALL, "pipeline": name, **changes}
         (self.pipelines / f"{name}.yaml").write_text(text or yaml.safe_dump(tree))
 
@@ -90,7 +90,7 @@ class Shell:
         )
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        """Run a command to its end: its exit code, and all that it printed."""
+        """Run a command to its end and return its exit code and its output."""
         process = self.start(*arguments)
         text, _ = process.communicate(timeout=500)
         return process.returncode, text

@@ -1,4 +1,4 @@
-"""The short form of benchmarks/chaos.py: disturbed nights end whole."""
+"""The short form of benchmarks/chaos.py: disturbed nights end complete."""
 
 from __future__ import annotations
 

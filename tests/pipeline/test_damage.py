@@ -1,4 +1,4 @@
-"""Files damaged between two stages: noticed before use, set aside, made again."""
+"""Files damaged between two stages are detected before use, set aside and made again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_damage_between_stages_is_set_aside_and_made_again(shell):
     assert champion is not None
     assert champion.bundle_digest == before["export"]
 
-    # A damaged champion is one line for the next night, and so is its history.
+    # A damaged champion or history is an error of one line in the next night.
     flip(folder("export") / "bundle.json")
     code, text = shell.run("run", "small", "--date", "2026-01-05")
     assert code in (3, 4)

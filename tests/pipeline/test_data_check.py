@@ -1,4 +1,4 @@
-"""The pipeline that `nightbid data check` drafts starts: its logs are sampled and judged."""
+"""A pipeline that `nightbid data check` drafts runs: its logs are sampled and judged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = 20_000
 
 
 def test_a_draft_for_days_of_new_york_in_march_passes_the_raw_gate(shell, tmp_path):
-    """On 8 March 2026 the clocks there skip an hour; nothing is wrong with the rows."""
+    """On March 8, 2026, New York's clocks skip an hour, and the rows are correct."""
     for day in ("2026-03-07", "2026-03-08", "2026-03-09", "2026-03-10"):
         draw = np.random.default_rng(int(day[-2:]))
         start = pd.Timestamp(day, tz="America/New_York")
@@ -51,7 +51,7 @@ def test_a_draft_for_days_of_new_york_in_march_passes_the_raw_gate(shell, tmp_pa
 
 
 def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
-    """A check that names such a value, in the progress, the terminal and the lists."""
+    """The progress, the terminal and the lists show a check that names such a value."""
     places = ["[/home] top", "[/sports] left", "[/news] top"]
     for at, day in enumerate(pd.date_range("2026-01-05", periods=4)):
         draw = np.random.default_rng(at)
@@ -90,8 +90,8 @@ def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
 
 @pytest.mark.slow
 def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
-    """Objects in JSON, countries as folders, times of several zones, a label of Y and N, a broken
-    line, a file without a line, and a day without a click: from the draft to a promotion."""
+    """JSON objects, country folders, times in several zones, labels Y and N, a broken line, an
+    empty file and a day without clicks go from the draft to a promotion."""
     zones = ("UTC", "Europe/Berlin", "America/New_York")
     for at, day in enumerate(pd.date_range("2026-01-05", periods=4)):
         draw = np.random.default_rng(at)
@@ -146,7 +146,7 @@ def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
     assert "promoted as champion #1" in output
     manifest = next(shell.workspace.glob("stages/events/sample/*/manifest.json"))
     manifest_data = json.loads(manifest.read_text())
-    # Of each day, one line is broken and six rows have no user.
+    # On each day, one line is broken and six rows have no user.
     assert manifest_data["rows"] == {
         "read": 12_000, "written": 11_972, "quarantined": 28, "repeated": 0, "dropped": 0,
     }  # fmt: skip

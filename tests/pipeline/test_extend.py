@@ -1,4 +1,4 @@
-"""docs/extend.md works as written: files, patches and commands, in a copy of the code."""
+"""The files, patches and commands of docs/extend.md work as written in a copy of the code."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ def test_every_recipe_works(tmp_path: Path) -> None:
             for excerpt in text.splitlines():
                 pattern = ".*".join(map(re.escape, excerpt.split("…")))
                 assert re.search(pattern, output, re.S), f"{excerpt!r} is not in:\n{output}"
-    # What the page shows is in the style of the house.
+    # The code on the page follows the style of the project.
     done(sys.executable, "-m", "ruff", "check", "--quiet", "--config",
          str(ROOT / "pyproject.toml"), "include")  # fmt: skip

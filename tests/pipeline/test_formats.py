@@ -1,4 +1,4 @@
-"""The published formats run a whole night with the defaults that they bring."""
+"""Each published format runs a whole night with its defaults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def night(shell, date: str, source: dict, features: dict) -> str:
     shell.write("format", source=source, features=features, **BLOCKS)
     code, text = shell.run("run", "format", "--date", date)
     assert code == 0, text
-    assert "gate_cost" in text  # every stage ran; rows this few prove no model better
+    assert "gate_cost" in text  # every stage ran; so few rows prove no model better
     return text
 
 

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of every stage; the rerun ends as if nothing had happened."""
+"""Each stage is killed with kill -9, and the rerun gives the result of an undisturbed night."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def digests(workspace: Path) -> dict[str, str]:
         assert record.state == "done", stage.name
         text = (run.workspace.at(record.uri) / "manifest.json").read_text()
         by_stage[stage.name] = json.loads(text)["digest"]
-    # These tell what was measured: no two load tests take the same time, and what a killed
-    # attempt spent is part of the night's cost.
+    # These record measurements: load tests differ in time, and the night's cost includes the
+    # spend of a killed attempt.
     for name in ("gate_serving", "gate_cost"):
         del by_stage[name]
     return by_stage
@@ -44,18 +44,18 @@ def test_every_stage_survives_kill_9(make_shell):
         process = killed.start(*night)
         while process.poll() is None:
             if set(folder.glob(".tmp-*")) - before:
-                time.sleep(0.05)  # until some of the output is there
+                time.sleep(0.05)  # until a part of the output exists
                 process.kill()
                 process.wait()
                 if set(folder.glob(".tmp-*")) - before:
                     hit.append(stage.name)
             elif list(folder.glob("[!.]*/manifest.json")):
-                process.kill()  # over between two looks: the stages after it are to be hit, too
+                process.kill()  # ended between two polls; the next stages must be killed, too
             time.sleep(0.005)
         process.communicate()
         for output in folder.glob("[!.]*"):
             assert (output / "manifest.json").exists()
-    # Promotion and some gates are over before a signal arrives; the long ones are not.
+    # Promotion and some gates end before the signal arrives; long stages do not.
     assert {"sample", "featurize", "train", "evaluate", "export", "load_test"} <= set(hit)
     code, text = killed.run(*night)
     assert code == 0, text

@@ -1,4 +1,4 @@
-"""Nights whose label is the time of an event and whose rows have weights."""
+"""Nights with an event time as the label and with row weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LENIENT = [
 
 
 def logs(day: date) -> pa.Table:
-    """Conversions of which those on phones count nine times as much."""
+    """Return conversions; a conversion on a phone has nine times the weight."""
     draw = np.random.default_rng(day.toordinal())
     start = (day - date(1970, 1, 1)).days * 86_400_000_000
     time = start + np.sort(draw.integers(0, 86_000, ROWS)) * 1_000_000
@@ -50,7 +50,8 @@ def test_weights_are_learned_calibrated_and_evaluated_with(shell, tmp_path):
         columns={"weight": "w"},
         label={"column": "bought_at", "positive": "known", "event_time": "bought_at"},
         window={"train_days": 2},
-        features={"ad_id": "vocabulary"},  # nothing tells phones apart: only the mean rate is right
+        # No feature identifies phones, so only the mean rate is right.
+        features={"ad_id": "vocabulary"},
         evaluate={"bootstrap": 50},
         gates={"overrides": LENIENT},
     )

@@ -1,4 +1,4 @@
-"""Airflow's metadata in a rehearsal: a copy is migrated, the original is only read."""
+"""A rehearsal migrates a copy of Airflow's metadata and only reads the original."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VARIABLE = "INSERT INTO variable (key, val, is_encrypted) VALUES ('k', 'v', fals
 
 @pytest.fixture
 def rehearse(tmp_path: Path) -> Callable[[str], Migrated]:
-    """Migrate a copy of a database, with the running environment on both sides."""
+    """Migrate a copy of a database, with the current environment on both sides."""
     # A Python that has imported the libraries; see preloaded.py.
     COMMANDS.shim(tmp_path / "python", "python")
     running = Environment(tmp_path / "python", Lock({}), "running")
@@ -52,7 +52,7 @@ def installed(address: str, home: Path) -> None:
 def test_a_copy_of_sqlite_is_migrated_and_the_original_stays(
     rehearse: Callable[[str], Migrated], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (CONNECTION, "AIRFLOW_HOME"):  # other tests have an Airflow of their own
+    for name in (CONNECTION, "AIRFLOW_HOME"):  # other tests have another Airflow
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "airflow" / "airflow.db"
     path.parent.mkdir()
@@ -61,7 +61,7 @@ def test_a_copy_of_sqlite_is_migrated_and_the_original_stays(
         base.execute(VARIABLE)
         base.commit()
     before = path.read_bytes()
-    # Found beside the workspace, as the embedded Airflow lies.
+    # The rehearsal finds it next to the workspace, where the embedded Airflow is.
     address = address_of(Settings(workspace=str(tmp_path / "workspace")))
     assert address == f"sqlite:///{path}"
     done = rehearse(address)
@@ -72,7 +72,7 @@ def test_a_copy_of_sqlite_is_migrated_and_the_original_stays(
         tables = base.execute("SELECT name FROM sqlite_master WHERE type='table'")
         names = [row[0] for row in tables]
         rows = sum(base.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names)
-    # The migration itself is entered in the log.
+    # The migration adds an entry to the log.
     assert (done.tables, done.fewer) == (len(names), ())
     assert done.rows >= rows
     assert path.read_bytes() == before
@@ -89,7 +89,7 @@ def test_a_copy_in_postgresql_is_migrated_and_dropped(
     installed(address, tmp_path)
     with psycopg.connect(database, autocommit=True) as server:
         server.execute(VARIABLE)
-        # A running Airflow is connected while the copy is made.
+        # A running Airflow is connected during the copy.
         done = rehearse(address)
         assert not done.error, (tmp_path / "rehearsal" / "airflow" / "log").read_text()
         assert not done.not_copied

@@ -1,4 +1,4 @@
-"""Whole nights from the shell: what a user sees, and what bad input does."""
+"""Whole nights from the shell: a user's view, and the effects of bad input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     judged = manifest(second, "evaluate")["metrics"]
     assert judged["reference"] == "champion"
     assert judged["verdict"] in text
-    # The simulator knows the truth: no model may beat it.
+    # The simulator knows the true probabilities, so no model may beat it.
     assert judged["candidate"]["log_loss"] > judged["oracle"]["log_loss"]
     history = ChampionPointer(workspace, "small").history()
     assert [entry.run_id for entry in history] == ["small-2026-01-04", "small-2026-01-05"]
@@ -51,8 +51,8 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
         assert manifest(run, "export")["metrics"]["skew_mismatches"] == 0
         assert manifest(run, "export")["metrics"]["skew_rows"] > 0
 
-    # Each was judged on its own newest day. The older model on the newer night's rows gives what
-    # that night's evaluation found against its champion, which the older model was.
+    # Each model was judged on its night's newest day. On the newer night's rows, the older model
+    # gives the same difference as that night's evaluation, in which it was the champion.
     runs = ("compare", "small", first.run_id, second.run_id)
     code, text = shell.run(*runs)
     assert f"judged on other rows than {first.run_id}; --same-rows" in " ".join(text.split())
@@ -69,7 +69,7 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert again.count("reused") >= len(STAGES)
     assert len(ChampionPointer(workspace, "small").history()) == 2
 
-    # The third night meets the first model again, then none.
+    # The third night has the first model as its champion again, then no champion.
     code, output = shell.run("champion", "retire", "small", "2", "--reason", "trained on a leak")
     assert code == 0, output
     assert "small: #2 is retired and no reference any more; small-2026-01-04 serves" in output
@@ -80,7 +80,7 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert code == 0, output
     assert "no champion any more" in output
 
-    # The seed alone: the night's own training is one of the draws, and no night of its own.
+    # Only the seed varies: the night's training is one of the draws, and no new night runs.
     code, output = shell.run("gates", "noise", "small", "--seeds", "1")
     assert code == 0, output
     assert "night of 2026-01-05" in output
@@ -133,13 +133,13 @@ def test_features_are_documented_with_what_the_newest_night_taught(shell):
     report = Path(text.split("report: ")[-1].strip()).read_text()
     assert ads in report
 
-    # It ended where it was told to.
+    # It ended at the requested stage.
     code, listed = shell.run("runs", "small")
     assert code == 0, listed
     assert "done" in listed
     assert "running" not in listed
 
-    # What was learned for another definition is not this one's.
+    # A state that was fitted for another definition does not apply here.
     code, page = shell.run("features", "small", "--markdown", "--set", "features.ad_id.min_count=9")
     assert code == 0, page
     assert ads not in page
@@ -159,7 +159,7 @@ def test_a_night_of_real_impressions(shell, kuairand_folder):
     figures = manifest(run, "evaluate")["metrics"]
     assert figures["candidate"]["auc"] > 0.70
     assert figures["candidate"]["normalized_entropy"] < figures["constant"]["normalized_entropy"]
-    # 14 days repeat 5,840 rows; six of them are read here.
+    # 14 days repeat 5,840 rows; this night reads six of the days.
     assert manifest(run, "sample")["rows"]["repeated"] > 1000
 
 
@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(shell, changes, expected):
 
 
 def test_broken_partitions_of_an_own_folder(shell, tmp_path):
-    """Missing, empty and truncated days, each named."""
+    """An error names each missing, empty or truncated day."""
     shell.write()
     code, text = shell.run(
         "data", "write", "small", "--to", str(tmp_path / "logs"), "--date", "2026-01-01",

@@ -1,4 +1,4 @@
-"""The notebooks of the documentation run to their end on a night of a small pipeline."""
+"""The notebooks of the documentation run to their end on a small pipeline's night."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where Jupyter finds a kernel whose Python has imported the libraries; see preloaded.py."""
+    """Install a kernel whose Python has imported the libraries; see preloaded.py."""
     folder = tmp_path_factory.mktemp("jupyter")
     COMMANDS.shim(folder / "python", "python")
     kernel = folder / "kernels" / "preloaded" / "kernel.json"

@@ -1,4 +1,4 @@
-"""Nights of hours and of weeks, from the shell, out of folders of logs."""
+"""Hourly and weekly nights from the shell, from folders of logs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_nights_of_hours_each_learn_an_hour_more(shell, tmp_path):
     window = json.loads(output)
     assert window["evaluate"] == ["2026-01-03T04", "2026-01-03T05", "2026-01-03T06"]
     assert len(window["train"]) == 24
-    # A lost hour is said as an hour.
+    # The error names a missing hour as an hour.
     for path in (logs / "dt=2026-01-02T20").iterdir():
         path.unlink()
     (logs / "dt=2026-01-02T20").rmdir()
@@ -66,7 +66,7 @@ def test_nights_of_weeks_read_folders_of_days(shell, tmp_path):
                                      "conversion_time"]},
                 window={"train_weeks": 1, "validate_weeks": 1, "evaluate_weeks": 1},
                 schedule="0 3 * * 1")  # fmt: skip
-    # Any day of a week names its night.
+    # Any day of a week identifies its night.
     code, output = shell.run("run", "small", "--date", "2026-01-23", "--nights", "2")
     assert code == 0, output
     assert "3 weeks, 2 reused, made 2026-01-26 (new)" in output

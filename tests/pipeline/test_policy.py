@@ -1,4 +1,4 @@
-"""Off-policy evaluation in nights from the shell: logs with propensities, known truth."""
+"""Off-policy evaluation in nights from the shell, on logs with propensities and known truth."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_the_value_of_choosing_by_the_predictions_is_told_with_the_truth_within(
     assert "against the logged choices)" in text
     first, second = runs_of(Workspace(str(shell.workspace)), "small")
     metrics = json.loads((replayed(second) / "manifest.json").read_text())["metrics"]["policy"]
-    # Found without being told: an ad's category and age are its own, the page is not.
+    # Detected without settings: an ad's category and age belong to the ad, the page does not.
     assert sorted(metrics["item_columns"]) == ["ad_age_days", "ad_category"]
     assert list(metrics["policies"]) == ["candidate", "champion"]
     for policy in metrics["policies"].values():
         for name in ("ips", "snips", "dr", "sndr"):
             estimate = policy["estimates"][name]
-            # Five standard errors, not two: this is one night.
+            # Allow five standard errors, not two, because this is a single night.
             reach = 2.5 * (estimate["high"] - estimate["low"]) / 2
             assert abs(estimate["value"] - policy["truth"]) < reach, name
         assert policy["gains"]["dr"]["high"] > 0
@@ -81,7 +81,7 @@ ITEMS, DAYS = 12, [date(2019, 11, 24) + timedelta(days=at) for at in range(4)]
 
 
 def open_bandit() -> bytes:
-    """An archive like that of the Open Bandit logs: the later an item, the more clicks it gets."""
+    """Return an archive like the Open Bandit logs; items with higher numbers get more clicks."""
     draw = np.random.default_rng(0)
     rows = 1500 * len(DAYS)
     item = draw.integers(0, ITEMS, rows)
@@ -139,7 +139,7 @@ def test_a_night_on_open_bandit_logs_values_its_policy(shell, monkeypatch):
     assert (metrics["items"], metrics["item_columns"]) == (ITEMS, ["item_feature_0"])
     mine = metrics["policies"]["candidate"]
     assert set(mine["estimates"]) == {"dm", "ips", "snips", "dr", "sndr", "switch_dr", "dr_os"}
-    # Evenly shown items get 13 % of clicks; by the square of the odds some 20 %.
+    # A uniform policy has a click rate of 13 %; one by squared odds has about 20 %.
     assert metrics["logged"]["low"] < 0.13 < metrics["logged"]["high"]
     assert mine["gains"]["dr"]["low"] > 0
     assert 0.15 < mine["estimates"]["dr"]["value"] < 0.25

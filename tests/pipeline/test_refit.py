@@ -1,4 +1,4 @@
-"""A night that serves what has learned the newest days too, judged before by its own gate."""
+"""A night serves a model refitted on the newest days, too, after a gate has judged it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GATES: dict[str, Any] = {
         {"gate": "model", "check": "*", "name": "tests", "reason": "so few rows prove nothing",
          "until": "2099-01-01"}
     ],
-    # Test machines are busy: how fast a bundle answers is no matter of these tests.
+    # Test machines are busy, so these tests ignore the latency of a bundle.
     "serving": {"p99_ms": {}, "requests_per_second_per_core": {}},
 }  # fmt: skip
 
@@ -45,7 +45,7 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
         model={"architecture": "gradient_boosted_trees"},
         baseline={"architecture": "gradient_boosted_trees"},
         train={},  # a night refits by default
-        # Settings that change what a night reads, on the way to a champion.
+        # With these settings a night reads other days and must still reach a champion.
         window={"train_days": 2, "history_days": 2, "lag_days": 1},
         gates=GATES,
     )
@@ -62,13 +62,13 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
         for split in ("train", "validate", "evaluate")
         for path in split_files(output(first, "featurize"), split)
     )
-    # All days are learned, but for a tenth of the users on the newest ones.
+    # The refit learns all days, except a tenth of the users on the newest days.
     assert refit["rows"] == rows
     assert 0.02 < held / rows < 0.1
     assert refit["judged"]["log_loss"] != refit["refitted"]["log_loss"]
     assert refit["difference"]["low"] <= refit["difference"]["value"]
     assert refit["agreement"] > 0.3
-    # As many trees as were best for the judged model.
+    # The refit has the best number of trees of the judged model.
     assert refit["epochs"] == metrics(first, "train")["best_epoch"]
 
     folder = output(first, "export")
@@ -81,7 +81,7 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
     for check in ("refit_loss", "refit_calibration", "refit_mean", "refit_agreement"):
         assert check in verdicts
 
-    # Stops that no refit meets: the judged model, which every gate has passed, is what serves.
+    # No refit passes these limits, so the judged model, which passed every gate, serves.
     impossible = {"refit_agreement": {"stop": [1.1, None]}}
     shell.write(
         model={"architecture": "gradient_boosted_trees"},
@@ -108,7 +108,7 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
     warned = {finding["statistic"]: finding["note"] for finding in gate["findings"]}
     assert re.search(why, warned["refit_fallback"])
 
-    # The next night's candidate has not seen its newest days: nor has what it is compared with.
+    # Neither the next night's candidate nor its champion has seen that night's newest days.
     evaluated = pq.read_table(output(second, "evaluate") / "scores" / "part-00000.parquet")
     assert metrics(second, "evaluate")["reference"] == "champion"
     raw = pq.read_table(split_files(output(second, "sample"), "evaluate"), partitioning=None)

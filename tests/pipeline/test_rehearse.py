@@ -1,4 +1,4 @@
-"""A rehearsal from the shell: the same lock is safe, a planted change is found and named."""
+"""A rehearsal from the shell: the same lock is safe, and a planted change is reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def report_of(shell: Shell) -> dict:
 def test_the_same_lock_is_safe_and_a_half_done_rehearsal_of_other_code_starts_over(
     sampled: Shell,
 ) -> None:
-    # Left by a rehearsal that was killed before Nightbid was upgraded.
+    # A rehearsal that was killed before an upgrade of Nightbid left this file.
     cache = Path(sampled.environment["NIGHTBID_CACHE"])
     left = cache / "rehearsals/r1/source/nightbid/rehearse/worker.py"
     left.parent.mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_a_changed_metric_default_and_transform_are_found_and_named(
     )  # fmt: skip
     candidate = tmp_path / "candidate.txt"
     candidate.write_text(f"{LOCK.read_text()}\nnightbid @ {wheel.as_uri()}\n")
-    # The running Python, of the present side, is preloaded; the candidate's is a plain one.
+    # The present side's Python is preloaded; the candidate's Python is a plain one.
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     COMMANDS.shim(python, "python", own_code=True)
@@ -80,7 +80,7 @@ def test_a_changed_metric_default_and_transform_are_found_and_named(
 
 
 def planted(folder: Path, *changes: tuple[str, str, str]) -> Path:
-    """Build a wheel of a Nightbid in which some lines are other ones."""
+    """Build a wheel of Nightbid with some changed lines."""
     source = folder / "source"
     shutil.copytree(ROOT / "include" / "nightbid", source / "include" / "nightbid",
                     ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip

@@ -1,4 +1,4 @@
-"""The code of now opens, continues and rolls back what every earlier release has left."""
+"""The current code opens, continues and rolls back a workspace of every earlier release."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_workspace_of_an_earlier_release_goes_on(release, shell, tmp_path):
     assert {entry["attempts"] for entry in spent if entry["stage"] == "train"} == {"2"}
     told("compare", "small", "small-2026-01-04", "small-2026-01-05")
 
-    # The next night is judged against the champion of the earlier release, and may replace it.
+    # The next night is compared with the earlier release's champion and may replace it.
     assert "against the champion" in " ".join(told("run", "small", "--date", "2026-01-06").split())
     told("rollback", "small", "--to", "1", "--reason", "tried", "--by", "me")
     assert champions()[-1][1] == "small-2026-01-04"

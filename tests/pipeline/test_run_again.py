@@ -1,4 +1,4 @@
-"""A run that is run again with other rows: what its later stages said before no longer counts."""
+"""When a run runs again with other rows, the earlier results of its later stages are invalid."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_until_a_stage_has_run_again_its_result_is_not_shown_and_cannot_be_promo
     assert before["verdict"]
     assert before["auc"]["value"]
 
-    # The same night once more, all reused: nothing is taken back.
+    # The same night again reuses everything and revokes nothing.
     assert shell.run("run", "small", "--date", "2026-01-08")[0] == 0
     (same,) = json.loads(shell.run("runs", "small", "--json")[1])
     assert (same["verdict"], same["auc"], same["state"]) == (
         before["verdict"], before["auc"], "done",
     )  # fmt: skip
 
-    # The day was loaded again with other rows, and the run has come as far as its features.
+    # The day was loaded again with other rows, and the run has reached its features.
     shell.write(source={**source, "rows_per_day": 1600})
     code, output = shell.run("run", "small", "--date", "2026-01-08", "--until", "featurize")
     assert code == 0, output

@@ -1,4 +1,4 @@
-"""The tutorial does what it says: its commands are run, and its excerpts looked for."""
+"""The tutorial's commands run, and their output contains its excerpts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nights whose label is a value: seconds watched, most of them 0, with a known mean."""
+"""Nights whose label is a value: seconds watched, mostly 0, with a known mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEWEST = FIRST + timedelta(days=3)
 
 
 def logs(day: date) -> pa.Table:
-    """Views of twenty videos on two devices; which video, and on what, decides how long."""
+    """Return views of twenty videos; the video and the device determine the seconds watched."""
     draw = np.random.default_rng(day.toordinal())
     start = (day - date(1970, 1, 1)).days * 86_400_000_000
     device, ad = draw.integers(0, 2, ROWS), draw.integers(0, 20, ROWS)
@@ -44,7 +44,7 @@ def logs(day: date) -> pa.Table:
 
 @pytest.fixture
 def views(shell, tmp_path):
-    """A pipeline of four days of views."""
+    """Return a shell with a pipeline over four days of views."""
     for at in range(4):
         folder = tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}"
         folder.mkdir(parents=True)
@@ -77,7 +77,7 @@ def views(shell, tmp_path):
 
 
 def metrics_of(shell, stage: str, run_id: str) -> dict:
-    """Metrics of a stage of a run."""
+    """Return the metrics of a stage of a run."""
     records = sorted((shell.workspace / "runs/views" / run_id / "stages").glob(f"{stage}.*.json"))
     uri = json.loads(records[-1].read_text())
     folder = (uri.get("body") or uri)["uri"]
@@ -85,7 +85,7 @@ def metrics_of(shell, stage: str, run_id: str) -> dict:
 
 
 def ask_the_scorer(shell, rows: pa.Table, scores: np.ndarray) -> None:
-    """Ask `nightbid serve` for rows of the first champion, and to rank."""
+    """Request scores of the first champion and a ranking from `nightbid serve`."""
     code, text = shell.run("rollback", "views", "--to", "1", "--reason", "a test of values")
     assert code == 0, text
     process = shell.start("serve", "views", "--port", "0", "--processes", "1")
@@ -128,7 +128,7 @@ def test_values_are_learned_judged_served_and_rolled_back(views, tmp_path):
         assert 0.8 < piece["candidate"]["calibration"] < 1.25
     assert metrics_of(views, "export", "first")["parity_max_difference"] < 1e-4
 
-    # The exported graph answers with expected values, near the true ones.
+    # The exported graph returns expected values near the true ones.
     newest = logs(NEWEST)
     bundle = Bundle.load(next(views.workspace.glob("stages/views/export/*")))
     scores = bundle.score(newest.select(bundle.columns))
