@@ -1,4 +1,4 @@
-"""The embedded Airflow, as `make ui` starts it, and a Chromium that is logged in."""
+"""The embedded Airflow, as `make ui` starts it, and a logged-in Chromium."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ TINY = {
         ]
     },
 }
-"""A pipeline whose night takes seconds, with a person before the promotion."""
+"""A pipeline with a night that takes seconds and a person who approves the promotion."""
 
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[str]:
-    """Address of another site, where MLflow would be."""
+    """Address of another site in place of MLflow."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -62,12 +62,12 @@ def elsewhere() -> Iterator[str]:
         server.shutdown()
 
 
-# Of one file: what it sets in the environment ends with it.
+# Each file has its own patch, so its environment variables end with the file.
 @pytest.fixture(scope="module")
 def airflow(
     chromium: Any, elsewhere: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
-    """All components, with one pipeline and a workspace of its own."""
+    """Start all components with one pipeline and a new workspace."""
     from nightbid_airflow.embedded.home import Home
 
     folder = tmp_path_factory.mktemp("ui")
@@ -86,7 +86,7 @@ def airflow(
 
 @pytest.fixture
 def page(chromium: Any, airflow: Any) -> Iterator[Any]:
-    """A window of 1280 px whose user has logged in by the form."""
+    """Open a page 1280 px wide and log a user in by the form."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(90_000)

@@ -1,4 +1,4 @@
-"""A person in Airflow's own pages and ours: fill in a form, approve a night, look at it."""
+"""A person fills in a form, approves a night and views it, in Airflow's pages and ours."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PATIENCE = 400.0
 
 
 def until(airflow: Any, found: Callable[[], Any]) -> Any:
-    """Wait for something to become true."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         airflow.check()
         if value := found():
             return value
-        # A look takes CPU time that the night needs.
+        # Each check takes CPU time from the night.
         time.sleep(1)
     return found()
 
@@ -40,7 +40,7 @@ def runs(airflow: Any, dag: str) -> list[dict[str, Any]]:
 @pytest.mark.timeout(900)
 def test_a_line_that_cannot_be_meant_is_refused_in_words(airflow: Any, page: Any) -> None:
     opened(page, airflow, "nightly_tiny")
-    # Nothing has to be filled in.
+    # The form needs no input.
     assert "*" not in page.get_by_text("Other settings", exact=False).first.inner_text()
     page.fill("[name=element_overrides]", "trian.learning_rate=0.002")
     page.get_by_role("button", name="Trigger").last.click()
@@ -57,12 +57,12 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, pag
     client, address = airflow.client, airflow.client.address
     assert until(airflow, lambda: client.has_dag(DAG))
 
-    # Before the first night, the pages say how to begin.
+    # Before the first night, the pages explain how to begin.
     page.get_by_role("link", name="Nightbid").click()
     frame = page.frame_locator("iframe")
     frame.get_by_text("No night has run yet").wait_for()
 
-    # The form, with what a person may ask for.
+    # The form has the fields that a person may set.
     page.goto(f"{address}/dags/{DAG}")
     page.get_by_role("button", name="Trigger").first.click()
     page.fill("input[name=element_date]", "2026-01-08")
@@ -74,7 +74,7 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, pag
     page.fill("input[name=dagRunId]", "by:hand+1")
     page.get_by_role("button", name="Trigger").last.click()
     page.wait_for_url(f"**/dags/{DAG}/runs/**")
-    # Airflow's page of a run that goes on asks and draws all the time.
+    # Airflow's page of an active run polls and redraws all the time.
     page.goto("about:blank")
 
     def approval() -> bool:
@@ -95,7 +95,7 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, pag
     assert ended
     assert client.run_state(DAG, "by:hand+1") == "success"
 
-    # Airflow's own page of the run: its night and how it ended, and a tab with our page of it.
+    # Airflow's page of the run shows its night, its outcome and a tab with our page of the run.
     page.goto(f"{address}/dags/{DAG}/runs/by%3Ahand%2B1")
     (noted,) = (client._call("GET", f"dags/{DAG}/dagRuns") or {})["dag_runs"]
     assert noted["note"].startswith("🟢 Night of 2026-01-08, with train.learning_rate=0.002")
@@ -105,18 +105,18 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, pag
     ).first.click()
     frame.get_by_text("by-hand-1").first.wait_for()
 
-    # The night in our pages, inside Airflow.
+    # Our pages show the night inside Airflow.
     page.get_by_role("link", name="Nightbid").first.click()
     frame.get_by_role("link", name="by-hand-1").click()
     frame.get_by_role("heading", name="Calibration").wait_for()
-    # Drawn by scripts that the pages' policy allows.
+    # Scripts that the content security policy allows draw the charts.
     frame.get_by_role("img", name="Calibration curve").wait_for()
     text = frame.locator("main").inner_text()
     for figure in ("deepfm", "of a budget of 2.5 USD", "train.learning_rate=0.002",
                    "window.train_days=2", "as champion #1"):  # fmt: skip
         assert figure in text, figure
     assert page.url.endswith("/plugin/nightbid/nightbid/runs/tiny/by-hand-1")
-    # Another site may not be shown in the frame: it gets a tab of its own.
+    # The frame may not show another site, which opens in a new tab.
     with page.context.expect_page() as opened:
         frame.get_by_role("link", name="In MLflow").click()
     assert opened.value.url.startswith(elsewhere)
@@ -139,7 +139,7 @@ def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str)
     grounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        # Airflow's own first page may still ask for something.
+        # Airflow's first page may still send requests.
         page.goto("about:blank")
         addresses: list[str] = []
         page.on("request", lambda request, addresses=addresses: addresses.append(request.url))
@@ -148,12 +148,12 @@ def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str)
         assert [url for url in addresses if not url.startswith(airflow.client.address)] == []
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert grounds[0] != grounds[1]
-    # The first stop of the keyboard skips the navigation.
+    # The first tab stop skips the navigation.
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
 
 
-# Last: Airflow begins the sweep at once.
+# This comes last because Airflow starts the sweep at once.
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_sweep_is_sent_with_an_empty_name(airflow: Any, page: Any) -> None:

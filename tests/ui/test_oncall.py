@@ -1,7 +1,7 @@
-"""The person on call, in a browser: twelve incidents, each understood within three clicks.
+"""A person on call understands each of twelve incidents within three clicks in a browser.
 
-One Airflow serves a workspace in which each incident has a pipeline of its own. Most are records
-as a night leaves them; the missing day is a run of the real scheduler and triggerer.
+One Airflow serves a workspace in which each incident has its own pipeline. Most incidents are
+records like those of a night; the missing day is a run of the real scheduler and triggerer.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ NAMES = (
     "bad_setting", "late_night", "bad_champion", "overridden", "compared",
 )  # fmt: skip
 WAITS = 60
-"""Seconds that the night of the missing day waits."""
+"""Seconds for which the night of the missing day waits."""
 
 
 class Nights:
-    """Writes what nights leave behind."""
+    """Writes the records of nights."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -64,7 +64,7 @@ class Nights:
         run.record(StageRecord(stage=stage, state=state, started=at, seconds=30, **failed, **more))
 
     def gate(self, run: RunRecord, gate: str, check: str, observed: str) -> None:
-        """A gate that stops on one check, with its output."""
+        """Write a gate that stops on one check, and its output."""
         key = hashlib.sha256(run.run_id.encode()).hexdigest()[:32]
         folder = self.workspace.stage_folder(run.head.pipeline, gate, key)
         folder.mkdir(parents=True)
@@ -86,7 +86,7 @@ class Nights:
 
 
 def write_logs(folder: Path) -> None:
-    """Four days; the newest without its marker."""
+    """Write four days; the newest has no marker."""
     simulator = SimulatorLogs(
         SimulatorSource(start=dt.date(2020, 1, 1), rows_per_day=300, users=50, ads=20)
     )
@@ -98,9 +98,9 @@ def write_logs(folder: Path) -> None:
 
 
 def prepare(settings: Settings, logs: Path) -> None:
-    """Make every incident but the missing day, which Airflow makes."""
+    """Make every incident except the missing day, which Airflow makes."""
     base = {"features": {"device_type": "vocabulary"}, "window": {"train_days": 2}}
-    # Long enough for Airflow to start; the night waits for what is left.
+    # The wait covers the start of Airflow; the night waits for the remaining time.
     ends = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=WAITS + 60)
     for name in NAMES:
         tree: dict[str, Any] = {"pipeline": name, **base}
@@ -138,7 +138,7 @@ def prepare(settings: Settings, logs: Path) -> None:
                " again")  # fmt: skip
     run = nights.begin("tracking_down", "sample", "gate_raw")
     nights.end(run, "featurize", "failed", "featurize: no space left on device")
-    # Its MLflow does not answer: the run waits.
+    # MLflow does not respond, so the run waits.
     queue_run(run, settings.model_copy(update={"tracking": "http://127.0.0.1:9"}))
     gates = ("gate_raw", "gate_features", "gate_model", "gate_serving", "gate_cost")
     run = nights.begin("rejected", "sample", *gates)
@@ -173,7 +173,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(chromium: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """All components, with a workspace in which everything has gone wrong."""
+    """Start all components with a workspace that contains every incident."""
     from nightbid_airflow.embedded.home import Home
 
     folder = tmp_path_factory.mktemp("oncall")
@@ -192,7 +192,7 @@ def airflow(chromium: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 class Desk:
-    """A browser that is logged in, and counts clicks from Airflow's home."""
+    """A logged-in browser that counts clicks from Airflow's home."""
 
     def __init__(self, page: Any, address: str) -> None:
         self.page, self.address, self.clicks = page, address, 0
@@ -209,7 +209,7 @@ class Desk:
         assert self.clicks <= 3, "more than three clicks from Airflow's home"
 
     def open(self, pipeline: str) -> None:
-        """From Airflow's home to the last night of a pipeline: two clicks."""
+        """Go from Airflow's home to the last night of a pipeline in two clicks."""
         self.home()
         row = self.frame.locator("tr", has=self.frame.get_by_role("link", name=pipeline,
                                                                   exact=True)).first  # fmt: skip
@@ -250,7 +250,7 @@ SEEN = {
                     "Correct the setting"),
     "late_night": ("unfinished", "No stage runs now", "nightbid run late_night --date"),
 }  # fmt: skip
-"""Pipeline → what its page says of what happened and what to do."""
+"""Pipeline → texts on its page about the incident and what to do."""
 
 
 @pytest.mark.parametrize("name", list(SEEN))
@@ -276,7 +276,7 @@ def test_home_says_what_needs_attention_broken_yamls_and_nights_that_stall(desk:
 
 
 def confirm(desk: Desk, summary: str, reason: str) -> None:
-    """Open a form, say why, tick the box and send it."""
+    """Open a form, give a reason, tick the box and submit it."""
     form = desk.frame.locator("details.act", has_text=summary).first
     desk.click(form.locator("summary"))
     if reason:
@@ -326,7 +326,7 @@ def test_a_missing_day_is_waited_for_stops_and_is_run_again(
     def until(found: Any) -> None:
         while not found() and time.monotonic() < deadline:
             airflow.check()
-            # A look takes CPU time that Airflow needs.
+            # Each check takes CPU time from Airflow.
             time.sleep(1)
         assert found()
 
@@ -342,7 +342,7 @@ def test_a_missing_day_is_waited_for_stops_and_is_run_again(
     if waited:
         desk.open("missing_day")
         message = f"waits for the logs of {NIGHT} until"
-        # The page renews itself.
+        # The page reloads itself.
         desk.frame.get_by_text(message).first.wait_for()
     desk.page.goto("about:blank")
     until(lambda: state() == "failed")
@@ -368,7 +368,7 @@ def test_pages_fit_a_telephone_and_a_wide_screen(desk: Desk, width: int) -> None
             page.goto(f"{desk.address}/nightbid/{path}")
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
             if width > 1000:
-                # Nothing has to be scrolled to inside the page, four runs side by side neither.
+                # No part of the page needs scrolling, not even four runs side by side.
                 assert page.evaluate(
                     "[...document.querySelectorAll('.wide')]"
                     ".every(each => each.scrollWidth <= each.clientWidth)"
