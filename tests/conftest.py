@@ -18,24 +18,24 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# The emulators are programs of their own, which tests of several kinds start.
+# The emulators are separate programs, which several groups of tests start.
 sys.path.append(str(ROOT / "tests" / "cloud"))
-# The libraries' objects stay: looking for garbage among them takes a tenth of the CPU seconds.
+# The libraries' objects are permanent: collecting them takes a tenth of the CPU time.
 gc.set_threshold(20_000)
 sys.path.append(str(ROOT / "tests" / "support"))
-# Test files that run side by side are given a narrow terminal; tests print as into a pipe.
+# Parallel test files get a narrow terminal; tests print as into a pipe.
 os.environ.pop("COLUMNS", None)
-# Found where the lines above say.
+# The lines above set the path of these imports.
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
 
 SHARED = ("tests/dags/pages/",)
-"""Folders whose files share a server: where files run side by side, one worker has all of one."""
+"""Folders whose files share a server: in parallel runs, one worker runs a whole folder."""
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each worker whole files, and whole folders of those above."""
+    """Give each worker whole files, and whole folders for those in `SHARED`."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -50,14 +50,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what is imported by now out of every later search for garbage, which took seconds."""
+    """Exclude the imported objects from later garbage collections, which took seconds."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def commands() -> Iterator[None]:
-    """End the server of preloaded.py, should a test have started it."""
+    """Stop the server of preloaded.py if a test has started it."""
     yield
     COMMANDS.end()
 
@@ -66,7 +66,7 @@ def commands() -> Iterator[None]:
 def preloaded_python(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`python -m MODULE`, started by this process, has imported the libraries; see preloaded.py."""
+    """Let `python -m MODULE` start with imported libraries; see preloaded.py."""
     path = tmp_path_factory.mktemp("bin") / "python"
     COMMANDS.shim(path, "python")
     monkeypatch.setattr(sys, "executable", str(path))
@@ -74,17 +74,17 @@ def preloaded_python(
 
 @pytest.fixture(scope="session")
 def kuairand_folder() -> Path:
-    """The real KuaiRand nights, where they are present."""
+    """Return the folder of the real KuaiRand nights, or skip the test."""
     folder = ROOT.parent / "shared" / "data" / "kuairand_std_14d"
     if not folder.exists():
         pytest.skip(f"no KuaiRand files at {folder}")
     return folder
 
 
-# Of one file: while it is open an event loop runs in this thread, which others need for theirs.
+# One per file: its event loop blocks the thread for the loops of other files.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A Chromium, where there is one."""
+    """Start a Chromium, or skip the test."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
@@ -100,7 +100,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A chat's webhook on loopback: its address, and the messages that it took."""
+    """Serve a chat webhook on loopback; return its address and the received messages."""
     taken: list[dict[str, Any]] = []
 
     class Webhook(BaseHTTPRequestHandler):
@@ -110,7 +110,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Stay quiet."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -130,7 +130,7 @@ def postgres() -> Iterator[Server]:
 
 @pytest.fixture
 def database(postgres: Server) -> str:
-    """Address of a new, empty database."""
+    """Return the address of a new, empty database."""
     name = f"costs_{uuid.uuid4().hex}"
     with psycopg.connect(postgres.address("postgres"), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
@@ -139,5 +139,5 @@ def database(postgres: Server) -> str:
 
 @pytest.fixture
 def password() -> str:
-    """What must be seen nowhere."""
+    """Return a password that must appear nowhere."""
     return PASSWORD

@@ -1,4 +1,4 @@
-"""The embedded Airflow, started as a fork of the server of preloaded.py."""
+"""Starts the embedded Airflow as a fork of the server of preloaded.py."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from preloaded import COMMANDS
 
 START_SECONDS = 500.0
-"""Other tests may keep the machine busy."""
+"""Seconds to wait for Airflow, because other tests may keep the machine busy."""
 PARSE_SECONDS = "300"
-"""Between two looks at a DAG file; pipelines are written before Airflow starts."""
+"""Seconds between parses of a DAG file; pipelines are written before Airflow starts."""
 
 
 @contextmanager
 def embedded(home: Any, settings: Any, **more: Any) -> Iterator[Any]:
-    """Serve one, as `nightbid_airflow.embedded.services.embedded` does, for less CPU time."""
+    """Serve an Airflow like `nightbid_airflow.embedded.services.embedded`, with less CPU time."""
     from nightbid_airflow.embedded import services
 
     with pytest.MonkeyPatch.context() as patch:

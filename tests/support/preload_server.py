@@ -25,17 +25,17 @@ LIBRARIES = (
     "great_expectations.expectations", "lightgbm", "mlflow", "optuna", "rich.console",
     "tensorboard.compat.proto", "tensorflow", "tf2onnx.tfonnx", "typer", "upath",
 )  # fmt: skip
-"""What commands import beside the modules of the stages; most of it within functions.
+"""Modules that commands import in addition to those of the stages, mostly within functions.
 
-None of the imports starts work of its own, so a fork is safe.
+No import starts a thread or a process, so a fork is safe.
 """
 
 PATIENCE = 2.0
-"""Seconds between looks whether the starter is still there."""
+"""Seconds between checks that the starter still runs."""
 
 
 def receive(connection: socket.socket) -> tuple[dict, list[int]]:
-    """What a command is asked to be, and its streams."""
+    """Read the request for a command and its streams."""
     room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
     size, rights, _, _ = connection.recvmsg(4, room)
     fds = array.array("i")
@@ -47,7 +47,7 @@ def receive(connection: socket.socket) -> tuple[dict, list[int]]:
 
 
 def become(asked: dict, fds: list[int]) -> None:
-    """Make this process one that was started for the command."""
+    """Turn this process into one that was started for the command."""
     if asked["session"]:
         os.setsid()
     signal.set_wakeup_fd(-1)
@@ -59,7 +59,7 @@ def become(asked: dict, fds: list[int]) -> None:
     os.environ.update(asked["env"])
     time.tzset()
     os.chdir(asked["cwd"])
-    # As `python -m` has it.
+    # This matches `python -m`.
     sys.path[0] = asked["cwd"]
     sys.path[1:1] = filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = [asked["module"], *asked["arguments"]]
@@ -71,18 +71,18 @@ def become(asked: dict, fds: list[int]) -> None:
 
 
 def serve(address: str) -> dict:
-    """Fork for each command that is asked for; returns in the forks."""
+    """Fork for each requested command; this returns only in the forks."""
     starter = os.getppid()
     for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES):
         importlib.import_module(name)
-    # Forks look for garbage among their own objects, and do not copy these pages to do so.
+    # Forks collect garbage only among their own objects and do not copy these pages.
     gc.collect()
     gc.freeze()
     running: dict[int, socket.socket] = {}
     asking: dict[int, socket.socket] = {}
-    """Of these, those whose asker is still there."""
+    """Commands whose client is still connected."""
     ends: dict[int, int] = {}
-    """Process id → the signal that ends it when its asker has ended."""
+    """Process id → signal that ends the process after its client has ended."""
     leaders: set[int] = set()
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
@@ -96,10 +96,10 @@ def serve(address: str) -> dict:
     while True:
         heard = [listening, woken, sys.stdin, *asking.values()]
         readable, _, _ = select.select(heard, [], [], PATIENCE)
-        # A fork of the starter may hold the other end of standard input when it was killed.
+        # After a kill of the starter, one of its forks may hold the other end of standard input.
         if sys.stdin in readable or os.getppid() != starter:
             for pid in running:
-                # A leader of a session ends its members first.
+                # A session leader ends its members first.
                 os.kill(pid, signal.SIGTERM if pid in leaders else signal.SIGKILL)
             os._exit(0)
         for pid in [pid for pid, connection in asking.items() if connection in readable]:
@@ -133,7 +133,7 @@ def serve(address: str) -> dict:
 
 
 def run(module: str) -> int:
-    """Run a module or a file, to the end of its threads and exit handlers; its exit code."""
+    """Run a module or a file with its threads and exit handlers, and return its exit code."""
     code = 0
     try:
         if module.endswith(".py"):

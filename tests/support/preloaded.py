@@ -1,12 +1,12 @@
-"""Commands of the product in processes that do not have to import TensorFlow first.
+"""Runs commands of the product in processes that do not import TensorFlow first.
 
-A command is a process of its own, as a user's is: with its arguments, environment, working folder,
-streams and exit code, and it can be killed. But it is a fork of a server that has imported the
-modules of the stages, so a night takes the CPU time of its work and not 12 s more.
-For code that a test writes or changes, ask for `own_code`: the fork imports Nightbid again, from
-the folders of its PYTHONPATH, but not the libraries.
-All commands of one server share the seed of Python's hashes: where the outputs of two processes
-are compared byte for byte, start one of them as a plain process.
+A command is a separate process, as for a user, with its own arguments, environment, working
+folder, streams and exit code, and a test can kill it. It is a fork of a server that has imported
+the modules of the stages, which saves a night 12 s of CPU time.
+For code that a test writes or changes, set `own_code`: the fork imports Nightbid again from the
+folders of its PYTHONPATH, but not the libraries.
+All commands of one server share Python's hash seed. To compare the outputs of two processes byte
+for byte, start one of them as a plain process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OF_AIRFLOW = (
     "aiohttp", "alembic", "cadwyn", "fastapi", "flask_appbuilder", "google.cloud.storage",
     "jsonschema", "libcst", "sqlalchemy.ext.asyncio", "uvicorn",
 )  # fmt: skip
-"""What Airflow imports. Its own modules read their settings while they are imported."""
+"""Modules that Airflow imports, without its own modules, which read their settings on import."""
 SHIM = """#!{python} -ISu
 import sys
 sys.path.append({folder!r})
@@ -51,22 +51,22 @@ def ask(
     executable: str = PYTHON,
     own_code: bool = False,
 ) -> socket.socket:
-    """Start a module as a program; what comes back tells its process id, then its exit code.
+    """Start a module as a program; the returned socket sends its process id, then its exit code.
 
     Args:
         address: Socket of the server.
-        module: As after `python -m`, or the path of a program.
-        arguments: Its arguments.
-        env: All variables that it has.
-        fds: Its standard input, output and error.
+        module: Module, as for `python -m`, or path of a program.
+        arguments: Arguments of the program.
+        env: All environment variables of the program.
+        fds: Standard input, output and error of the program.
         imports: What the server imports first, unless it has.
-        session: It leads a session of its own, and ends the members when it is told to end.
-        executable: What it takes for its Python.
+        session: Whether it leads a session, whose members end with it.
+        executable: Value of its `sys.executable`.
         own_code: Whether it imports Nightbid again.
     """
     server = socket.socket(socket.AF_UNIX)
     server.connect(address)
-    # A shell's command is told to end with its shell; what is a machine's of an emulator is gone.
+    # A shell's command gets a request to end with its shell; an emulated machine is killed.
     end = signal.SIGTERM if executable == PYTHON else signal.SIGKILL
     request = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(),
                "executable": executable, "own_code": own_code, "end": end,
@@ -79,12 +79,12 @@ def ask(
 
 
 def exit_code(address: str, program: str, command: list[str], own_code: bool) -> int:
-    """Run a program with the streams and variables of this process; its exit code.
+    """Run a program with this process's streams and variables, and return its exit code.
 
     Args:
         address: Socket of the server.
-        program: `nightbid`, or `python` of `python -m MODULE` or a file; others run plainly.
-        command: Path of what stands for the program, and its arguments.
+        program: `nightbid`, or `python` with `-m MODULE` or a file; others run as usual.
+        command: Path of the program's stand-in, then the arguments.
         own_code: See `ask`.
     """
     executable, *arguments = command
@@ -107,7 +107,7 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
 
 
 class Command:
-    """A started command: of `subprocess.Popen`, what tests use."""
+    """A started command with the part of the `subprocess.Popen` API that tests use."""
 
     def __init__(
         self, server: socket.socket, stdout: IO[str] | None, stdin: IO[str] | None = None
@@ -118,17 +118,17 @@ class Command:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Exit code, or None while it runs."""
+        """Return the exit code, or None while the command runs."""
         try:
             return self.wait(0)
         except subprocess.TimeoutExpired:
             return None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end: its exit code, negative after a signal.
+        """Wait for its end and return the exit code, which is negative after a signal.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs after this many seconds.
+            subprocess.TimeoutExpired: The command still runs after this many seconds.
         """
         if self.returncode is None:
             if not select.select([self._server], [], [], timeout)[0]:
@@ -139,7 +139,7 @@ class Command:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """Wait for its end, within `timeout` s of that of its output; all that it printed."""
+        """Wait until its output ends, then up to `timeout` s for its end, and return the output."""
         text = ""
         if self.stdout and not self.stdout.closed:
             with self.stdout:
@@ -148,21 +148,21 @@ class Command:
         return text, None
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal unless the command has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it as kill -9 does."""
+        """End the command as kill -9 does."""
         self.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Request that the command ends."""
         self.send_signal(signal.SIGTERM)
 
 
 class Preloaded:
-    """The server; it starts with the first command, and ends with this process."""
+    """The server, which starts with the first command and ends with this process."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="nightbid-"))
@@ -182,13 +182,13 @@ class Preloaded:
         """Start a command.
 
         Args:
-            arguments: Of the command.
-            module: What runs, as after `python -m`.
-            env: Its variables; those of this process by default.
-            stdout: Takes what it prints; a pipe by default.
-            stderr: Takes its errors; the same as stdout by default.
+            arguments: Arguments of the command.
+            module: Module to run, as for `python -m`.
+            env: Environment variables; by default those of this process.
+            stdout: Standard output; a pipe by default.
+            stderr: Standard error; the same as stdout by default.
             imports: What the server imports first, unless it has.
-            session: It leads a session of its own, and ends the members when it is told to end.
+            session: Whether it leads a session, whose members end with it.
         """
         self._run()
         read, write = os.pipe() if stdout is None else (None, stdout.fileno())
@@ -206,7 +206,7 @@ class Preloaded:
     def run(
         self, *arguments: str, module: str = "nightbid", env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, its output and errors apart."""
+        """Run a command to its end, with separate output and errors."""
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
             started = self.start(*arguments, module=module, env=env, stdout=stdout, stderr=stderr)
             code = started.wait()
@@ -215,7 +215,7 @@ class Preloaded:
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
 
     def supervisor(self, port: int, environment: dict[str, str], log: IO[str]) -> Command:
-        """Start that of an embedded Airflow, as `nightbid_airflow.embedded.services` does."""
+        """Start a service of an embedded Airflow, as `nightbid_airflow.embedded.services` does."""
         self._run()
         (stdin, ours), (read, stdout) = os.pipe(), os.pipe()
         module = "nightbid_airflow.embedded.supervisor"
@@ -228,7 +228,7 @@ class Preloaded:
         return Command(server, os.fdopen(read), os.fdopen(ours, "w"))
 
     def shim(self, path: Path, program: str = "nightbid", *, own_code: bool = False) -> None:
-        """Write a program for scripts and other processes: `nightbid`, or `python`."""
+        """Write a `nightbid` or `python` program for scripts and other processes."""
         self._run()
         path.write_text(
             SHIM.format(
@@ -261,4 +261,4 @@ class Preloaded:
 
 
 COMMANDS = Preloaded()
-"""Of this process of pytest."""
+"""The server of this pytest process."""
