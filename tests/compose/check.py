@@ -36,12 +36,12 @@ import httpx  # noqa: E402
 from nightbid_airflow.embedded.client import Client  # noqa: E402
 
 MOST_SECONDS = int(os.environ.get("COMPOSE_TEST_SECONDS") or 4200)
-"""For all of it: the CI has 90 minutes, and tests to run."""
+"""Time limit of the whole check: the CI has 90 minutes and other tests."""
 STACK_SECONDS = 1200
-"""Of them kept for the stack itself: the images must be there before."""
+"""Part of the limit for the stack; the images must be ready before."""
 PATIENCE = 1200.0
 NIGHT = 2400.0
-"""Seconds: two minutes of work, on a machine that may do other things too."""
+"""Seconds for two minutes of work on a machine that may be busy."""
 PORTS = {"PORT": "18080", "MLFLOW_PORT": "15000", "SCORER_PORT": "18090"}
 DAG, RUN = "nightly_small", "compose-check"
 PARTS = ("docker-compose.yaml", "Dockerfile", "requirements.txt", ".dockerignore",
@@ -58,22 +58,22 @@ SMALL = [
     + ", ".join(f"{{gate: {gate}, {LET_PASS}}}" for gate in ("raw", "features", "model", "serving"))
     + "]",
 ]
-"""A night that takes a minute or two. The model is the baseline's own, so it is neutral against it,
-and promoted."""
+"""Settings of a night of one to two minutes. The model is the baseline's, so the comparison is
+neutral and the model is promoted."""
 VALUES = {"string": "x", "int": 1, "double": 0.5, "float": 0.5, "list": [], "timestamp":
           "2026-01-09T12:00:00Z"}  # fmt: skip
-"""Some value of each type that a column may have."""
+"""An example value of each column type."""
 
 
 class Stack:
-    """The services, in a copy of the project."""
+    """The services in a copy of the project."""
 
     def __init__(self, folder: Path, compose: list[str]) -> None:
         self.folder = folder
         self._compose = [*compose, "--project-name", "nightbid-check", "--profile", "emulated"]
 
     def compose(self, *words: str, seconds: float = 600, check: bool = True) -> str:
-        """A command of Compose; what it prints."""
+        """Run a Compose command and return its output."""
         done = subprocess.run(
             [*self._compose, *words],
             cwd=self.folder, env={**os.environ, **PORTS, "SCORED": "small"},
@@ -84,12 +84,12 @@ class Stack:
         return done.stdout
 
     def ask(self, query: str) -> str:
-        """What the stack's PostgreSQL answers, one line per row."""
+        """Run a query in the stack's PostgreSQL and return one line per row."""
         return self.compose("exec", "-T", "postgres", "psql", "-U", "airflow",
                             "-tAc", query, "airflow").strip()  # fmt: skip
 
     def pipeline(self, name: str) -> None:
-        """Write a copy of `ctr` that nobody schedules."""
+        """Write a copy of `ctr` without a schedule."""
         folder = self.folder / "include" / "pipelines"
         text = (folder / "ctr.yaml").read_text().replace("pipeline: ctr", f"pipeline: {name}")
         text, count = re.subn("(?m)^schedule: .*$", "schedule: null", text)
@@ -97,7 +97,7 @@ class Stack:
         (folder / f"{name}.yaml").write_text(text)
 
     def secrets(self) -> dict[str, str]:
-        """What `.env` holds."""
+        """Return the variables of `.env`."""
         lines = (self.folder / ".env").read_text().splitlines()
         return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
@@ -127,21 +127,21 @@ def main() -> None:
 
 
 def no_images(number: int, frame: object) -> None:
-    """Give up before the stack was started: the network is slow, nothing of ours has failed."""
+    """Give up before the stack starts: the network is slow, and no check has failed."""
     signal.alarm(0)
     waited = MOST_SECONDS - STACK_SECONDS
     raise containers.Unavailable(f"the images were not ready within {waited} s")
 
 
 def too_long(number: int, frame: object) -> None:
-    """End in order: everything that was started is taken down."""
+    """Stop in order, so that everything that was started is removed."""
     signal.signal(number, signal.SIG_IGN)
     sys.exit(f"compose-test ended by {signal.Signals(number).name}, at most {MOST_SECONDS} s")
 
 
 @contextlib.contextmanager
 def running(compose: list[str], keep: bool) -> Iterator[Stack]:
-    """The stack in a copy of the project; what it wrote is removed with it."""
+    """Make the stack in a copy of the project and remove both at the end."""
     folder = Path(tempfile.mkdtemp(prefix="nightbid-compose-"))
     folder.chmod(0o755)  # the services' user reads the code
     for part in PARTS:
@@ -165,7 +165,7 @@ def running(compose: list[str], keep: bool) -> Iterator[Stack]:
 
 
 def check(stack: Stack) -> None:
-    """Everything that is asked of the stack."""
+    """Run every check of the stack."""
     step("start", lambda: start(stack))
     step("services", lambda: services(stack))
     step("a night", lambda: night(stack))
@@ -176,14 +176,14 @@ def check(stack: Stack) -> None:
 
 
 def step(name: str, work: Callable[[], None]) -> None:
-    """Do one thing, and say how long it took."""
+    """Run one check and print its duration."""
     began = time.monotonic()
     work()
     containers.step(name, began)
 
 
 def until(what: str, found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Wait for something to be true; a server that is not there yet, or is slow, may be."""
+    """Wait until a condition is true, even if a server is not up yet or slow."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError, httpx.HTTPStatusError, OSError):
@@ -194,7 +194,7 @@ def until(what: str, found: Callable[[], Any], seconds: float = PATIENCE) -> Any
 
 
 def start(stack: Stack) -> None:
-    """As `make up` does, the images being built."""
+    """Start the stack as `make up` does, with the images already built."""
     stack.pipeline("small")
     subprocess.run(["bash", "compose/env.sh"], cwd=stack.folder, check=True, timeout=60)
     first = (stack.folder / ".env").read_text()
@@ -204,7 +204,7 @@ def start(stack: Stack) -> None:
 
 
 def services(stack: Stack) -> None:
-    """All healthy, none as root, no secret in the image."""
+    """Check that all services are healthy, none runs as root, and no secret is in the image."""
 
     shown = '{{.Label "com.docker.compose.service"}} {{.Status}}'
     ours = "label=com.docker.compose.project=nightbid-check"
@@ -235,11 +235,11 @@ def services(stack: Stack) -> None:
 
 
 def night(stack: Stack) -> None:
-    """A night over REST, with scheduler and triggerer restarted in its midst."""
+    """Run a night over REST and restart scheduler and triggerer during it."""
     password = stack.secrets()["ADMIN_PASSWORD"]
     with Client(f"http://127.0.0.1:{PORTS['PORT']}", "admin", password) as client:
         until("Airflow", client.is_healthy)
-        # Written while the stack runs: the code is mounted, and read again.
+        # The stack already runs: it mounts the folder and reads the new file.
         stack.pipeline("another")
         until("DAGs", lambda: client.has_dag(DAG) and client.has_dag("nightly_another"))
         assert not client.import_errors(), client.import_errors()
@@ -260,7 +260,7 @@ def night(stack: Stack) -> None:
 
 
 def in_postgres(stack: Stack) -> None:
-    """Airflow's own record of the night, and beside it the ledger of its costs."""
+    """Check Airflow's record of the night and the ledger of its costs."""
     answer = stack.ask(
         f"select r.state, count(t.*) filter (where t.state = 'success') from dag_run r"
         f" join task_instance t using (dag_id, run_id) where r.run_id = '{RUN}' group by 1"
@@ -287,7 +287,7 @@ def _mlflow(what: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_mlflow() -> None:
-    """The run that the night logged, with its figures."""
+    """Check the run that the night logged, with its metrics."""
 
     def logged() -> dict[str, Any] | None:
         experiments = _mlflow("experiments/search", {"max_results": 20}).get("experiments") or []
@@ -302,7 +302,7 @@ def in_mlflow() -> None:
 
 
 def scored(stack: Stack) -> None:
-    """What the night promoted serves, without a restart."""
+    """Check that the promoted model serves without a restart."""
     address = f"http://localhost:{PORTS['SCORER_PORT']}"
 
     def champion() -> Any:
@@ -324,7 +324,7 @@ def scored(stack: Stack) -> None:
 
 
 def in_a_bucket(stack: Stack) -> None:
-    """A workspace in a bucket of the stack's emulator: Dataflow featurizes, a custom job trains."""
+    """Run a night in the emulator's bucket: Dataflow featurizes, and a custom job trains."""
     output = stack.compose(
         "exec", "-T", "-e", "NIGHTBID_SETTINGS=/app/compose/emulated.yaml",
         "-e", "NIGHTBID_WORKSPACE=", "scheduler", "bash", "/app/compose/start.sh",

