@@ -1,10 +1,11 @@
-"""Samples per second from featurized columns into TensorFlow, rows shuffled, on two threads.
+"""Samples per second from featurized columns into TensorFlow, with shuffled rows and two threads.
 
     python benchmarks/input.py --rows 2
 
-Featurizes Criteo-shaped rows (see `criteo.py`), reads them as training does, and hands batches to
-a compiled function that touches every value, epoch by epoch. Each row is shuffled among all rows.
-`read` is done once per training, `epochs` once per epoch. CPU time tells what a busy machine hides.
+The script featurizes Criteo-shaped rows (see `criteo.py`), reads them as training does and passes
+batches to a compiled function that reads every value, epoch by epoch. Each epoch shuffles all rows.
+A training pays for `read` once, and for `epochs` in every epoch. CPU time stays comparable on a
+busy machine.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def featurized(root: Path, rows: int) -> Path:
     files = sorted(map(str, (root / "raw").rglob("*.parquet")))
     for step in ("analyze", "transform"):
         command = [sys.executable, str(OURS), step, str(root), *files]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        print(f"{step}: {json.loads(done.stdout.splitlines()[-1])['seconds']:.1f} s")
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"{step}: {json.loads(process.stdout.splitlines()[-1])['seconds']:.1f} s")
     return root
 
 
@@ -65,8 +66,13 @@ def measure(rows: Path, fitted: Path, batch: int) -> None:
         return total + tf.cast(tf.reduce_sum(ids), tf.float32)
 
     def epoch(number: int) -> None:
-        for each in examples.shuffled(batch, seed=1, epoch=number):
-            touch(each.inputs.ids, each.inputs.numbers, each.labels, each.weights)
+        for examples_batch in examples.shuffled(batch, seed=1, epoch=number):
+            touch(
+                examples_batch.inputs.ids,
+                examples_batch.inputs.numbers,
+                examples_batch.labels,
+                examples_batch.weights,
+            )
 
     epoch(0)
     clock, cpu = time.perf_counter(), time.process_time()

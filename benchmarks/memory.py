@@ -1,13 +1,13 @@
-"""Featurizing 1, 4 and 16 million simulator rows: peak memory and rows per second.
+"""Peak memory and speed of featurizing 1, 4 and 16 million simulator rows.
 
     python benchmarks/memory.py --rows 1 4 --distinct
     python benchmarks/memory.py --rows --distinct --night 10 50 --set train.epochs=1
 
-Each size runs in a process of its own, because the peak of a process never falls. `distinct`
-instead counts one column of that many million distinct strings, through files beyond a limit.
-`night` runs a night of `ctr` with that many million rows in its window of 14 days, from Parquet
-files, each stage in a process of its own. With --work, a night that was ended goes on: what it has
-finished is printed with next to no seconds.
+Each size runs in its own process, because the peak of a process never falls. `distinct` counts one
+column of that many million distinct strings instead, and spills to files above a limit. `night`
+runs a night of `ctr` with that many million rows in its window of 14 days, from Parquet files, with
+each stage in its own process. With --work, an interrupted night resumes; its finished stages are
+printed with almost no seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 MILLION = 1_000_000
 GROUP = 131_072
 DAYS = 14
-"""Of a night's window."""
+"""Days in a night's window."""
 FEATURES = {
     "ad_id": {"transform": "vocabulary"},
     "user_id": {"transform": "hash", "buckets": 100_000},
@@ -39,7 +39,7 @@ FEATURES = {
 
 
 def simulated(folder: Path, rows: int) -> None:
-    """Write rows as sampling does."""
+    """Write simulated rows in the format of sampling."""
     import numpy as np
     from nightbid.column_parsing import hashes
     from nightbid.config.sources import SimulatorSource
@@ -107,16 +107,16 @@ def measure(what: str, size: int, folder: Path) -> None:
         count(folder, size)
     else:
         featurize(folder)
-    found = {
+    usage = {
         "seconds": time.perf_counter() - clock,
         "cpu": time.process_time() - cpu,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    print(json.dumps(found))
+    print(json.dumps(usage))
 
 
 def night(millions: float, until: str, changes: list[str], work: str) -> None:
-    """Run a night stage by stage, each in a process of its own, and print what each took."""
+    """Run a night stage by stage, each in its own process, and print the usage of each."""
     from night import Nights
     from nightbid.night.stages import NIGHT
 
@@ -154,20 +154,20 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        what, size, folder = options.one
-        if what == "make":
+        case, size, folder = options.one
+        if case == "make":
             return simulated(Path(folder) / "rows", int(size))
-        return measure(what, int(size), Path(folder))
+        return measure(case, int(size), Path(folder))
     print(f"{'':10}{'million':>8}{'per second':>14}{'per CPU s':>14}{'peak MiB':>10}")
-    for what, sizes in (("rows", options.rows), ("distinct", options.distinct)):
+    for case, sizes in (("rows", options.rows), ("distinct", options.distinct)):
         for millions in sizes:
             size = int(millions * MILLION)
             with tempfile.TemporaryDirectory() as folder:
-                if what == "rows":
+                if case == "rows":
                     alone("make", size, folder)
-                found = json.loads(alone(what, size, folder).splitlines()[-1])
-            speed = "".join(f"{size / found[each]:14,.0f}" for each in ("seconds", "cpu"))
-            print(f"{what:10}{millions:8g}{speed}{found['peak_mib']:10,.0f}", flush=True)
+                usage = json.loads(alone(case, size, folder).splitlines()[-1])
+            speed = "".join(f"{size / usage[clock]:14,.0f}" for clock in ("seconds", "cpu"))
+            print(f"{case:10}{millions:8g}{speed}{usage['peak_mib']:10,.0f}", flush=True)
     for millions in options.night:
         night(millions, options.until, options.set, options.work)
     return None
@@ -175,8 +175,8 @@ def main() -> None:
 
 def alone(what: str, size: int, folder: str) -> str:
     command = [sys.executable, __file__, "--one", what, str(size), folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return process.stdout
 
 
 if __name__ == "__main__":

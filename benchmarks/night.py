@@ -1,12 +1,12 @@
-"""What a second night costs of a first one, an unchanged night, and one feature more.
+"""Cost of a first night, a second one, an unchanged one, and one with an added feature.
 
     python benchmarks/night.py                                  # 60,000 rows a day, 14 days
     python benchmarks/night.py --rows 600000 --days 14 --until evaluate
 
-Days of the pipeline `ctr` are written as Parquet files. Then nights are run in processes of their
-own, as a user runs them: the first; the next one, of which all days but one are known; the same
-again, unchanged; and with one feature more. The next night and the feature are also run in a
-workspace that knows nothing, so that every figure is a ratio of the same work on the same machine.
+The script writes days of the pipeline `ctr` as Parquet files. Then it runs nights in their own
+processes, as a user does: the first one; the next one, which has only one new day; the same one
+again, unchanged; and one with an added feature. The next night and the added feature also run in an
+empty workspace, so that every figure can be compared with the same work on the same machine.
 """
 
 from __future__ import annotations
@@ -62,37 +62,37 @@ class Nights:
                        env=self.environment(workspace), check=True)  # fmt: skip
 
     def environment(self, workspace: str = "w") -> dict[str, str]:
-        """Environment of a command."""
-        found = {
+        """Return the environment of a command."""
+        variables = {
             **os.environ,
             "NIGHTBID_WORKSPACE": str(self._folder / workspace),
             "NIGHTBID_CACHE": str(self._folder / f"cache-{workspace}"),
             "NIGHTBID_TRACKING": "",
         }
         if (self._folder / "pipelines" / "ctr.yaml").exists():
-            found["NIGHTBID_PIPELINES"] = str(self._folder / "pipelines")
-        return found
+            variables["NIGHTBID_PIPELINES"] = str(self._folder / "pipelines")
+        return variables
 
     def options(self, number: int, run_id: str, changes: Sequence[str] = ()) -> list[str]:
-        """Arguments of `nightbid` for one night, without its last stage."""
+        """Return the arguments of `nightbid` for one night, without `--until`."""
         newest = self._first + timedelta(days=number)
-        sets = [part for each in changes for part in ("--set", each)]
+        sets = [part for change in changes for part in ("--set", change)]
         return ["run", "ctr", "--date", str(newest), "--run-id", run_id,
                 "--set", "budget.run_usd=null", *sets]  # fmt: skip
 
     def night(self, number: int, workspace: str = "w", *changes: str) -> dict[str, Any]:
-        """Run a night; wall seconds, and what its stages used."""
+        """Run a night; return its wall-clock seconds and the usage of its stages."""
         run_id = f"ctr-{number}-{len(changes)}"
         options = self.options(number, run_id, changes)
         started = time.monotonic()
         self._run(*options, "--until", self._until, workspace=workspace)
-        found: dict[str, Any] = {"wall_seconds": time.monotonic() - started}
+        figures: dict[str, Any] = {"wall_seconds": time.monotonic() - started}
         root = Workspace(self._folder / workspace)
         for record in RunRecord.load(root, "ctr", run_id).records():
             path = root.at(record.uri) / "manifest.json"
             manifest = Manifest.model_validate_json(path.read_text())
             used = manifest.usage
-            found[record.stage] = {
+            figures[record.stage] = {
                 "reused": record.reused,
                 "seconds": record.seconds,
                 "cpu_seconds": 0.0 if record.reused else used.cpu_seconds,
@@ -100,20 +100,20 @@ class Nights:
                 "made": manifest.metrics.get("made", manifest.metrics.get("learned")),
                 "learning_cpu_seconds": manifest.metrics.get("learning_cpu_seconds"),
             }
-        return found
+        return figures
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the nights and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=60_000, help="a day")
     parser.add_argument("--days", type=int, default=14, help="of the window")
     parser.add_argument("--until", default="featurize", help="last stage of each night")
     parser.add_argument("--json", type=Path, help="file for all figures")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        nights = Nights(Path(folder), asked.rows, asked.days, asked.until)
-        found = {
+        nights = Nights(Path(folder), options.rows, options.days, options.until)
+        results = {
             "first": nights.night(0),
             "second": nights.night(1),
             "second, from nothing": nights.night(1, "alone"),
@@ -121,18 +121,18 @@ def main() -> None:
             "one feature more": nights.night(1, "w", ADDED),
             "one feature more, from nothing": nights.night(1, "alone2", ADDED),
         }
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"{asked.rows:,} rows a day, {asked.days} days, {os.cpu_count()} cores\n")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"{options.rows:,} rows a day, {options.days} days, {os.cpu_count()} cores\n")
     print(
         "| night | wall s | sample CPU s | learn CPU s | featurize CPU s | days sampled | learned |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, each in found.items():
-        sample, featurize = each["sample"], each["featurize"]
+    for name, stages in results.items():
+        sample, featurize = stages["sample"], stages["featurize"]
         none = featurize["reused"]
         print(
-            f"| {name} | {each['wall_seconds']:.1f} | {sample['cpu_seconds']:.1f}"
+            f"| {name} | {stages['wall_seconds']:.1f} | {sample['cpu_seconds']:.1f}"
             f" | {0.0 if none else featurize['learning_cpu_seconds']:.1f}"
             f" | {featurize['cpu_seconds']:.1f}"
             f" | {0 if sample['reused'] else len(sample['made'])}"

@@ -1,12 +1,12 @@
-"""The pages over many runs: milliseconds per page, cold, after a restart, and warm.
+"""Milliseconds per page of a workspace with many runs: cold, after a restart, and warm.
 
     python benchmarks/pages.py               # or: --runs 1000
 
-The workspace holds copies of one made-up night: 13 stages with records, manifests and ledger
-entries as a night writes them, and the summary that it leaves. `cold` has never read them,
-`restarted` is a new process that finds the kept summaries, `warm` is the second request; `without`
-is cold, of nights that left no summary. Airflow's own share (login, about 5 ms) is not in these
-figures.
+The workspace holds copies of one synthetic night: 13 stages with records, manifests and ledger
+entries as a night writes them, and its summary. `cold` is a process with an empty cache,
+`restarted` is a new process that finds the cached summaries, and `warm` is the second request.
+`without` is cold, with nights that have no summary. The figures exclude Airflow's own share (login,
+about 5 ms).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def record(workspace: Workspace, night: int) -> None:
 
 
 def pages(root: Path, cache: Path) -> None:
-    """In a process of its own: each page twice, milliseconds as JSON."""
+    """Build each page twice in this process, and print the milliseconds as JSON."""
     from nightbid.report import pages as documents
     from nightbid.report.cost_trend import TREND
     from nightbid.report.index_pages import PAGE
@@ -105,35 +105,35 @@ def pages(root: Path, cache: Path) -> None:
         assert last is not None
         return documents.run_document(last, nights=summaries.of("ctr"))
 
-    found: dict[str, list[float]] = {}
+    timings: dict[str, list[float]] = {}
     for name, make in (("nights", nights), ("costs", costs), ("one run", one)):
         for _ in range(2):
             began = time.perf_counter()
             make()
-            found.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
-    print(json.dumps(found))
+            timings.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
+    print(json.dumps(timings))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--pages", nargs=2, type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.pages:
-        pages(*asked.pages)
+    options = parser.parse_args()
+    if options.pages:
+        pages(*options.pages)
         return
     folder = Path(tempfile.mkdtemp(prefix="nightbid-pages-"))
     try:
         workspace = Workspace(str(folder / "workspace"))
-        for night in range(asked.runs):
+        for night in range(options.runs):
             record(workspace, night)
-        time.sleep(1.5)  # what was written within the last second is read again each time
-        again = [sys.executable, __file__, "--pages", str(workspace.root), str(folder / "cache")]
+        time.sleep(1.5)  # files written within the last second are read again each time
+        command = [sys.executable, __file__, "--pages", str(workspace.root), str(folder / "cache")]
 
         def made() -> dict[str, list[float]]:
-            done = subprocess.run(again, check=True, capture_output=True, text=True)
-            found: dict[str, list[float]] = json.loads(done.stdout)
-            return found
+            process = subprocess.run(command, check=True, capture_output=True, text=True)
+            timings: dict[str, list[float]] = json.loads(process.stdout)
+            return timings
 
         without = made()
         shutil.rmtree(folder / "cache")
@@ -141,7 +141,7 @@ def main() -> None:
         for name in records.run_ids(workspace, "ctr"):
             summaries.keep(RunRecord.load(workspace, "ctr", name))
         cold, restarted = made(), made()
-        print(f"{asked.runs} runs, {os.cpu_count()} cores, milliseconds")
+        print(f"{options.runs} runs, {os.cpu_count()} cores, milliseconds")
         print(f"{'page':<10}{'without':>10}{'cold':>10}{'restarted':>12}{'warm':>8}")
         for name, (first, _) in cold.items():
             then, warm = restarted[name]

@@ -1,13 +1,13 @@
-"""What an auxiliary loss on pairs of the same user buys in GAUC, and what it costs in log loss.
+"""Gain in GAUC and cost in log loss of an auxiliary loss on pairs of the same user.
 
     nice python benchmarks/accuracy.py kuairand --days 10 --seeds 1 --only dcn_v2 --source PATH
     nice python benchmarks/pairs.py                 # on the rows that this left, three seeds
     nice python benchmarks/pairs.py --only deepfm --average 0.99 --strengths 0,0.1
 
-Rows of a batch are grouped by user, up to --block of each together. For each positive and each
+Batches group rows by user, in blocks of up to --block rows. For each pair of a positive and a
 negative of a user in the batch, with logits z, log(1 + exp(z₋ - z₊)) is averaged within the user;
-users count by their rows; the sum, times the strength, is added to the log loss of the batch.
-Everything else is Nightbid's own training. Nothing of this is in the product (docs/models.md).
+users are weighted by their rows. The sum, times the strength, is added to the log loss of the
+batch. Everything else is Nightbid's own training. The product has no such loss (docs/models.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PIPELINE = Path(__file__).parents[1] / "include" / "pipelines" / "kuairand_ctr.y
 
 
 class ByUser(Examples):
-    """Rows whose `given` holds the number of the user; batches have several rows of each."""
+    """Rows whose `given` holds the user's number; batches hold several rows of each user."""
 
     block = 32
 
@@ -60,7 +60,7 @@ class ByUser(Examples):
 
 
 class PairStep(Step):
-    """A step that also learns which of two rows of a user was the positive one."""
+    """A training step with an additional loss on the order of positives and negatives of a user."""
 
     strength = 0.0
 
@@ -73,8 +73,8 @@ class PairStep(Step):
             z = joint_logit(outputs)
             same = tf.cast(users[:, None] == users[None, :], tf.float32)
             count, positive = tf.reduce_sum(same, 1), tf.linalg.matvec(same, labels)
-            each = count / tf.maximum(positive * (count - positive), 1.0)
-            pairs = same * labels[:, None] * (1 - labels[None, :]) * each[:, None]
+            row_weight = count / tf.maximum(positive * (count - positive), 1.0)
+            pairs = same * labels[:, None] * (1 - labels[None, :]) * row_weight[:, None]
             extra = tf.reduce_sum(pairs * tf.nn.softplus(z[None, :] - z[:, None]))
             objective = tf.add_n([total + self.strength * extra, *self._network.model.losses])
             objective *= 1 / (rows * self._weight)
@@ -90,10 +90,10 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.0)
     parser.add_argument("--block", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     spec = load_pipeline(PIPELINE)
-    settings = spec.train.model_copy(update={"average": asked.average})
-    rows = next((asked.folder / "ws" / "stages" / "kuairand_ctr" / "featurize").iterdir())
+    settings = spec.train.model_copy(update={"average": options.average})
+    rows = next((options.folder / "ws" / "stages" / "kuairand_ctr" / "featurize").iterdir())
     schema = FeatureSchema.load(rows / "fitted")
     layout = Layout(schema)
     plain = read_examples(rows, "train", layout, serving=False)
@@ -105,8 +105,8 @@ def main() -> None:
         for name in ("train", "evaluate")
     }
     number = np.unique(users["train"].to_numpy(), return_inverse=True)[1].astype(np.float32)
-    ByUser.block = asked.block
-    for name in asked.only.split(","):
+    ByUser.block = options.block
+    for name in options.only.split(","):
         architecture = find(name)
         card = ModelCard(
             architecture=name,
@@ -116,13 +116,13 @@ def main() -> None:
             prior=float(np.log(plain.rate / (1 - plain.rate))),
             features=schema,
         )
-        for strength in map(float, asked.strengths.split(",")):
+        for strength in map(float, options.strengths.split(",")):
             PairStep.strength = strength
-            kind = ByUser if strength else Examples
-            found = []
-            for seed in range(asked.seeds):
+            examples_class = ByUser if strength else Examples
+            results = []
+            for seed in range(options.seeds):
                 network = Network(card, seed=seed)
-                train = kind(plain.inputs, plain.labels, plain.weights, number)
+                train = examples_class(plain.inputs, plain.labels, plain.weights, number)
                 training = Training(
                     network, train, newer, settings, step_scale=architecture.step_scale, seed=seed
                 )
@@ -135,8 +135,8 @@ def main() -> None:
                 )
                 p = network.score(judged.inputs)
                 groups = GroupedScores.of(users["evaluate"].to_numpy(), judged.labels, p)
-                found.append((validate(p, judged).log_loss, grouped_auc(groups)))
-            loss, area = np.mean(found, axis=0)
+                results.append((validate(p, judged).log_loss, grouped_auc(groups)))
+            loss, area = np.mean(results, axis=0)
             print(f"{name:22} strength {strength:<5} log loss {loss:.5f}  GAUC {area:.4f}",
                   flush=True)  # fmt: skip
 

@@ -1,12 +1,12 @@
-"""Every type of column, in every format, in every role: read right, or refused in one line.
+"""Check that every column type, format and role is read correctly or refused in one line.
 
     python benchmarks/readers.py                      # the table, as Markdown
     python benchmarks/readers.py --formats csv --verbose
 
-A day of 48 rows is written for each cell, sampled as a night does it, and compared with the values
-that went in. A cell is `right`; `line`, where it is refused in one line that names the column;
-`gate`, where no value is a number, which gate_features stops; or `-`, where the format cannot hold
-the type. Anything else is `WRONG`, and the exit code is 1.
+For each cell, the script writes a day of 48 rows, samples it as a night does and compares it with
+the original values. A cell is `right`, or `line` if a one-line error names the column, or `gate` if
+no value is a number, which gate_features stops, or `-` if the format does not support the type.
+Anything else is `WRONG`, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -50,32 +50,32 @@ BIG = 2**63 + 11
 
 @dataclass(frozen=True)
 class Kind:
-    """A type: eight values, and what they mean as numbers, times and flags."""
+    """A column type: eight values and their meaning as numbers, times and flags."""
 
     name: str
     values: pa.Array
     numbers: list[float] | None = None
     times: list[datetime] | None = None
     flags: pa.Array | None = None
-    """A zero and a one of the type."""
+    """Zero and one as values of the type."""
     in_text: Kind | None = None
-    """What files without types make of it."""
+    """The type after a round trip through an untyped file."""
 
 
 def kinds() -> list[Kind]:
-    """Every type of column that logs have been seen to hold."""
+    """Return every column type that occurs in logs."""
     whole = list(range(VALUES))
     parts = [at / 4 for at in whole]
     moments = [START + timedelta(hours=at) for at in whole]
     texts = [f"v{at}" for at in whole]
-    found = [Kind("bool", pa.array([False, True]), [0, 1], None, pa.array([False, True]))]
-    # Numbers as times are seconds since 1970, or what their size says.
+    types = [Kind("bool", pa.array([False, True]), [0, 1], None, pa.array([False, True]))]
+    # Numbers read as times are seconds since 1970, or a smaller unit if they are large.
     seconds = [datetime.fromtimestamp(at, UTC) for at in whole]
     fractions = [datetime.fromtimestamp(at, UTC) for at in parts]
     for kind in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"):
         array = pa.array(whole, kind)
-        found.append(Kind(kind, array, [float(at) for at in whole], seconds, array[:2]))
-    found += [
+        types.append(Kind(kind, array, [float(at) for at in whole], seconds, array[:2]))
+    types += [
         Kind("int64 beyond 2^53", pa.array([2**60 + at for at in whole]), None,
              [datetime.fromtimestamp(0, UTC) + timedelta(microseconds=2**60 // 1000)] * VALUES),
         Kind("uint64 beyond 2^63", pa.array([BIG + at for at in whole], pa.uint64())),
@@ -89,11 +89,11 @@ def kinds() -> list[Kind]:
     for kind in ("float16", "float32", "float64"):
         array = pa.array([np.float16(at) for at in parts] if kind == "float16" else parts, kind)
         flags = pa.array([np.float16(0), np.float16(1)] if kind == "float16" else [0, 1], kind)
-        found.append(Kind(kind, array, parts, fractions, flags))
+        types.append(Kind(kind, array, parts, fractions, flags))
     money = pa.array([Decimal(f"{at / 4:.2f}") for at in whole], pa.decimal128(12, 2))
     one = pa.array([Decimal("0.00"), Decimal("1.00")], pa.decimal128(12, 2))
     zero_one = pa.array(["0", "1"])
-    found += [
+    types += [
         Kind("decimal128(12, 2)", money, parts, fractions, one),
         Kind("decimal256(40, 2)", money.cast(pa.decimal256(40, 2)), parts, fractions,
              one.cast(pa.decimal256(40, 2))),
@@ -133,8 +133,8 @@ def kinds() -> list[Kind]:
     ]  # fmt: skip
     for unit in ("s", "ms", "us", "ns"):
         array = pa.array([at.replace(tzinfo=None) for at in moments], pa.timestamp(unit))
-        found.append(Kind(f"timestamp[{unit}]", array, None, moments))
-    found += [
+        types.append(Kind(f"timestamp[{unit}]", array, None, moments))
+    types += [
         Kind("timestamp[us, UTC]", pa.array(moments, pa.timestamp("us", "UTC")), None, moments),
         Kind("timestamp[us, New York]", pa.array(moments, pa.timestamp("us", "America/New_York")),
              None, moments),
@@ -148,12 +148,12 @@ def kinds() -> list[Kind]:
         Kind("struct", pa.array([{"a": at, "b": "x"} for at in whole])),
         Kind("map", pa.array([[("a", at)] for at in whole], pa.map_(pa.string(), pa.int64()))),
     ]  # fmt: skip
-    return found
+    return types
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What became of a type in a format and a role."""
+    """The outcome of a type in a format and a role."""
 
     kind: str
     format: str
@@ -168,16 +168,16 @@ def cells(
     """Try every cell.
 
     Args:
-        folder: new and empty.
-        formats: of `FORMATS`.
-        roles: of `ROLES`.
+        folder: New, empty folder.
+        formats: Some of `FORMATS`.
+        roles: Some of `ROLES`.
     """
     for at, kind in enumerate(kinds()):
         for name in formats:
             for role in roles:
                 here = folder / f"{at}-{name}-{role}"
-                outcome, told = _tried(here, kind, name, role)
-                yield Cell(kind.name, name, role, outcome, told)
+                outcome, message = _tried(here, kind, name, role)
+                yield Cell(kind.name, name, role, outcome, message)
 
 
 def _tried(folder: Path, kind: Kind, name: str, role: str) -> tuple[str, str]:
@@ -196,8 +196,8 @@ def _tried(folder: Path, kind: Kind, name: str, role: str) -> tuple[str, str]:
             "click": [at % 4 // 3 for at in range(COUNT)],
         }
     )  # fmt: skip
-    taken = _taken(column, codes, null)
-    if not _write(folder / "logs" / f"dt={DAY}", name, table.append_column("x", taken)):
+    column_values = _taken(column, codes, null)
+    if not _write(folder / "logs" / f"dt={DAY}", name, table.append_column("x", column_values)):
         return "-", ""
     spec = PipelineSpec.model_validate(
         {
@@ -213,22 +213,22 @@ def _tried(folder: Path, kind: Kind, name: str, role: str) -> tuple[str, str]:
         }
     )  # fmt: skip
     try:
-        rows, f = _sampled(folder, spec, role)
+        rows, feature_values = _sampled(folder, spec, role)
     except NightbidError as error:
         text = str(error)
         names_it = "'x'" in text or "x is " in text or "features.f" in text
         return ("line" if "\n" not in text and names_it else "WRONG"), text
-    except Exception as error:  # a traceback is what must not be
+    except Exception as error:  # no other exception may escape
         return "WRONG", f"{type(error).__name__}: {error}"
     if name in ("csv", "tsv.gz"):
         kind = kind.in_text or kind
-    return _compared(rows, f, kind, role, codes, null)
+    return _compared(rows, feature_values, kind, role, codes, null)
 
 
 def _taken(values: pa.Array, codes: np.ndarray, null: np.ndarray) -> pa.Array:
     if isinstance(values, pa.ExtensionArray):
         return pa.ExtensionArray.from_storage(values.type, _taken(values.storage, codes, null))
-    if values.type == pa.string_view():  # has no kernel of its own
+    if values.type == pa.string_view():  # string_view has no take kernel
         texts = [None if missing else values[int(at)].as_py()
                  for at, missing in zip(codes, null, strict=True)]  # fmt: skip
         return pa.array(texts, pa.string_view())
@@ -269,22 +269,22 @@ def _compared(
         if kind.numbers is None and np.isnan(found).all():
             return "gate", ""
         if kind.numbers is None:
-            wanted = numbers(_taken(kind.values, codes, null))  # ids: only their size is checked
-            return _is(np.allclose(found, wanted, rtol=1e-9, equal_nan=True), found[:3])
-        wanted = np.where(null, np.nan, np.array(kind.numbers)[codes])
-        return _is(np.array_equal(found, wanted, equal_nan=True), found[:3])
+            expected = numbers(_taken(kind.values, codes, null))  # ids: only their size is checked
+            return _is(np.allclose(found, expected, rtol=1e-9, equal_nan=True), found[:3])
+        expected = np.where(null, np.nan, np.array(kind.numbers)[codes])
+        return _is(np.array_equal(found, expected, equal_nan=True), found[:3])
     if role == "time":
         if kind.times is None:
             return "WRONG", f"no times, and read as {rows[TIME][1]}"
         return _is(rows[TIME].to_pylist() == [kind.times[at] for at in codes], rows[TIME][1])
     if role == "label":
-        wanted = codes if kind.flags is not None else None
-        return _is(wanted is not None and np.array_equal(rows[LABEL], wanted), rows[LABEL][:3])
+        expected = codes if kind.flags is not None else None
+        return _is(expected is not None and np.array_equal(rows[LABEL], expected), rows[LABEL][:3])
     if role == "weight":
         if kind.numbers is None:
             return "WRONG", f"no numbers, and read as {rows[WEIGHT][1]}"
-        wanted = np.array(kind.numbers)[codes]
-        return _is(np.array_equal(rows[WEIGHT], wanted[wanted > 0]), rows[WEIGHT][:3])
+        expected = np.array(kind.numbers)[codes]
+        return _is(np.array_equal(rows[WEIGHT], expected[expected > 0]), rows[WEIGHT][:3])
     return _is(rows[LABEL].to_pylist() == [at % 4 // 3 for at in range(COUNT)], "other rows")
 
 
@@ -293,13 +293,13 @@ def _is(is_right: object, told: object) -> tuple[str, str]:
 
 
 def _alike(found: np.ndarray, codes: np.ndarray) -> bool:
-    """Whether equal codes have equal values, and others others."""
+    """Whether values are equal exactly where codes are equal."""
     pairs = set(zip(found.tolist(), codes.tolist(), strict=True))
-    return len(pairs) == len({one for one, _ in pairs}) == len({two for _, two in pairs})
+    return len(pairs) == len({value for value, _ in pairs}) == len({code for _, code in pairs})
 
 
 def _write(folder: Path, name: str, table: pa.Table) -> bool:
-    """Write a day; False where the format has no such type."""
+    """Write a day; return False if the format does not support the type."""
     folder.mkdir(parents=True)
     path = folder / f"part.{name}"
     writers: dict[str, Callable[[], None]] = {
@@ -337,7 +337,7 @@ def _write_json(path: Path, table: pa.Table) -> None:
         raise TypeError
 
     rows = table.to_pylist()
-    lines = [{name: each for name, each in row.items() if each is not None} for row in rows]
+    lines = [{name: value for name, value in row.items() if value is not None} for row in rows]
     path.write_text("".join(json.dumps(row, default=spelled) + "\n" for row in lines))
 
 
@@ -365,7 +365,7 @@ def _avro_type(kind: pa.DataType) -> Any:
 
 def _write_avro(path: Path, table: pa.Table) -> None:
     try:
-        types = {each.name: _avro_type(each.type) for each in table.schema}
+        types = {field.name: _avro_type(field.type) for field in table.schema}
     except StopIteration as error:
         raise NotImplementedError from error
     fields = [
@@ -378,7 +378,7 @@ def _write_avro(path: Path, table: pa.Table) -> None:
 
 
 def table_of(found: list[Cell]) -> str:
-    """The matrix as Markdown: a column per role, types of the same outcomes in one row."""
+    """Return the matrix as Markdown: a column per role; types with equal outcomes share a row."""
     by: dict[tuple[str, str], dict[str, str]] = {}
     for cell in found:
         by.setdefault((cell.kind, cell.role), {})[cell.format] = cell.outcome
@@ -400,7 +400,7 @@ def _shown(by_format: dict[str, str]) -> str:
             outcomes.setdefault(outcome, []).append(name)
     if len(outcomes) < 2:
         return next(iter(outcomes), "-")
-    return "; ".join(f"{each} ({', '.join(names)})" for each, names in outcomes.items())
+    return "; ".join(f"{outcome} ({', '.join(names)})" for outcome, names in outcomes.items())
 
 
 def main() -> None:
@@ -409,12 +409,12 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print what lines say")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = list(cells(Path(folder), tuple(options.formats)))
-    print(table_of(found))
-    counts = {each: sum(cell.outcome == each for cell in found)
-              for each in ("right", "line", "gate", "-", "WRONG")}  # fmt: skip
-    print("\n" + ", ".join(f"{count:,} {each}" for each, count in counts.items()))
-    for cell in found:
+        results = list(cells(Path(folder), tuple(options.formats)))
+    print(table_of(results))
+    counts = {outcome: sum(cell.outcome == outcome for cell in results)
+              for outcome in ("right", "line", "gate", "-", "WRONG")}  # fmt: skip
+    print("\n" + ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items()))
+    for cell in results:
         if cell.outcome == "WRONG" or (options.verbose and cell.outcome == "line"):
             print(f"{cell.outcome} {cell.format} · {cell.kind} · {cell.role}: {cell.told[:300]}")
     sys.exit(1 if counts["WRONG"] else 0)

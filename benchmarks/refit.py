@@ -1,13 +1,13 @@
-"""What refitting on all days gains: both models of a night on the rows of the day after.
+"""Gain of refitting on all days: both models of a night on the rows of the next day.
 
     nice python benchmarks/refit.py                                  # ten simulated nights
     nice python benchmarks/refit.py --rows 20000 --nights 4 --architecture gradient_boosted_trees
     nice python benchmarks/refit.py --kuairand ../shared/data/kuairand_std_14d --nights 4
     nice python benchmarks/refit.py --young --architecture gradient_boosted_trees
 
-Log loss of the refitted model less that of the judged one, paired over users, all nights together.
-With --young, conversions that are final after three days: refitted without the days whose labels
-are not final, and with them (`label.young_days: elapsed_time`).
+The figure is the log loss of the refitted model minus that of the judged one, paired over users,
+over all nights. --young uses conversions that are final after three days, and refits without the
+days whose labels are not final, and with them (`label.young_days: elapsed_time`).
 """
 
 from __future__ import annotations
@@ -46,68 +46,68 @@ def main() -> None:
     parser.add_argument("--kuairand")
     parser.add_argument("--young", action="store_true", help="conversions, with young days and not")
     parser.add_argument("--folder", type=Path, default=CACHE / "refit")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     name, first = (
-        ("kuairand_ctr", date(2022, 5, 4)) if asked.kuairand
-        else ("cvr", date(2026, 1, 16)) if asked.young
+        ("kuairand_ctr", date(2022, 5, 4)) if args.kuairand
+        else ("cvr", date(2026, 1, 16)) if args.young
         else ("ctr", date(2026, 1, 12))
     )  # fmt: skip
     source = (
-        [f"source.folder={asked.kuairand}", "window.train_days=7",
-         "window.evaluate_days=1"] if asked.kuairand
-        else [f"source.rows_per_day={asked.rows}"]
+        [f"source.folder={args.kuairand}", "window.train_days=7",
+         "window.evaluate_days=1"] if args.kuairand
+        else [f"source.rows_per_day={args.rows}"]
     )  # fmt: skip
-    settings = [f"model.architecture={asked.architecture}", "train.refit=true", *source]
+    settings = [f"model.architecture={args.architecture}", "train.refit=true", *source]
     variants = {"refitted": load_pipeline(PIPELINES / f"{name}.yaml", settings)}
-    if asked.young:
+    if args.young:
         young = ["label.young_days=elapsed_time", "label.delay_by=ad_category"]
         variants["young"] = load_pipeline(PIPELINES / f"{name}.yaml", [*settings, *young])
     models = ("judged", *variants)
-    # The day after a night is judged once its labels are final.
+    # The next day's rows are evaluated once their labels are final.
     wait = timedelta(1 + variants["refitted"].label.attribution_days)
-    workspace = Workspace(asked.folder / "ws")
+    workspace = Workspace(args.folder / "ws")
     bundles: dict[date, list[Bundle]] = {}
     parts = []
-    for number in range(asked.nights + wait.days):
+    for number in range(args.nights + wait.days):
         night = first + timedelta(number)
-        places, mine = {}, []
+        places, loaded = {}, []
         for variant, spec in variants.items():
             run = RunRecord.start(workspace, spec, night, run_id=f"{variant}-{night}")
             for stage in NIGHT:
-                is_needed = number < asked.nights or stage.name in ("sample", "featurize")
+                is_needed = number < args.nights or stage.name in ("sample", "featurize")
                 if stage.name not in STAGES or not is_needed:
                     continue
-                result = run_stage(stage, spec, run, cache_folder=asked.folder / "cache")
-                places[stage.name] = asked.folder / "ws" / result.uri
-            if number < asked.nights:
-                if not mine:
-                    mine.append(Bundle.load(places["export"], judged=True))
-                mine.append(Bundle.load(places["export"]))
+                result = run_stage(stage, spec, run, cache_folder=args.folder / "cache")
+                places[stage.name] = args.folder / "ws" / result.uri
+            if number < args.nights:
+                if not loaded:
+                    loaded.append(Bundle.load(places["export"], judged=True))
+                loaded.append(Bundle.load(places["export"]))
                 print(f"  {run.run_id}: {result.manifest.summary}", flush=True)
-        if mine:
-            bundles[night] = mine
-        if before := bundles.pop(night - wait, None):
+        if loaded:
+            bundles[night] = loaded
+        if due := bundles.pop(night - wait, None):
             raw = pq.read_table(split_files(places["sample"], "evaluate"), partitioning=None)
             tonight = FittedFeatures.load(places["featurize"] / "fitted")
-            rows = before[0].fitted.with_history(tonight).transform(raw)
-            parts.append((raw.select([LABEL, USER]), *(each.predict(rows) for each in before)))
-    raw = pa.concat_tables([each[0] for each in parts])
-    p = {model: np.concatenate([each[1 + at] for each in parts]) for at, model in enumerate(models)}
-    print(f"\n{name}, {asked.architecture}, {asked.nights} nights, {len(raw):,} rows of days after")
+            rows = due[0].fitted.with_history(tonight).transform(raw)
+            parts.append((raw.select([LABEL, USER]), *(bundle.predict(rows) for bundle in due)))
+    raw = pa.concat_tables([part[0] for part in parts])
+    p = {model: np.concatenate([part[1 + at] for part in parts]) for at, model in enumerate(models)}
+    print(f"\n{name}, {args.architecture}, {args.nights} nights, {len(raw):,} rows of days after")
     for earlier, model in pairwise(models):
-        found = compare(
+        comparison = compare(
             p[earlier],
             p[model],
             labels=raw[LABEL].to_numpy().astype(float),
             weights=np.ones(len(raw)),
             users=raw[USER].to_numpy().astype(np.int64),
         )
-        each = found["difference"]
+        difference = comparison["difference"]
         for which, shown in (("judged", earlier), ("refitted", model)):
-            print(f"  {shown:9} log loss {found[which]['log_loss']:.5f}, calibration "
-                  f"{found[which]['calibration']:.3f}")  # fmt: skip
-        print(f"  {model} less {earlier} {each['value']:+.5f} [{each['low']:+.5f},"
-              f" {each['high']:+.5f}]")  # fmt: skip
+            print(f"  {shown:9} log loss {comparison[which]['log_loss']:.5f}, calibration "
+                  f"{comparison[which]['calibration']:.3f}")  # fmt: skip
+        print(f"  {model} less {earlier} {difference['value']:+.5f} [{difference['low']:+.5f},"
+              f" {difference['high']:+.5f}]")  # fmt: skip
 
 
 if __name__ == "__main__":

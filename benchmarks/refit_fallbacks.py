@@ -1,13 +1,13 @@
-"""How often a clean night's refitted model does not serve, and which check says so.
+"""How often the refitted model of a clean night is not served, and which check rejects it.
 
     nice python benchmarks/refit_fallbacks.py --rows 500 --nights 40               # simulated nights
     nice python benchmarks/refit_fallbacks.py --rows 500 --nights 40 --kuairand ../shared/data/kuairand_std_14d
     nice python benchmarks/refit_fallbacks.py --rows 2000 --architecture gradient_boosted_trees
 
-Nights are trained and refitted with `train.refit: true`; nothing judges them before. Of each, the
-figures that compare the two models say what an automatic refit would do (serve the judged model),
-and what `true` would (stop). With --kuairand, so many rows of every day are drawn with replacement, and
-drawn again after every nine nights.
+Nights are trained and refitted with `train.refit: true`, without gates. For each night, the figures
+that compare the two models show whether an automatic refit would serve the judged model and whether
+`true` would stop. With --kuairand, --rows rows of every day are drawn with replacement, and drawn
+again after every nine nights.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -46,31 +46,31 @@ def nights(asked: argparse.Namespace, work: Path) -> Iterator[tuple[PipelineSpec
     if not asked.kuairand:
         settings = [*model, f"source.rows_per_day={asked.rows}", f"source.seed={asked.seed}"]
         spec = load_pipeline(PIPELINES / "ctr.yaml", settings)
-        for at in range(asked.nights):
-            yield spec, work / "simulated", date(2026, 1, 8) + timedelta(at)
+        for number in range(asked.nights):
+            yield spec, work / "simulated", date(2026, 1, 8) + timedelta(number)
         return
     repeat = 0
     while True:
-        place = work / f"repeat{repeat}"
-        days = bootstrapped(asked.kuairand, asked.rows, asked.seed + repeat, place / "logs")
-        # Steps by the rows: the YAML's four epochs of 1,024 rows are for 80,000 rows a day.
+        folder = work / f"repeat{repeat}"
+        days = bootstrapped(asked.kuairand, asked.rows, asked.seed + repeat, folder / "logs")
+        # Derive the steps from the rows; the YAML's settings suit 80,000 rows a day.
         steps = ["train.batch_size=null", "train.epochs=null"]
         source = [
             *steps,
-            f"source={{kind: parquet, folder: {place / 'logs'}}}",
+            f"source={{kind: parquet, folder: {folder / 'logs'}}}",
             "window.train_days=4",
         ]
         spec = load_pipeline(
             PIPELINES / "kuairand_ctr.yaml", [*model, *source, "window.evaluate_days=1"]
         )
         for night in days[5:]:
-            yield spec, place, night
-        shutil.rmtree(place)
+            yield spec, folder, night
+        shutil.rmtree(folder)
         repeat += 1
 
 
 def main() -> None:
-    """Run the nights and print what their refits come to."""
+    """Run the nights and print the outcomes of their refits."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -79,52 +79,58 @@ def main() -> None:
     parser.add_argument("--architecture", default="dcn_v2")
     parser.add_argument("--kuairand", default="", help="folder of KuaiRand: its days, drawn again")
     parser.add_argument("--seed", type=int, default=7007)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
-    falls: Counter[str] = Counter()
+    fallbacks: Counter[str] = Counter()
     stops: Counter[str] = Counter()
-    seen: dict[str, list[float]] = {name: [] for name in CHECKS}
-    gates, done, gains = Gates(), 0, []
+    values_by_check: dict[str, list[float]] = {name: [] for name in CHECKS}
+    gates, night_count, gains = Gates(), 0, []
     with tempfile.TemporaryDirectory() as folder:
-        for spec, place, night in nights(asked, Path(folder)):
-            done += 1
+        for spec, place, night in nights(options, Path(folder)):
+            night_count += 1
             try:
                 run = RunRecord.start(Workspace(str(place / "ws")), spec, night)
                 for stage in STAGES:
                     result = run_stage(stage, spec, run, cache_folder=Path(folder) / "cache")
             except DataError as error:
-                falls["cannot compare"] += 1
+                fallbacks["cannot compare"] += 1
                 stops["cannot compare"] += 1
                 print(f"  {night}: {error}", flush=True)
                 continue
-            found = result.manifest.metrics["refit"]
-            each = {one.statistic: one.value for one in figures(found) if one.value is not None}
-            for name, value in each.items():
-                seen[name].append(value)
-            gains.append(found["difference"]["value"])
-            why = why_judged(found, gates, night)
-            if min(found["held_users"], found["held_positives"]) < LEAST:
-                falls["cannot compare"] += 1
+            refit = result.manifest.metrics["refit"]
+            statistics = {
+                figure.statistic: figure.value
+                for figure in figures(refit)
+                if figure.value is not None
+            }
+            for name, value in statistics.items():
+                values_by_check[name].append(value)
+            gains.append(refit["difference"]["value"])
+            why = why_judged(refit, gates, night)
+            if min(refit["held_users"], refit["held_positives"]) < LEAST:
+                fallbacks["cannot compare"] += 1
             elif why:
-                falls[next(name for name in CHECKS if name in why)] += 1
+                fallbacks[next(name for name in CHECKS if name in why)] += 1
             if why:
                 stops[next(name for name in CHECKS if name in why)] += 1
-            shown = ", ".join(f"{name[6:]} {value:.3f}" for name, value in each.items())
+            shown = ", ".join(f"{name[6:]} {value:.3f}" for name, value in statistics.items())
             print(
-                f"  {night}: {shown}; {found['held_rows']} rows of {found['held_users']} users,"
-                f" {found['held_positives']} positives; {gains[-1]:+.4f}"
+                f"  {night}: {shown}; {refit['held_rows']} rows of {refit['held_users']} users,"
+                f" {refit['held_positives']} positives; {gains[-1]:+.4f}"
                 + (f"  -> {why}" if why else ""),
                 flush=True,
             )
-            if done == asked.nights:
+            if night_count == options.nights:
                 break
-    name = "KuaiRand" if asked.kuairand else "simulated"
-    print(f"\n{name}, {asked.rows:,} rows a day, {asked.architecture}, {done} nights")
-    print(f"  the judged model serves: {sum(falls.values())} {dict(falls)}")
+    name = "KuaiRand" if options.kuairand else "simulated"
+    print(f"\n{name}, {options.rows:,} rows a day, {options.architecture}, {night_count} nights")
+    print(f"  the judged model serves: {sum(fallbacks.values())} {dict(fallbacks)}")
     print(f"  `refit: true` stops:     {sum(stops.values())} {dict(stops)}")
-    for check, values in seen.items():
+    for check, values in values_by_check.items():
         if values:
-            shown = " ".join(f"{at:.3f}" for at in np.quantile(values, [0, 0.1, 0.5, 0.9, 1]))
+            shown = " ".join(
+                f"{quantile:.3f}" for quantile in np.quantile(values, [0, 0.1, 0.5, 0.9, 1])
+            )
             print(f"  {check:18} least, 10 %, median, 90 %, most: {shown}")
     print(f"  log loss, refitted less judged: mean {np.mean(gains):+.5f}")
 

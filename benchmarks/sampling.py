@@ -1,9 +1,9 @@
-"""Sampling of large days: one thread against several, rounds taken in turn.
+"""Speed of sampling large days with one thread and with several, in alternating rounds.
 
     python benchmarks/sampling.py [--rows 600000] [--rounds 3]
 
-Days of the simulated exchange lie in Parquet files; a unit takes row groups of some
-million rows (`nightbid.data.units`). Each round samples them into an empty workspace.
+The script writes days of the simulated exchange as Parquet files. A unit of work covers row groups
+of a few million rows (`nightbid.data.units`). Each round samples the days into an empty workspace.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAYS = 3
 
 
 def spec_of(source: dict[str, object], workers: int) -> PipelineSpec:
-    """A pipeline of one day of training, validation and evaluation each."""
+    """Return a pipeline with one day each of training, validation and evaluation."""
     return PipelineSpec.model_validate(
         {
             "pipeline": "bench",
@@ -39,7 +39,7 @@ def spec_of(source: dict[str, object], workers: int) -> PipelineSpec:
 
 
 def sample(logs: Path, workers: int) -> tuple[int, float, float]:
-    """Rows, CPU seconds and seconds of one round."""
+    """Sample once; return rows, CPU seconds and seconds."""
     spec = spec_of({"kind": "parquet", "folder": str(logs)}, workers)
     with tempfile.TemporaryDirectory(dir=logs.parent) as name:
         folder = Path(name)
@@ -64,15 +64,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=600_000, help="of a day")
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         logs = Path(name) / "logs"
-        block = {"kind": "simulator", "rows_per_day": asked.rows}
-        made = open_source(spec_of(block, 1).source, Path(name) / "cache")
+        block = {"kind": "simulator", "rows_per_day": options.rows}
+        source = open_source(spec_of(block, 1).source, Path(name) / "cache")
         for back in range(DAYS):
-            write_day(made.batches(day := NEWEST - timedelta(days=back)), logs, day)
+            write_day(source.batches(day := NEWEST - timedelta(days=back)), logs, day)
         sample(logs, 1)
-        for _ in range(asked.rounds):
+        for _ in range(options.rounds):
             for workers in (1, 2):
                 rows, cpu, wall = sample(logs, workers)
                 print(f"{rows:,} rows, {workers} threads: {cpu:.2f} CPU s, {wall:.2f} s")

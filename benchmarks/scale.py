@@ -1,9 +1,9 @@
-"""A night at a billion impressions a day, computed from what this code costs per row here.
+"""Projection of a night at a billion impressions a day from measured costs per row.
 
     python benchmarks/scale.py --measure 60000 240000    # two nights of ctr; keeps what they cost
     python benchmarks/scale.py                           # the tables of docs/scale.md
 
-`scale_measure.py` runs the nights, `scale_model.py` computes and simulates.
+`scale_measure.py` runs the measured nights; `scale_model.py` computes and simulates the projection.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def table(head: list[str], lines: list[list[str]]) -> None:
 def tables(costs: Costs, traffic: Traffic) -> None:
     today = datetime.now(UTC).date()
     rows = rows_of(traffic, costs)
-    sizes = " and ".join(f"{each['rows_per_day']:,}" for each in costs.nights)
+    sizes = " and ".join(f"{night['rows_per_day']:,}" for night in costs.nights)
     print(
         f"Measured on {costs.taken}: nights of ctr with {sizes} rows a day, from Parquet files.\n"
     )
@@ -124,13 +124,13 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     print("Training, each worker an n1-standard-4.\n")
     trainings = [training("train", workers, traffic, costs) for workers in (4, 16, 32, 64)]
     lines = [
-        [str(each.workers), f"{each.computing:.1f}", f"{each.exchanging:.1f}",
-         f"{each.hours:.1f}", f"{each.usd:,.0f}", "in memory" if each.fits else "stream"]
-        for each in trainings
+        [str(job.workers), f"{job.computing:.1f}", f"{job.exchanging:.1f}",
+         f"{job.hours:.1f}", f"{job.usd:,.0f}", "in memory" if job.fits else "stream"]
+        for job in trainings
     ]  # fmt: skip
-    in_time = [each for each in trainings if each.hours < traffic.hours * 0.75]
+    in_time = [job for job in trainings if job.hours < traffic.hours * 0.75]
     trained = in_time[0] if in_time else trainings[-1]
-    # The baseline is a job of its own, on as many workers: it has as many rows.
+    # The baseline is a separate job with the same number of workers, because it has the same rows.
     baseline = training("train_baseline", trained.workers, traffic, costs)
     table(
         ["workers", "hours computing", "hours exchanging", "hours", "USD",
@@ -140,22 +140,22 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     if not in_time:
         print("None of these trains in three quarters of the night; the last is counted.\n")
 
-    each_row = costs.bytes_per_row("sample") + costs.bytes_per_row("featurize")
-    kept = rows["featurize"] * each_row
-    storage = price_storage(int(kept), 14, default_book(), at=today).amount
+    row_bytes = costs.bytes_per_row("sample") + costs.bytes_per_row("featurize")
+    stored_bytes = rows["featurize"] * row_bytes
+    storage = price_storage(int(stored_bytes), 14, default_book(), at=today).amount
     other = hours["evaluate"] + costs.rest / 3600
     machine = price_lines(
         {"vcpu_hour": Decimal(str(other)), "memory_gb_hour": Decimal(str(other * 4))},
         default_book(), at=today, where="cloud", service="compute_e2",
     )  # fmt: skip
-    machine_usd = sum((each.amount for each in machine.values()), Decimal(0))
+    machine_usd = sum((line.amount for line in machine.values()), Decimal(0))
     print("Dollars of one night, at list price.\n")
     parts = [
         ("sampling and featurization, Dataflow", chosen),
         (f"training, custom job of {trained.workers} workers", trained.usd),
         ("training the baseline, custom job", baseline.usd),
         ("everything else, a machine of Airflow's", machine_usd),
-        (f"{kept / 1e12:.1f} TB kept for 14 days", storage),
+        (f"{stored_bytes / 1e12:.1f} TB kept for 14 days", storage),
     ]
     total_usd = sum((usd for _, usd in parts), Decimal(0))
     table(["part", "USD"], [[n, f"{u:,.2f}"] for n, u in [*parts, ("together", total_usd)]])

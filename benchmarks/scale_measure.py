@@ -1,6 +1,6 @@
-"""Two nights of ctr of different size, run here: what `scale.py` computes from.
+"""Run two nights of ctr of different size, as input for `scale.py`.
 
-They tell what a stage costs once, and what per row.
+The two sizes separate the fixed cost of a stage from its cost per row.
 """
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ NIGHT_OF = date(2026, 1, 12)
 
 
 def measure(sizes: list[int]) -> None:
-    """Run a night of each size from Parquet files, and keep what its stages used."""
-    found = []
+    """Run a night of each size from Parquet files, and store the usage of its stages."""
+    nights = []
     for size in sorted(sizes):
         with tempfile.TemporaryDirectory() as folder:
-            # What does not grow with the rows is measured in the small night alone.
-            until = "evaluate" if found else "load_test"
-            found.append(night(Path(folder), size, until))
+            # Stages whose cost does not grow with the rows run only in the small night.
+            until = "evaluate" if nights else "load_test"
+            nights.append(night(Path(folder), size, until))
     distinct = [counted(int(size)) for size in (2.5e6, 10e6)]
-    kept = {"taken": datetime.now(UTC).date().isoformat(), "nights": found, "distinct": distinct}
-    MEASURED.write_text(json.dumps(kept, indent=1) + "\n")
+    measured = {
+        "taken": datetime.now(UTC).date().isoformat(),
+        "nights": nights,
+        "distinct": distinct,
+    }
+    MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
 
 
 def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
-    """Run one night up to a stage; what each stage read, wrote and used."""
+    """Run one night up to a stage; return what each stage read, wrote and used."""
     tree = yaml.safe_load(PIPELINE.read_text())
     days = sum(tree["window"].values())
     environment = {
@@ -67,7 +71,7 @@ def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
     (folder / "pipelines" / "ctr.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     subprocess.run(
         [*cli, "run", "ctr", "--date", str(NIGHT_OF), "--until", until,
-         # As a night does whose training runs on machines of its own.
+         # As in a night whose training runs on separate machines.
          "--set", "budget.run_usd=null", "--set", "train.refit=false"],
         env={**environment, "NIGHTBID_PIPELINES": str(folder / "pipelines")}, check=True,
     )  # fmt: skip
@@ -79,7 +83,7 @@ def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
         stages[record.stage] = {
             "rows": manifest.rows.read,
             "cpu_seconds": manifest.usage.cpu_seconds,
-            "bytes": sum(each.size for each in manifest.files),
+            "bytes": sum(file.size for file in manifest.files),
         }
         if record.stage == "sample":
             stages["sample"]["label_rate"] = manifest.metrics["label_rate"]
@@ -92,14 +96,14 @@ def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
 
 
 def _nbytes(output: Path) -> float:
-    """Of a row of the evaluation days in memory."""
+    """Return the bytes in memory of a row of the evaluation days."""
     path = next(output.glob("split=evaluate/*/*.parquet"))
     table = pq.read_table(path, partitioning=None)
     return float(table.nbytes / len(table))
 
 
 def held(sampled: Path, featurized: Path) -> dict[str, Any]:
-    """Bytes that rows take in the memory of a training, and keys of the past in that of Beam."""
+    """Return the memory per row in training and evaluation, and per history key."""
     from nightbid.features.fitted import FittedFeatures
     from nightbid.models.layout import Layout
     from nightbid.schema import FeatureSchema
@@ -111,19 +115,19 @@ def held(sampled: Path, featurized: Path) -> dict[str, Any]:
     inputs = rows.inputs
     arrays = (inputs.ids, inputs.numbers, inputs.bag_weights, rows.labels, rows.weights, rows.given)
     learned = FittedFeatures.load(featurized / "fitted").learned.values()
-    history = [each.history for each in learned if each.history is not None]
+    history = [fitted.history for fitted in learned if fitted.history is not None]
     return {
-        "memory_per_row": sum(each.nbytes for each in arrays) / len(rows),
+        "memory_per_row": sum(array.nbytes for array in arrays) / len(rows),
         "ids_per_row": inputs.ids.shape[1],
-        "evaluated_per_row": sum(_nbytes(each) for each in (sampled, featurized)),
+        "evaluated_per_row": sum(_nbytes(folder) for folder in (sampled, featurized)),
         "history_bytes_per_key": sum(t.nbytes for t in history) / sum(len(t) for t in history),
     }
 
 
 def counted(distinct: int) -> dict[str, float]:
-    """CPU seconds of counting so many different tokens in one process, as the merge does."""
+    """Count distinct tokens in one process, as the merge does; return CPU seconds and memory."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(HERE / "memory.py"), "--one", "distinct", str(distinct)]
-        done = subprocess.run([*command, folder], stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {"tokens": distinct, "cpu_seconds": found["cpu"], "peak_mib": found["peak_mib"]}
+        process = subprocess.run([*command, folder], stdout=subprocess.PIPE, text=True, check=True)
+    usage = json.loads(process.stdout.splitlines()[-1])
+    return {"tokens": distinct, "cpu_seconds": usage["cpu"], "peak_mib": usage["peak_mib"]}

@@ -1,7 +1,7 @@
-"""From what a night costs per row here to a night of any size on many workers.
+"""Model of a night of any size on many workers, from measured costs per row.
 
-Time on many workers is simulated: tasks of uneven length, machines that start late or are taken
-away. Prices are of the price book, at today's date.
+The time on many workers is simulated, with tasks of uneven length and machines that start late or
+are preempted. Prices come from the price book, at today's date.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from nightbid.jobs.vertex_meter import Pool, hourly_usd
 
 MILLION, BILLION, GIB = 1e6, 1e9, 2**30
 VCPUS, MEMORY_GB = 4, 15
-"""Of an n1-standard-4: the worker of both services."""
+"""Size of an n1-standard-4, the worker of both services."""
 BY_ROWS = ("sample", "featurize", "train", "train_baseline", "evaluate")
 """Stages whose work grows with the rows; the others read profiles, models and samples."""
 BATCH = 65_536
 """Rows that the workers of a training share at each step."""
 WIDTHS = {"train": 16, "train_baseline": 1}
-"""Numbers that a model keeps per id."""
+"""Numbers that a model stores per id."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What is assumed of the logs."""
+    """Assumptions about the logs."""
 
     per_day: float = BILLION
     train_days: int = 7
     negative_rate: float = 0.1
     users_per_day: float = 50e6
     users_in_window: float = 150e6
-    """Distinct over the training days."""
+    """Distinct users over the training days."""
     known_users: float = 60e6
-    """Of these often enough to have an embedding of their own."""
+    """Users who appear often enough to have their own embedding."""
     ads: float = 5e6
     hours: float = 6.0
-    """That the night may take."""
+    """Hours that the night may take."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """CPU seconds of a stage: once, and per row."""
+    """CPU seconds of a stage: fixed, and per row."""
 
     once: float
     per_row: float
@@ -61,44 +61,44 @@ class Line:
 
 
 class Costs:
-    """What the measured nights tell."""
+    """Costs of the measured nights."""
 
     def __init__(self, measured: dict[str, Any]) -> None:
         self.taken = measured["taken"]
-        self.nights = sorted(measured["nights"], key=lambda each: each["rows_per_day"])
+        self.nights = sorted(measured["nights"], key=lambda night: night["rows_per_day"])
         self.largest = self.nights[-1]["stages"]
         self.lines = {
             name: Line.through(
                 [
-                    (each["stages"][name]["rows"], each["stages"][name]["cpu_seconds"])
-                    for each in self.nights
+                    (night["stages"][name]["rows"], night["stages"][name]["cpu_seconds"])
+                    for night in self.nights
                 ]
             )
             for name in BY_ROWS
         }
         self.rest = sum(
-            found["cpu_seconds"]
-            for name, found in self.nights[0]["stages"].items()
+            usage["cpu_seconds"]
+            for name, usage in self.nights[0]["stages"].items()
             if name not in BY_ROWS
         )
-        """CPU seconds of all stages whose work does not grow."""
-        distinct = [(each["tokens"], each["cpu_seconds"]) for each in measured["distinct"]]
+        """CPU seconds of all stages whose work does not grow with the rows."""
+        distinct = [(count["tokens"], count["cpu_seconds"]) for count in measured["distinct"]]
         self.merge = Line.through(distinct)
         self.label_rate = self.largest["sample"]["label_rate"]
 
     def bytes_per_row(self, stage: str) -> float:
-        """Of its output, per row that it read."""
+        """Return the bytes of a stage's output per row that it read."""
         return float(self.largest[stage]["bytes"] / self.largest[stage]["rows"])
 
 
 def learned_rows(traffic: Traffic, costs: Costs) -> float:
-    """Rows of the training days after sampling: gradients are made of these alone."""
-    kept = costs.label_rate + (1 - costs.label_rate) * traffic.negative_rate
-    return traffic.per_day * traffic.train_days * kept
+    """Return the sampled rows of the training days, which alone produce gradients."""
+    sampled_share = costs.label_rate + (1 - costs.label_rate) * traffic.negative_rate
+    return traffic.per_day * traffic.train_days * sampled_share
 
 
 def rows_of(traffic: Traffic, costs: Costs) -> dict[str, float]:
-    """Rows that each stage reads in one night: sampling thins out the training days alone."""
+    """Return the rows that each stage reads in a night; only training days are downsampled."""
     train = learned_rows(traffic, costs)
     return {
         "sample": traffic.per_day * (traffic.train_days + 2),
@@ -117,31 +117,30 @@ def simulate(
     lost_per_hour: float = 0.0,
     tasks_per_thread: int = 20,
 ) -> tuple[float, float]:
-    """Play one pass of a Beam job: hours until its last task ends, and worker hours paid.
+    """Simulate one pass of a Beam job; return hours to its last task's end, and paid worker hours.
 
-    Every vCPU takes the next task when it is free. Tasks are uneven (lognormal, sigma 0.5);
-    machines start within 1 to 4 minutes; a machine that is taken away comes back after 3 minutes
-    and does its tasks again.
+    Every free vCPU takes the next task. Tasks are uneven (lognormal, sigma 0.5). Machines start
+    within 1 to 4 minutes. A preempted machine returns after 3 minutes and repeats its task.
     """
     threads = workers * VCPUS
     count = threads * tasks_per_thread
     waiting = list(draw.lognormal(-0.125, 0.5, count) * cpu_hours / count)
     start = np.repeat(draw.uniform(1, 4, workers) / 60, VCPUS)
-    free = [(float(at), thread) for thread, at in enumerate(start)]
+    free = [(float(moment), thread) for thread, moment in enumerate(start)]
     heapq.heapify(free)
     mean = 1 / lost_per_hour if lost_per_hour else 1e9
     losses = draw.exponential(mean, (workers, 20)).cumsum(axis=1)
     end = 0.0
     while waiting:
-        at, thread = heapq.heappop(free)
+        moment, thread = heapq.heappop(free)
         length, machine = waiting.pop(), losses[thread // VCPUS]
-        lost = machine[min(machine.searchsorted(at), len(machine) - 1)]
-        if at <= lost < at + length:
+        lost = machine[min(machine.searchsorted(moment), len(machine) - 1)]
+        if moment <= lost < moment + length:
             waiting.append(length)
             heapq.heappush(free, (float(lost) + 3 / 60, thread))
             continue
-        end = max(end, at + length)
-        heapq.heappush(free, (at + length, thread))
+        end = max(end, moment + length)
+        heapq.heappush(free, (moment + length, thread))
     return end, end * workers
 
 
@@ -159,13 +158,13 @@ def dataflow_usd(worker_hours: float, shuffle_gb: float) -> Decimal:
         where="cloud",
         service="dataflow_batch",
     )
-    return sum((each.amount for each in lines.values()), Decimal(0))
+    return sum((line.amount for line in lines.values()), Decimal(0))
 
 
 def shuffled_gb(traffic: Traffic, costs: Costs) -> float:
-    """What goes between workers: row groups stay where they are, their statistics are merged.
+    """Return the GiB sent between workers to merge statistics; row groups stay in place.
 
-    Each group of a million rows sends its distinct tokens (24 bytes) and keys of the past.
+    Each group of a million rows sends its distinct tokens (24 bytes each) and its history keys.
     """
     groups = math.ceil(rows_of(traffic, costs)["featurize"] / MILLION)
     distinct = min(MILLION, traffic.users_in_window)
@@ -175,24 +174,24 @@ def shuffled_gb(traffic: Traffic, costs: Costs) -> float:
 
 @dataclass(frozen=True)
 class Training:
-    """A training on so many workers, each an n1-standard-4."""
+    """Estimate of a training on several workers, each an n1-standard-4."""
 
     workers: int
     computing: float
-    """Hours."""
+    """Hours of computing."""
     exchanging: float
-    """Hours; every worker gathers the rows of all others' gradients, over 10 Gbit/s."""
+    """Hours in which every worker gathers the other workers' gradient rows, over 10 Gbit/s."""
     fits: bool
     """Whether a share of the rows fits in 70 % of a worker's memory."""
 
     @property
     def hours(self) -> float:
-        """From the first step to the last."""
+        """Hours from the first step to the last."""
         return self.computing + self.exchanging
 
     @property
     def usd(self) -> Decimal:
-        """Of all workers."""
+        """Cost of all workers."""
         return hourly_usd([Pool("n1-standard-4", self.workers)]).amount * Decimal(str(self.hours))
 
 
@@ -201,9 +200,9 @@ def training(stage: str, workers: int, traffic: Traffic, costs: Costs) -> Traini
 
     Args:
         stage: `train` or `train_baseline`.
-        workers: that share its batches.
-        traffic: what is assumed of the logs.
-        costs: what is measured.
+        workers: Number of workers that share its batches.
+        traffic: Assumptions about the logs.
+        costs: Measured costs.
     """
     rows, line = rows_of(traffic, costs)[stage], costs.lines[stage]
     ids = costs.largest["featurize"]["ids_per_row"]

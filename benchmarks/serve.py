@@ -1,22 +1,22 @@
-"""The scorer over its socket, in an open loop: against its peers, while promoting, and for long.
+"""Open-loop load on the scorer's socket: rates, peers, promotions and long runs.
 
     python benchmarks/serve.py rates http://127.0.0.1:8090 BUNDLE ROWS.parquet
     python benchmarks/serve.py peers BUNDLE ROWS.parquet --bentoml VENV/bin/python
     python benchmarks/serve.py swap BUNDLE OTHER ROWS.parquet --rate 200
     python benchmarks/serve.py soak BUNDLE OTHER ROWS.parquet --minutes 10
 
-BUNDLE and OTHER are folders that an export wrote, ROWS a Parquet file of sampled rows (`sample/…/
-split=evaluate/dt=…/part-00000.parquet`) of the same pipeline. Requests of `--candidates` rows are
-sent at random times of a given rate, whether or not earlier ones are answered, and latency counts
-from when a request was due. Client and servers share the machine: `client_late_ms` says how late
-requests were sent at p99, `client_cpu_ms` what the client takes per request, and `load` what else
-the machine did; quote no figure without it. On a machine that others use, `chrt -f 10 python …`
-gives client and scorer precedence.
+An export wrote the folders BUNDLE and OTHER. ROWS is a Parquet file of sampled rows (`sample/…/
+split=evaluate/dt=…/part-00000.parquet`) of the same pipeline. The client sends requests of
+`--candidates` rows at random times of a given rate, without waiting for earlier answers, and
+measures latency from the time when a request was due. Client and servers share the machine:
+`client_late_ms` is the delay of sending at p99, `client_cpu_ms` the client's CPU time per request,
+and `load` the load of the machine; quote no figure without it. On a shared machine,
+`chrt -f 10 python …` gives client and scorer precedence.
 
-`peers` runs one after the other: this scorer; FastAPI with the transforms of training and the
-SavedModel; BentoML with ONNX Runtime and the bundle's lookup, in an environment of its own
-(`uv pip install bentoml onnxruntime numpy pyarrow msgspec orjson`); and ONNX Runtime alone, in
-process, on inputs that were looked up before.
+`peers` runs these servers in sequence: this scorer; FastAPI with the transforms of training and the
+SavedModel; BentoML with ONNX Runtime and the bundle's lookup, in its own environment
+(`uv pip install bentoml onnxruntime numpy pyarrow msgspec orjson`); and ONNX Runtime alone, in this
+process, on precomputed inputs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from nightbid.storage.workspace import Workspace
 HERE = Path(__file__).parent
 PEERS = HERE / "serve_peers"
 REQUESTS = 600
-"""Different requests; they repeat, as users do."""
+"""Number of different requests, which repeat like users do."""
 BAD = (b"{", b'{"rows": 5}', b'{"rows": [{}]}', b"[" * 50_000, b'{"rows": [{"a": 1e999}]}')
 SERVE = (
     "import sys; from nightbid.scorer.server import *; taken = listen('127.0.0.1', 0); "
@@ -65,10 +65,10 @@ SERVE = (
 
 
 async def main() -> None:
-    asked = _arguments()
+    options = _arguments()
     load = os.getloadavg()[0]
-    say(mode=asked.mode, load=round(load, 2), cores=len(os.sched_getaffinity(0)))
-    await asked.run(asked)
+    say(mode=options.mode, load=round(load, 2), cores=len(os.sched_getaffinity(0)))
+    await options.run(options)
 
 
 async def rates(asked: Any) -> None:
@@ -106,13 +106,13 @@ async def swap(asked: Any) -> None:
         count = int(asked.rate * asked.seconds)
         steady = await send(client, _cycle(bodies, count), asked.rate, 1)
         before = _memory(process)
-        at = asked.seconds / 3
+        swap_at = asked.seconds / 3
 
         most = before
 
         async def later() -> float:
             nonlocal most
-            await asyncio.sleep(at)
+            await asyncio.sleep(swap_at)
             promote(1)
             begun = time.perf_counter()
             while True:
@@ -125,9 +125,9 @@ async def swap(asked: Any) -> None:
         swapped, sent = await asyncio.gather(
             later(), send(client, _cycle(bodies, count), asked.rate, 2)
         )
-        ended = at + swapped
-        during = (sent.due >= at) & (sent.due <= ended)
-        after = np.flatnonzero(sent.due > ended)[:1000]
+        swap_end = swap_at + swapped
+        during = (sent.due >= swap_at) & (sent.due <= swap_end)
+        after = np.flatnonzero(sent.due > swap_end)[:1000]
         p99 = functools.partial(_p99, sent)
         say(
             server="nightbid", rate=asked.rate, swap_seconds=round(swapped, 3),
@@ -138,7 +138,7 @@ async def swap(asked: Any) -> None:
 
 
 async def soak(asked: Any) -> None:
-    """Promotions, rollbacks, bad requests and bursts; every answer is compared."""
+    """Run promotions, rollbacks, bad requests and bursts; check every answer."""
     bodies = _bodies(asked)[:100]
     expected = [_expected(folder, bodies) for folder in (asked.bundle, asked.other)]
     draw = random.Random(1)
@@ -156,9 +156,9 @@ async def soak(asked: Any) -> None:
             status, answer = await client.ask(bodies[at])
             counts[str(status)] = counts.get(str(status), 0) + 1
             if status == 200:
-                found = orjson.loads(answer)
-                of = (found["champion"]["number"] - 1) % 2
-                wrong += found["probabilities"] != expected[of][at]
+                reply = orjson.loads(answer)
+                bundle_number = (reply["champion"]["number"] - 1) % 2
+                wrong += reply["probabilities"] != expected[bundle_number][at]
 
         async def bad() -> None:
             status, _ = await client.ask(draw.choice(BAD))
@@ -171,7 +171,7 @@ async def soak(asked: Any) -> None:
                 tasks.add(asyncio.create_task(one(draw.randrange(len(bodies)))))
             if draw.random() < 0.05:
                 tasks.add(asyncio.create_task(bad()))
-            tasks = {each for each in tasks if not each.done()}
+            tasks = {task for task in tasks if not task.done()}
             if time.monotonic() - changed > 5:
                 serving, changed = 1 - serving, time.monotonic()
                 promote(serving)
@@ -194,19 +194,19 @@ async def _curve(
     await open_loop(client, bodies[:200], 50, 0)  # warm-up
     for rate in map(float, asked.rates.split(",")):
         count = max(int(rate * asked.seconds), 10)
-        before, ours = _cpu(process), time.process_time()
+        before, client_cpu = _cpu(process), time.process_time()
         point = await open_loop(client, _cycle(bodies, count), rate, 1)
-        used = {"client_cpu_ms": round((time.process_time() - ours) / count * 1e3, 3)}
+        cpu_figures = {"client_cpu_ms": round((time.process_time() - client_cpu) / count * 1e3, 3)}
         if process:
-            used["cpu_ms"] = round((_cpu(process) - before) / count * 1e3, 3)
-        say(server=name, **point, **used)
+            cpu_figures["cpu_ms"] = round((_cpu(process) - before) / count * 1e3, 3)
+        say(server=name, **point, **cpu_figures)
         if point["failed"] or point["refused"] > count / 10 or point.get("p99_ms", 1e9) > 1000:
             break
     client.close()
 
 
 def _bare(asked: Any, bodies: list[bytes]) -> float:
-    """CPU of ONNX Runtime for a request, in ms."""
+    """Return the CPU milliseconds of ONNX Runtime per request."""
     served = OneBundle(asked.bundle, "bench").look().served
     bundle = Bundle.load(asked.bundle)
     assert served is not None
@@ -214,8 +214,8 @@ def _bare(asked: Any, bodies: list[bytes]) -> float:
 
     feeds = []
     for body in bodies[:200]:
-        read = rows.read(orjson.loads(body), served.columns)
-        feeds.append(bundle.look_up(read.table(served.columns)))
+        parsed = rows.read(orjson.loads(body), served.columns)
+        feeds.append(bundle.look_up(parsed.table(served.columns)))
     for feed in feeds:
         bundle.run(feed)
     begun = time.thread_time()
@@ -232,7 +232,7 @@ def _expected(folder: Path, bodies: list[bytes]) -> list[list[float]]:
 
 @contextlib.contextmanager
 def _following(asked: Any) -> Iterator[tuple[int, psutil.Process, Any]]:
-    """A scorer that follows a champion, and a function that promotes one of both bundles."""
+    """Start a scorer that follows a champion; yield it and a function that promotes a bundle."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(folder)
         pointer = ChampionPointer(workspace, "bench")
@@ -270,13 +270,13 @@ def _night(bundle: Path) -> Any:
 def _server(
     command: list[str], environment: dict[str, str], body: bytes
 ) -> Iterator[tuple[int, psutil.Process]]:
-    """Another server on a free port, once it answers a request."""
+    """Start a peer server on a free port, and yield it once it answers a request."""
     from nightbid.scorer.server import listen
 
     port = (taken := listen("127.0.0.1", 0)).getsockname()[1]
     taken.close()
     process = subprocess.Popen(
-        [each.replace("{}", str(port)) for each in command],
+        [argument.replace("{}", str(port)) for argument in command],
         cwd=PEERS, env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     whole = psutil.Process(process.pid)
@@ -284,9 +284,9 @@ def _server(
         deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                found = httpx.post(f"http://127.0.0.1:{port}/score", content=body, timeout=60,
+                reply = httpx.post(f"http://127.0.0.1:{port}/score", content=body, timeout=60,
                                    headers={"content-type": "application/json"})  # fmt: skip
-                found.raise_for_status()
+                reply.raise_for_status()
                 break
             assert process.poll() is None, f"{command} ended"
             assert time.monotonic() < deadline, f"{command} does not answer"
@@ -295,22 +295,22 @@ def _server(
     finally:
         started = [*whole.children(recursive=True), whole]
         process.terminate()
-        for each in psutil.wait_procs(started, 20)[1]:
-            each.kill()
+        for child in psutil.wait_procs(started, 20)[1]:
+            child.kill()
 
 
 def _cpu(process: psutil.Process | None) -> float:
-    """Seconds of CPU of a server so far, its workers included."""
+    """Return the CPU seconds of a server so far, including its workers."""
     if process is None:
         return 0.0
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+    times = [member.cpu_times() for member in (process, *process.children(recursive=True))]
+    return sum(cpu_time.user + cpu_time.system for cpu_time in times)
 
 
 def _memory(process: psutil.Process) -> float:
-    """Memory of a server's own, in MB; asking for it does not stop the server, as USS does."""
-    found = [each.memory_info() for each in (process, *process.children(recursive=True))]
-    return round(sum(each.rss - each.shared for each in found) / 1e6, 1)
+    """Return the private memory of a server in MB, without pausing it, as reading USS would."""
+    usages = [member.memory_info() for member in (process, *process.children(recursive=True))]
+    return round(sum(usage.rss - usage.shared for usage in usages) / 1e6, 1)
 
 
 def _p99(sent: Any, chosen: Any) -> float | None:
@@ -319,14 +319,14 @@ def _p99(sent: Any, chosen: Any) -> float | None:
 
 
 def _cycle(bodies: list[bytes], count: int) -> list[bytes]:
-    return [bodies[at % len(bodies)] for at in range(count)]
+    return [bodies[number % len(bodies)] for number in range(count)]
 
 
 def _bodies(asked: Any) -> list[bytes]:
     rows = pq.read_table(asked.rows, partitioning=None).slice(0, 60_000)
     requests = make_requests(rows, asked.item, REQUESTS, 1)
-    made = make_bodies(requests, item_columns(rows, asked.item), asked.bundle)
-    return made(asked.candidates, REQUESTS)
+    bodies_of = make_bodies(requests, item_columns(rows, asked.item), asked.bundle)
+    return bodies_of(asked.candidates, REQUESTS)
 
 
 def _arguments() -> argparse.Namespace:
@@ -335,22 +335,22 @@ def _arguments() -> argparse.Namespace:
     )
     modes = parser.add_subparsers(dest="mode", required=True)
     for mode in (rates, peers, swap, soak):
-        one = modes.add_parser(mode.__name__)
-        one.set_defaults(run=mode)
+        subparser = modes.add_parser(mode.__name__)
+        subparser.set_defaults(run=mode)
         if mode is rates:
-            one.add_argument("address")
-        one.add_argument("bundle", type=Path)
+            subparser.add_argument("address")
+        subparser.add_argument("bundle", type=Path)
         if mode in (swap, soak):
-            one.add_argument("other", type=Path)
-        one.add_argument("rows", type=Path)
-        one.add_argument("--item", default="ad_id", help="column of the candidate")
-        one.add_argument("--candidates", type=int, default=100)
-        one.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-        one.add_argument("--rates", default="50,100,200,400")
-        one.add_argument("--rate", type=float, default=200)
-        one.add_argument("--seconds", type=float, default=10)
-        one.add_argument("--minutes", type=float, default=10)
-        one.add_argument("--bentoml", type=Path, help="Python of an environment with BentoML")
+            subparser.add_argument("other", type=Path)
+        subparser.add_argument("rows", type=Path)
+        subparser.add_argument("--item", default="ad_id", help="column of the candidate")
+        subparser.add_argument("--candidates", type=int, default=100)
+        subparser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+        subparser.add_argument("--rates", default="50,100,200,400")
+        subparser.add_argument("--rate", type=float, default=200)
+        subparser.add_argument("--seconds", type=float, default=10)
+        subparser.add_argument("--minutes", type=float, default=10)
+        subparser.add_argument("--bentoml", type=Path, help="Python of an environment with BentoML")
     return parser.parse_args()
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/stream.py --rows 1 5 --train logistic_regression gradient_boosted_trees
 
-Featurized rows (18 ids, 8 numbers, a bag of 4; a tenth of them validation, a fifth evaluation)
-are made up, so that a window of any size takes a minute. Each case runs in a process of its own,
-because the peak of a process never falls; at 50,000 rows it is what the libraries take.
+The script generates featurized rows (18 ids, 8 numbers, a bag of 4; a tenth for validation, a fifth
+for evaluation), so that a window of any size takes a minute. Each case runs in its own process,
+because the peak of a process never falls; at 50,000 rows it is the memory of the libraries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SPLITS = (
 
 
 def make(folder: Path, rows: int) -> None:
-    """Write a sample and a featurize output."""
+    """Write a sample output and a featurize output."""
     from nightbid.featurize.groups import encode_rows
     from nightbid.schema import KEY, LABEL, TIME, USER, WEIGHT, FeatureSchema, ModelInput
 
@@ -75,15 +75,15 @@ def make(folder: Path, rows: int) -> None:
                 return pa.FixedSizeListArray.from_arrays(pa.array(each), BAG)
 
             inputs = {
-                **{f"id{at}": each for at, each in enumerate(values)},
-                **{f"n{at}": each for at, each in enumerate(floats)},
+                **{f"id{number}": column for number, column in enumerate(values)},
+                **{f"n{number}": column for number, column in enumerate(floats)},
                 "bag": lists(draw.integers(0, 1000, count * BAG).astype(np.int32)),
                 "bag__weight": lists(np.ones(count * BAG, np.float32)),
             }
-            place = Path(f"split={split}") / f"dt={day}" / f"part-{part:05d}.parquet"
+            path = Path(f"split={split}") / f"dt={day}" / f"part-{part:05d}.parquet"
             for stage, columns in (("featurize", {**reserved, **inputs}), ("sample", reserved)):
-                (folder / stage / place).parent.mkdir(parents=True, exist_ok=True)
-                encode_rows(pa.table(columns), folder / stage / place)
+                (folder / stage / path).parent.mkdir(parents=True, exist_ok=True)
+                encode_rows(pa.table(columns), folder / stage / path)
 
 
 def task_of(folder: Path, output: str, architecture: str, memory_gb: float | None) -> Any:
@@ -102,24 +102,24 @@ def task_of(folder: Path, output: str, architecture: str, memory_gb: float | Non
             "train": {"batch_size": 4096, "epochs": 1, "memory_gb": memory_gb},
         }
     )
-    place = folder / output
-    place.mkdir(exist_ok=True)
-    given = {each.name: each for each in folder.iterdir() if each.is_dir()}
-    made = dt.datetime(2026, 1, 4, tzinfo=dt.UTC)
+    output_folder = folder / output
+    output_folder.mkdir(exist_ok=True)
+    folders = {subfolder.name: subfolder for subfolder in folder.iterdir() if subfolder.is_dir()}
+    created = dt.datetime(2026, 1, 4, tzinfo=dt.UTC)
 
     def manifest(stage: str) -> Manifest:
         return Manifest(
             pipeline="bench", run_id="bench", stage=stage, night="2026-01-04", key="k", digest="d",
-            inputs={}, spec_digest="", code_digest="", versions={}, seed=0, created=made,
+            inputs={}, spec_digest="", code_digest="", versions={}, seed=0, created=created,
         )  # fmt: skip
 
     return StageTask(
         spec=spec,
         night=Night.of(spec, dt.date(2026, 1, 4)),
         run_id="bench",
-        inputs={name: StageInput(manifest(name), UPath(path)) for name, path in given.items()},
+        inputs={name: StageInput(manifest(name), UPath(path)) for name, path in folders.items()},
         history=(),
-        output=place,
+        output=output_folder,
         workspace=Workspace(str(folder / "workspace")),
         cache=folder / "cache",
     )
@@ -127,20 +127,20 @@ def task_of(folder: Path, output: str, architecture: str, memory_gb: float | Non
 
 def measure(folder: Path, what: str, architecture: str, memory_gb: float | None) -> dict[str, Any]:
     clock, cpu = time.perf_counter(), time.process_time()
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if what == "evaluate":
         from nightbid.evaluation.stage import run
 
         outcome = run(task_of(folder, "evaluated", "logistic_regression", None))
-        found["entropy"] = outcome.metrics["candidate"]["normalized_entropy"]
+        figures["entropy"] = outcome.metrics["candidate"]["normalized_entropy"]
     else:
         from nightbid.training.stage import run as fit
 
         outcome = fit(task_of(folder, what, architecture, memory_gb))
-        found["memory"] = outcome.metrics["memory"]
-        found["per_second"] = outcome.metrics["examples_per_second"]
-        found["log_loss"] = outcome.metrics["validation"]["log_loss"]
-    return found | {
+        figures["memory"] = outcome.metrics["memory"]
+        figures["per_second"] = outcome.metrics["examples_per_second"]
+        figures["log_loss"] = outcome.metrics["validation"]["log_loss"]
+    return figures | {
         "rows": outcome.rows.read,
         "seconds": time.perf_counter() - clock,
         "cpu": time.process_time() - cpu,
@@ -161,31 +161,31 @@ def main() -> None:
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        folder, what, architecture, limit = options.one
-        if what == "make":
+        folder, case, architecture, limit = options.one
+        if case == "make":
             return make(Path(folder), int(architecture))
-        print(json.dumps(measure(Path(folder), what, architecture, float(limit))))
+        print(json.dumps(measure(Path(folder), case, architecture, float(limit))))
         return None
     print("| million rows | stage | memory_gb | rows/s | rows per CPU s | peak MiB | log loss |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for millions in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             alone(folder, "make", str(int(millions * MILLION)), "0")
-            cases = [("train", each, limit) for each in options.train for limit in options.memory]
+            cases = [("train", name, limit) for name in options.train for limit in options.memory]
             if options.evaluate:
-                for each in ("train", "train_baseline"):
-                    alone(folder, each, "logistic_regression", "1000")
+                for stage in ("train", "train_baseline"):
+                    alone(folder, stage, "logistic_regression", "1000")
                 cases.append(("evaluate", "", 1000))
-            for what, architecture, limit in cases:
-                output = what if what == "evaluate" else f"{architecture}-{limit:g}"
+            for case, architecture, limit in cases:
+                output = case if case == "evaluate" else f"{architecture}-{limit:g}"
                 answer = alone(folder, output, architecture or "-", str(limit))
-                found = json.loads(answer.splitlines()[-1])
+                figures = json.loads(answer.splitlines()[-1])
                 print(
-                    f"| {millions:g} | {architecture or what} | {limit:g}"
-                    f"{' streams' if found.get('memory', {}).get('streams') else ''}"
-                    f" | {found.get('per_second', found['rows'] / found['seconds']):,.0f}"
-                    f" | {found['rows'] / found['cpu']:,.0f} | {found['peak_mib']:,.0f}"
-                    f" | {found.get('log_loss', 0):.4f} |",
+                    f"| {millions:g} | {architecture or case} | {limit:g}"
+                    f"{' streams' if figures.get('memory', {}).get('streams') else ''}"
+                    f" | {figures.get('per_second', figures['rows'] / figures['seconds']):,.0f}"
+                    f" | {figures['rows'] / figures['cpu']:,.0f} | {figures['peak_mib']:,.0f}"
+                    f" | {figures.get('log_loss', 0):.4f} |",
                     flush=True,
                 )
     return None
@@ -193,8 +193,8 @@ def main() -> None:
 
 def alone(folder: str, what: str, architecture: str, limit: str) -> str:
     command = [sys.executable, __file__, "--one", folder, what, architecture, limit]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return process.stdout
 
 
 if __name__ == "__main__":
