@@ -72,7 +72,7 @@ def by_slice(fit: Part, z: np.ndarray, part: Part, other: np.ndarray, columns) -
 
 
 def field_error(part: Part, p: np.ndarray, columns) -> float:
-    """Mean over columns of Σ over values |Σ (p − truth)| / Σ truth."""
+    """Return the mean over columns of Σ over values |Σ (p − truth)| / Σ truth."""
     true = part.raw[TRUTH].to_numpy()
     errors = []
     for column in columns:

@@ -207,7 +207,7 @@ def bootstrapped(folder: str, rows: int, seed: int, into: Path) -> list[date]:
 
 
 DRAWN: dict[date, pa.Table] = {}
-"""Whole days, kept between repeats."""
+"""Whole days, cached between repeats."""
 
 
 def small(options: argparse.Namespace, work: Path, journal: Journal) -> None:

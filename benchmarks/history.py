@@ -164,7 +164,7 @@ def peak() -> float:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the processes and print their reports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=float, default=10, help="millions of (key, day)")
     parser.add_argument("--events", type=float, default=5, help="millions of recent items")

@@ -91,12 +91,12 @@ def kinds() -> list[Kind]:
         flags = pa.array([np.float16(0), np.float16(1)] if kind == "float16" else [0, 1], kind)
         types.append(Kind(kind, array, parts, fractions, flags))
     money = pa.array([Decimal(f"{at / 4:.2f}") for at in whole], pa.decimal128(12, 2))
-    one = pa.array([Decimal("0.00"), Decimal("1.00")], pa.decimal128(12, 2))
+    decimal_flags = pa.array([Decimal("0.00"), Decimal("1.00")], pa.decimal128(12, 2))
     zero_one = pa.array(["0", "1"])
     types += [
-        Kind("decimal128(12, 2)", money, parts, fractions, one),
+        Kind("decimal128(12, 2)", money, parts, fractions, decimal_flags),
         Kind("decimal256(40, 2)", money.cast(pa.decimal256(40, 2)), parts, fractions,
-             one.cast(pa.decimal256(40, 2))),
+             decimal_flags.cast(pa.decimal256(40, 2))),
         Kind("string", pa.array(texts), None, None, zero_one),
         Kind("string of numbers", pa.array([str(at) for at in parts]), parts, None,
              pa.array(["0.0", "1.0"]), Kind("", pa.array(parts), parts, fractions,

@@ -37,7 +37,7 @@ from nightbid.runner import run_stage
 from nightbid.serving.refitted import CHECKS, LEAST, figures, why_judged
 from nightbid.storage.workspace import Workspace
 
-STAGES = [each for each in NIGHT if each.name in ("sample", "featurize", "train", "export")]
+STAGES = [stage for stage in NIGHT if stage.name in ("sample", "featurize", "train", "export")]
 
 
 def nights(asked: argparse.Namespace, work: Path) -> Iterator[tuple[PipelineSpec, Path, date]]:

@@ -55,7 +55,7 @@ from nightbid.storage.workspace import Workspace
 HERE = Path(__file__).parent
 PEERS = HERE / "serve_peers"
 REQUESTS = 600
-"""Number of different requests, which repeat like users do."""
+"""Number of different requests, which repeat, as users do."""
 BAD = (b"{", b'{"rows": 5}', b'{"rows": [{}]}', b"[" * 50_000, b'{"rows": [{"a": 1e999}]}')
 SERVE = (
     "import sys; from nightbid.scorer.server import *; taken = listen('127.0.0.1', 0); "

@@ -7,9 +7,9 @@
 Simulated nights are featurized once, and every engine gets the same matrices. Each engine trains in
 its own process, one after another, round by round, and the best time of each counts. Building,
 compiling and a first batch happen before the clock starts; validation and scoring are not timed.
-AUC is measured on the same newer rows. Peers have their own environments in the user's cache folder. An
-engine that cannot be installed is left out, and the reason is printed. `benchmarks/fits/job.py`
-describes the model.
+AUC is measured on the same newer rows. Peers have their own environments in the user's cache
+folder. An engine that cannot be installed is left out, and the reason is printed.
+`benchmarks/fits/job.py` describes the model.
 
 `input` is the share of step time in which Nightbid's loop waits for rows.
 """

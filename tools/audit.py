@@ -51,7 +51,7 @@ def waivers(text: str) -> list[Waiver]:
 def judge(
     answers: Sequence[Mapping[str, Any]], waived: Sequence[Waiver], today: dt.date
 ) -> tuple[int, list[str]]:
-    """Judge what the databases answered.
+    """Evaluate the answers of the databases.
 
     Args:
         answers: What pip-audit printed for each lock file, as JSON.

@@ -16,15 +16,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-NUMBERS = [f"n{each}" for each in range(13)]
-TEXTS = [f"c{each}" for each in range(26)]
+NUMBERS = [f"n{number}" for number in range(13)]
+TEXTS = [f"c{number}" for number in range(26)]
 STANDARD, ROBUST = NUMBERS[::2], NUMBERS[1::2]
 OWN = ["nb_key", "nb_label", "nb_weight", "nb_time", "nb_user"]
 TOP_K, MIN_COUNT = 100_000, 2
 THREADS = 2
 
 Step = Callable[[list[str], Path], dict[str, float]]
-"""Files and the engine's own folder → figures to compare."""
+"""Takes files and the engine's own folder; returns figures to compare."""
 
 
 def main(analyze: Step, transform: Step) -> None:

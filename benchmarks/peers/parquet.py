@@ -1,7 +1,7 @@
 """The limit: read the raw rows and write as much as the others do, without computing anything.
 
-It writes the rows that `ours` made, so `ours` must run first. They are read before the
-clock starts.
+It writes the rows that `ours` made, so `ours` must run first, and reads them before the clock
+starts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from job import NUMBERS, OWN, TEXTS, THREADS, main
 
 OURS = Path(sys.argv[2]).parent / "ours" / "rows"
 MADE = (
-    [pq.read_table(each, partitioning=None) for each in sorted(OURS.rglob("*.parquet"))]
+    [pq.read_table(path, partitioning=None) for path in sorted(OURS.rglob("*.parquet"))]
     if sys.argv[1] == "transform"
     else []
 )

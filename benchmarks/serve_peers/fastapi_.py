@@ -23,8 +23,8 @@ model = tf.saved_model.load(str(FOLDER / "saved_model"))
 serve = model.signatures["serving_default"]
 unknown = [
     name
-    for name, each in bundle.fitted.transforms.items()
-    if all(one.training_only for one in each.inputs)
+    for name, transform in bundle.fitted.transforms.items()
+    if all(column.training_only for column in transform.inputs)
 ]
 app = FastAPI()
 
