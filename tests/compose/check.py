@@ -2,11 +2,11 @@
 
     python tests/compose/check.py [--keep]
 
-In a copy of the project, as a person would: `.env` is made, the stack is started, a pipeline is
-written beside the others, its DAG is triggered over REST, scheduler and triggerer are restarted in
-its midst, and its result is read in PostgreSQL, in MLflow and from the scorer.
+The check works on a copy of the project, as a user would: it makes `.env`, starts the stack, adds a
+pipeline, triggers its DAG over REST, restarts the scheduler and the triggerer mid-run, and reads
+the result in PostgreSQL, in MLflow and from the scorer.
 
-Where no Docker daemon can be had, it says why and is skipped (see `containers.py`).
+Without a Docker daemon, the check is skipped and says why (see `containers.py`).
 """
 
 from __future__ import annotations

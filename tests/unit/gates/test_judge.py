@@ -55,7 +55,7 @@ def test_a_band_of_several_columns_leaves_the_others_alone():
     [
         ("null_exces:price", (), "no statistic 'null_exces'; did you mean 'null_excess'"),
         ("slice_positives", (), "the raw gate has no statistic 'slice_positives'"),
-        ("psi:price", ("bid",), "names a column already"),
+        ("psi:price", ("bid",), "already names a column"),
     ],
 )
 def test_a_band_that_limits_nothing_is_refused(statistic, columns, said):
