@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger
+from emulator import installation
 from emulator.dataflow import Dataflow, Plan
 from emulator.installation import dataflow, emulated, storage
 from nightbid.config.load import find_pipeline
@@ -131,16 +132,8 @@ def kill(process: Command) -> None:
     process.wait()
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 90) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        looked = time.monotonic()
-        if value := true():
-            return value
-        now = time.monotonic()
-        assert now < end, f"waited in vain: {what}"
-        # Checks leave most of the CPU time to the work.
-        time.sleep(min(2.0, max(0.1, 10 * (now - looked))))
+def until(true: Callable[[], Any], what: str) -> Any:
+    return installation.until(true, 90, what)
 
 
 def cost_trigger(run_id: str) -> BaseTrigger:

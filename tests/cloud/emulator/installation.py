@@ -92,21 +92,22 @@ def without_cloud() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
-def until(holds: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait until a condition holds, and fail after a timeout.
+def until(holds: Callable[[], Any], seconds: float = 120.0, what: str = "") -> Any:
+    """Wait until a condition holds and return its value; fail after a timeout.
 
     Args:
         holds: Condition to check. Checks take CPU time from the work under test, above all from
             Airflow, so the pauses between checks are longer than the checks.
         seconds: Timeout.
+        what: Name of the condition for the failure.
     """
     end = time.monotonic() + seconds
     while True:
         looked = time.monotonic()
-        if holds():
-            return
+        if value := holds():
+            return value
         now = time.monotonic()
-        assert now < end, "waited in vain"
+        assert now < end, f"waited in vain: {what}"
         time.sleep(min(2.0, max(0.05, 10 * (now - looked))))
 
 
