@@ -44,7 +44,7 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def begun(settings: Settings, *done: str, at: dt.datetime = LAST) -> RunRecord:
+def start_night(settings: Settings, *done: str, at: dt.datetime = LAST) -> RunRecord:
     """Record a scheduled night and its finished stages, one minute each."""
     spec = find_pipeline("small", settings.pipelines)
     night = at.date() - dt.timedelta(days=1)
@@ -63,8 +63,8 @@ def kinds(settings: Settings, now: dt.datetime) -> list[str]:
     return [alert.message.kind for alert in Watch(settings).look(now)]
 
 
-def test_a_night_that_was_never_made_is_told_once_within_a_quarter_of_an_hour(settings) -> None:
-    begun(settings, "sample", "promote")
+def test_a_missing_night_is_reported_once_within_15_minutes(settings) -> None:
+    start_night(settings, "sample", "promote")
     due = LAST.replace(second=0) + dt.timedelta(days=1)
     assert kinds(settings, due + dt.timedelta(minutes=5)) == []
     messages: list[Message] = []
@@ -77,7 +77,7 @@ def test_a_night_that_was_never_made_is_told_once_within_a_quarter_of_an_hour(se
     assert message.page == "https://airflow.example/plugin/nightbid/nightbid/nights/small"
 
 
-def test_a_night_made_by_hand_is_not_missing_and_an_unused_schedule_is_not_expected(
+def test_only_a_pipeline_that_is_expected_or_has_run_can_miss_a_night(
     settings,
 ) -> None:
     now = LAST + dt.timedelta(days=1, hours=1)
@@ -85,14 +85,14 @@ def test_a_night_made_by_hand_is_not_missing_and_an_unused_schedule_is_not_expec
     assert [a.message.kind for a in Watch(settings, expected=["small"]).look(now)] == [
         "missing_night"
     ]
-    begun(settings, "sample", "promote")
+    start_night(settings, "sample", "promote")
     assert kinds(settings, now) == ["missing_night"]
-    begun(settings, "sample", "promote", at=now)
+    start_night(settings, "sample", "promote", at=now)
     assert kinds(settings, now) == []
 
 
-def test_a_night_whose_scheduler_died_is_stalled_and_a_running_stage_is_not(settings) -> None:
-    run = begun(settings, "sample", "gate_raw")
+def test_a_night_without_progress_is_stalled_and_a_running_stage_is_not(settings) -> None:
+    run = start_night(settings, "sample", "gate_raw")
     quiet = LAST + dt.timedelta(minutes=2)
     assert kinds(settings, quiet + dt.timedelta(minutes=5)) == []
     (alert,) = Watch(settings).look(quiet + dt.timedelta(minutes=11))
@@ -107,8 +107,8 @@ def test_a_night_whose_scheduler_died_is_stalled_and_a_running_stage_is_not(sett
     assert "stalled_night" not in kinds(settings, now)
 
 
-def test_a_night_whose_times_lie_in_the_future_is_told_as_such(settings) -> None:
-    begun(settings, "sample", "gate_raw")
+def test_a_night_that_starts_in_the_future_is_reported_as_a_clock_error(settings) -> None:
+    start_night(settings, "sample", "gate_raw")
     earlier = LAST - dt.timedelta(hours=3)  # as if the clock had been set back
     (alert,) = Watch(settings).look(earlier)
     assert alert.message.kind == "stalled_night"
@@ -116,8 +116,8 @@ def test_a_night_whose_times_lie_in_the_future_is_told_as_such(settings) -> None
     assert kinds(settings, LAST - dt.timedelta(minutes=5)) == [], "clocks differ by some minutes"
 
 
-def test_a_broken_yaml_and_a_damaged_record_are_told(settings) -> None:
-    run = begun(settings, "sample", "promote")
+def test_broken_yaml_and_damaged_records_are_reported(settings) -> None:
+    run = start_night(settings, "sample", "promote")
     (settings.pipelines / "typo.yaml").write_text("pipeline: typo\nshcedule: x\n")
     (run.folder / "run.json").write_text("{")
     alerts = {alert.message.kind: alert.message for alert in Watch(settings).look(LAST)}
@@ -125,10 +125,10 @@ def test_a_broken_yaml_and_a_damaged_record_are_told(settings) -> None:
     assert "did you mean 'schedule'" in alerts["broken_pipeline"].summary
 
 
-def test_the_command_for_cron_sends_and_says_by_its_exit_code(settings, webhook) -> None:
+def test_watch_once_posts_to_the_webhook_and_exits_6_for_a_new_alert(settings, webhook) -> None:
     address, taken = webhook
     now = dt.datetime.now(dt.UTC)
-    begun(settings, "sample", "promote", at=now - dt.timedelta(days=2))
+    start_night(settings, "sample", "promote", at=now - dt.timedelta(days=2))
     command = [sys.executable, "-m", "nightbid", "watch", "--once", "--missing", "0"]
     environment = os.environ | {
         "NIGHTBID_WORKSPACE": settings.workspace,
@@ -145,7 +145,7 @@ def test_the_command_for_cron_sends_and_says_by_its_exit_code(settings, webhook)
     assert "no champion yet" in taken[0]["serves"]
 
 
-def test_a_message_goes_by_mail(settings) -> None:
+def test_alerts_are_sent_by_email(settings) -> None:
     lines: list[str] = []
 
     class Mail(socketserver.StreamRequestHandler):

@@ -86,9 +86,7 @@ def the_run(shell) -> RunRecord:
     return runs_of(Workspace(shell.settings.workspace), "small")[-1]
 
 
-def test_a_late_day_stops_the_night_with_a_message_and_is_made_again_with_one_command(
-    shell, logs: Path
-) -> None:
+def test_a_late_day_stops_the_night_and_is_listed_once_it_arrives(shell, logs: Path) -> None:
     shell.write(deadline=PAST)
     done = shell("data", "arrival", "small", "--date", str(NIGHT))
     assert done.returncode == 3
@@ -120,7 +118,7 @@ def test_a_late_day_stops_the_night_with_a_message_and_is_made_again_with_one_co
     assert "nightbid data late small --make" in printed
 
 
-def test_a_lag_is_accepted_at_the_deadline_and_said(shell, logs: Path) -> None:
+def test_a_night_runs_on_an_older_day_after_the_deadline_and_reports_it(shell, logs: Path) -> None:
     shell.write(deadline=PAST, lag_days=2)
     done = sample(shell)
     assert done.returncode == 0, done.stderr
@@ -140,7 +138,7 @@ def test_a_lag_is_accepted_at_the_deadline_and_said(shell, logs: Path) -> None:
     assert not RunView(run).behind
 
 
-def test_wait_goes_on_when_the_day_is_complete_and_a_waiting_night_is_not_stalled(
+def test_run_wait_continues_once_the_day_is_complete_without_a_stalled_alert(
     shell, logs: Path
 ) -> None:
     # The night is today's, so its deadline is in the future.
@@ -175,7 +173,7 @@ def _live(shell) -> str:
     return RunView(runs[-1]).stage(ARRIVAL).live if runs else ""
 
 
-def test_rows_times_and_quiet_files_are_asked_for(shell, logs: Path) -> None:
+def test_arrival_checks_row_count_newest_time_and_unchanged_files(shell, logs: Path) -> None:
     (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
     shell.write(deadline=PAST)
     assert sample(shell).returncode == 0
@@ -200,13 +198,13 @@ def test_rows_times_and_quiet_files_are_asked_for(shell, logs: Path) -> None:
         ({"lag": 1}, "unknown key 'arrival.lag'"),
     ],
 )
-def test_a_wrong_block_is_refused(shell, block: dict[str, object], said: str) -> None:
+def test_invalid_arrival_settings_are_rejected(shell, block: dict[str, object], said: str) -> None:
     shell.write(**block)
     with pytest.raises(ConfigError, match=said):
         find_pipeline("small", shell.settings.pipelines)
 
 
-def test_lag_days_move_the_window(shell) -> None:
+def test_lag_days_shift_the_window(shell) -> None:
     shell.write()
     spec = find_pipeline("small", shell.settings.pipelines, ("window.lag_days=1",))
     assert max(Night.of(spec, NIGHT).evaluate) == NIGHT - dt.timedelta(days=1)

@@ -104,7 +104,9 @@ def test_compare_shows_that_doubled_predictions_lose(logs: Path) -> None:
         (("clicks.csv",), "3,000 of 3,000 values of click are not within 0..1"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line(logs: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_bad_logs_and_options_are_reported_in_one_line(
+    logs: Path, arguments: tuple[str, ...], message: str
+) -> None:
     files = [str(logs / name) if ".csv" in name else name for name in arguments]
     done = CliRunner().invoke(app, ["replay", *files, "--value", "0.05"])
     assert isinstance(done.exception, NightbidError)
@@ -113,7 +115,7 @@ def test_mistakes_are_one_line(logs: Path, arguments: tuple[str, ...], message: 
     assert not done.stdout
 
 
-def test_a_mistake_ends_the_command_with_its_one_line(logs: Path) -> None:
+def test_an_error_exits_3_with_one_line_on_stderr(logs: Path) -> None:
     done = bids("replay", str(logs / "negative.csv"), "--value", "0.05")
     assert done.returncode == 3
     assert len(done.stderr.strip().splitlines()) == 1

@@ -14,7 +14,7 @@ from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
 
 
-def test_totals_by_hand() -> None:
+def test_totals_match_hand_computed_values() -> None:
     auctions = Auctions.checked(
         price=[100, 200, 400], click=[1, 0, 1], hour=[0, 0, 23], true_probability=[0.5, 0.1, 0.2],
         conversion=[1, 0, 0],
@@ -36,7 +36,7 @@ def test_totals_by_hand() -> None:
     assert summary["spend_by_hour"][0] == pytest.approx(0.3)
 
 
-def test_days_are_resampled_where_there_are_enough() -> None:
+def test_intervals_resample_days_when_there_are_enough() -> None:
     """Users are alike but days differ: only resampled days show the variance between weeks."""
     random = np.random.default_rng(0)
     day = np.arange(8000) % 8
@@ -62,7 +62,7 @@ def test_days_are_resampled_where_there_are_enough() -> None:
     assert comparison["bidders"]["high"]["conversions"] is None
 
 
-def test_nothing_won_has_no_rates() -> None:
+def test_rates_are_none_when_no_auction_is_won() -> None:
     auctions = Auctions.checked(price=[100], click=[1])
     summary = Earnings.of(auctions, replay(auctions, np.array([1.0]), Rules()), value=2).summary()
     assert summary["ecpc"] is summary["ecpm"] is summary["roi"] is None

@@ -38,7 +38,7 @@ BLOCKS: dict[str, Any] = {
 }
 
 
-def test_choices_sum_to_1_and_prefer_the_better() -> None:
+def test_policy_probabilities_sum_to_1_and_prefer_higher_scores() -> None:
     item = pa.chunked_array([["a", "b", "a"]])
     offers = Offers.of(item, pa.chunked_array([[["a", "b"], ["b"], ["c", "a", "a"]]]))
     scores = np.array([0.2, 0.1, 0.5, 0.1, 0.3, 0.3])
@@ -51,7 +51,7 @@ def test_choices_sum_to_1_and_prefer_the_better() -> None:
     np.testing.assert_allclose(greedy, [0.85, 0.15, 1.0, 0.1, 0.45, 0.45])
 
 
-def test_columns_of_the_item_are_found_or_asked_for() -> None:
+def test_item_columns_are_inferred_or_requested_when_rows_are_too_few() -> None:
     rng = np.random.default_rng(0)
     item = rng.integers(0, 20, 400)
     table = pa.table(
@@ -120,7 +120,7 @@ def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:
         (lambda t: t.slice(0, 0), "there are no evaluate rows"),
     ],
 )
-def test_logs_without_usable_propensities_are_one_line(
+def test_unusable_propensities_are_reported_in_one_line(
     tmp_path: Path, rows: pa.Table, spoil: Any, message: str
 ) -> None:
     task = task_of(tmp_path, spoil(rows))
@@ -131,7 +131,7 @@ def test_logs_without_usable_propensities_are_one_line(
     assert not list(task.output.iterdir())
 
 
-def test_the_gate_warns_of_a_loss_and_says_why_there_is_no_value(
+def test_the_gate_warns_of_a_policy_loss_and_passes_without_an_estimate(
     tmp_path: Path, rows: pa.Table
 ) -> None:
     candidate: dict[str, Any] = {
@@ -157,7 +157,9 @@ def test_the_gate_warns_of_a_loss_and_says_why_there_is_no_value(
         ({"features": {"propensity": "numeric"}}, "which is columns.propensity"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(blocks: dict[str, Any], message: str) -> None:
+def test_policy_settings_that_cannot_work_are_rejected(
+    blocks: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValidationError, match=message):
         PipelineSpec.model_validate({**BLOCKS, **blocks})
 
@@ -173,7 +175,7 @@ def test_settings_that_cannot_work_are_refused(blocks: dict[str, Any], message: 
         ({"mine_predicted": 0.1}, "only one of the two predictions"),
     ],
 )
-def test_mistakes_in_a_log_are_one_line(
+def test_the_policy_command_reports_bad_logs_in_one_line(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     frame = pd.DataFrame({"click": [0, 1] * 200, "propensity": 0.5, "mine": 0.4}).assign(**change)

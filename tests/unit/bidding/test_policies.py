@@ -41,7 +41,7 @@ def logs() -> dict[str, np.ndarray]:
     }
 
 
-def test_estimators_agree_with_obp() -> None:
+def test_estimators_match_obp() -> None:
     evaluation = evaluate(**logs())
     assert evaluation.estimates.keys() == OBP.keys()
     for name, expected in OBP.items():
@@ -49,7 +49,7 @@ def test_estimators_agree_with_obp() -> None:
         assert evaluation.estimates[name].low < expected < evaluation.estimates[name].high
 
 
-def test_intervals_cover_the_truth() -> None:
+def test_intervals_cover_the_true_value_in_95_percent_of_trials() -> None:
     rng = np.random.default_rng(1)
     n, k, trials = 4000, 6, 500
     first, second = rng.normal(size=(4, k)), rng.normal(size=(4, k))
@@ -77,7 +77,7 @@ def test_intervals_cover_the_truth() -> None:
         assert 0.93 <= times / trials <= 0.97, name
 
 
-def test_rows_of_one_user_widen_the_interval() -> None:
+def test_correlated_rows_of_one_user_widen_the_interval() -> None:
     one = logs()
     ten = {name: np.repeat(column, 10) for name, column in one.items()}
     alone = evaluate(**one)
@@ -87,7 +87,7 @@ def test_rows_of_one_user_widen_the_interval() -> None:
     assert evaluate(**ten).estimates["dr"].low > copied.estimates["dr"].low
 
 
-def test_what_cannot_be_told_is_refused() -> None:
+def test_logs_that_support_no_estimate_are_rejected() -> None:
     given = logs()
     with pytest.raises(DataError, match="1 of 2,000 logged propensities are 0, the first in row 3"):
         evaluate(**{**given, "logged": np.where(np.arange(2000) == 3, 0, given["logged"])})

@@ -45,7 +45,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_statistical_arbitrage_table(
+def test_strategies_reproduce_the_published_table(
     name: str, train: pd.DataFrame, test: pd.DataFrame, value: float
 ) -> None:
     rules = Rules(rounding="down", budget=float(test.price.sum() / 16), stop="after")
@@ -109,7 +109,7 @@ def _line(rows: Auctions, result: Replay, value: float) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize(("part", "first"), [("train", 0), ("test", 100_000)])
-def test_every_line_of_the_pid_demonstration(
+def test_pid_reproduces_every_line_of_the_published_demonstration(
     part: str, first: int, train: pd.DataFrame, pid_demo: pd.DataFrame
 ) -> None:
     base_rate = float(train.pctr.iloc[:100_000].mean())
@@ -131,7 +131,9 @@ def test_every_line_of_the_pid_demonstration(
     assert lines == published
 
 
-def test_first_price_shading(train: pd.DataFrame, test: pd.DataFrame, value: float) -> None:
+def test_first_price_shading_earns_more_than_constant_factors(
+    train: pd.DataFrame, test: pd.DataFrame, value: float
+) -> None:
     rules, earned = Rules(pricing="first", rounding="down"), profit(value)
     rows = auctions(test)
     most = train.price.max()
@@ -149,7 +151,9 @@ def test_first_price_shading(train: pd.DataFrame, test: pd.DataFrame, value: flo
 
 
 @pytest.mark.parametrize("share", [1 / 64, 1 / 16, 1 / 4])
-def test_dual_pacing(share: float, train: pd.DataFrame, test: pd.DataFrame, value: float) -> None:
+def test_dual_pacing_spends_evenly_and_reaches_98_percent_of_the_optimum(
+    share: float, train: pd.DataFrame, test: pd.DataFrame, value: float
+) -> None:
     budget = float(test.price.sum() * share)
     pctr, dear = test.pctr.to_numpy(), 20 * value
     strategy = DualPacing.fit(
@@ -166,7 +170,7 @@ def test_dual_pacing(share: float, train: pd.DataFrame, test: pd.DataFrame, valu
         assert abs(spent[int(len(test) * time) - 1] - time) <= 0.05
 
 
-def test_kaplan_meier(train: pd.DataFrame) -> None:
+def test_kaplan_meier_estimates_prices_from_censored_auctions(train: pd.DataFrame) -> None:
     price = train.price.to_numpy(float)
     full = empirical(price).cdf
 

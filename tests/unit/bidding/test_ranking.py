@@ -17,7 +17,7 @@ AUCTIONS = st.integers(1, 6).flatmap(
 )
 
 
-def test_gsp_of_three_ads_in_two_slots() -> None:
+def test_gsp_prices_match_hand_computed_values() -> None:
     result = rank([4, 3, 1], [0.1, 0.2, 0.3], exposure=(1.0, 0.5), pricing="gsp")
 
     # Scores .4, .6, .3: the second ad leads, and pays .4 / .2; then the first pays .3 / .1.
@@ -27,7 +27,7 @@ def test_gsp_of_three_ads_in_two_slots() -> None:
     np.testing.assert_allclose(result.payment, [0.2 * 2.0, 0.5 * 0.1 * 3.0])
 
 
-def test_vcg_is_the_recursion_over_positions() -> None:
+def test_vcg_payments_match_the_published_example() -> None:
     # Edelman et al. 2007: bids 10, 4, 2 and slots with 200 and 100 clicks; payments 600 and 200.
     result = rank([10, 4, 2], [1, 1, 1], exposure=(1.0, 0.5), pricing="vcg")
 
@@ -36,7 +36,7 @@ def test_vcg_is_the_recursion_over_positions() -> None:
     np.testing.assert_allclose(gsp.price * np.array([200, 100]), [800, 200])
 
 
-def test_vcg_payments_equal_the_harm_to_others() -> None:
+def test_vcg_payments_equal_the_loss_of_other_ads() -> None:
     rng = np.random.default_rng(7)
     slots = np.array([1.0, 0.7, 0.2])
     for _ in range(50):
@@ -61,7 +61,7 @@ def test_reserve_and_ecpm_floor_leave_slots_empty() -> None:
     np.testing.assert_allclose(floored.price, [0.2 / 0.9, 1.5])
 
 
-def test_many_auctions_at_once_equal_one_by_one() -> None:
+def test_batched_auctions_match_single_auctions() -> None:
     rng = np.random.default_rng(1)
     bids, quality = rng.uniform(0, 3, (40, 5)), rng.uniform(0, 1, (40, 5))
     together = rank(bids, quality, exposure=(1, 0.5), pricing="vcg", reserve=0.3)
@@ -71,7 +71,7 @@ def test_many_auctions_at_once_equal_one_by_one() -> None:
         np.testing.assert_array_equal(alone.price, together.price[row])
 
 
-def test_no_ads_fill_no_slot() -> None:
+def test_slots_stay_empty_without_ads() -> None:
     assert rank([], [], exposure=(1, 0.5)).order.tolist() == [-1, -1]
     assert rank([0.0], [0.0]).order.tolist() == [-1]
 
@@ -94,7 +94,7 @@ def test_one_slot_is_a_second_price(
 
 
 @given(AUCTIONS, st.floats(1, 3), st.sampled_from(["gsp", "vcg"]), st.data())
-def test_raising_a_bid_never_changes_the_price_of_a_kept_place(
+def test_raising_a_bid_keeps_the_price_when_the_order_is_unchanged(
     auction: tuple[list[float], list[float]], factor: float, pricing: str, data: st.DataObject
 ) -> None:
     bids, quality = np.array(auction[0]), np.array(auction[1])
@@ -110,7 +110,7 @@ def test_raising_a_bid_never_changes_the_price_of_a_kept_place(
 
 
 @given(AUCTIONS, st.floats(0, 200), st.floats(0, 1), st.data())
-def test_truth_is_a_best_response_under_vcg(
+def test_truthful_bidding_is_optimal_under_vcg(
     auction: tuple[list[float], list[float]], other: float, reserve: float, data: st.DataObject
 ) -> None:
     values, quality = np.array(auction[0]), np.array(auction[1])
@@ -129,7 +129,7 @@ def test_truth_is_a_best_response_under_vcg(
     assert utility(float(values[ad])) >= utility(other) - 1e-9
 
 
-def test_truth_is_no_best_response_under_gsp() -> None:
+def test_truthful_bidding_is_not_optimal_under_gsp() -> None:
     # Value 10 in slots of 200 and 199 clicks against 8 and 5: bidding 7 pays 5 instead of 8.
     exposure = (1.0, 0.995)
     honest = rank([10, 8, 5], [1, 1, 1], exposure=exposure)
@@ -151,7 +151,7 @@ def test_truth_is_no_best_response_under_gsp() -> None:
         ({"pricing": "third"}, "pricing is 'third'"),
     ],
 )
-def test_bad_input_is_one_line(change: dict[str, object], message: str) -> None:
+def test_invalid_input_is_reported_in_one_line(change: dict[str, object], message: str) -> None:
     arguments: dict[str, object] = {"bids": [1.0, 2.0], "quality": [0.5, 0.5], **change}
     with pytest.raises(DataError) as caught:
         rank(**arguments)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ AUCTIONS = Auctions.checked(
 BIDS = np.array([15.9, 24.0, 30.0, 21.0, 8.0])
 
 
-def test_second_price_with_floors() -> None:
+def test_second_price_replay_applies_floors() -> None:
     result = replay(AUCTIONS, BIDS, Rules())
 
     # A bid of 24 is below the floor of 25; 30 ties; the last bid pays its floor.
@@ -25,14 +25,14 @@ def test_second_price_with_floors() -> None:
     assert (result.cost, result.entered) == (38, 5)
 
 
-def test_ties_first_price_and_rounding() -> None:
+def test_replay_applies_ties_first_price_and_rounding() -> None:
     assert replay(AUCTIONS, BIDS, Rules(wins=">=")).won.tolist() == [True, False, True, True, True]
     first = replay(AUCTIONS, BIDS, Rules(pricing="first", rounding="down"))
     assert first.paid.tolist() == [15, 0, 0, 21, 8]
     assert not replay(AUCTIONS, np.zeros(5), Rules(wins=">=")).won.any()
 
 
-def test_a_budget_is_never_exceeded_or_ends_the_bidding() -> None:
+def test_a_budget_skips_bids_or_stops_bidding() -> None:
     never = replay(AUCTIONS, BIDS, Rules(budget=20))
     assert never.paid.tolist() == [10, 0, 0, 0, 8]
     assert never.entered == 5
@@ -43,7 +43,9 @@ def test_a_budget_is_never_exceeded_or_ends_the_bidding() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=60),
        st.integers(1, 400))  # fmt: skip
-def test_budgets_hold_and_spend_is_what_was_won(rows: list[tuple[int, int]], budget: int) -> None:
+def test_spend_equals_the_prices_won_and_stays_within_budget(
+    rows: list[tuple[int, int]], budget: int
+) -> None:
     price, bids = (np.array(column, float) for column in zip(*rows, strict=True))
     auctions = Auctions.checked(price=price, click=np.zeros(len(price)))
     free = replay(auctions, bids, Rules())
@@ -66,7 +68,9 @@ def test_budgets_hold_and_spend_is_what_was_won(rows: list[tuple[int, int]], bud
         ({"price": [1], "click": [0], "hour": [24]}, "hour 24"),
     ],
 )
-def test_bad_auctions_are_one_line(columns: dict[str, list[float]], message: str) -> None:
+def test_invalid_auctions_are_reported_in_one_line(
+    columns: dict[str, list[float]], message: str
+) -> None:
     with pytest.raises(DataError) as caught:
         Auctions.checked(where="day 2026-01-08", **columns)
     assert message in str(caught.value)
@@ -74,7 +78,7 @@ def test_bad_auctions_are_one_line(columns: dict[str, list[float]], message: str
     assert "\n" not in str(caught.value)
 
 
-def test_bad_bids_and_rules_are_one_line() -> None:
+def test_invalid_bids_and_rules_are_rejected() -> None:
     with pytest.raises(DataError, match="1 of 5 values of bids"):
         replay(AUCTIONS, np.array([1, 2, np.inf, 1, 1]), Rules())
     with pytest.raises(DataError, match="2 bids for 5 auctions"):

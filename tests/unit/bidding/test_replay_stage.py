@@ -107,7 +107,7 @@ def changed(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, pa.array(values))
 
 
-def test_a_miscalibrated_candidate_visibly_loses_money(
+def test_a_miscalibrated_candidate_loses_surplus_and_the_gate_warns(
     tmp_path: Path, days: dict[date, pa.Table]
 ) -> None:
     stages = night(tmp_path, days, {"candidate": 2.0, "champion": 1.1, "baseline": 0.5})
@@ -131,14 +131,16 @@ def test_a_miscalibrated_candidate_visibly_loses_money(
     assert "surplus_loss" in gate.summary
 
 
-def test_an_equal_candidate_passes(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+def test_the_gate_passes_an_equal_candidate(tmp_path: Path, days: dict[date, pa.Table]) -> None:
     stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0})
     outcome = stages.replay()
     assert outcome.metrics["differences"]["baseline"]["surplus"]["value"] == 0
     assert stages.gate(outcome.metrics).verdict == "pass"
 
 
-def test_without_a_block_nothing_is_replayed(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+def test_replay_is_skipped_without_a_replay_block(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
     stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0}, replay=None)
     outcome = stages.replay()
     assert outcome.summary == "no replay: the pipeline has no `replay` block"
@@ -146,7 +148,9 @@ def test_without_a_block_nothing_is_replayed(tmp_path: Path, days: dict[date, pa
 
 
 @pytest.mark.parametrize("pricing", ["second", "first"])
-def test_budgets_are_kept(tmp_path: Path, days: dict[date, pa.Table], pricing: str) -> None:
+def test_bidders_spend_within_their_budget(
+    tmp_path: Path, days: dict[date, pa.Table], pricing: str
+) -> None:
     block = {"value": 0.03, "pricing": pricing, "budget": 2.0}
     stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.7}, replay=block)
     for name, totals in stages.replay().metrics["bidders"].items():
@@ -154,7 +158,9 @@ def test_budgets_are_kept(tmp_path: Path, days: dict[date, pa.Table], pricing: s
         assert sum(totals["spend_by_hour"][:12]) > 0.3, name
 
 
-def test_shaded_bids_earn_in_first_price(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+def test_shaded_bids_earn_surplus_in_first_price_auctions(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
     block = {"value": 0.03, "pricing": "first"}
     stages = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.5}, replay=block)
     bidders = stages.replay().metrics["bidders"]
@@ -162,7 +168,7 @@ def test_shaded_bids_earn_in_first_price(tmp_path: Path, days: dict[date, pa.Tab
     assert bidders["candidate"]["expected_surplus"] > bidders["baseline"]["expected_surplus"] > 0
 
 
-def test_a_few_bad_prices_are_left_out_and_counted(
+def test_rows_with_bad_prices_are_dropped_and_counted(
     tmp_path: Path, days: dict[date, pa.Table]
 ) -> None:
     prices = days[NEWEST]["win_price"].to_numpy().copy()
@@ -177,7 +183,7 @@ def test_a_few_bad_prices_are_left_out_and_counted(
     assert (outcome.rows.read, outcome.rows.dropped) == (len(prices), 4)
 
 
-def test_conversions_are_counted_and_other_currencies_left_out(
+def test_conversions_are_counted_and_other_currencies_are_dropped(
     tmp_path: Path, days: dict[date, pa.Table]
 ) -> None:
     columns = {**BLOCKS["columns"], "conversion": "conversion", "currency": "currency"}
@@ -204,7 +210,7 @@ def test_conversions_are_counted_and_other_currencies_left_out(
 EVERY_BID = {**BLOCKS["columns"], "competing": "competing_bids"}
 
 
-def test_all_competing_bids_make_a_replay_exact_under_another_floor(
+def test_competing_bids_make_the_replay_exact_under_another_floor(
     tmp_path: Path, days: dict[date, pa.Table]
 ) -> None:
     # The revenue of each auction under a floor of 3 USD, computed from the bids.
@@ -273,7 +279,7 @@ def spoil_clicks(table: pa.Table) -> pa.Table:
         (lambda table: table.slice(0, 0), "there are no evaluate rows with prices"),
     ],
 )
-def test_bad_logs_are_one_line_and_nothing_is_written(
+def test_bad_logs_stop_the_stage_in_one_line_and_write_nothing(
     tmp_path: Path, days: dict[date, pa.Table], spoil: Any, message: str
 ) -> None:
     spoiled = {**days, NEWEST: spoil(days[NEWEST])}
@@ -285,7 +291,9 @@ def test_bad_logs_are_one_line_and_nothing_is_written(
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_predictions_outside_0_to_1_are_refused(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+def test_predictions_outside_0_to_1_are_rejected(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
     stages = night(tmp_path, days, {"candidate": -1.0, "baseline": 1.0})
     with pytest.raises(NightbidError, match="values of candidate are not within"):
         stages.replay()
@@ -304,6 +312,8 @@ def test_predictions_outside_0_to_1_are_refused(tmp_path: Path, days: dict[date,
         ({"label": {"column": "conversion", "given": "click"}}, "replay needs every impression"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(blocks: dict[str, Any], message: str) -> None:
+def test_replay_settings_that_cannot_work_are_rejected(
+    blocks: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValidationError, match=message):
         spec_of(**blocks)

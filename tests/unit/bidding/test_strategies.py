@@ -41,7 +41,7 @@ def made(rows: int = 4000) -> tuple[Auctions, np.ndarray]:
 
 @pytest.mark.parametrize("pctr", [1e-5, 1e-3, 0.2])
 @pytest.mark.parametrize("multiplier", [0.5, 1.0, 3.0])
-def test_ortb_is_the_numeric_optimum(pctr: float, multiplier: float) -> None:
+def test_ortb_bids_match_the_numeric_optimum(pctr: float, multiplier: float) -> None:
     c, value = 50.0, 20.0
     v = 1000 * value * pctr
     for win, bid in (
@@ -58,7 +58,7 @@ def test_ortb_is_the_numeric_optimum(pctr: float, multiplier: float) -> None:
         assert bid == pytest.approx(best.x, rel=1e-5, abs=1e-6)
 
 
-def test_no_bid_earns_more_than_the_truth_in_second_price() -> None:
+def test_truthful_bids_earn_most_in_second_price_auctions() -> None:
     auctions, pctr = made()
     value = 1000 * 5.0 * pctr
     truth = replay(auctions, Truthful(5.0).bids(pctr), Rules())
@@ -68,7 +68,7 @@ def test_no_bid_earns_more_than_the_truth_in_second_price() -> None:
         assert (best >= np.where(other.won, value - other.paid, 0) - 1e-9).all()
 
 
-def test_shading_earns_at_least_truth_and_every_constant_factor() -> None:
+def test_shading_earns_at_least_as_much_as_any_constant_factor() -> None:
     auctions, pctr = made()
     landscape = empirical(auctions.price)
     value = 1000 * 5.0 * pctr
@@ -83,7 +83,7 @@ def test_shading_earns_at_least_truth_and_every_constant_factor() -> None:
         assert reached >= expected(factor * value) - 1e-3 * reached
 
 
-def test_cost_target_reaches_the_linear_program() -> None:
+def test_cost_target_reaches_99_percent_of_the_linear_program() -> None:
     auctions, pctr = made()
     value, limit = 10.0, 3.0
     budget = float(auctions.price.sum() / 20)
@@ -102,7 +102,7 @@ def test_cost_target_reaches_the_linear_program() -> None:
     assert roi.target_dual == pytest.approx(strategy.target_dual)
 
 
-def test_pacing_never_overspends_in_either_price() -> None:
+def test_pacing_stays_within_budget_in_first_and_second_price() -> None:
     auctions, pctr = made()
     budget = float(auctions.price.sum() / 30)
     for pricing in ("second", "first"):
@@ -113,7 +113,7 @@ def test_pacing_never_overspends_in_either_price() -> None:
         DualPacing(50.0).run(auctions, pctr, Rules())
 
 
-def test_rlb_is_the_dynamic_program() -> None:
+def test_rlb_table_matches_the_dynamic_program() -> None:
     auctions, budget = 20, 60
     rng = np.random.default_rng(5)
     mass = rng.dirichlet(np.ones(15))
@@ -128,7 +128,7 @@ def test_rlb_is_the_dynamic_program() -> None:
     np.testing.assert_allclose(rlb_table(theta, mass, auctions, budget), expected, atol=1e-12)
 
 
-def test_rlb_spends_its_budget_on_the_better_auctions() -> None:
+def test_rlb_spends_its_budget_on_the_most_promising_auctions() -> None:
     auctions, pctr = made()
     rules = Rules(budget=float(auctions.price.sum() / 16))
     strategy = Rlb.fit(auctions, pctr, rules)
@@ -143,7 +143,7 @@ def test_rlb_spends_its_budget_on_the_better_auctions() -> None:
         Rlb.fit(auctions, pctr, Rules(pricing="first", budget=1.0))
 
 
-def test_search_takes_the_first_of_equals() -> None:
+def test_search_returns_the_first_of_equal_parameters() -> None:
     auctions, _ = made()
     grid = [3.0, 1.0, 2.0]
     assert search(grid, lambda p: np.full(len(auctions), p), auctions, Rules(), lambda a, r: 7) == 3
@@ -151,7 +151,7 @@ def test_search_takes_the_first_of_equals() -> None:
         search([], lambda p: np.zeros(1), auctions, Rules(), lambda a, r: 7)
 
 
-def test_kaplan_meier_by_hand() -> None:
+def test_kaplan_meier_matches_hand_computed_values() -> None:
     # Won at 2 and 5 with bids 4 and 9; lost with bids 3 and 6: the prices are ≥ 3 and ≥ 6.
     landscape = kaplan_meier([4, 9, 3, 6], [True, True, False, False], [2, 5, np.nan, np.nan])
     # Four are at risk at 2; at 5, the one that won and the one that lost with a bid of 6.
@@ -163,7 +163,7 @@ def test_kaplan_meier_by_hand() -> None:
         landscape.win(7)
 
 
-def test_kaplan_meier_without_losses_is_empirical() -> None:
+def test_kaplan_meier_without_losses_equals_the_empirical_distribution() -> None:
     prices = RNG.integers(0, 40, 500)
     landscape = kaplan_meier(np.full(500, 50), np.ones(500, bool), prices)
     assert landscape.complete
@@ -171,7 +171,7 @@ def test_kaplan_meier_without_losses_is_empirical() -> None:
     assert landscape.win(1000) == 1
 
 
-def test_nothing_known_is_refused() -> None:
+def test_landscapes_without_known_prices_are_rejected() -> None:
     with pytest.raises(DataError, match="none of 2 auctions was won"):
         kaplan_meier([4, 9], [False, False], [np.nan, np.nan])
     with pytest.raises(DataError, match="slice 1: none of 1 auctions"):
@@ -182,7 +182,7 @@ def test_nothing_known_is_refused() -> None:
         empirical([])
 
 
-def test_slices_mix_up_to_where_all_are_known() -> None:
+def test_mixing_slices_corrects_price_dependent_censoring() -> None:
     rng = np.random.default_rng(5)
     rows = 60_000
     of = rng.integers(0, 2, rows)

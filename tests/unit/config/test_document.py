@@ -34,7 +34,7 @@ def test_every_shipped_pipeline_satisfies_the_schema(path: Path) -> None:
     "change",
     [{"features": {}}, {"features": {"a": "vocab"}}, {"train": {"epochs": 0}}, {"trian": {}}],
 )
-def test_what_is_refused_is_refused_by_the_schema_too(change: dict) -> None:
+def test_the_schema_rejects_invalid_pipelines(change: dict) -> None:
     tree = {"pipeline": "ctr", "features": {"a": "vocabulary", "b": {"min_count": 2}}}
     check(tree)
     with pytest.raises(jsonschema.ValidationError):
@@ -44,6 +44,6 @@ def test_what_is_refused_is_refused_by_the_schema_too(change: dict) -> None:
 @pytest.mark.parametrize(
     ("name", "made"), [("yaml.md", reference), ("pipeline.schema.json", schema_text)]
 )
-def test_the_kept_documents_are_fresh(name: str, made) -> None:
+def test_generated_documents_are_up_to_date(name: str, made) -> None:
     document = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert document == made(), f"docs/{name} is stale: run `make schema`"

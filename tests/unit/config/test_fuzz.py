@@ -81,7 +81,7 @@ def edited(draw: st.DrawFn) -> str:
 
 @given(edited())
 @BOUNDED
-def test_a_pipeline_is_loaded_or_refused(tmp_path: Path, text: str) -> None:
+def test_any_edited_pipeline_loads_or_fails_with_a_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "ctr.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
     message = refusal(lambda: find_pipeline("ctr", tmp_path))
     assert not message or "ctr" in message
@@ -89,7 +89,7 @@ def test_a_pipeline_is_loaded_or_refused(tmp_path: Path, text: str) -> None:
 
 @given(st.binary(max_size=300))
 @BOUNDED
-def test_bytes_are_no_pipeline(tmp_path: Path, content: bytes) -> None:
+def test_random_bytes_are_rejected_as_a_pipeline(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ctr.yaml").write_bytes(content)
     with pytest.raises(ConfigError):
         find_pipeline("ctr", tmp_path)
@@ -105,13 +105,15 @@ def test_bytes_are_no_pipeline(tmp_path: Path, content: bytes) -> None:
     )
 )
 @BOUNDED
-def test_an_override_is_taken_or_refused(text: str) -> None:
+def test_any_override_is_applied_or_fails_with_a_message(text: str) -> None:
     refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (text,)))
 
 
 @given(st.sampled_from(RECORDS), st.data())
 @BOUNDED
-def test_a_record_with_other_bytes_is_never_believed(record: Sealed, data: st.DataObject) -> None:
+def test_a_record_with_altered_bytes_is_rejected_by_its_checksum(
+    record: Sealed, data: st.DataObject
+) -> None:
     text = bytearray(seal(record).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text) - 1))
@@ -131,13 +133,13 @@ def test_a_record_with_other_bytes_is_never_believed(record: Sealed, data: st.Da
     max_leaves=8,
 ).map(lambda tree: json.dumps(tree).encode())))  # fmt: skip
 @BOUNDED
-def test_what_is_no_result_of_a_gate_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_gate_result_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "gate.json").write_bytes(content)
     with pytest.raises(CorruptDataError, match=r"gate\.json"):
         read_result(UPath(tmp_path))
 
 
-def test_anchors_that_stand_for_too_much_are_refused_at_once() -> None:
+def test_yaml_anchors_that_expand_too_far_are_rejected() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     tree = "\n".join(f"    {line}" for line in lines)
@@ -151,7 +153,7 @@ def test_anchors_that_stand_for_too_much_are_refused_at_once() -> None:
     assert parse_pipeline(shared, "p.yaml").features.keys() == {"a", "b"}
 
 
-def test_merged_keys_that_stand_for_too_much_are_refused_at_once() -> None:
+def test_yaml_merge_keys_that_expand_too_far_are_rejected() -> None:
     lines = ["x0: &x0 {a: 1}"]
     lines += [f"x{n}: &x{n} {{<<: [{', '.join([f'*x{n - 1}'] * 10)}]}}" for n in range(1, 12)]
     with pytest.raises(ConfigError, match=r"anchors .* stand for more than 100,000 values"):
@@ -161,7 +163,7 @@ def test_merged_keys_that_stand_for_too_much_are_refused_at_once() -> None:
 @pytest.mark.parametrize(
     "value", ["[" * 100_000 + "]" * 100_000, "9" * 100_000, "1" + ":59" * 200_000]
 )
-def test_a_value_without_an_end_is_one_short_line(tmp_path: Path, value: str) -> None:
+def test_a_huge_yaml_value_is_reported_in_one_short_line(tmp_path: Path, value: str) -> None:
     message = refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (f"train.epochs={value}",)))
     assert message.startswith("--set: the value of 'train.epochs=")
     assert len(message) < 1000
@@ -177,7 +179,9 @@ def test_a_value_without_an_end_is_one_short_line(tmp_path: Path, value: str) ->
 @pytest.mark.parametrize("read", [lambda text: read_batch(text, "x.json"), lambda text: unseal(
     StageRecord, b'{"stage": ' + text + b"}", "x.json", "restore it")])  # fmt: skip
 @pytest.mark.parametrize("value", [b"[" * 100_000 + b"]" * 100_000, b"9" * 100_000])
-def test_a_record_without_an_end_is_one_line(read: Callable[[bytes], object], value: bytes) -> None:
+def test_a_huge_record_is_reported_in_one_short_line(
+    read: Callable[[bytes], object], value: bytes
+) -> None:
     message = refusal(lambda: read(value))
     assert message.startswith("x.json: not a readable")
     assert "\n" not in message
@@ -185,7 +189,7 @@ def test_a_record_without_an_end_is_one_line(read: Callable[[bytes], object], va
 
 
 @pytest.mark.parametrize("night", [date.min, date.max])
-def test_a_window_beyond_the_calendar_is_one_line(night: date) -> None:
+def test_a_window_beyond_the_calendar_is_rejected(night: date) -> None:
     text = "pipeline: p\nfeatures: {ad_id: vocabulary}\nlabel: {column: click}\n"
     spec = parse_pipeline(text, "p.yaml")
     if night == date.max:

@@ -20,7 +20,7 @@ features:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (GOOD + "traim: {}\n", ["'traim'", "did you mean 'train'?"]),
         (GOOD + "train: {epoch: 3}\n", ["'train.epoch'", "did you mean 'epochs'?"]),
@@ -37,17 +37,17 @@ features:
         (GOOD.replace("simulator", "simulater"), ["source", "'simulator'"]),
     ],
 )
-def test_wrong_yaml_names_the_key_and_what_to_do(text, said):
+def test_invalid_yaml_is_reported_with_its_key_and_a_fix(text, message):
     with pytest.raises(ConfigError) as caught:
         parse_pipeline(text, "bad.yaml")
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith("bad.yaml")
-    for part in said:
+    for part in message:
         assert part in line
 
 
-def test_a_position_is_training_only_and_a_bid_may_be_a_feature():
+def test_a_position_must_be_training_only_and_a_bid_may_be_a_feature():
     slot = GOOD + "  slot: {transform: identity, size: 8%s}\ncolumns: {position: slot, bid: bid}\n"
     with pytest.raises(ConfigError, match="'slot', which ranking decides → set training_only: tr"):
         parse_pipeline(slot % "", "x")
@@ -61,7 +61,7 @@ def test_a_position_is_training_only_and_a_bid_may_be_a_feature():
         parse_pipeline(bid + "label: {column: click}\n", "x", ["features.paid=numeric"])
 
 
-def test_overrides_win_over_the_file_and_are_checked():
+def test_overrides_replace_values_of_the_file_and_are_validated():
     spec = parse_pipeline(GOOD, "x", ["train.epochs=7", "source.rows_per_day=5"])
     assert spec.train.epochs == 7
     assert spec.source.rows_per_day == 5
@@ -99,18 +99,18 @@ def test_a_night_splits_by_time_and_waits_for_labels():
 
 
 @pytest.mark.parametrize(
-    ("suite", "said"),
+    ("suite", "message"),
     [
         (b"bands: caf\xe9\n", "suites/tiny.yaml:1: byte 0xe9 is not UTF-8"),
         (b"overrides: 2026-02-30\n", "suites/tiny.yaml: a value cannot be read"),
         (b"bands: 3\n", "suites/tiny.yaml: 'bands' is 3, not a list"),
     ],
 )
-def test_a_broken_suite_is_one_line(tmp_path: Path, suite: bytes, said: str) -> None:
+def test_a_broken_suite_is_reported_in_one_line(tmp_path: Path, suite: bytes, message: str) -> None:
     (tmp_path / "tiny.yaml").write_text(GOOD)
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "tiny.yaml").write_bytes(suite)
     with pytest.raises(ConfigError) as caught:
         find_pipeline("tiny", tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)

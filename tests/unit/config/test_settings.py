@@ -18,13 +18,15 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"NIGHTBID_{name}", raising=False)
 
 
-def test_nothing_has_to_be_set_for_a_local_installation() -> None:
+def test_defaults_suffice_for_a_local_installation() -> None:
     settings = Settings()
     assert (settings.profile, settings.cloud) == ("local", None)
     assert settings.workspace == ".nightbid/workspace"
 
 
-def test_a_file_and_variables_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_override_the_settings_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(
         "profile: gcp\ncloud: {project: my-project, region: us-central1, bucket: my-bucket}\n"
@@ -57,7 +59,7 @@ def trains(**training: object) -> dict[str, object]:
     return {"profile": "gcp", "cloud": {**CLOUD, "training": {**image, **training}}}
 
 
-def test_managed_training_with_all_that_it_takes() -> None:
+def test_managed_training_accepts_all_its_settings() -> None:
     settings = Settings(
         **trains(
             machine_type="a2-highgpu-1g",
@@ -74,7 +76,7 @@ def test_managed_training_with_all_that_it_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"profile": "gpc"}, "'gpc'"),
         ({"profile": "gcp"}, r"needs cloud\.project, \.region and \.bucket"),
@@ -110,13 +112,15 @@ def test_managed_training_with_all_that_it_takes() -> None:
         ),
     ],
 )
-def test_a_fault_is_one_line_with_the_value(values: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_an_invalid_setting_is_reported_in_one_line_with_its_value(
+    values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         Settings(**values)
     assert "\n" not in str(caught.value)
 
 
-def test_each_fault_of_several_is_a_line_that_says_where() -> None:
+def test_each_invalid_setting_is_reported_on_its_own_line() -> None:
     cloud = {**CLOUD, "project": "X", "bucket": "B", "regin": "us-central1"}
     with pytest.raises(ConfigError) as caught:
         Settings(profile="gcp", cloud=cloud)

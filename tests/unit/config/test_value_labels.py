@@ -13,7 +13,7 @@ TREE = {
 }
 
 
-def test_a_value_label_is_scaled_to_its_mean_unless_told_otherwise():
+def test_value_labels_default_to_rate_calibration():
     assert PipelineSpec.model_validate(TREE).train.calibration == "rate"
     settings = {**TREE, "train": {"calibration": "none"}}
     assert PipelineSpec.model_validate(settings).train.calibration == "none"
@@ -41,6 +41,6 @@ def test_a_value_label_is_scaled_to_its_mean_unless_told_otherwise():
         ({"label": {"distribution": "zero_inflated_lognormal"}}, "is the loss of value labels"),
     ],
 )
-def test_what_needs_probabilities_is_refused(changes, message):
+def test_settings_that_need_probabilities_are_rejected_for_value_labels(changes, message):
     with pytest.raises(ValidationError, match=message):
         PipelineSpec.model_validate({**TREE, **changes})

@@ -30,7 +30,9 @@ def day(seed: int, *, stale: float = 0.0, rows: int = 3000) -> pa.Table:
 
 @settings(deadline=None, max_examples=20)
 @given(cuts=st.lists(st.integers(0, 400), max_size=4), flip=st.booleans())
-def test_any_split_in_any_order_samples_the_same(cuts: list[int], flip: bool) -> None:
+def test_merged_attribute_samples_do_not_depend_on_split_or_order(
+    cuts: list[int], flip: bool
+) -> None:
     table = day(1, rows=400)
     edges = [0, *sorted(cuts), 400]
     parts = [table.slice(a, b - a) for a, b in pairwise(edges)]
@@ -40,7 +42,7 @@ def test_any_split_in_any_order_samples_the_same(cuts: list[int], flip: bool) ->
     assert whole.to_json() == Attributes.of(table, "user_id", 50).to_json()
 
 
-def test_who_has_what_is_seen_again_on_another_day() -> None:
+def test_stable_attributes_agree_between_days() -> None:
     monday, tuesday = (Attributes.of(day(seed), "user_id") for seed in (1, 2))
     for name in ("age", "height"):
         share, common = monday.agreement(tuesday, name)
@@ -52,14 +54,14 @@ def test_who_has_what_is_seen_again_on_another_day() -> None:
     assert monday.agreement(tuesday, "shoe_size") is None
 
 
-def test_a_stale_join_is_seen() -> None:
+def test_a_stale_join_lowers_the_agreement_between_days() -> None:
     share, _ = Attributes.of(day(1), "user_id").agreement(
         Attributes.of(day(2, stale=1.0), "user_id"), "age"
     )
     assert share < 0.4
 
 
-def test_profiles_carry_them_to_disk_and_back(tmp_path) -> None:
+def test_attributes_survive_saving_and_loading_a_profile(tmp_path) -> None:
     profile = Profile.of(day(1), ("user_id", "nobody"))
     profile.save(tmp_path / "a.json")
     again = Profile.load(tmp_path / "a.json")

@@ -50,7 +50,7 @@ def saved(profile: Profile, folder) -> bytes:
 
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(0, 3000), min_size=1, max_size=4), flip=st.booleans())
-def test_any_split_in_any_order_gives_the_same_bytes(tmp_path_factory, cuts, flip):
+def test_merged_profiles_do_not_depend_on_split_or_order(tmp_path_factory, cuts, flip):
     folder = tmp_path_factory.mktemp("profile")
     whole = table(3000)
     edges = [0, *sorted(cuts), 3000]
@@ -66,13 +66,13 @@ def test_any_split_in_any_order_gives_the_same_bytes(tmp_path_factory, cuts, fli
     assert saved(merged, folder) == saved(Profile.of(whole), folder)
 
 
-def test_loading_gives_back_what_was_saved(tmp_path):
+def test_a_profile_survives_saving_and_loading(tmp_path):
     profile = Profile.of(table(500))
     before = saved(profile, tmp_path)
     assert saved(Profile.load(tmp_path / "p.json"), tmp_path) == before
 
 
-def test_a_truncated_file_is_named(tmp_path):
+def test_a_truncated_profile_is_rejected_with_its_file_name(tmp_path):
     (tmp_path / "p.json").write_text("{")
     with pytest.raises(CorruptDataError, match=r"p\.json"):
         Profile.load(tmp_path / "p.json")
@@ -87,7 +87,7 @@ def test_sums_are_exact(values):
 
 
 @given(values=st.lists(FLOATS, min_size=1, max_size=40))
-def test_bins_hold_their_values_in_order(values):
+def test_number_bins_keep_the_order_and_contain_their_values(values):
     array = np.sort(np.array(values, np.float64)) + 0.0
     keys = number_bins(array)
     assert (np.diff(keys) >= 0).all()
@@ -96,7 +96,7 @@ def test_bins_hold_their_values_in_order(values):
     assert (array <= high).all()
 
 
-def test_figures_agree_with_numpy():
+def test_mean_std_and_quantiles_match_numpy():
     rows = table(4000)
     price = Profile.of(rows).columns["price"]
     values = rows["price"].to_numpy()
@@ -109,7 +109,7 @@ def test_figures_agree_with_numpy():
 
 
 @pytest.mark.parametrize("sentinel", [np.finfo(np.float64).max, -1e300, 1e155])
-def test_numbers_whose_squares_are_no_float_any_more_are_profiled(tmp_path, sentinel):
+def test_numbers_whose_squares_overflow_are_profiled(tmp_path, sentinel):
     """Logs may mark missing numbers with huge values; a gate must report them, not fail."""
     values = np.append(np.ones(999), sentinel)
     profile = Profile.of(pa.table({"price": values}))
@@ -121,13 +121,13 @@ def test_numbers_whose_squares_are_no_float_any_more_are_profiled(tmp_path, sent
 
 
 @pytest.mark.parametrize("kind", [pa.int32(), pa.float64(), pa.string()])
-def test_lists_without_any_item_are_profiled(kind):
+def test_columns_of_empty_lists_are_profiled(kind):
     lists = pa.array([[], None, []], pa.list_(kind))
     column = Profile.of(pa.table({"tags": lists})).columns["tags"]
     assert (column.rows, column.nulls, column.values) == (3, 1, 0)
 
 
-def test_distinct_is_exact_when_few_and_close_when_many():
+def test_distinct_counts_are_exact_for_few_values_and_close_for_many():
     rows = pa.table({"few": np.arange(5000) % 900, "many": np.arange(5000) * 7})
     profile = Profile.of(rows)
     assert profile.columns["few"].distinct == 900
@@ -141,7 +141,7 @@ def test_duplicates_within_and_across_batches_are_counted():
     assert again.duplicate_share == pytest.approx(100 / 1100)
 
 
-def test_label_rate_honours_weights():
+def test_label_rate_is_weighted():
     rows = pa.table(
         {
             "nb_label": pa.array([1, 0, 0], pa.float32()),
@@ -151,7 +151,7 @@ def test_label_rate_honours_weights():
     assert Profile.of(rows).label_rate == pytest.approx(0.1)
 
 
-def test_a_conversion_without_a_click_is_a_contradiction():
+def test_conversions_without_a_click_are_counted_as_contradictions():
     rows = pa.table({"click": [1, 0, 1], "conversion": [1, 1, 0]})
     assert Profile.of(rows).contradictions == {
         "click without conversion": 1,
@@ -159,7 +159,7 @@ def test_a_conversion_without_a_click_is_a_contradiction():
     }
 
 
-def test_a_column_of_two_kinds_cannot_be_merged():
+def test_profiles_of_different_column_types_cannot_be_merged():
     number, text = pa.table({"price": [1.0]}), pa.table({"price": ["1.0"]})
     with pytest.raises(CorruptDataError, match="price"):
         Profile.of(number).merge(Profile.of(text))
@@ -175,7 +175,7 @@ def test_a_column_of_two_kinds_cannot_be_merged():
     ],
     ids=lambda array: str(array.type),
 )
-def test_types_that_logs_have_beside_the_usual_ones_are_profiled(tmp_path, column):
+def test_uncommon_arrow_types_are_profiled(tmp_path, column):
     profile = Profile.of(pa.table({"it": column, "other": column}))
     saved(profile.merge(profile), tmp_path)
     assert Profile.load(tmp_path / "p.json").columns["it"].rows == 4

@@ -21,7 +21,7 @@ PACKAGES = [Change(f"p{at}", "==1", "==2") for at in range(12)]
 
 @settings(max_examples=60, deadline=None)
 @given(st.sets(st.integers(0, 11), min_size=1, max_size=3))
-def test_the_smallest_set_of_packages_is_found(causes: set[int]) -> None:
+def test_delta_debugging_finds_the_smallest_set_of_packages(causes: set[int]) -> None:
     wanted = {f"p{at}" for at in causes}
 
     def judge(part: tuple[Change, ...]) -> Outcome:
@@ -33,7 +33,7 @@ def test_the_smallest_set_of_packages_is_found(causes: set[int]) -> None:
     assert steps < 60
 
 
-def test_mixtures_that_do_not_start_are_no_cause_and_a_budget_keeps_what_was_learned() -> None:
+def test_unresolved_mixtures_are_no_cause_and_a_spent_budget_keeps_results() -> None:
     # p2 does not start without p3, and p3 is the cause.
     def judge(part: tuple[Change, ...]) -> Outcome:
         names = {change.name for change in part}
@@ -56,7 +56,7 @@ def test_mixtures_that_do_not_start_are_no_cause_and_a_budget_keeps_what_was_lea
     assert (steps, reason) == (2, "1 USD of 1 USD are spent")
 
 
-def test_equivalence_is_shown_refuted_or_left_open() -> None:
+def test_tost_reports_equivalent_different_or_undecided() -> None:
     before = [0.90, 0.91, 0.905, 0.902, 0.908]
     # Intervals by hand: mean 0.0002, standard error 0.0000316, t(0.95, 4) = 2.132.
     moved = [1e-4, 3e-4, 2e-4, 2e-4, 2e-4]
@@ -76,7 +76,7 @@ def test_equivalence_is_shown_refuted_or_left_open() -> None:
     assert (same.mean, same.p) == (0, 0)
 
 
-def test_a_ratio_holds_for_all_ratios_together() -> None:
+def test_ratio_has_no_interval_when_seeds_vary_too_much() -> None:
     estimate = ratio([1.0, 1.1, 0.9], [2.0, 2.2, 1.8], compared=10)
     assert estimate is not None
     assert (estimate.ratio, estimate.low, estimate.high) == pytest.approx((2, 2, 2))
@@ -121,7 +121,7 @@ def test_differences_name_column_rows_and_distance(tmp_path: Path) -> None:
     assert (differences["tags"].rows, differences["tags"].examples) == (1, ("row 8: 3.0 → 4.0",))
 
 
-def test_rankings_change_only_where_the_order_does() -> None:
+def test_rankings_change_only_when_the_order_of_scores_changes() -> None:
     users = np.array([1, 1, 2, 2, 3])
     before = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
     comparison = compare_predictions(before, np.array([0.15, 0.2, 0.5, 0.4, 0.4]), users)

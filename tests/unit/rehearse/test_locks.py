@@ -20,7 +20,7 @@ onnxruntime==1.23.0 \\
 """
 
 
-def test_two_locks_differ_in_packages_and_mix() -> None:
+def test_changes_between_two_locks_can_be_applied_one_by_one() -> None:
     present = Lock.parse(LOCK, "requirements.txt")
     candidate = Lock.parse(
         "numpy==2.3.0\ntyping-extensions==4.15.0\nplanted @ file:///tmp/p.whl\n", "candidate.txt"
@@ -39,7 +39,7 @@ def test_two_locks_differ_in_packages_and_mix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("numpy>=2", "'numpy>=2' pins no version"),
         ("numpy==2.*", "'numpy==2.*' pins no version"),
@@ -48,20 +48,20 @@ def test_two_locks_differ_in_packages_and_mix() -> None:
         ("# nothing", "it pins no package"),
     ],
 )
-def test_a_line_that_pins_nothing_is_refused_by_its_place(line: str, said: str) -> None:
+def test_lock_lines_that_pin_no_version_are_rejected(line: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         Lock.parse(line, "candidate.txt")
     assert str(refused.value).startswith("candidate.txt")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_the_locks_match_what_they_were_resolved_from(name: str) -> None:
+def test_the_lock_files_match_their_input_files(name: str) -> None:
     faults = check_lock(ROOT / f"{name}.in", ROOT / f"{name}.txt")
     assert not faults, f"run `make lock`: {faults}"
 
 
-def test_a_lock_that_does_not_match_is_told(tmp_path: Path) -> None:
+def test_mismatches_between_a_lock_and_its_input_are_reported(tmp_path: Path) -> None:
     wanted, lock = tmp_path / "requirements.in", tmp_path / "requirements.txt"
     wanted.write_text("numpy>=2.5  # newer\nscipy\n")
     lock.write_text(

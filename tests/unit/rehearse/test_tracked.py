@@ -15,7 +15,7 @@ from nightbid.rehearse.tracked import track
 from nightbid.storage.workspace import Workspace
 
 
-def test_a_rehearsal_is_logged_with_verdict_causes_and_report(tmp_path: Path) -> None:
+def test_a_rehearsal_is_logged_to_mlflow_with_verdict_causes_and_report(tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     report = Report(
