@@ -191,16 +191,18 @@ def test_arrival_checks_row_count_newest_time_and_unchanged_files(shell, logs: P
 
 
 @pytest.mark.parametrize(
-    ("block", "said"),
+    ("block", "message"),
     [
         ({"deadline": "6 am"}, "'6 am' is no clock"),
         ({"newest_time": "25:00"}, "'25:00' is no clock"),
         ({"lag": 1}, "unknown key 'arrival.lag'"),
     ],
 )
-def test_invalid_arrival_settings_are_rejected(shell, block: dict[str, object], said: str) -> None:
+def test_invalid_arrival_settings_are_rejected(
+    shell, block: dict[str, object], message: str
+) -> None:
     shell.write(**block)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         find_pipeline("small", shell.settings.pipelines)
 
 

@@ -27,14 +27,14 @@ def test_a_finished_run_has_metrics_stages_and_cost(recorded_run):
     assert repr(run) == "Run('ctr', 'ctr-2026-01-20') 2026-01-20 done"
 
 
-def test_the_workspace_of_the_settings_is_the_default(recorded_run, monkeypatch):
+def test_the_workspace_defaults_to_that_of_the_settings(recorded_run, monkeypatch):
     root = str(recorded_run().workspace.root)
     monkeypatch.setenv("NIGHTBID_WORKSPACE", root)
     (run,) = nightbid.Run.all("ctr")
     assert run.metrics == nightbid.Run("ctr", run.run_id, workspace=root).metrics
 
 
-def test_a_run_that_ended_early_says_so_instead_of_giving_metrics(recorded_run):
+def test_a_failed_run_has_no_metrics_and_says_why(recorded_run):
     record = recorded_run(until="train", error="train: out of memory")
     run = nightbid.Run("ctr", record.run_id, workspace=record.workspace)
     assert run.state == "failed"
@@ -56,12 +56,12 @@ def test_the_champion_is_the_run_that_serves(recorded_run):
     assert champion.run_id == record.run_id
 
 
-def test_a_run_that_is_not_there_is_one_line(recorded_run):
+def test_an_unknown_run_is_reported_in_one_line(recorded_run):
     workspace = recorded_run().workspace
     with pytest.raises(ConfigError, match="no run 'other' of pipeline 'ctr'"):
         nightbid.Run("ctr", "other", workspace=workspace)
 
 
-def test_importing_the_package_imports_no_api():
+def test_importing_nightbid_does_not_import_the_api():
     code = "import nightbid, sys; assert 'nightbid.api' not in sys.modules; nightbid.Run"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -25,7 +25,7 @@ def audit():
         return importlib.import_module("audit")
 
 
-def test_an_advisory_fails_until_it_is_waived_and_again_when_the_waiver_ends(audit) -> None:
+def test_audit_fails_for_an_advisory_without_a_waiver_that_is_still_valid(audit) -> None:
     code, lines = audit.judge([ANSWER], [], TODAY)
     assert code == 1
     assert "bad 1.5: CVE-9 = PYSEC-1, fixed in 2.0" in lines
@@ -37,7 +37,7 @@ def test_an_advisory_fails_until_it_is_waived_and_again_when_the_waiver_ends(aud
     assert lines[0] == "waiver of CVE-9 ended on 2026-03-31: never called"
 
 
-def test_a_database_that_knows_nothing_is_no_clean_bill(audit) -> None:
+def test_audit_exits_3_when_no_package_could_be_checked(audit) -> None:
     skipped = {"dependencies": [{"name": "good", "skip_reason": "not found"}]}
     for answers in ([], [skipped]):
         code, lines = audit.judge(answers, [], TODAY)
@@ -45,7 +45,7 @@ def test_a_database_that_knows_nothing_is_no_clean_bill(audit) -> None:
         assert lines[-1].endswith("nothing was checked")
 
 
-def test_a_waiver_needs_a_reason_and_a_day(audit) -> None:
+def test_a_waiver_needs_a_reason_and_an_end_date(audit) -> None:
     audit.waivers((ROOT / "audit.toml").read_text())
     with pytest.raises(ValueError, match="give id, reason and until"):
         audit.waivers('[[waiver]]\nid = "CVE-9"\nreason = ""\nuntil = 2026-03-31\n')

@@ -70,59 +70,59 @@ def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
     return run
 
 
-def printed(command: str) -> str:
+def stdout_of(command: str) -> str:
     done = CliRunner().invoke(cli.app, command.split())
     assert done.exit_code == 0, (done.output, done.exception)
     return done.stdout
 
 
-def test_every_decision_has_a_person_and_a_reason(night: RunRecord) -> None:
-    printed("champion pause ctr --reason incident")
-    printed("champion resume ctr")
+def test_the_audit_log_lists_each_decision_with_person_and_reason(night: RunRecord) -> None:
+    stdout_of("champion pause ctr --reason incident")
+    stdout_of("champion resume ctr")
     pointer = ChampionPointer(night.workspace, "ctr")
     pointer.retire(1, "it was wrong", by="cleo")
-    entries = json.loads(printed("audit ctr --json"))
+    entries = json.loads(stdout_of("audit ctr --json"))
     decisions = [(entry["what"].partition(":")[0], entry["by"]) for entry in entries]
     assert ("override model calibration until 2026-02-01, from ctr-a on", "ana") in decisions
     assert ("approve ctr-a", "ben") in decisions
     assert ("promote #1", "night") in decisions
     assert decisions[-1] == ("retire #2", "cleo")
     assert [entry["what"] for entry in entries][-3:-1] == ["pause promotions", "resume promotions"]
-    assert "incident" in printed("audit ctr")
+    assert "incident" in stdout_of("audit ctr")
 
 
-def test_without_a_pipeline_the_decisions_about_all_are_listed(night, recorded_run) -> None:
+def test_audit_without_a_pipeline_lists_decisions_of_all_pipelines(night, recorded_run) -> None:
     """The list includes a pipeline whose YAML is gone."""
     override = {"gate": "raw", "check": "*", "name": "eve", "reason": "first week", "until":
                 "2026-02-01"}  # fmt: skip
     recorded_run("old-a", pipeline="old", gates={"overrides": [override]})
-    printed("champion pause ctr --reason incident")
-    printed("data forget 7 --delete --reason request-9 --by dee")
-    entries = json.loads(printed("audit --json"))
+    stdout_of("champion pause ctr --reason incident")
+    stdout_of("data forget 7 --delete --reason request-9 --by dee")
+    entries = json.loads(stdout_of("audit --json"))
     about = {(entry["pipeline"], entry["what"].split()[0]) for entry in entries}
     assert {("ctr", "promote"), ("ctr", "pause"), ("old", "override"), ("", "forget")} <= about
     assert [entry["at"] for entry in entries] == sorted(entry["at"] for entry in entries)
     mine = [entry for entry in entries if entry["pipeline"] != "old"]
-    assert mine == json.loads(printed("audit ctr --json"))
-    assert "request-9" in printed("audit")
+    assert mine == json.loads(stdout_of("audit ctr --json"))
+    assert "request-9" in stdout_of("audit")
 
 
-def test_what_holds_a_user_or_was_made_of_the_user_goes_and_the_champion_is_named(night) -> None:
+def test_forgetting_a_user_deletes_derived_outputs_and_names_the_champion(night) -> None:
     def there() -> set[str]:
         stages = night.workspace.root / "stages" / "ctr"
         return {path.parent.parent.name for path in stages.rglob("manifest.json")}
 
     before = there()
-    assert "nothing of them is kept" in printed("data forget 9")
-    listed = printed("data forget 8 9")
+    assert "nothing of them is kept" in stdout_of("data forget 9")
+    listed = stdout_of("data forget 8 9")
     assert "champion #1 of ctr has learned from them and stays" in listed
     assert "would go" in listed
     assert there() == before, "only listed"
-    printed("data forget 8 --delete --reason request-12 --by dee")
+    stdout_of("data forget 8 --delete --reason request-12 --by dee")
     assert before - there() == {"sample", "featurize", "train"}
     assert not list((night.workspace.root / "comparisons").rglob("*.parquet"))
     assert not list((night.workspace.root / "days").rglob("manifest.json")), "learn of the day too"
-    assert "nothing of them is kept" in printed("data forget 8")
-    last = json.loads(printed("audit ctr --json"))[-1]
+    assert "nothing of them is kept" in stdout_of("data forget 8")
+    last = json.loads(stdout_of("audit ctr --json"))[-1]
     assert (last["by"], last["reason"]) == ("dee", "request-12")
     assert last["what"] == "forget 1 user: 6 outputs; had learned: ctr #1"

@@ -23,7 +23,7 @@ def promote(pointer: ChampionPointer, name: str, day: int = 1):
     )
 
 
-def test_rollback_restores_the_one_before_and_keeps_history(tmp_path):
+def test_rollback_restores_the_previous_champion_and_keeps_history(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     assert pointer.current() is None
     promote(pointer, "first", 1)
@@ -36,7 +36,7 @@ def test_rollback_restores_the_one_before_and_keeps_history(tmp_path):
     assert again == restored
 
 
-def test_rollback_without_a_predecessor_says_so(tmp_path):
+def test_rollback_fails_without_a_previous_champion(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     with pytest.raises(NightbidError):
         pointer.rollback(reason="x")
@@ -45,7 +45,7 @@ def test_rollback_without_a_predecessor_says_so(tmp_path):
         pointer.rollback(reason="x")
 
 
-def test_concurrent_promotions_never_lose_one_silently(tmp_path):
+def test_concurrent_promotions_are_all_recorded_or_refused(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
 
     def attempt(number: int) -> bool:
@@ -63,7 +63,7 @@ def test_concurrent_promotions_never_lose_one_silently(tmp_path):
     assert pointer.current() == history[-1]
 
 
-def test_the_same_night_twice_at_once_is_promoted_once_and_both_know(tmp_path):
+def test_concurrent_promotions_of_the_same_run_create_one_entry(tmp_path):
     for attempt in range(10):
         pointer = ChampionPointer(Workspace(str(tmp_path / str(attempt))), "ctr")
 
@@ -87,7 +87,7 @@ def test_two_rollbacks_go_two_steps_back(tmp_path):
     assert pointer.rollback(reason="x", to=3).run_id == "third"
 
 
-def test_judged_against_one_champion_never_replaces_another(tmp_path):
+def test_promotion_is_refused_when_the_champion_changed_since_the_comparison(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     promote(pointer, "A", 1)
 
@@ -113,7 +113,7 @@ def test_judged_against_one_champion_never_replaces_another(tmp_path):
     assert judged("E", 4).number == 5
 
 
-def test_in_a_restored_history_a_number_stands_for_another_champion(tmp_path):
+def test_promotion_is_refused_when_a_restored_history_reuses_the_number(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     for number, name in enumerate("ABC", start=1):
         promote(pointer, name, number)
@@ -130,7 +130,7 @@ def test_in_a_restored_history_a_number_stands_for_another_champion(tmp_path):
     assert pointer.current().run_id == "X"
 
 
-def test_a_retired_champion_neither_serves_nor_is_compared_with(tmp_path):
+def test_a_retired_champion_is_neither_served_nor_compared_with(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     for number, name in enumerate(("A", "leaky", "C"), start=1):
         promote(pointer, name, number)
@@ -164,7 +164,7 @@ def test_a_retired_champion_neither_serves_nor_is_compared_with(tmp_path):
     assert pointer.rollback(reason="it was fine", to=1).run_id == "A"
 
 
-def test_nothing_is_promoted_while_paused(tmp_path):
+def test_promotion_is_refused_while_paused_and_rollback_still_works(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     promote(pointer, "A", 1)
     pointer.pause("the holidays")
@@ -176,7 +176,7 @@ def test_nothing_is_promoted_while_paused(tmp_path):
     assert pointer.rollback(reason="latency").run_id == "A"
 
 
-def test_a_champion_of_another_label_is_no_reference(tmp_path):
+def test_a_champion_of_another_label_is_not_used_as_reference(tmp_path):
     workspace = Workspace(str(tmp_path))
     pointer = ChampionPointer(workspace, "ctr")
     base = {"pipeline": "ctr", "features": {"site_id": "vocabulary"}}
@@ -200,7 +200,7 @@ def test_a_champion_of_another_label_is_no_reference(tmp_path):
     assert tonight.why_no_reference(gone, conversions) == ""
 
 
-def test_a_damaged_entry_is_named_and_never_skipped(tmp_path):
+def test_a_damaged_history_entry_is_reported_with_its_file(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     promote(pointer, "A", 1)
     (entry,) = tmp_path.glob("champion/ctr/history/*.json")
@@ -209,7 +209,7 @@ def test_a_damaged_entry_is_named_and_never_skipped(tmp_path):
         pointer.current()
 
 
-def test_run_ids_are_refused_or_distinct():
+def test_run_ids_are_rejected_or_mapped_to_distinct_safe_names():
     for bad in ("", ".", "..", ".hidden"):
         with pytest.raises(ConfigError):
             safe_run_id(bad)

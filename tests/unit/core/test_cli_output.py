@@ -53,39 +53,39 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return workspace
 
 
-def printed(*arguments: str) -> str:
+def stdout_of(*arguments: str) -> str:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
-def test_lists_are_json_for_programs(installed: Workspace) -> None:
-    (run,) = json.loads(printed("runs", "p", "--json"))
+def test_list_commands_print_json(installed: Workspace) -> None:
+    (run,) = json.loads(stdout_of("runs", "p", "--json"))
     assert (run["run_id"], run["state"]) == ("p-2026-01-08", "stopped")
-    document = json.loads(printed("champion", "p", "--json"))
+    document = json.loads(stdout_of("champion", "p", "--json"))
     assert [entry["number"] for entry in document["history"]] == [1]
     assert document["paused"] is None
-    assert json.loads(printed("pipelines", "--json"))["pipelines"][0]["pipeline"] == "p"
-    days = json.loads(printed("window", "p", "--date", "2026-01-08", "--json"))
+    assert json.loads(stdout_of("pipelines", "--json"))["pipelines"][0]["pipeline"] == "p"
+    days = json.loads(stdout_of("window", "p", "--date", "2026-01-08", "--json"))
     assert days["evaluate"] == ["2026-01-08"]
-    assert json.loads(printed("features", "p", "--json"))["features"][0]["name"] == "a"
+    assert json.loads(stdout_of("features", "p", "--json"))["features"][0]["name"] == "a"
 
 
-def test_the_list_says_what_became_of_a_promotion(installed: Workspace) -> None:
+def test_the_run_list_shows_whether_a_promoted_run_still_serves(installed: Workspace) -> None:
     pointer = ChampionPointer(installed, "p")
-    assert "; serves" in printed("runs", "p")
+    assert "; serves" in stdout_of("runs", "p")
     pointer.promote(
         run_id="later", night=NIGHT + dt.timedelta(days=1), bundle_uri="stages/y",
         bundle_digest="c" * 64, reason="better",
     )  # fmt: skip
-    assert not {"serves", "withdrawn"} & set(printed("runs", "p").split())
+    assert not {"serves", "withdrawn"} & set(stdout_of("runs", "p").split())
     pointer.rollback("CTR fell")
-    assert "; serves" in printed("runs", "p")
+    assert "; serves" in stdout_of("runs", "p")
     pointer.retire(1, "a leak", by="me")
-    assert "; withdrawn since" in printed("runs", "p")
+    assert "; withdrawn since" in stdout_of("runs", "p")
 
 
-def test_a_table_in_a_pipe_is_as_wide_as_its_text(installed: Workspace) -> None:
+def test_tables_written_to_a_pipe_are_not_truncated(installed: Workspace) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     # Brackets in values are text, not markup.
     for arguments, text in ((("runs", "p"), SAID), (("champion", "p"), "[/home] better")):
@@ -164,7 +164,7 @@ def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def test_brackets_in_values_are_text_and_nothing_is_cut_at_80_columns(bracketed) -> None:
+def test_brackets_are_printed_literally_and_80_columns_truncate_nothing(bracketed) -> None:
     narrow = shown("80", *bracketed)
     tables = [line for line in narrow.splitlines() if line[:1] in "┃│┏"]
     assert tables
@@ -179,12 +179,12 @@ def test_brackets_in_values_are_text_and_nothing_is_cut_at_80_columns(bracketed)
     assert "\\[" not in wide
 
 
-def test_the_exit_code_says_what_went_wrong(installed: Workspace) -> None:
+def test_help_documents_the_exit_code_of_every_error(installed: Workspace) -> None:
     command = [sys.executable, "-m", "nightbid", "runs", "nope"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert printed("--version").startswith("nightbid ")
-    assert all(str(code) in printed("--help") for code in EXIT_CODES)
+    assert stdout_of("--version").startswith("nightbid ")
+    assert all(str(code) in stdout_of("--help") for code in EXIT_CODES)
     # Other modules define their own kinds, which no command exits with.
     kinds = [
         kind for kind in NightbidError.__subclasses__() if kind.__module__ == "nightbid.errors"
@@ -222,7 +222,7 @@ ENDS = (
 
 
 @pytest.mark.slow
-def test_each_exit_code_is_the_one_that_help_tells(
+def test_commands_exit_with_the_documented_codes(
     bracketed: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pipelines" / "broken.yaml").write_text("pipeline: broken\nshcedule: x\n")
@@ -250,7 +250,7 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(child, f"{name} {key}")
 
 
-def test_every_command_that_lists_or_shows_has_json() -> None:
+def test_every_list_or_show_command_has_a_json_option() -> None:
     _mount()
     commands = dict(leaves(typer.main.get_command(app)))
     asks = {

@@ -20,7 +20,7 @@ import pytest
         ("nightbid report nothing ", set()),
     ],
 )
-def test_pipelines_runs_stages_and_checks_are_completed(tmp_path, line, offered) -> None:
+def test_shell_completion_offers_pipelines_runs_stages_and_checks(tmp_path, line, offered) -> None:
     for name in ("first", "fifth", "second"):
         (tmp_path / "runs" / "ctr" / name).mkdir(parents=True)
     done = subprocess.run(

@@ -121,7 +121,7 @@ def ended_with(command: str) -> NightbidError | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command(whole: Path, command: str) -> None:
+def test_every_command_reports_a_damaged_record_in_one_line(whole: Path, command: str) -> None:
     faults = []
     shift = COMMANDS.index(command)
     for at, (kind, pattern) in enumerate(KINDS.items()):

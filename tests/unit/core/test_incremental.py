@@ -39,7 +39,7 @@ def after(recorded_run):
     return record
 
 
-def test_a_sound_night_is_gone_on_with(after):
+def test_training_continues_from_a_night_that_passed(after):
     run, ask = after()
     assert ask() == ""
     assert ask(train={**TRAIN, "full_every": 2}) == "every 2 nights"
@@ -50,12 +50,12 @@ def test_a_sound_night_is_gone_on_with(after):
     assert ask() == f"gate_model stopped the night of {NIGHT}"
 
 
-def test_a_night_that_was_worse_is_not(after):
+def test_training_restarts_after_a_night_that_was_worse_than_the_champion(after):
     _, ask = after(evaluate={"verdict": "worse", "reference": "champion"})
     assert ask() == f"the night of {NIGHT} was worse than the champion"
 
 
-def test_nor_is_one_whose_champion_was_rolled_back(after):
+def test_training_restarts_after_a_rolled_back_champion(after):
     run, ask = after()
     pointer = ChampionPointer(run.workspace, "ctr")
     for number in (1, 2):
@@ -68,7 +68,7 @@ def test_nor_is_one_whose_champion_was_rolled_back(after):
     assert ask() == f"the champion of {NIGHT} was withdrawn"
 
 
-def test_a_state_with_a_day_that_was_undone_is_left(after):
+def test_training_restarts_when_a_learned_day_was_undone(after):
     run, ask = after()
     day = dt.date(2026, 1, 18)
     word = Decision(change="undo", day=day, reason="bots", at=dt.datetime.now(dt.UTC))
@@ -78,6 +78,6 @@ def test_a_state_with_a_day_that_was_undone_is_left(after):
     assert ask() == ""
 
 
-def test_a_night_of_another_mode_kept_no_state(after):
+def test_training_restarts_after_a_night_that_kept_no_state(after):
     _, ask = after(learned=None)
     assert ask() == f"the night of {NIGHT} kept no state"

@@ -48,7 +48,7 @@ def written() -> list[Path]:
     return [*found, *(ROOT / name for name in FILES)]
 
 
-def test_no_word_of_the_dialect_comes_back() -> None:
+def test_texts_contain_no_banned_words() -> None:
     rules = [(re.compile(rf"\b({word})\b", re.I), use) for word, use in INSTEAD.items()]
     wrong = []
     for path in written():
@@ -60,13 +60,13 @@ def test_no_word_of_the_dialect_comes_back() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_list_finds_what_it_lists() -> None:
+def test_banned_words_are_found_in_a_sample_sentence() -> None:
     text = "Whoever mends it begins anew, as foretold: normalised, in colour."
     seen = [word for word in INSTEAD if re.search(rf"\b({word})\b", text, re.I)]
     assert len(seen) == 6
 
 
-def test_docstrings_say_what_arguments_and_attributes_are() -> None:
+def test_docstrings_describe_arguments_and_attributes_in_full() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, seen.end()) + 1}: {seen[0].strip()}"
         for path in written()
@@ -79,5 +79,5 @@ def test_docstrings_say_what_arguments_and_attributes_are() -> None:
 
 
 @pytest.mark.parametrize("text", ["        run: Of which.\n", '    """Of the workers."""\n'])
-def test_a_fragment_is_found(text: str) -> None:
+def test_docstring_fragments_are_found(text: str) -> None:
     assert any(pattern.search(text) for pattern in FRAGMENTS)

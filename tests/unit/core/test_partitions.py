@@ -37,7 +37,7 @@ def spec_of(text: str) -> PipelineSpec:
 
 
 @given(st.one_of(DAYS, HOURS))
-def test_a_partition_is_read_as_it_is_written(partition):
+def test_a_partition_survives_formatting_parsing_and_pickling(partition):
     assert partition_of(str(partition)) == partition
     assert partition_of(partition.isoformat()) == partition
     assert f"{partition}" == str(partition)
@@ -47,13 +47,13 @@ def test_a_partition_is_read_as_it_is_written(partition):
 @pytest.mark.parametrize(
     "text", ["2026-01-05T3", "2026-01-05T24", "2026-01-05 03", "5 January", ""]
 )
-def test_what_is_no_date_is_named(text):
+def test_malformed_dates_are_rejected(text):
     with pytest.raises(ValueError, match="write YYYY-MM-DD, or YYYY-MM-DDTHH"):
         partition_of(text)
 
 
 @given(st.lists(st.one_of(DAYS, HOURS), max_size=20))
-def test_days_come_before_their_hours_in_one_order(partitions):
+def test_days_sort_before_their_hours(partitions):
     def place(each: dt.date) -> tuple[dt.date, int]:
         return (each.date(), each.hour) if isinstance(each, Hour) else (each, -1)
 
@@ -66,7 +66,7 @@ def test_days_come_before_their_hours_in_one_order(partitions):
 
 
 @given(DAYS, st.sampled_from(WEEKDAYS))
-def test_each_day_lies_in_one_week(day, begins):
+def test_each_day_belongs_to_one_week(day, begins):
     first = containing(day, "week", begins)
     assert first <= day < first + STEPS["week"]
     assert WEEKDAYS[first.weekday()] == begins
@@ -74,7 +74,7 @@ def test_each_day_lies_in_one_week(day, begins):
 
 
 @given(HOURS)
-def test_hours_follow_each_other(hour):
+def test_hours_are_consecutive_across_days(hour):
     later = hour + STEPS["hour"]
     assert isinstance(later, Hour)
     assert first_hour(later) == first_hour(hour) + hours_in("hour")
@@ -82,7 +82,7 @@ def test_hours_follow_each_other(hour):
     assert containing(hour.date(), "hour") == Hour.of(hour.date(), 23)
 
 
-def test_a_window_counts_hours():
+def test_a_window_is_counted_in_hours_for_hourly_partitions():
     spec = spec_of(
         "source: {kind: simulator, partition: hour}\n"
         "window: {train_hours: 48, validate_hours: 6, evaluate_hours: 6, lag_hours: 1}\n"
@@ -98,7 +98,7 @@ def test_a_window_counts_hours():
     assert str(Night.of(spec, dt.date(2026, 1, 9)).date) == "2026-01-09T23"
 
 
-def test_a_window_counts_weeks():
+def test_a_window_is_counted_in_weeks_for_weekly_partitions():
     spec = spec_of(
         "source: {kind: simulator, partition: week, week_begins: sunday}\n"
         "window: {train_weeks: 3, validate_weeks: 1, evaluate_weeks: 1}"
@@ -112,7 +112,7 @@ def test_a_window_counts_weeks():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("window: {train_hours: 5}", "window counts hours, and source.partition is 'day'"),
         ("source: {kind: simulator, partition: hour}", "write window.train_hours"),
@@ -152,14 +152,14 @@ def test_a_window_counts_weeks():
         ),
     ],
 )
-def test_what_counts_something_else_is_refused(text, said):
+def test_settings_in_units_other_than_the_partition_are_rejected(text, message):
     with pytest.raises(ConfigError) as caught:
         spec_of(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("unit", ["hour", "week"])
-def test_settings_are_recorded_as_they_are_spelled(unit):
+def test_window_settings_are_recorded_under_their_original_keys(unit):
     text = f"source: {{kind: simulator, partition: {unit}}}\nwindow: {{train_{unit}s: 9}}"
     spec = spec_of(text)
     written = spec.model_dump(mode="json")
@@ -169,7 +169,7 @@ def test_settings_are_recorded_as_they_are_spelled(unit):
     assert again.window.unit == unit
 
 
-def test_runs_of_a_pipeline_whose_partitions_have_changed_stand_side_by_side(tmp_path):
+def test_daily_and_hourly_runs_of_one_pipeline_are_listed_together(tmp_path):
     from nightbid.night.record import RunRecord, runs_of
 
     workspace = Workspace(str(tmp_path))
@@ -194,7 +194,9 @@ def test_runs_of_a_pipeline_whose_partitions_have_changed_stand_side_by_side(tmp
         ("hour", "2026-01-07", ""),
     ],
 )
-def test_what_is_undone_is_a_partition(tmp_path, monkeypatch, unit, typed, kept):
+def test_undo_records_the_partition_that_contains_the_date(
+    tmp_path, monkeypatch, unit, typed, kept
+):
     yaml = f"source: {{kind: simulator, partition: {unit}}}\nwindow: {{train_{unit}s: 9}}\n"
     (tmp_path / "p.yaml").write_text(f"pipeline: p\nfeatures: {{ad_id: vocabulary}}\n{yaml}")
     monkeypatch.setenv("NIGHTBID_PIPELINES", str(tmp_path))

@@ -91,7 +91,7 @@ def loose(env: Path) -> str:
     ).stdout  # fmt: skip
 
 
-def test_images_are_pinned_to_the_bytes_that_a_registry_serves(tmp_path, registry) -> None:
+def test_images_are_pinned_to_the_digests_that_the_registry_serves(tmp_path, registry) -> None:
     env = env_of(tmp_path, registry)
     assert f"image {registry}/library/python:3.11 (BASE) is not pinned by digest" in loose(env)
     done = pin(env)
@@ -106,7 +106,7 @@ def test_images_are_pinned_to_the_bytes_that_a_registry_serves(tmp_path, registr
     assert pin(env).stdout.count("(as before)") == 3
 
 
-def test_nothing_is_written_unless_every_image_was_found(tmp_path, registry) -> None:
+def test_no_image_is_pinned_when_one_is_not_found(tmp_path, registry) -> None:
     env = env_of(tmp_path, registry, beam="apache/beam:1")
     before = env.read_text()
     done = pin(env)
@@ -118,7 +118,7 @@ def test_nothing_is_written_unless_every_image_was_found(tmp_path, registry) -> 
     assert env.read_text() == before
 
 
-def test_a_registry_that_names_other_bytes_or_is_away_is_one_line(tmp_path, registry) -> None:
+def test_a_wrong_digest_or_unreachable_registry_is_reported(tmp_path, registry) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Liar", (Registry,), {"lies": True})) as liar:
         threading.Thread(target=liar.serve_forever, daemon=True).start()
         done = pin(env_of(tmp_path, f"127.0.0.1:{liar.server_port}"))
@@ -131,7 +131,7 @@ def test_a_registry_that_names_other_bytes_or_is_away_is_one_line(tmp_path, regi
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_settings_the_defaults_of_the_dockerfiles_are_named(tmp_path) -> None:
+def test_unpinned_default_images_of_the_dockerfiles_are_reported(tmp_path) -> None:
     message = loose(tmp_path / "missing")
     for name in ("(BASE)", "(DEBIAN)", "(BEAM)"):
         assert name in message

@@ -21,7 +21,7 @@ GOOD = {
 NIGHT = dt.date(2026, 1, 8)
 
 
-def test_all_faults_are_said_at_once(tmp_path):
+def test_all_invalid_settings_are_reported_at_once(tmp_path):
     spec = PipelineSpec.model_validate(
         {
             **GOOD,
@@ -46,7 +46,7 @@ def test_all_faults_are_said_at_once(tmp_path):
     assert "\n" not in line
 
 
-def test_faults_of_the_yaml_hide_no_others(tmp_path):
+def test_yaml_errors_do_not_hide_other_errors(tmp_path):
     text = """
 pipeline: t
 source: {kind: simulator, rows_per_day: 100, sed: 3}
@@ -82,13 +82,13 @@ schedule: "0 3 * * *"
     assert len(messages) == 9
 
 
-def test_a_pipeline_of_which_nothing_is_left_says_what_pydantic_does(tmp_path):
+def test_a_pipeline_without_valid_features_is_rejected(tmp_path):
     (tmp_path / "t.yaml").write_text("pipeline: t\nsource: {kind: nowhere}\nfeatures: 3\n")
     with pytest.raises(ConfigError, match="features: Input should be a valid dictionary"):
         checked_pipeline("t", tmp_path, (), NIGHT, tmp_path)
 
 
-def test_members_of_an_ensemble_are_looked_for(tmp_path):
+def test_unknown_ensemble_members_are_rejected(tmp_path):
     members = ["dcn_v2", "gradient_bosted_trees"]
     model = {"architecture": "ensemble", "parameters": {"members": members}}
     spec = PipelineSpec.model_validate({**GOOD, "model": model})
@@ -97,7 +97,7 @@ def test_members_of_an_ensemble_are_looked_for(tmp_path):
         check_settings(spec, NIGHT, tmp_path)
 
 
-def test_roles_labels_and_the_hook_are_looked_for(tmp_path):
+def test_unknown_columns_and_notify_hooks_are_rejected(tmp_path):
     spec = PipelineSpec.model_validate(
         {
             **GOOD,
@@ -122,18 +122,18 @@ def test_roles_labels_and_the_hook_are_looked_for(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", ["every_day", "0 25 * * *", "0 3 * *", "@nightly"])
-def test_what_is_no_schedule_is_refused(schedule):
+def test_invalid_schedules_are_rejected(schedule):
     with pytest.raises(ValueError, match="is not a schedule"):
         PipelineSpec.model_validate({**GOOD, "schedule": schedule})
 
 
-def test_nothing_heavy_is_imported_for_it():
+def test_preflight_does_not_import_tensorflow():
     code = "import sys, nightbid.preflight; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_what_is_right_passes(tmp_path):
+def test_valid_settings_pass(tmp_path):
     check_settings(PipelineSpec.model_validate(GOOD), NIGHT, tmp_path)
 
 
@@ -149,5 +149,5 @@ def test_what_is_right_passes(tmp_path):
         (8_000, {"least_steps": 0}, (2048, 3)),
     ],
 )
-def test_steps_follow_the_rows(rows, settings, sized):
+def test_batch_size_and_epochs_depend_on_the_number_of_rows(rows, settings, sized):
     assert Train(**settings).sized(rows) == sized

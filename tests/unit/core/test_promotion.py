@@ -48,26 +48,26 @@ def task(root: Path, **other: dict[str, str]) -> StageTask:
     )  # fmt: skip
 
 
-def test_a_night_whose_stages_agree_is_promoted(tmp_path: Path) -> None:
+def test_a_night_with_consistent_stages_is_promoted(tmp_path: Path) -> None:
     night = task(tmp_path)
     assert run(night).metrics["decision"] == "promoted"
     assert ChampionPointer(night.workspace, "ctr").current() is not None
 
 
-def test_a_gate_that_judged_another_output_than_the_one_to_promote_stops(tmp_path: Path) -> None:
+def test_promotion_fails_when_a_gate_judged_another_output(tmp_path: Path) -> None:
     night = task(tmp_path, gate_model={"evaluate": "an older digest"})
     with pytest.raises(StageError, match="gate_model are of different outputs of evaluate"):
         run(night)
     assert ChampionPointer(night.workspace, "ctr").current() is None
 
 
-def test_rows_that_only_some_stages_have_read_stop(tmp_path: Path) -> None:
+def test_promotion_fails_when_stages_read_different_rows(tmp_path: Path) -> None:
     night = task(tmp_path, export={"sample": "rows of another attempt"})
     with pytest.raises(StageError, match=r"different outputs of sample.*clear sample"):
         run(night)
 
 
-def test_a_night_that_another_process_took_up_with_other_settings_stops(tmp_path: Path) -> None:
+def test_promotion_fails_when_another_process_took_over_the_run(tmp_path: Path) -> None:
     night = task(tmp_path)
     other = find_pipeline("ctr", Path("include/pipelines"), ("train.epochs=7",))
     RunRecord.start(night.workspace, other, DATE, run_id="r")

@@ -46,7 +46,7 @@ def stay(run: RunRecord) -> set[str]:
     return {r.stage for r in run.records() if (run.workspace.at(r.uri) / "manifest.json").exists()}
 
 
-def test_what_runs_champions_and_frozen_rows_need_stays(recorded_run):
+def test_outputs_of_recent_runs_champions_and_frozen_rows_are_kept(recorded_run):
     first, second, third, frozen_run = (recorded_run(f"ctr-{name}") for name in "abcf")
     workspace = first.workspace
     pointer = ChampionPointer(workspace, "ctr")
@@ -76,7 +76,7 @@ def test_what_runs_champions_and_frozen_rows_need_stays(recorded_run):
     assert len(RunRecord.load(workspace, "ctr", third.run_id).records()) == len(everything)
 
 
-def test_bytes_that_another_output_links_to_are_not_counted_as_freed(recorded_run):
+def test_hard_linked_bytes_are_not_counted_as_freed(recorded_run):
     run = recorded_run("ctr-a")
     key = made_day(run, "linked")
     folder = run.workspace.root / "days" / "sample" / str(DAY) / key
@@ -86,7 +86,7 @@ def test_bytes_that_another_output_links_to_are_not_counted_as_freed(recorded_ru
     assert unneeded(run.workspace, 30, LATER).freed == before - size
 
 
-def test_what_killed_attempts_left_goes_once_it_is_old(recorded_run):
+def test_old_leftovers_of_killed_attempts_are_deleted(recorded_run):
     run = recorded_run("ctr-a")
     folder = run.workspace.root / "days" / "sample" / str(DAY) / ".tmp-x-1"
     folder.mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_what_killed_attempts_left_goes_once_it_is_old(recorded_run):
     assert not [e for e in unneeded(run.workspace, 60, LATER).unneeded if e.folder == folder]
 
 
-def test_scores_of_a_comparison_go_once_they_are_old(recorded_run):
+def test_old_scores_of_comparisons_are_deleted(recorded_run):
     run = recorded_run("ctr-a")
     folder = run.workspace.root / "comparisons" / "ctr" / "bundle-rows"
     folder.mkdir(parents=True)
@@ -110,7 +110,7 @@ def test_scores_of_a_comparison_go_once_they_are_old(recorded_run):
     assert not folder.exists()
 
 
-def test_a_damaged_record_stops_the_prune(recorded_run):
+def test_prune_fails_on_a_damaged_record(recorded_run):
     run = recorded_run("ctr-a")
     path = run.folder / "run.json"
     path.write_text(path.read_text()[:-9])
@@ -118,7 +118,7 @@ def test_a_damaged_record_stops_the_prune(recorded_run):
         unneeded(run.workspace, 30, LATER)
 
 
-def test_the_command_lists_first_and_removes_when_told(recorded_run, monkeypatch):
+def test_prune_only_lists_outputs_without_delete(recorded_run, monkeypatch):
     run = recorded_run("ctr-a")
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(run.workspace.root))
     head = json.loads((run.folder / "run.json").read_text())
@@ -148,7 +148,7 @@ def test_the_command_lists_first_and_removes_when_told(recorded_run, monkeypatch
     [(40, "no run is of the last 30 days .* all of them would lose their outputs → check `date`"),
      (-56, "the run ctr ctr-[ab] is of 20.*, and the clock says 19.*: nothing is removed")],
 )  # fmt: skip
-def test_a_clock_that_jumped_removes_nothing(recorded_run, years, line):
+def test_prune_deletes_nothing_when_the_clock_has_jumped(recorded_run, years, line):
     run = recorded_run("ctr-a")
     recorded_run("ctr-b")
     now = dt.datetime.now(dt.UTC)
@@ -158,7 +158,7 @@ def test_a_clock_that_jumped_removes_nothing(recorded_run, years, line):
         check_clock(run.workspace, 30, now + dt.timedelta(days=365 * years))
 
 
-def test_a_night_under_a_clock_that_is_years_ahead_makes_the_others_no_older(recorded_run):
+def test_prune_deletes_nothing_after_a_run_dated_years_ahead(recorded_run):
     run, other = recorded_run("ctr-a"), recorded_run("ctr-b")
     ahead = dt.datetime.now(dt.UTC) + dt.timedelta(days=3650)
     head = other.head.model_copy(update={"started": ahead})
@@ -169,7 +169,7 @@ def test_a_night_under_a_clock_that_is_years_ahead_makes_the_others_no_older(rec
         check_clock(run.workspace, 30)
 
 
-def test_what_a_night_takes_up_meanwhile_stays(recorded_run):
+def test_outputs_that_a_night_starts_to_use_during_prune_are_kept(recorded_run):
     run = recorded_run("ctr-a")
     report = unneeded(run.workspace, 30, LATER)
     assert {entry.folder for entry in report.unneeded}

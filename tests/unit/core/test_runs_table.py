@@ -45,12 +45,12 @@ def listed(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -> lis
         ("", [("sample", "done"), ("gate_raw", "stopped")], "stopped"),
     ],
 )
-def test_the_state_of_a_run(tmp_path, until, done, state):
+def test_the_table_shows_the_state_of_a_run(tmp_path, until, done, state):
     cells = listed(tmp_path, SHORT, until, *done)
     assert "".join(line[2] for line in cells).startswith(state)
 
 
-def test_a_trial_of_a_sweep_is_done_once_it_has_trained(tmp_path):
+def test_a_sweep_trial_is_done_once_it_has_trained(tmp_path):
     spec = PipelineSpec.model_construct(pipeline="p", features={})
     run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id="s-t001", sweep="s")
     for stage in ("sample", "featurize", "train"):
@@ -59,7 +59,7 @@ def test_a_trial_of_a_sweep_is_done_once_it_has_trained(tmp_path):
     assert state_of(run.head, {record.stage: record for record in run.records()}) == ("done", "")
 
 
-def test_nothing_is_cut_and_a_usual_name_is_in_one_piece(tmp_path):
+def test_names_are_not_truncated_on_80_columns(tmp_path):
     ended = [("sample", "done"), ("gate_features", "stopped")]
     for name in (SHORT, LONG):
         cells = listed(tmp_path, name, "", *ended)

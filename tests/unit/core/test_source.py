@@ -47,7 +47,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_a_changed_module_runs_exactly_the_stages_again_that_import_it(tmp_path: Path) -> None:
+def test_a_changed_module_reruns_only_the_stages_that_import_it(tmp_path: Path) -> None:
     shutil.copytree(Path(nightbid.__file__).parent, tmp_path / "nightbid")
     ran = subprocess.run(
         [sys.executable, "-c", LOOK],
@@ -71,7 +71,7 @@ def test_a_changed_module_runs_exactly_the_stages_again_that_import_it(tmp_path:
 
 
 @pytest.mark.slow
-def test_what_was_parsed_is_kept_for_later_processes_and_a_damaged_file_is_ignored(
+def test_parsed_imports_are_cached_and_a_damaged_cache_is_ignored(
     tmp_path: Path,
 ) -> None:
     package = tmp_path / "nightbid"

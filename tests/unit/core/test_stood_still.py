@@ -39,37 +39,37 @@ def made(run: RunRecord, stage: str, uri: str) -> None:
                            started=dt.datetime.now(dt.UTC)))  # fmt: skip
 
 
-def test_what_it_records_late_is_not_what_counts(tmp_path: Path) -> None:
-    sleeper = start(tmp_path, 1)
-    made(sleeper, "sample", "stages/sample")
+def test_late_records_of_a_stalled_process_are_ignored(tmp_path: Path) -> None:
+    stalled = start(tmp_path, 1)
+    made(stalled, "sample", "stages/sample")
     other = start(tmp_path, 2)
     for stage in ("sample", "featurize", "train", "evaluate"):
         made(other, stage, f"stages/{stage}-of-2")
-    made(sleeper, "train", "stages/train-of-1")
+    made(stalled, "train", "stages/train-of-1")
     stages = RunRecord.load(other.workspace, "p", "r").current()
     assert stages["train"].uri == "stages/train-of-2"
     assert stages["evaluate"].uri == "stages/evaluate-of-2", "not taken for one of older inputs"
 
 
-def test_its_settings_do_not_come_back(tmp_path: Path) -> None:
-    sleeper = start(tmp_path, 1)
+def test_a_stalled_process_cannot_restore_its_settings(tmp_path: Path) -> None:
+    stalled = start(tmp_path, 1)
     start(tmp_path, 2)
     with pytest.raises(ConcurrentUpdateError, match="took this run up, with other settings"):
-        sleeper.pin(spec(3), {})
-    now = RunRecord.load(sleeper.workspace, "p", "r").head
+        stalled.pin(spec(3), {})
+    now = RunRecord.load(stalled.workspace, "p", "r").head
     assert now.spec["train"]["epochs"] == 2  # type: ignore[index]
     again = start(tmp_path, 1).head
-    assert (again.revision, again.number) == (3, sleeper.head.number), "a person begins it over"
+    assert (again.revision, again.number) == (3, stalled.head.number), "a person begins it over"
 
 
-def test_it_begins_no_stage(tmp_path: Path) -> None:
-    sleeper = start(tmp_path, 1)
+def test_a_stalled_process_cannot_start_a_stage(tmp_path: Path) -> None:
+    stalled = start(tmp_path, 1)
     start(tmp_path, 2)
     with pytest.raises(StageError, match=r"r: another process took this run up.*nightbid runs p"):
-        run_stage(stage_named("sample"), spec(1), sleeper, cache_folder=tmp_path / "cache")
+        run_stage(stage_named("sample"), spec(1), stalled, cache_folder=tmp_path / "cache")
 
 
-def test_two_processes_of_the_same_settings_are_one_run(
+def test_processes_with_equal_settings_share_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = start(tmp_path, 1), start(tmp_path, 1)
@@ -83,7 +83,7 @@ def test_two_processes_of_the_same_settings_are_one_run(
     assert len(list((first.folder / "heads").iterdir())) == 1
 
 
-def test_one_that_was_killed_between_a_claim_and_its_copy_stops_no_rerun(tmp_path: Path) -> None:
+def test_a_rerun_works_after_a_kill_between_the_claim_and_its_copy(tmp_path: Path) -> None:
     run = start(tmp_path, 1)
     (run.folder / "run.json").unlink()
     taken_up = start(tmp_path, 1)
@@ -95,7 +95,7 @@ def test_one_that_was_killed_between_a_claim_and_its_copy_stops_no_rerun(tmp_pat
     assert RunRecord.load(run.workspace, "p", "r").head.revision == 3
 
 
-def test_the_champion_that_a_run_compares_with_is_the_first_one_written(
+def test_a_run_keeps_the_champion_that_was_pinned_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(tmp_path, 1)
@@ -114,7 +114,7 @@ def test_the_champion_that_a_run_compares_with_is_the_first_one_written(
     assert pinned.bundle_digest == "d"
 
 
-def test_a_lost_turn_is_noticed(tmp_path: Path) -> None:
+def test_a_lost_turn_is_detected(tmp_path: Path) -> None:
     turns = Turns(Workspace(str(tmp_path)), "p")
     assert not turns.has("first")
     turns.take("first", NIGHT, lambda ids: False)
@@ -124,7 +124,7 @@ def test_a_lost_turn_is_noticed(tmp_path: Path) -> None:
     assert not turns.has("first")
 
 
-def test_what_was_made_again_since_is_not_set_aside(tmp_path: Path) -> None:
+def test_an_output_that_was_recreated_is_not_set_aside(tmp_path: Path) -> None:
     folder = Workspace(str(tmp_path)).root / "output"
     folder.mkdir()
     damaged = inode_of(folder)

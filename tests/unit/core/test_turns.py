@@ -34,7 +34,7 @@ class Scheduler:
         return self.turns.take(run_id, date, lambda ids: bool(self.running & set(ids)), **options)
 
 
-def test_a_night_waits_until_the_one_at_work_has_ended(tmp_path) -> None:
+def test_a_night_waits_for_the_running_night_to_end(tmp_path) -> None:
     airflow = Scheduler(tmp_path, "scheduled__a+b", "manual__c")
     assert airflow.take("scheduled__a+b") == ""
     assert airflow.take("manual__c", 1) == "scheduled__a+b"
@@ -43,7 +43,7 @@ def test_a_night_waits_until_the_one_at_work_has_ended(tmp_path) -> None:
     assert airflow.take("manual__c", 1) == ""
 
 
-def test_of_several_that_wait_the_earliest_night_is_next(tmp_path) -> None:
+def test_the_earliest_waiting_night_runs_next(tmp_path) -> None:
     airflow = Scheduler(tmp_path, "now", "third", "first", "second")
     airflow.take("now")
     for day, run in ((3, "third"), (1, "first"), (2, "second")):
@@ -56,7 +56,7 @@ def test_of_several_that_wait_the_earliest_night_is_next(tmp_path) -> None:
     assert airflow.take("third", 3) == "", "one that died while it waited holds nobody up"
 
 
-def test_runs_that_start_together_are_all_noted_before_one_begins(tmp_path) -> None:
+def test_runs_that_start_together_run_in_order_of_their_nights(tmp_path) -> None:
     airflow = Scheduler(tmp_path, "a", "b")
     assert airflow.take("b", 2, is_patient=True) == "b"
     assert airflow.take("a", 1, is_patient=True) == "a"
@@ -64,7 +64,7 @@ def test_runs_that_start_together_are_all_noted_before_one_begins(tmp_path) -> N
     assert airflow.take("a", 1) == ""
 
 
-def test_cleared_runs_wait_for_what_is_at_work_and_not_for_each_other(tmp_path) -> None:
+def test_cleared_runs_wait_for_the_running_one_without_a_deadlock(tmp_path) -> None:
     airflow = Scheduler(tmp_path, "a", "b", "c")
     for run in ("a", "b", "c"):
         airflow.running = {run}
@@ -80,7 +80,7 @@ def test_cleared_runs_wait_for_what_is_at_work_and_not_for_each_other(tmp_path) 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_two_never_begin_at_once(tmp_path, seed) -> None:
+def test_two_runs_never_start_at_once(tmp_path, seed) -> None:
     names = [f"run-{number}" for number in range(8)]
     airflow = Scheduler(tmp_path, *names)
     begun: list[str] = []
@@ -99,7 +99,7 @@ def test_two_never_begin_at_once(tmp_path, seed) -> None:
     assert sorted(begun) == names
 
 
-def test_a_damaged_turn_names_the_file_and_what_to_do(tmp_path) -> None:
+def test_a_damaged_turn_is_reported_with_its_file_and_a_fix(tmp_path) -> None:
     airflow = Scheduler(tmp_path)
     airflow.take("a")
     (path,) = (tmp_path / "turns" / "small" / "begun").iterdir()
@@ -108,7 +108,7 @@ def test_a_damaged_turn_names_the_file_and_what_to_do(tmp_path) -> None:
         airflow.take("b")
 
 
-def test_a_night_from_the_shell_holds_its_pipeline_while_its_process_lives(tmp_path) -> None:
+def test_a_shell_run_holds_the_turn_while_its_process_lives(tmp_path) -> None:
     airflow = Scheduler(tmp_path)
     with airflow.turns.held("by-shell"):
         assert airflow.take("by-shell") == ""
@@ -117,7 +117,7 @@ def test_a_night_from_the_shell_holds_its_pipeline_while_its_process_lives(tmp_p
     assert airflow.take("scheduled", 1) == ""
 
 
-def test_a_process_that_was_killed_holds_nobody_up(tmp_path) -> None:
+def test_a_killed_process_releases_its_turn(tmp_path) -> None:
     program = (
         "import os, sys; from nightbid.night.turns import Turns;"
         "from nightbid.storage.workspace import Workspace; import datetime as dt;"
@@ -138,7 +138,7 @@ def test_a_process_that_was_killed_holds_nobody_up(tmp_path) -> None:
     assert airflow.take("next", 1) == ""
 
 
-def test_processes_that_take_up_one_run_go_one_after_the_other(tmp_path) -> None:
+def test_processes_of_the_same_run_work_one_after_another(tmp_path) -> None:
     program = (
         "import os, sys, time; from nightbid.night.turns import Turns;"
         "from nightbid.storage.workspace import Workspace;"
@@ -164,7 +164,9 @@ def test_processes_that_take_up_one_run_go_one_after_the_other(tmp_path) -> None
 
 
 @pytest.mark.parametrize(("hours", "waits"), [(-1, False), (0, True), (0.1, True), (5, False)])
-def test_a_sign_of_another_machine_counts_by_a_clock_that_may_jump(tmp_path, hours, waits) -> None:
+def test_a_hold_of_another_machine_expires_even_when_its_clock_is_ahead(
+    tmp_path, hours, waits
+) -> None:
     left = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
     sign = {"run_id": "far", "host": "another", "process": 1, "since": 0.0, "at": left.isoformat()}
     airflow = Scheduler(tmp_path)
@@ -174,7 +176,7 @@ def test_a_sign_of_another_machine_counts_by_a_clock_that_may_jump(tmp_path, hou
     assert airflow.take("near", 1) == ("far" if waits else "")
 
 
-def test_which_run_of_a_night_is_the_newest_does_not_depend_on_a_clock(tmp_path) -> None:
+def test_the_newest_run_of_a_night_does_not_depend_on_the_clock(tmp_path) -> None:
     workspace = Workspace(str(tmp_path))
     spec = PipelineSpec.model_validate({"pipeline": "small", "features": {"a": {"column": "a"}}})
     for name in ("first", "again"):
@@ -191,7 +193,7 @@ def test_which_run_of_a_night_is_the_newest_does_not_depend_on_a_clock(tmp_path)
     assert taken_up.head.number == 1
 
 
-def test_the_shell_waits_for_a_night_that_airflow_watches(tmp_path) -> None:
+def test_a_run_counts_as_active_while_its_heartbeat_is_recent(tmp_path) -> None:
     workspace = Workspace(str(tmp_path))
     spec = PipelineSpec.model_validate({"pipeline": "small", "features": {"a": {"column": "a"}}})
     run = RunRecord.start(workspace, spec, FIRST, run_id="scheduled__2026-01-05")

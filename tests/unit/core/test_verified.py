@@ -30,7 +30,7 @@ def output(tmp_path: Path) -> tuple[Path, list[FileEntry]]:
     return tmp_path, files
 
 
-def test_every_change_is_noticed(output):
+def test_every_change_to_an_output_file_is_detected(output):
     folder, files = output
     path = folder / "a.parquet"
     whole, times = path.read_bytes(), path.stat()
@@ -48,14 +48,14 @@ def test_every_change_is_noticed(output):
     verify(folder, files, "there", "rerun")
 
 
-def test_rows_that_no_manifest_names_are_a_fault(output):
+def test_files_missing_from_the_manifest_are_reported(output):
     folder, files = output
     assert strangers(folder, files) == []
     (folder / "old.parquet").write_bytes(b"")
     assert strangers(folder, files) == ["old.parquet is not in the manifest"]
 
 
-def test_a_sound_output_in_the_place_of_another_one_is_not_taken_for_it(
+def test_an_intact_output_in_the_wrong_folder_is_rejected_and_rebuilt(
     tmp_path, monkeypatch, caplog
 ) -> None:
     (tmp_path / "dated_stage.py").write_text(
