@@ -194,7 +194,7 @@ def test_daily_and_hourly_runs_of_one_pipeline_are_listed_together(tmp_path):
         ("hour", "2026-01-07", ""),
     ],
 )
-def test_undo_records_the_partition_that_contains_the_date(
+def test_undo_records_the_partition_of_the_date_or_rejects_it(
     tmp_path, monkeypatch, unit, typed, kept
 ):
     yaml = f"source: {{kind: simulator, partition: {unit}}}\nwindow: {{train_{unit}s: 9}}\n"

@@ -37,7 +37,7 @@ def spend(workspace: Workspace, run_id: str, stage: str, hours: int, started: da
     )
 
 
-def test_a_half_written_line_does_not_hide_the_one_before(tmp_path: Path) -> None:
+def test_a_truncated_usage_line_does_not_hide_the_previous_one(tmp_path: Path) -> None:
     usage_log = tmp_path / "train.1.jsonl"
     assert read_usage_log(usage_log) is None
     line = json.dumps({"at": 5.0, "done": 0.25, "cpu_seconds": 2.0, "pid": 1})
@@ -47,7 +47,7 @@ def test_a_half_written_line_does_not_hide_the_one_before(tmp_path: Path) -> Non
     assert (point.usage.cpu_seconds, point.done) == (2.0, 0.25)
 
 
-def test_projection() -> None:
+def test_costs_are_projected_from_progress_or_past_runs() -> None:
     assert project(Decimal(2), 0.25) == 8
     assert project(Decimal(2), 0.0, [Decimal(3), Decimal(5), Decimal(9)]) == 5
     assert project(Decimal(7), 0.0, [Decimal(3)]) == 7
@@ -59,12 +59,12 @@ def test_projection() -> None:
     [("7", "9", "ok"), ("8", "9", "warn"), ("5", "11", "warn"), ("10", "10", "warn"),
      ("10.01", "11", "over")],
 )  # fmt: skip
-def test_verdicts(spent: str, projected: str, verdict: str) -> None:
+def test_budget_status_is_ok_warn_or_over(spent: str, projected: str, verdict: str) -> None:
     assert budget_status(Decimal(10), Decimal(spent), Decimal(projected), 0.8) == verdict
     assert budget_status(None, Decimal(spent), Decimal(projected), 0.8) == "ok"
 
 
-def test_each_limit_counts_what_is_under_it(tmp_path: Path) -> None:
+def test_each_limit_counts_only_costs_in_its_scope(tmp_path: Path) -> None:
     workspace = Workspace(str(tmp_path))
     spend(workspace, "r1", "train", 1, datetime(2026, 11, 2, tzinfo=UTC))
     spend(workspace, "r2", "train", 2, NOW)
@@ -86,7 +86,7 @@ def test_each_limit_counts_what_is_under_it(tmp_path: Path) -> None:
     assert reason.startswith("stage train has cost 2.9000 USD, over its limit of 1 USD")
 
 
-def test_polls_of_a_running_stage_project_warn_cancel_and_count_once(tmp_path: Path) -> None:
+def test_polling_a_stage_projects_costs_and_cancels_it_over_budget(tmp_path: Path) -> None:
     spec = PipelineSpec.model_construct(pipeline="p", features={})
     run = RunRecord.start(Workspace(str(tmp_path)), spec, date(2026, 1, 8))
     budget = Budget(run_usd=Decimal("0.28"))
@@ -115,7 +115,7 @@ def burn(seconds: float) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_children_count_while_they_run_after_they_end_and_when_orphaned(tmp_path: Path) -> None:
+def test_the_meter_counts_running_finished_and_orphaned_children(tmp_path: Path) -> None:
     orphan = (
         "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', "
         "'import time\\nwhile time.process_time() < 0.6: sum(range(1000))']); time.sleep(0.3)"

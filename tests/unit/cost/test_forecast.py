@@ -101,7 +101,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def test_what_a_run_cost_and_what_it_got(workspace: Workspace) -> None:
+def test_unit_costs_per_rows_model_and_auc_point(workspace: Workspace) -> None:
     (run,) = run_costs(workspace, "ctr")
     assert run.cloud.amount == Decimal("0.224")
     assert run.per_million_rows == Decimal("0.112")
@@ -109,7 +109,7 @@ def test_what_a_run_cost_and_what_it_got(workspace: Workspace) -> None:
     assert run.per_auc_point == Decimal("0.56")  # 0.224 for 0.4 points
 
 
-def test_nothing_gained_has_no_price() -> None:
+def test_unit_costs_are_none_without_a_gain_or_a_model() -> None:
     assert cost("1", gain=-0.1).per_auc_point is None
     assert cost("1", trained=0).per_model is None
 
@@ -132,7 +132,7 @@ def test_forecast_scales_with_rows_and_reports_its_past_error() -> None:
     assert [comparison.error for comparison in comparisons] == [-0.5, 0]
 
 
-def test_a_sweep_is_foretold_from_the_stages_of_nights_before_it(workspace: Workspace) -> None:
+def test_a_sweep_is_forecast_from_stage_costs_of_earlier_nights(workspace: Workspace) -> None:
     # Each stage of the only night cost one vCPU-hour.
     times = {"sample": 1, "train": 20}
     assert forecast_stages(workspace, "ctr", times) == Decimal("1.176")
@@ -140,7 +140,7 @@ def test_a_sweep_is_foretold_from_the_stages_of_nights_before_it(workspace: Work
     assert forecast_stages(workspace, "ctr", times, before=START - timedelta(days=99)) is None
 
 
-def test_only_a_night_dearer_than_its_history_for_the_same_rows_is_unusual() -> None:
+def test_a_night_is_unusual_if_it_costs_more_per_row_than_earlier_ones() -> None:
     usual = [cost("1.0"), cost("1.1"), cost("0.9")]
     assert unusual([*usual, cost("1.4")]) is None
     assert unusual([*usual, cost("4", rows=4_000_000)]) is None
@@ -170,7 +170,9 @@ MANDATORY = frozenset(
 """Required columns of FOCUS 1.4, Cost and Usage."""
 
 
-def test_focus_export_adds_up_in_csv_and_parquet(workspace: Workspace, tmp_path: Path) -> None:
+def test_focus_export_totals_match_the_ledger_in_csv_and_parquet(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     entries = Ledger(workspace).entries()
     for name in ("focus.csv", "focus.parquet"):
         export_focus(entries, tmp_path / name)
@@ -195,7 +197,7 @@ def test_focus_export_adds_up_in_csv_and_parquet(workspace: Workspace, tmp_path:
     assert "ProviderName" in (tmp_path / "old.csv").read_text()
 
 
-def test_focus_names_units_and_services_as_the_specification_does(
+def test_focus_units_and_services_follow_the_specification(
     cloud_entries: list[LedgerEntry],
 ) -> None:
     units = {}
@@ -232,7 +234,7 @@ def bill(path: Path, rows: list[tuple[str, str, object]]) -> Path:
     return path
 
 
-def test_reconcile_shows_difference_and_unexplained_rest(
+def test_reconcile_reports_differences_and_unexplained_costs(
     cloud_entries: list[LedgerEntry], tmp_path: Path
 ) -> None:
     marks = [
@@ -251,7 +253,7 @@ def test_reconcile_shows_difference_and_unexplained_rest(
     assert result.unexplained == Money(Decimal("3.0"))
 
 
-def test_a_bill_that_cannot_be_read_names_its_line(
+def test_an_unreadable_bill_is_reported_with_its_line(
     cloud_entries: list[LedgerEntry], tmp_path: Path
 ) -> None:
     path = bill(tmp_path / "bill.csv", [("0.40", "USD", []), ("a lot", "USD", [])])
@@ -264,7 +266,9 @@ def test_a_bill_that_cannot_be_read_names_its_line(
         )
 
 
-def test_command_line_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_commands_print_costs_forecasts_and_prices(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nightbid.cli import cost as cli
 
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(workspace.root))

@@ -46,7 +46,7 @@ def entry(
     return LedgerEntry.model_validate(values)
 
 
-def test_recording_twice_changes_nothing_and_attempts_add_up(tmp_path: Path) -> None:
+def test_repeated_records_count_once_and_attempts_add_up(tmp_path: Path) -> None:
     workspace = Workspace(str(tmp_path))
     for attempt in (1, 1, 2):
         record_stage_usage(
@@ -63,7 +63,7 @@ def test_recording_twice_changes_nothing_and_attempts_add_up(tmp_path: Path) -> 
     assert total(entries).amount == Decimal("0.112")
 
 
-def test_totals_by_stage_day_and_month(tmp_path: Path) -> None:
+def test_totals_are_computed_by_stage_day_and_month(tmp_path: Path) -> None:
     ledger = Ledger(Workspace(str(tmp_path)))
     later = datetime(2026, 12, 1, tzinfo=UTC)
     ledger.append([entry(), entry("sample", 1, "2"), entry("sample", 2, "1", started=later)])
@@ -78,7 +78,7 @@ def test_totals_by_stage_day_and_month(tmp_path: Path) -> None:
     assert ledger.entries(pipeline="other") == []
 
 
-def test_currencies_of_two_books_are_refused(tmp_path: Path) -> None:
+def test_entries_of_different_currencies_cannot_be_added(tmp_path: Path) -> None:
     with pytest.raises(PriceError, match="cannot add"):
         total([entry(), entry(attempt=2, currency="EUR")])
 
@@ -88,7 +88,7 @@ def test_currencies_of_two_books_are_refused(tmp_path: Path) -> None:
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2), st.integers(0, 9)), max_size=12),
     st.integers(0, 3),
 )
-def test_any_order_repetition_and_compaction_folds_to_the_same(
+def test_entries_do_not_depend_on_order_repetition_or_compaction(
     tmp_path_factory: pytest.TempPathFactory, seen: list[tuple[str, int, int]], every: int
 ) -> None:
     expected: dict[tuple[str, int], int] = {}
@@ -110,7 +110,7 @@ def test_any_order_repetition_and_compaction_folds_to_the_same(
     ),
     jobs=st.lists(st.integers(0, 10**6), max_size=4),
 )
-def test_costs_add_up_over_splits_and_retries(
+def test_costs_of_split_jobs_and_retries_add_up(
     tmp_path_factory: pytest.TempPathFactory, attempts: list[list[int]], jobs: list[int]
 ) -> None:
     """Attempts are observed several times while they run; cloud jobs split one attempt's usage."""
@@ -142,7 +142,7 @@ def test_costs_add_up_over_splits_and_retries(
     assert abs(total(Ledger(workspace).entries()).amount - expected) < Decimal("1e-20")
 
 
-def test_what_a_job_metered_replaces_the_estimate_of_its_stage(tmp_path: Path) -> None:
+def test_metered_job_usage_replaces_the_estimate_of_its_stage(tmp_path: Path) -> None:
     ledger = Ledger(Workspace(str(tmp_path)))
     cloud = {"service": "dataflow_batch"}
     ledger.append([entry(quantity="7", **cloud), entry(quantity="1")])
@@ -153,7 +153,7 @@ def test_what_a_job_metered_replaces_the_estimate_of_its_stage(tmp_path: Path) -
     assert sum(e.quantity for e in ledger.entries()) == 2 + 3 + 1
 
 
-def test_processes_that_write_while_another_compacts_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_writes_and_compaction_lose_no_entry(tmp_path: Path) -> None:
     code = """
 import sys
 from datetime import UTC, datetime

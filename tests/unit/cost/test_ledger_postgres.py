@@ -81,7 +81,7 @@ def spend(workspace: Workspace, stage: str, seconds: float, state: str = "done")
     )  # fmt: skip
 
 
-def told(entries: list[LedgerEntry]) -> list[tuple[Any, ...]]:
+def comparable(entries: list[LedgerEntry]) -> list[tuple[Any, ...]]:
     """Return keys and quantities; of two equally large observations, either may be kept."""
     return [(entry.key, entry.quantity) for entry in entries]
 
@@ -90,7 +90,7 @@ def told(entries: list[LedgerEntry]) -> list[tuple[Any, ...]]:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seen=st.lists(observation, max_size=14), compact=st.sets(st.integers(0, 13)))
-def test_any_order_repetition_and_compaction_folds_to_what_the_files_say(
+def test_postgres_ledger_equals_the_file_ledger_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, database: str, seen: list[LedgerEntry],
     compact: set[int],
 ) -> None:  # fmt: skip
@@ -104,12 +104,12 @@ def test_any_order_repetition_and_compaction_folds_to_what_the_files_say(
         if index in compact:
             table.compact()
     folded = fold(table.read(pipeline))
-    assert told(folded) == told(fold(files.read(pipeline)))
+    assert comparable(folded) == comparable(fold(files.read(pipeline)))
     states = {row.key: row.state for row in fold(files.read(pipeline))}
     assert {row.key: row.state for row in folded} == states
 
 
-def test_costs_budgets_and_exports_read_the_same(
+def test_postgres_and_file_ledger_give_equal_costs_limits_and_exports(
     tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = Budget(stage_usd={"train": Decimal(9)}, day_usd=Decimal(9), month_usd=Decimal(9))
@@ -130,7 +130,9 @@ def test_costs_budgets_and_exports_read_the_same(
     assert results[0][1][0].state == "done"
 
 
-def test_the_table_refuses_whatever_would_lose_a_cost(tmp_path: Path, on_postgres: str) -> None:
+def test_the_table_rejects_updates_and_deletes_that_lose_costs(
+    tmp_path: Path, on_postgres: str
+) -> None:
     workspace = Workspace(str(tmp_path))
     for seconds in (1, 2, 3):
         spend(workspace, "train", seconds)
@@ -148,7 +150,7 @@ def test_the_table_refuses_whatever_would_lose_a_cost(tmp_path: Path, on_postgre
     assert Ledger(workspace).entries() == before
 
 
-def test_processes_that_begin_together_on_an_empty_database_lose_nothing(
+def test_concurrent_writers_to_an_empty_database_lose_no_entry(
     tmp_path: Path, on_postgres: str
 ) -> None:
     writers = [
@@ -165,7 +167,7 @@ def test_processes_that_begin_together_on_an_empty_database_lose_nothing(
     assert not (tmp_path / "ledger").exists()
 
 
-def test_a_forked_process_has_a_connection_of_its_own(tmp_path: Path, on_postgres: str) -> None:
+def test_a_forked_process_uses_its_own_connection(tmp_path: Path, on_postgres: str) -> None:
     workspace = Workspace(str(tmp_path))
     spend(workspace, "sample", 3600)
     child = os.fork()
@@ -177,7 +179,7 @@ def test_a_forked_process_has_a_connection_of_its_own(tmp_path: Path, on_postgre
     assert {entry.stage for entry in Ledger(workspace).entries()} == {"sample", "train", "evaluate"}
 
 
-def test_a_server_that_is_away_is_one_clear_line_and_comes_back(
+def test_a_stopped_server_is_one_error_line_and_writes_resume_later(
     tmp_path: Path, postgres: Any, on_postgres: str, password: str
 ) -> None:
     workspace = Workspace(str(tmp_path))
@@ -194,7 +196,7 @@ def test_a_server_that_is_away_is_one_clear_line_and_comes_back(
     assert cost > Decimal("0.112")
 
 
-def test_a_server_that_is_slow_is_waited_for_and_one_that_hangs_is_not(
+def test_writes_wait_for_a_slow_server_and_time_out_on_a_hanging_one(
     tmp_path: Path, postgres: Any, on_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Wire(postgres.port)
@@ -220,7 +222,7 @@ def test_a_server_that_is_slow_is_waited_for_and_one_that_hangs_is_not(
     wire.down()
 
 
-def test_the_password_is_shown_nowhere(
+def test_the_password_never_appears_in_settings_or_errors(
     tmp_path: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "not-the-password"
@@ -236,7 +238,7 @@ def test_the_password_is_shown_nowhere(
         assert secret not in str(faulty.value)
 
 
-def test_costs_of_before_are_taken_over_once_and_pages_follow(
+def test_importing_file_costs_twice_counts_them_once(
     tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nightbid.cli import cost as cli

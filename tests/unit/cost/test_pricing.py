@@ -23,7 +23,7 @@ DAY = date(2026, 11, 23)
 BOOK = PriceBook.load()
 
 
-def test_one_hour_of_everything_costs_the_published_prices() -> None:
+def test_one_hour_of_each_resource_costs_the_published_prices() -> None:
     usage = Usage(
         cpu_seconds=3600,
         gb_seconds=3600 * 1.073741824,
@@ -35,7 +35,7 @@ def test_one_hour_of_everything_costs_the_published_prices() -> None:
     assert price_usage(usage, BOOK, at=DAY, where="local") == Money(Decimal(0))
 
 
-def test_a_local_rate_and_a_commitment_are_honoured(tmp_path: Path) -> None:
+def test_local_rates_and_commitment_discounts_are_applied(tmp_path: Path) -> None:
     text = DEFAULT_BOOK.read_text().replace("vcpu_hour: 0", "vcpu_hour: 0.011")
     text = text.replace(
         "discounts:\n",
@@ -52,7 +52,7 @@ def test_a_local_rate_and_a_commitment_are_honoured(tmp_path: Path) -> None:
     assert earlier.amount == Decimal("0.112")
 
 
-def test_flexible_jobs_have_a_price_of_their_own_and_shuffle_has_not() -> None:
+def test_flexrs_discounts_cpu_and_memory_but_not_shuffle() -> None:
     flexible = {
         resource: BOOK.unit_price("dataflow_batch", resource, at=DAY, option="flexrs").amount
         for resource in ("vcpu_hour", "memory_gb_hour", "shuffle_gb")
@@ -66,7 +66,7 @@ def test_flexible_jobs_have_a_price_of_their_own_and_shuffle_has_not() -> None:
         BOOK.unit_price("vertex_training", "n1-standard-4_hour", at=DAY, option="spot")
 
 
-def test_machines_cost_what_their_cores_and_memory_do() -> None:
+def test_machine_prices_equal_the_sum_of_cores_and_memory() -> None:
     core, memory = Decimal("0.03635265"), Decimal("0.00487255")
     for cores in (4, 8, 16, 32):
         for kind, gb in (("standard", Decimal("3.75")), ("highmem", Decimal("6.5"))):
@@ -74,7 +74,7 @@ def test_machines_cost_what_their_cores_and_memory_do() -> None:
             assert price.amount == cores * (core + gb * memory), (kind, cores)
 
 
-def test_a_missing_or_expired_price_is_an_error_that_says_where_to_look() -> None:
+def test_missing_or_expired_prices_are_reported_with_their_source() -> None:
     with pytest.raises(PriceError, match=r"no price for dataflow_batch\.tpu_hour in us-central1"):
         BOOK.unit_price("dataflow_batch", "tpu_hour", at=DAY)
     with pytest.raises(PriceError, match=r"valid on 2031-01-01.*https://cloud.google.com"):
@@ -83,7 +83,7 @@ def test_a_missing_or_expired_price_is_an_error_that_says_where_to_look() -> Non
         BOOK.unit_price("dataflow_batch", "vcpu_hour", at=DAY, region="europe-west1")
 
 
-def test_a_price_without_its_source_is_refused(tmp_path: Path) -> None:
+def test_a_price_without_a_source_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "book.yaml"
     path.write_text(
         "cloud_equivalent: x\nlocal: {}\nprices:\n"
@@ -93,7 +93,7 @@ def test_a_price_without_its_source_is_refused(tmp_path: Path) -> None:
         PriceBook.load(path)
 
 
-def test_storage() -> None:
+def test_storage_is_priced_by_size_time_and_class() -> None:
     storage = price_storage(50 * 2**30, 365, BOOK, at=DAY)
     assert storage.amount.quantize(Decimal("0.000001")) == Decimal("12")  # 50 GB, 12 months, 0.02
     cold = price_storage(50 * 2**30, 365, BOOK, at=DAY, storage_class="coldline")
@@ -110,7 +110,7 @@ usages = st.builds(
 
 
 @given(st.lists(usages, max_size=8))
-def test_costs_add_up_over_splits(parts: list[Usage]) -> None:
+def test_split_usage_costs_as_much_as_the_whole(parts: list[Usage]) -> None:
     whole = sum(parts, Usage())
     apart = Money.total(price_usage(usage, BOOK, at=DAY, where="cloud") for usage in parts)
     together = price_usage(whole, BOOK, at=DAY, where="cloud")
@@ -118,7 +118,7 @@ def test_costs_add_up_over_splits(parts: list[Usage]) -> None:
 
 
 @given(st.lists(st.sampled_from(["USD", "EUR", "JPY"]), min_size=1, max_size=6))
-def test_two_currencies_never_mix(currencies: list[str]) -> None:
+def test_amounts_of_different_currencies_cannot_be_added(currencies: list[str]) -> None:
     amounts = [Money(Decimal(1), currency) for currency in currencies]
     if len(set(currencies)) == 1:
         assert Money.total(amounts) == Money(Decimal(len(currencies)), currencies[0])

@@ -88,7 +88,7 @@ def _with_budget(spec: PipelineSpec, **budget: object) -> PipelineSpec:
     return spec.model_copy(update={"budget": Budget.model_validate(budget)})
 
 
-def test_every_attempt_is_entered_once_and_a_reused_output_costs_nothing(
+def test_each_attempt_is_recorded_once_and_a_reused_output_costs_nothing(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     run = _run(spec, tmp_path)
@@ -104,7 +104,7 @@ def test_every_attempt_is_entered_once_and_a_reused_output_costs_nothing(
     assert total(entries, here=True).amount == 0
 
 
-def test_a_cancel_marker_ends_a_sleeping_stage_with_one_line_and_no_output(
+def test_a_cancel_marker_stops_a_sleeping_stage_without_output(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     run = _run(spec, tmp_path)
@@ -129,7 +129,7 @@ def test_a_cancel_marker_ends_a_sleeping_stage_with_one_line_and_no_output(
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
 
 
-def test_a_stage_that_swallows_the_interruption_is_over_budget_all_the_same(
+def test_a_stage_that_ignores_the_interrupt_still_fails_over_budget(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     spec = _with_budget(spec, stage_usd={"train": "0.0000001"})
@@ -138,7 +138,7 @@ def test_a_stage_that_swallows_the_interruption_is_over_budget_all_the_same(
         run_stage(_stage("swallow"), spec, run, cache_folder=tmp_path)
 
 
-def test_a_gate_over_its_budget_is_not_a_gate_that_stops_the_night(
+def test_a_gate_over_its_budget_fails_instead_of_stopping_the_night(
     spec: PipelineSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = _with_budget(spec, run_usd="0.0000001")
@@ -152,7 +152,7 @@ def test_a_gate_over_its_budget_is_not_a_gate_that_stops_the_night(
     assert not list((tmp_path / "w" / "stages").rglob("gate.json"))
 
 
-def test_a_stage_in_a_thread_is_stopped_too(spec: PipelineSpec, tmp_path: Path) -> None:
+def test_a_stage_in_a_thread_is_stopped_over_budget(spec: PipelineSpec, tmp_path: Path) -> None:
     spec = _with_budget(spec, run_usd="0.000001")
     run = _run(spec, tmp_path)
     raised: list[BaseException] = []
@@ -169,7 +169,7 @@ def test_a_stage_in_a_thread_is_stopped_too(spec: PipelineSpec, tmp_path: Path) 
     assert isinstance(raised[0], BudgetExceeded)
 
 
-def test_what_a_killed_attempt_spent_counts_and_an_empty_budget_starts_nothing(
+def test_costs_of_killed_attempts_count_and_a_spent_budget_starts_nothing(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     run = _run(spec, tmp_path)
@@ -202,7 +202,7 @@ run_stage(Stage("train", "costly_stages:spin", (), ("seed",), ("cost",)), spec, 
         run_stage(_stage("work", "evaluate"), poor, run, cache_folder=tmp_path)
 
 
-def test_a_stage_that_cannot_be_priced_is_not_started(
+def test_a_stage_without_a_valid_price_is_not_started(
     spec: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = tmp_path / "book.yaml"
@@ -217,7 +217,7 @@ def test_a_stage_that_cannot_be_priced_is_not_started(
     assert not (tmp_path / "w" / "stages").exists()
 
 
-def test_what_an_attempt_spent_that_was_killed_after_its_commit_is_entered_by_the_rerun(
+def test_a_rerun_records_costs_of_an_attempt_killed_after_its_commit(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     run = _run(spec, tmp_path)
@@ -234,7 +234,9 @@ def test_what_an_attempt_spent_that_was_killed_after_its_commit_is_entered_by_th
     assert total(Ledger(run.workspace).entries()).amount == entered
 
 
-def test_a_price_that_will_end_is_told_a_month_before(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_is_logged_a_month_before_a_price_expires(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     book = default_book()
     book.unit_price("dataflow_batch", "vcpu_hour", at=date(2027, 5, 30))
     assert not caplog.messages

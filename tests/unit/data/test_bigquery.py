@@ -60,7 +60,7 @@ def ids(source: FolderLogs, day: date) -> list[str]:
     return [key for batch in source.batches(day) for key in batch["impression_id"].to_pylist()]
 
 
-def test_a_night_samples_a_table_reads_the_columns_it_names_and_each_day_once(served, tmp_path):
+def test_sampling_reads_only_named_columns_and_each_day_once(served, tmp_path):
     served.tables["logs", "impressions"] = Table(logs(), by="dt")
     spec = PipelineSpec.model_validate(
         {
@@ -102,7 +102,7 @@ def test_a_night_samples_a_table_reads_the_columns_it_names_and_each_day_once(se
 
 
 @pytest.mark.parametrize("column", ["dt", "time", "moment", ""])
-def test_days_are_partitions_of_any_type(served, tmp_path, column):
+def test_days_are_found_for_any_type_of_partition_column(served, tmp_path, column):
     rows = logs(30)
     plain = rows["time"].cast(pa.timestamp("us"))
     rows = rows.append_column("moment", plain)
@@ -113,7 +113,7 @@ def test_days_are_partitions_of_any_type(served, tmp_path, column):
     assert ids(opened(tmp_path), DAYS[1]) == [f"i{at}" for at in range(30, 60)]
 
 
-def test_hours_belong_to_their_day_and_rows_without_one_to_none(served, tmp_path):
+def test_hourly_partitions_are_read_by_day_and_rows_without_time_are_skipped(served, tmp_path):
     rows = logs(900)  # from 7:00 to 9:15
     missing = rows.slice(0, 5).set_column(
         1, rows.schema.field("time"), pa.nulls(5, rows["time"].type)
@@ -126,7 +126,7 @@ def test_hours_belong_to_their_day_and_rows_without_one_to_none(served, tmp_path
     assert len(served.sessions) == 3 * 3
 
 
-def test_a_table_per_day(served, tmp_path):
+def test_date_sharded_tables_are_read_by_day(served, tmp_path):
     for at, day in enumerate(DAYS):
         served.tables["logs", f"events_{day:%Y%m%d}"] = Table(logs(40).slice(40 * at, 40))
     served.tables["logs", "events_intraday"] = Table(logs(2))
@@ -136,7 +136,7 @@ def test_a_table_per_day(served, tmp_path):
     assert ids(source, DAYS[2]) == [f"i{at}" for at in range(80, 120)]
 
 
-def test_a_table_is_checked_and_a_day_has_arrived_when_it_has_settled(served, tmp_path):
+def test_a_table_can_be_checked_and_a_day_arrives_once_unchanged(served, tmp_path):
     served.tables["logs", "impressions"] = Table(logs(2000), by="dt")
     report = check_folder(ADDRESS, tmp_path).to_json()
     assert report["source"] == {"kind": "bigquery", "folder": ADDRESS}
@@ -155,7 +155,7 @@ def test_a_table_is_checked_and_a_day_has_arrived_when_it_has_settled(served, tm
     assert [look.is_complete for look in looks] == [False, True]
 
 
-def test_what_cannot_be_read_is_one_line_and_leaves_no_copy(served, tmp_path):
+def test_unreadable_tables_are_reported_in_one_line_and_leave_no_copy(served, tmp_path):
     tables = served.tables
     tables["logs", "impressions"] = Table(logs(30))
     with pytest.raises(
@@ -185,13 +185,13 @@ def test_what_cannot_be_read_is_one_line_and_leaves_no_copy(served, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "folder", "said"),
+    ("kind", "folder", "message"),
     [
         ("bigquery", "bq://impressions", "is no table of BigQuery; write bq://project"),
         ("bigquery", "/logs", "do not fit"),
         ("parquet", ADDRESS, "do not fit"),
     ],
 )
-def test_an_address_that_is_none_is_refused_when_the_yaml_is_read(kind, folder, said):
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_table_addresses_are_rejected(kind, folder, message):
+    with pytest.raises(ValidationError, match=message):
         FolderSource(kind=kind, folder=folder)

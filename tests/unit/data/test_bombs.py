@@ -126,7 +126,9 @@ BOMBS: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_it_is_read_in_bounded_memory_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+def test_an_expanding_file_is_read_in_bounded_memory_or_rejected_in_one_line(
+    tmp_path: Path, name: str
+) -> None:
     suffix, content, expected = BOMBS[name]
     path = tmp_path / "dt=2026-01-08" / f"part.{suffix}"
     path.parent.mkdir()

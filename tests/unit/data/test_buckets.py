@@ -101,7 +101,7 @@ def spec_of(address: str, **blocks) -> PipelineSpec:
     )
 
 
-def test_a_day_of_a_bucket_arrives_with_its_marker_and_settles(bucket, tmp_path):
+def test_a_day_in_a_bucket_arrives_once_marked_and_unchanged(bucket, tmp_path):
     address, put = bucket
     put(f"dt={DAYS[0]}/part-0.parquet", parquet(day_of_logs(DAYS[0])))
     block = {"marker": "_SUCCESS", "settled_minutes": 5, "min_rows_ratio": 0.5}
@@ -118,7 +118,7 @@ def test_a_day_of_a_bucket_arrives_with_its_marker_and_settles(bucket, tmp_path)
     assert "200 rows, no earlier night to compare with" in arrival.found
 
 
-def test_a_night_samples_days_of_a_bucket_and_a_changed_object_is_read_again(bucket, tmp_path):
+def test_a_bucket_is_sampled_and_changed_objects_are_read_again(bucket, tmp_path):
     address, put = bucket
     for day in DAYS:
         put(f"dt={day}/part-0.parquet", parquet(day_of_logs(day)))
@@ -146,7 +146,7 @@ def test_a_night_samples_days_of_a_bucket_and_a_changed_object_is_read_again(buc
     assert (again != first, days, rows) == (True, {str(DAYS[1]): "logs changed"}, 700)
 
 
-def test_text_files_nested_by_hour_are_days_and_errors_name_the_object(bucket, tmp_path):
+def test_hourly_csv_objects_are_read_by_day_and_errors_name_the_object(bucket, tmp_path):
     address, put = bucket
     put("2026/01/05/00/part.csv", b"id,price\n1,2.5\n")
     put("2026/01/05/01/part.csv", b"id,price\n2,3\n")
@@ -160,7 +160,7 @@ def test_text_files_nested_by_hour_are_days_and_errors_name_the_object(bucket, t
         list(logs.batches(DAYS[1]))
 
 
-def test_a_bucket_is_checked_and_a_pipeline_drafted(bucket, tmp_path):
+def test_data_check_describes_a_bucket(bucket, tmp_path):
     address, put = bucket
     for day in DAYS:
         put(f"dt={day}/part-0.parquet", parquet(day_of_logs(day, 2000)))
@@ -170,7 +170,7 @@ def test_a_bucket_is_checked_and_a_pipeline_drafted(bucket, tmp_path):
     assert report["labels"][0]["column"] == "click"
 
 
-def test_what_cannot_be_read_is_one_line(bucket, tmp_path, monkeypatch):
+def test_missing_objects_and_buckets_are_reported_in_one_line(bucket, tmp_path, monkeypatch):
     address, _ = bucket
     with pytest.raises(MissingDataError, match=f"^{address}: there is no object below"):
         FolderLogs(FolderSource(kind="csv", folder=address), (), tmp_path).days()
@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_one_line(bucket, tmp_path, monkeypatch):
         FolderSource(kind="csv", folder="abfs://container/logs")
 
 
-def test_a_bucket_out_of_reach_is_one_line(tmp_path, monkeypatch):
+def test_an_unreachable_bucket_is_reported_in_one_line(tmp_path, monkeypatch):
     for key, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k",
                        "AWS_SECRET_ACCESS_KEY": "s", "AWS_MAX_ATTEMPTS": "1"}.items():  # fmt: skip
         monkeypatch.setenv(key, value)
@@ -192,7 +192,7 @@ def test_a_bucket_out_of_reach_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["delta", "iceberg"])
-def test_a_table_in_a_bucket_is_what_its_newest_version_holds(bucket, kind, tmp_path):
+def test_a_table_in_a_bucket_is_read_at_its_newest_version(bucket, kind, tmp_path):
     address, put = bucket
     table = pa.concat_tables(
         [day_of_logs(day).append_column("dt", pa.array([str(day)] * 200)) for day in DAYS]

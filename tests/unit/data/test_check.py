@@ -79,7 +79,7 @@ def check(*arguments: object):
     return result.output
 
 
-def test_a_folder_becomes_a_pipeline_that_can_be_read(folder, tmp_path):
+def test_data_check_drafts_a_pipeline_that_loads(folder, tmp_path):
     path = tmp_path / "pipelines" / "first.yaml"
     printed = check(folder, "--write", path)
     assert "is_click: rate 0.1" in printed
@@ -99,7 +99,7 @@ def test_a_folder_becomes_a_pipeline_that_can_be_read(folder, tmp_path):
         check(folder, "--write", path)
 
 
-def test_json_says_the_same(folder):
+def test_json_output_matches_the_printed_report(folder):
     report = json.loads(check(folder, "--json"))
     assert report["days"] == [str(FIRST + timedelta(days=at)) for at in range(4)]
     assert report["roles"]["user"]["column"] == "uid"
@@ -108,7 +108,7 @@ def test_json_says_the_same(folder):
     assert report["missing"] == {}
 
 
-def test_every_missing_role_is_named_at_once(tmp_path):
+def test_all_missing_roles_are_reported_at_once(tmp_path):
     folder = write(tmp_path / "logs", change=lambda table: table.select(["request_id", "device"]))
     path = tmp_path / "first.yaml"
     with pytest.raises(MissingDataError, match=r"no column for time, label: .*\?\?\?"):
@@ -116,14 +116,14 @@ def test_every_missing_role_is_named_at_once(tmp_path):
     assert path.read_text().count("???") == 2
 
 
-def test_days_of_another_clock_are_told(tmp_path):
+def test_days_in_another_time_zone_are_detected(tmp_path):
     folder = write(tmp_path / "logs", zone="Asia/Shanghai")
     path = tmp_path / "first.yaml"
     assert "100.0% by the clock of Asia/Shanghai" in check(folder, "--write", path)
     assert load_pipeline(path).source.time_zone == "Asia/Shanghai"
 
 
-def test_a_key_is_made_where_none_is_logged_and_repeats_are_counted(tmp_path):
+def test_a_key_is_generated_if_none_is_logged_and_repeats_are_counted(tmp_path):
     folder = write(tmp_path / "logs", change=lambda table: table.drop_columns("request_id"))
     path = tmp_path / "first.yaml"
     check(folder, "--write", path)
@@ -135,7 +135,7 @@ def test_a_key_is_made_where_none_is_logged_and_repeats_are_counted(tmp_path):
     assert json.loads(check(again, "--json"))["repeated_keys"] == 27
 
 
-def test_times_that_are_known_now_and_then_are_a_label(tmp_path):
+def test_a_time_column_with_few_values_becomes_the_label(tmp_path):
     folder = write(tmp_path / "logs", change=lambda table: table.drop_columns(["is_click"]))
     path = tmp_path / "first.yaml"
     assert "label    clicked_at: rate 0.1" in check(folder, "--write", path)
@@ -145,7 +145,7 @@ def test_times_that_are_known_now_and_then_are_a_label(tmp_path):
     assert "dwell" in spec.source.outcomes
 
 
-def test_a_leak_is_suspected(tmp_path):
+def test_a_column_that_reveals_the_label_is_a_suspected_leak(tmp_path):
     def change(table):
         noise = np.random.default_rng(1).random(ROWS)
         return table.append_column("score", pa.array(np.asarray(table["is_click"]) + noise))
@@ -154,7 +154,7 @@ def test_a_leak_is_suspected(tmp_path):
     assert "suspected leak" in report["outcomes"]["score"]
 
 
-def test_text_files_are_described_by_what_is_in_them(tmp_path):
+def test_csv_encoding_delimiter_and_decimal_mark_are_detected(tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()
     for at in range(3):
@@ -173,7 +173,7 @@ def test_text_files_are_described_by_what_is_in_them(tmp_path):
     assert {column["name"]: column["kind"] for column in report["columns"]}["Größe"] == "number"
 
 
-def test_an_export_of_excel_is_read_as_it_was_written(tmp_path):
+def test_an_excel_csv_export_is_detected_and_read(tmp_path):
     """The file is Windows-1252, names its delimiter first, and writes days in a locale's format."""
     for at in range(3):
         day = FIRST + timedelta(days=at)
@@ -197,7 +197,7 @@ def test_an_export_of_excel_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["float", "texts", "both"])
-def test_ids_that_are_written_as_floats_are_ids(tmp_path, kind):
+def test_ids_written_as_floats_are_recognized_as_ids(tmp_path, kind):
     def change(table: pa.Table) -> pa.Table:
         floats = table["uid"].cast(pa.float64())
         texts = [f"{n}.0" if kind == "texts" or at % 2 else str(n)
@@ -213,7 +213,7 @@ def test_ids_that_are_written_as_floats_are_ids(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "error", "said"),
+    ("name", "text", "error", "message"),
     [
         ("2026-01-05.csv.gz", "a,b\n1,2\n", CorruptDataError, "zlib.*name it after its compress"),
         ("notes.docx", "x", MissingDataError, "no file of a known format; the folder has notes"),
@@ -221,14 +221,14 @@ def test_ids_that_are_written_as_floats_are_ids(tmp_path, kind):
         ("2026-01-05.csv", "1,2026-01-05,3\n", CorruptDataError, "has no header"),
     ],
 )
-def test_what_cannot_be_checked_is_one_line(tmp_path, name, text, error, said):
+def test_unusable_folders_are_reported_in_one_line(tmp_path, name, text, error, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         check(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_json_lines_are_described_too(tmp_path):
+def test_json_lines_are_described(tmp_path):
     folder = tmp_path / "events"
     folder.mkdir()
     for at in range(3):
@@ -245,7 +245,7 @@ def test_json_lines_are_described_too(tmp_path):
     )
 
 
-def test_amounts_are_a_label_where_nothing_is_zero_or_one(tmp_path):
+def test_an_amount_becomes_the_label_without_a_binary_column(tmp_path):
     def watched(table: pa.Table) -> pa.Table:
         seconds = pa.array(np.random.default_rng(1).gamma(1, 20, ROWS).round(1))
         return table.select(
@@ -272,7 +272,7 @@ def test_amounts_are_a_label_where_nothing_is_zero_or_one(tmp_path):
         ("%d/%b/%Y:%H:%M:%S %z", "UTC"),
     ],
 )
-def test_times_in_the_spelling_of_a_country_and_yes_and_no_become_a_night(tmp_path, form, zone):
+def test_local_time_formats_and_yes_no_labels_are_detected(tmp_path, form, zone):
     """A spreadsheet's export has local times, yes/no flags and names with spaces."""
     for at in range(4):
         day = FIRST + timedelta(days=at)
@@ -302,7 +302,7 @@ def test_times_in_the_spelling_of_a_country_and_yes_and_no_become_a_night(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
-def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
+def test_days_are_taken_from_a_column_if_no_file_name_has_them(tmp_path, kind):
     """Exports are not split by day: a day is in two files, and a file holds many days."""
     days = [FIRST + timedelta(days=at) for at in range(4)]
     whole = pa.concat_tables([logs(day).drop_columns(["campaign"]) for day in days])
@@ -352,7 +352,7 @@ def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
     assert changed == [False, False, False, True]
 
 
-def test_a_time_that_no_format_reads_is_named_with_its_value(tmp_path):
+def test_an_unknown_time_format_is_reported_with_an_example(tmp_path):
     for at in range(3):
         day = FIRST + timedelta(days=at)
         table = logs(day).drop_columns(["servedAt", "clicked_at"])
@@ -379,7 +379,7 @@ def streams(folder, days: int = 5):
     return folder
 
 
-def test_three_streams_become_a_pipeline_that_joins_them(tmp_path):
+def test_data_check_drafts_a_join_of_impressions_clicks_and_conversions(tmp_path):
     path = tmp_path / "joined.yaml"
     printed = check(streams(tmp_path / "logs"), "--write", path)
     spec = load_pipeline(path)
@@ -395,7 +395,7 @@ def test_three_streams_become_a_pipeline_that_joins_them(tmp_path):
     assert f"next: nightbid run joined --date {FIRST + timedelta(days=4)}" in printed
 
 
-def test_streams_that_share_no_id_are_one_line(tmp_path):
+def test_streams_without_a_common_id_are_reported_in_one_line(tmp_path):
     folder = streams(tmp_path / "logs")
     for path in (folder / "clicks").rglob("*.parquet"):
         rows = pq.read_table(path)

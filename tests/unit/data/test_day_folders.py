@@ -50,7 +50,7 @@ def write_part(folder, table: pa.Table) -> None:
         "{0:%Y%m%d}03-part-0.parquet",
     ],
 )
-def test_days_are_known_by_their_folders(tmp_path, name):
+def test_days_are_recognized_by_folder_and_file_names(tmp_path, name):
     for at, day in enumerate(DAYS):
         path = tmp_path / name.format(day)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def test_days_are_known_by_their_folders(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_partitions_that_are_no_day_are_columns(tmp_path, kind):
+def test_partitions_other_than_days_become_columns(tmp_path, kind):
     for country, rows in (("DE", [1]), ("C%C3%B4te d%27Ivoire", [2, 3]), (NO_VALUE, [4])):
         folder = tmp_path / f"dt={DAY}" / f"country={country}" / "hour=03" / "slot=07"
         folder.mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_partitions_that_are_no_day_are_columns(tmp_path, kind):
     assert opened(tmp_path, kind).identity(DAY, lambda path: path.read_bytes().hex()) != one
 
 
-def test_hours_of_a_day_are_one_day_and_weeks_are_none(tmp_path):
+def test_hour_folders_form_a_day_and_week_folders_are_rejected(tmp_path):
     for hour in range(3):
         path = tmp_path / f"dt={DAY}" / f"hour={hour:02d}" / "a.parquet"
         path.parent.mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_hours_of_a_day_are_one_day_and_weeks_are_none(tmp_path):
         read(opened(tmp_path))
 
 
-def test_links_are_followed_once(tmp_path):
+def test_symbolic_links_are_followed_once(tmp_path):
     (tmp_path / "mnt").mkdir()
     (tmp_path / "logs").mkdir()
     write_part(tmp_path / "mnt", pa.table({"v": [1]}))
@@ -110,7 +110,7 @@ def test_links_are_followed_once(tmp_path):
     assert read(logs)["v"].to_pylist() == [1]
 
 
-def test_stray_names_are_left_alone(tmp_path):
+def test_unrelated_files_and_empty_folders_are_ignored(tmp_path):
     write_part(tmp_path, pa.table({"v": [1]}))
     pq.write_table(pa.table({"user": [1]}), tmp_path / "users-90210555.parquet")
     (tmp_path / "dt=2026-01-32").mkdir()
@@ -123,7 +123,7 @@ def test_stray_names_are_left_alone(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_day_of_another_format_says_what_it_has(tmp_path):
+def test_a_day_in_another_format_is_reported_with_its_files(tmp_path):
     write_part(tmp_path, pa.table({"v": [1]}))
     os.rename(tmp_path / f"dt={DAY}" / "part-0.parquet", tmp_path / f"dt={DAY}" / "a.json")
     with pytest.raises(DataError, match=r"has no parquet file; it has a\.json") as caught:

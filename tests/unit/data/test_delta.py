@@ -35,7 +35,7 @@ def table(tmp_path):
     return tmp_path / "logs"
 
 
-def test_deleted_rows_are_gone_and_a_new_version_changes_the_days_it_wrote(table):
+def test_delta_omits_deleted_rows_and_new_versions_change_only_their_days(table):
     assert opened(table).days() == DAYS
     assert [rows(table, day) for day in DAYS] == [[2], [3, 4]]
     before = [opened(table).fingerprint((day,)) for day in DAYS]
@@ -46,13 +46,13 @@ def test_deleted_rows_are_gone_and_a_new_version_changes_the_days_it_wrote(table
     assert rows(table, DAYS[1]) == [3, 4, 5]
 
 
-def test_a_table_read_as_plain_parquet_is_refused_and_data_check_knows_it(table, tmp_path):
+def test_a_delta_table_is_rejected_as_parquet_and_detected_by_data_check(table, tmp_path):
     with pytest.raises(CorruptDataError, match=r"is a Delta table.*→ set source.kind: delta"):
         opened(table, "parquet")
     assert source_block(str(table), tmp_path)["kind"] == "delta"
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path):
+def test_unreadable_delta_tables_are_reported_in_one_line(tmp_path):
     plain = str(tmp_path / "plain")
     deltalake.write_deltalake(plain, pa.table({"id": [1]}))
     with pytest.raises(MissingDataError, match="the Delta table has no partitions"):

@@ -17,12 +17,12 @@ from nightbid.config.sources import (
 PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
 
 
-def test_every_fault_is_in_the_table_as_it_is() -> None:
+def test_data_page_lists_every_fault_with_default_and_meaning() -> None:
     for kind, (default, meaning) in FAULTS.items():
         assert f"| `{kind}` | {default:g} | {meaning} |" in PAGE
 
 
-def test_every_source_and_key_is_named() -> None:
+def test_data_page_names_every_source_and_key() -> None:
     for block in (SimulatorSource, ObdSource, KuaiRandSource, FolderSource, EventsSource):
         for name, field in block.model_fields.items():
             if name == "kind":

@@ -47,7 +47,7 @@ def write_csv(folder, text: str, name: str = f"{DAY}.csv"):
 @pytest.mark.parametrize(
     "name", ["dt={}/part-0.parquet", "dt={}/hour=03/a.pq", "logs-{}.parquet", "y/{}.parquet"]
 )
-def test_parquet_comes_back_as_it_was(tmp_path, day_of_logs, name):
+def test_parquet_round_trips(tmp_path, day_of_logs, name):
     for day, table in day_of_logs.items():
         path = tmp_path / name.format(day)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def test_parquet_comes_back_as_it_was(tmp_path, day_of_logs, name):
         assert read(logs, day).equals(table)
 
 
-def test_what_is_written_can_be_read_and_written_over(tmp_path, day_of_logs):
+def test_written_days_can_be_read_and_overwritten(tmp_path, day_of_logs):
     for day, table in day_of_logs.items():
         for _ in range(2):
             assert write_day(iter(table.to_batches(max_chunksize=100)), tmp_path, day) == len(table)
@@ -68,7 +68,7 @@ def test_what_is_written_can_be_read_and_written_over(tmp_path, day_of_logs):
     assert read(opened(tmp_path)).equals(day_of_logs[DAY])
 
 
-def test_a_write_that_breaks_leaves_what_was_there(tmp_path, day_of_logs):
+def test_a_failed_write_keeps_the_previous_day(tmp_path, day_of_logs):
     table = day_of_logs[DAY]
     write_day(iter(table.to_batches()), tmp_path, DAY)
 
@@ -86,7 +86,7 @@ def test_a_write_that_breaks_leaves_what_was_there(tmp_path, day_of_logs):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ["dt={}/part.csv", "{:%Y%m%d}.csv"])
-def test_csv_comes_back_as_it_was(tmp_path, day_of_logs, name, packed):
+def test_csv_round_trips(tmp_path, day_of_logs, name, packed):
     for day, table in day_of_logs.items():
         path = tmp_path / (name.format(day) + (".gz" if packed else ""))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +122,13 @@ def test_columns_are_renamed_and_typed_as_declared(tmp_path):
     ]
 
 
-def test_a_file_without_a_header(tmp_path):
+def test_column_names_can_be_set_for_a_file_without_a_header(tmp_path):
     write_csv(tmp_path, "1\ta\n2\tb\n", f"{DAY}.tsv")
     rows = read(opened(tmp_path, "csv", names=("key", "name"))).to_pylist()
     assert [(row["key"], row["name"]) for row in rows] == [(1, "a"), (2, "b")]
 
 
-def test_lines_and_values_that_cannot_be_read_are_set_aside_with_the_reason(tmp_path, monkeypatch):
+def test_unreadable_lines_and_values_are_set_aside_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "BLOCK_BYTES", 512)
     lines = [f"{at},{at / 2},ad{at % 7}" for at in range(1000)]
     lines[3] = "3,cheap,ad3"
@@ -155,7 +155,7 @@ def test_lines_and_values_that_cannot_be_read_are_set_aside_with_the_reason(tmp_
         assert read(logs).equals(table)
 
 
-def test_text_that_is_no_utf8_is_set_aside(tmp_path):
+def test_text_that_is_not_utf8_is_set_aside(tmp_path):
     (tmp_path / f"{DAY}.csv").write_bytes(b"key,name\n1,caf\xc3\xa9\n2,caf\xe9\n3,\n")
     rows = read(opened(tmp_path, "csv")).to_pylist()
     assert [row["name"] for row in rows] == ["café", None, None]
@@ -181,7 +181,7 @@ def test_text_that_is_no_utf8_is_set_aside(tmp_path):
         ("time", ["2026-01-01T10:00:00Z", "2026-01-01 10:00:00+02:00"], ["Z", "10:00"]),
     ],
 )  # fmt: skip
-def test_what_casts_and_what_does_not(kind, good, bad):
+def test_values_are_cast_to_the_declared_type_or_set_aside(kind, good, bad):
     values = [*good, *bad, "", "NA"]
     table = pa.table({"v": pa.array([value.encode() for value in values])})
     cast = delimited.typed(table, {"v": kind})
@@ -210,7 +210,7 @@ def broken_folder(tmp_path, day_of_logs):
     return tmp_path / f"dt={DAY}" / "part-00000.parquet"
 
 
-def test_a_day_that_is_not_there_says_which_are(tmp_path, day_of_logs):
+def test_a_missing_day_or_folder_is_reported_with_the_days_present(tmp_path, day_of_logs):
     broken_folder(tmp_path, day_of_logs)
     with pytest.raises(MissingDataError, match=r"no day 2026-02-01.*2026-01-01 to 2026-01-02"):
         read(opened(tmp_path), date(2026, 2, 1))
@@ -219,7 +219,7 @@ def test_a_day_that_is_not_there_says_which_are(tmp_path, day_of_logs):
 
 
 @pytest.mark.parametrize("size", [0, 3, 5000])
-def test_a_truncated_parquet_file_is_named(tmp_path, day_of_logs, size):
+def test_a_truncated_parquet_file_is_reported_with_its_name(tmp_path, day_of_logs, size):
     path = broken_folder(tmp_path, day_of_logs)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CorruptDataError, match="cannot be read as Parquet") as caught:
@@ -228,7 +228,7 @@ def test_a_truncated_parquet_file_is_named(tmp_path, day_of_logs, size):
     assert "\n" not in str(caught.value)
 
 
-def test_a_truncated_archive_is_named(tmp_path):
+def test_a_truncated_gzip_file_is_reported_with_its_name(tmp_path):
     random = np.random.default_rng(0)
     text = "key,price\n" + "\n".join(f"{at},{random.random()}" for at in range(20_000))
     packed = gzip.compress(text.encode())
@@ -244,7 +244,7 @@ def test_an_empty_partition_is_a_day_without_rows(tmp_path, day_of_logs):
     assert list(logs.batches(DAY)) == []
 
 
-def test_a_column_to_rename_that_is_not_there(tmp_path, day_of_logs):
+def test_renaming_a_missing_or_duplicate_column_is_rejected(tmp_path, day_of_logs):
     broken_folder(tmp_path, day_of_logs)
     logs = opened(tmp_path, rename={"clicked": "click"})
     with pytest.raises(MissingDataError, match=r"column 'clicked' of source.rename is missing"):
@@ -253,7 +253,7 @@ def test_a_column_to_rename_that_is_not_there(tmp_path, day_of_logs):
         read(opened(tmp_path, rename={"conversion": "click"}))
 
 
-def test_files_of_a_day_that_disagree(tmp_path, day_of_logs):
+def test_files_of_a_day_with_different_columns_are_rejected(tmp_path, day_of_logs):
     first = broken_folder(tmp_path, day_of_logs)
     second = first.with_name("part-00001.parquet")
     table = day_of_logs[DAY]
@@ -272,7 +272,7 @@ def test_files_of_a_day_that_disagree(tmp_path, day_of_logs):
         read(opened(tmp_path))
 
 
-def test_the_fingerprint_tells_changed_days_and_no_others(tmp_path, day_of_logs):
+def test_the_fingerprint_changes_only_for_changed_days(tmp_path, day_of_logs):
     path = broken_folder(tmp_path, day_of_logs)
     before = [opened(tmp_path).fingerprint((day,)) for day in DAYS]
     assert before == [opened(tmp_path).fingerprint((day,)) for day in DAYS]
@@ -293,7 +293,7 @@ def criteo_lines(rows: int) -> list[str]:
     ]
 
 
-def test_criteo_in_one_file_is_cut_into_days(tmp_path):
+def test_criteo_in_one_file_is_split_into_days(tmp_path):
     (tmp_path / "train.txt").write_text("\n".join(criteo_lines(700)) + "\n")
     (tmp_path / "test.txt").write_text("no label here\n")
     logs = opened(tmp_path, "csv", layout="criteo", days_per_file=7, first_day=DAY)
@@ -315,7 +315,7 @@ def test_criteo_in_one_file_is_cut_into_days(tmp_path):
     assert len(read(opened(tmp_path, "csv", layout="criteo"))) == 700
 
 
-def test_criteo_by_day(tmp_path):
+def test_criteo_day_files_are_read_by_day(tmp_path):
     for day in (0, 1, 10):
         text = "\n".join(criteo_lines(10 + day)) + "\n"
         with gzip.open(tmp_path / f"day_{day}.gz", "wb") as stream:
@@ -339,7 +339,7 @@ def avazu_line(at: int, hour: int, device: str = "a99f214a") -> str:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_avazu_in_one_file_is_read_by_its_hours(tmp_path, packed, monkeypatch):
+def test_avazu_in_one_file_is_split_into_days(tmp_path, packed, monkeypatch):
     monkeypatch.setattr(delimited, "BLOCK_BYTES", 2048)
     lines = [avazu_line(at, 14102100 + at * 24 // 100) for at in range(100)]
     lines += [avazu_line(100 + at, 14102200 + at * 24 // 100, "d0") for at in range(100)]
@@ -362,20 +362,20 @@ def test_avazu_in_one_file_is_read_by_its_hours(tmp_path, packed, monkeypatch):
     assert second[REASON].drop_null().to_pylist() == ["line has 1 fields, not 24"]
 
 
-def test_a_file_that_is_not_avazu(tmp_path):
+def test_a_file_that_is_not_avazu_is_rejected(tmp_path):
     write_csv(tmp_path, "a,b\n1,2\n", "train.csv")
     with pytest.raises(MissingDataError, match="column 'hour' is missing"):
         opened(tmp_path, "csv", layout="avazu").days()
 
 
-def test_layouts_need_csv():
+def test_criteo_layout_requires_csv():
     source = "{kind: parquet, folder: x, layout: criteo}"
     text = f"pipeline: p\nfeatures: {{C1: vocabulary}}\nsource: {source}"
     with pytest.raises(ConfigError, match="layout criteo needs `kind: csv`"):
         parse_pipeline(text, "p.yaml")
 
 
-def test_a_text_file_is_looked_through_for_its_types_once(tmp_path):
+def test_column_types_of_a_csv_file_are_inferred_once(tmp_path):
     logs, cache = tmp_path / "logs", tmp_path / "cache"
     logs.mkdir()
     for day, ids in zip(DAYS, ("1\n2\n", "3\n0\n"), strict=True):
@@ -396,7 +396,7 @@ def test_a_text_file_is_looked_through_for_its_types_once(tmp_path):
     assert len(list((cache / "kinds").iterdir())) == 3
 
 
-def test_days_are_listed_without_reading_a_file(tmp_path):
+def test_days_are_listed_without_reading_files(tmp_path):
     """A night's window, arrival and `data days` list days; only reading a day reports errors."""
     for name in ("dt=2026-01-05/a.csv", "dt=2026-01-06/b.csv"):
         (tmp_path / name).parent.mkdir(parents=True)

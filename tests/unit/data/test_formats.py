@@ -69,7 +69,7 @@ def read(logs: FolderLogs) -> pa.Table:
 
 
 @pytest.mark.parametrize("name", ["orc", "avro", "jsonl", "json.gz", "ndjson"])
-def test_the_same_rows_come_back(tmp_path, name):
+def test_every_format_round_trips(tmp_path, name):
     write(tmp_path, name)
     kind = name if name in ("orc", "avro") else "jsonl"
     logs = opened(tmp_path, kind, types={"time": "time"})
@@ -79,7 +79,7 @@ def test_the_same_rows_come_back(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["orc", "avro", "jsonl"])
-def test_a_file_that_is_cut_off_is_named(tmp_path, name):
+def test_a_truncated_file_is_reported_with_its_name(tmp_path, name):
     path = write(tmp_path, name)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(
@@ -89,7 +89,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-def test_json_lines_of_other_files_and_types_are_one_table(tmp_path):
+def test_json_lines_with_different_fields_and_types_form_one_table(tmp_path):
     """Fields appear and disappear, integers become fractions, and long ids keep every digit."""
     folder = tmp_path / f"dt={DAY}"
     folder.mkdir()
@@ -106,7 +106,7 @@ def test_json_lines_of_other_files_and_types_are_one_table(tmp_path):
     }
 
 
-def test_a_field_that_is_now_a_number_now_a_text_is_text(tmp_path):
+def test_json_fields_of_mixed_types_are_read_as_text(tmp_path):
     path = tmp_path / f"dt={DAY}" / "part.jsonl"
     path.parent.mkdir()
     rows = [{"id": 1, "v": 7, "at": "2026-01-05 00:00:00"}, {"id": 2, "v": "x"},
@@ -131,7 +131,7 @@ NESTED = [
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "avro"])
-def test_fields_of_objects_are_columns(tmp_path, kind):
+def test_nested_fields_become_columns(tmp_path, kind):
     path = tmp_path / f"dt={DAY}" / f"part.{kind}"
     path.parent.mkdir()
     if kind == "jsonl":
@@ -166,7 +166,7 @@ def test_fields_of_objects_are_columns(tmp_path, kind):
     ]
 
 
-def test_fields_of_json_objects_keep_every_digit_and_may_change_their_type(tmp_path):
+def test_nested_json_fields_keep_every_digit_and_may_change_type(tmp_path):
     path = tmp_path / f"dt={DAY}" / "part.jsonl"
     path.parent.mkdir()
     path.write_text('{"u": {"id": 20260105000000000001}}\n{"u": {"id": 2}}\n{"u": null}\n')

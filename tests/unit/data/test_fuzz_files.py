@@ -143,7 +143,7 @@ def write_avro(rows: pa.Table, path: Path) -> None:
     [("parquet", "part.parquet"), ("orc", "part.orc"), ("avro", "part.avro"),
      ("jsonl", "part.jsonl"), ("csv", "part.csv"), ("csv", "part.csv.gz")],
 )  # fmt: skip
-def test_a_damaged_file_is_read_or_refused_in_one_line(
+def test_a_damaged_file_is_read_or_rejected_in_one_line(
     tmp_path: Path, kind: str, name: str
 ) -> None:
     sound = tmp_path / "sound" / name

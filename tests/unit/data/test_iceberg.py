@@ -66,7 +66,7 @@ def folder(table, tmp_path):
     return tmp_path / "warehouse" / "ads" / "logs"
 
 
-def test_deleted_rows_are_gone_and_a_new_version_changes_the_days_it_wrote(table, folder):
+def test_iceberg_omits_deleted_rows_and_new_versions_change_only_their_days(table, folder):
     assert opened(folder).days() == DAYS
     assert [rows(folder, day) for day in DAYS] == [[2], [3, 4]]
     before = [opened(folder).fingerprint((day,)) for day in DAYS]
@@ -76,12 +76,12 @@ def test_deleted_rows_are_gone_and_a_new_version_changes_the_days_it_wrote(table
     assert rows(folder, DAYS[1]) == [3, 4, 5]
 
 
-def test_a_table_that_was_moved_is_read_where_it_is(table, folder, tmp_path):
+def test_a_moved_table_is_read_at_its_new_place(table, folder, tmp_path):
     shutil.move(folder, tmp_path / "moved")
     assert [rows(tmp_path / "moved", day) for day in DAYS] == [[2], [3, 4]]
 
 
-def test_days_of_a_time_are_partitions(catalog, tmp_path):
+def test_days_come_from_a_day_transform_of_a_time(catalog, tmp_path):
     by_time = catalog.create_table("ads.by_time", schema=logs(1).schema)
     with by_time.update_spec() as update:
         update.add_field("time", DayTransform(), "time_day")
@@ -94,7 +94,7 @@ def test_days_of_a_time_are_partitions(catalog, tmp_path):
     assert [rows(folder, day) for day in DAYS] == [[1, 2], [3]]
 
 
-def test_a_column_of_dates_is_the_day_whatever_its_name(catalog, tmp_path):
+def test_days_come_from_a_date_column_of_any_name(catalog, tmp_path):
     table = logs(1, 2, 3).set_column(1, "served_on", pa.array([DAYS[0], DAYS[0], DAYS[1]]))
     dated = catalog.create_table("ads.dates", schema=table.schema)
     with dated.update_spec() as update:
@@ -104,13 +104,13 @@ def test_a_column_of_dates_is_the_day_whatever_its_name(catalog, tmp_path):
     assert [rows(folder, day) for day in DAYS] == [[1, 2], [3]]
 
 
-def test_a_table_read_as_plain_parquet_is_refused_and_data_check_knows_it(folder, tmp_path):
+def test_an_iceberg_table_is_rejected_as_parquet_and_detected_by_data_check(folder, tmp_path):
     with pytest.raises(CorruptDataError, match=r"is an Iceberg table.*→ set source.kind: iceberg"):
         opened(folder, "parquet")
     assert source_block(str(folder), tmp_path)["kind"] == "iceberg"
 
 
-def test_what_cannot_be_read_is_one_line(catalog, table, folder, tmp_path):
+def test_unreadable_iceberg_tables_are_reported_in_one_line(catalog, table, folder, tmp_path):
     plain = catalog.create_table("ads.plain", schema=logs(1).schema)
     plain.append(logs(1))
     with pytest.raises(MissingDataError, match="files without a partition"):

@@ -51,7 +51,7 @@ def read(spec: PipelineSpec, folder: Path) -> pa.Table:
     return pa.Table.from_batches(list(source.batches(DAY)))
 
 
-def test_clicks_prices_and_times_are_where_a_night_needs_them(tmp_path: Path) -> None:
+def test_ipinyou_clicks_prices_and_times_are_mapped_to_their_roles(tmp_path: Path) -> None:
     spec = logs(tmp_path, [line(2, "2"), line(5, "2"), line(5, "2")])
     assert (spec.columns.price, spec.columns.bid, spec.columns.floor, spec.columns.item) == (
         "paying_price", "bidding_price", "slot_floor_price", "creative_id",

@@ -31,7 +31,7 @@ def day(logs):
     return pa.Table.from_batches(list(logs.batches(DAY)))
 
 
-def test_the_days_and_their_rows_are_those_of_the_files(logs, day, kuairand_folder):
+def test_kuairand_days_contain_all_rows_of_the_files(logs, day, kuairand_folder):
     days = logs.days()
     assert len(days) == 14
     assert (days[0], days[-1]) == (date(2022, 4, 25), date(2022, 5, 8))
@@ -51,7 +51,7 @@ def test_users_and_videos_are_joined_to_the_right_rows(day, kuairand_folder):
         assert row["author_id"] == videos.loc[row["video_id"], "author_id"]
 
 
-def test_rows_have_a_time_of_their_day_in_china(day):
+def test_times_fall_on_their_day_in_china(day):
     local = np.asarray(day["time"].cast(pa.timestamp("us"))) + np.timedelta64(8, "h")
     # The published files put one row in a hundred into a neighboring day.
     assert (local.astype("datetime64[D]") == np.datetime64(DAY)).mean() > 0.98
@@ -59,7 +59,7 @@ def test_rows_have_a_time_of_their_day_in_china(day):
 
 
 @pytest.mark.parametrize("column", ["long_view", "play_time_ms", "is_like"])
-def test_outcomes_are_refused_as_features(logs, column):
+def test_outcomes_are_rejected_as_features(logs, column):
     spec = PipelineSpec.model_validate(
         {
             "pipeline": "p",
@@ -72,12 +72,12 @@ def test_outcomes_are_refused_as_features(logs, column):
         refuse_outcomes(spec, logs.meaning.outcomes)
 
 
-def test_a_day_that_is_not_there(logs):
+def test_a_missing_day_is_reported_with_the_days_present(logs):
     with pytest.raises(MissingDataError, match=r"no rows of 2022-06-01.*2022-05-08"):
         list(logs.batches(date(2022, 6, 1)))
 
 
-def test_folders_that_are_not_kuairand_are_refused(tmp_path, kuairand_folder):
+def test_folders_without_kuairand_files_are_rejected(tmp_path, kuairand_folder):
     def opened():
         return KuaiRandLogs(KuaiRandSource(kind="kuairand", folder=str(tmp_path)))
 
@@ -94,9 +94,7 @@ def test_folders_that_are_not_kuairand_are_refused(tmp_path, kuairand_folder):
         opened().days()
 
 
-def test_a_check_drafts_no_feature_of_what_is_known_only_afterwards(
-    logs, kuairand_folder, tmp_path
-):
+def test_data_check_drafts_no_feature_from_outcomes(logs, kuairand_folder, tmp_path):
     report = check_folder(str(kuairand_folder), tmp_path)
     spec = parse_pipeline(report.yaml, f"{report.pipeline}.yaml")
     outcomes = KuaiRandLogs(

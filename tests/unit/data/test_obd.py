@@ -75,7 +75,7 @@ def serve(files, content: bytes) -> None:
     files[f"/files/{obd.ARCHIVE}"] = content
 
 
-def test_the_archive_is_fetched_once_and_read(index, tmp_path, monkeypatch):
+def test_the_archive_is_downloaded_once_and_read(index, tmp_path, monkeypatch):
     files, requests = index
     content = archive()
     monkeypatch.setattr(obd, "DIGEST", hashlib.sha256(content).hexdigest())
@@ -96,7 +96,7 @@ def test_the_archive_is_fetched_once_and_read(index, tmp_path, monkeypatch):
         list(logs.batches(date(2019, 12, 1)))
 
 
-def test_a_damaged_cache_is_fetched_again(index, tmp_path, monkeypatch):
+def test_a_damaged_archive_is_downloaded_again(index, tmp_path, monkeypatch):
     files, requests = index
     content = archive()
     monkeypatch.setattr(obd, "DIGEST", hashlib.sha256(content).hexdigest())
@@ -109,7 +109,7 @@ def test_a_damaged_cache_is_fetched_again(index, tmp_path, monkeypatch):
     assert requests
 
 
-def test_another_file_under_the_same_name_is_refused(index, tmp_path):
+def test_an_archive_with_another_digest_is_rejected(index, tmp_path):
     files, _ = index
     serve(files, archive())
     with pytest.raises(CorruptDataError, match=r"has the digest \w+…, expected 3060d67f"):
@@ -117,7 +117,7 @@ def test_another_file_under_the_same_name_is_refused(index, tmp_path):
     assert not list(tmp_path.rglob("*.tar.gz"))
 
 
-def test_an_index_without_the_file_is_named(index, tmp_path):
+def test_an_index_without_the_archive_is_reported(index, tmp_path):
     _, requests = index
     with pytest.raises(MissingDataError, match=r"127\.0\.0\.1.*put the file at"):
         obd.fetch(tmp_path)

@@ -46,7 +46,7 @@ def values(logs, day: dt.date) -> list[int]:
         "logs-2026010{1}{0:02d}.parquet",
     ],
 )
-def test_an_hour_is_found_by_its_name(tmp_path, form):
+def test_hours_are_recognized_by_folder_and_file_names(tmp_path, form):
     for hour in (0, 3, 23):
         put(tmp_path, form.format(hour, 5), hour)
     logs = opened(tmp_path, partition="hour")
@@ -57,7 +57,7 @@ def test_an_hour_is_found_by_its_name(tmp_path, form):
     assert sorted(values(opened(tmp_path), DAY)) == [0, 3, 23]
 
 
-def test_a_day_among_hours_is_named(tmp_path):
+def test_a_daily_folder_among_hourly_ones_is_rejected(tmp_path):
     put(tmp_path, "dt=2026-01-05/hour=00/a.parquet", 1)
     put(tmp_path, "dt=2026-01-06/a.parquet", 2)
     with pytest.raises(CorruptDataError, match=r"dt=2026-01-06/a.parquet' names no hour") as caught:
@@ -74,7 +74,7 @@ def test_a_day_among_hours_is_named(tmp_path):
         (("dt=2026-01-11/a.parquet", "dt=2026-01-18/a.parquet"), "sunday"),
     ],
 )
-def test_a_week_is_found_by_its_name(tmp_path, names, begins):
+def test_weeks_are_recognized_by_folder_and_file_names(tmp_path, names, begins):
     for value, name in enumerate(names):
         put(tmp_path, name, value)
     logs = opened(tmp_path, partition="week", week_begins=begins)
@@ -84,7 +84,7 @@ def test_a_week_is_found_by_its_name(tmp_path, names, begins):
     assert [values(logs, first), values(logs, second)] == [[0], [1]]
 
 
-def test_days_of_a_week_are_read_together(tmp_path):
+def test_daily_folders_of_a_week_are_read_together(tmp_path):
     for at in range(9):
         put(tmp_path, f"dt={DAY + dt.timedelta(days=at)}/a.parquet", at)
     logs = opened(tmp_path, partition="week")
@@ -96,7 +96,7 @@ def test_days_of_a_week_are_read_together(tmp_path):
     assert again.identity(DAY, lambda path: path.read_bytes().hex()) != before
 
 
-def test_one_file_is_cut_by_the_times_of_its_rows(tmp_path):
+def test_one_file_is_split_by_row_times_into_hours_or_weeks(tmp_path):
     start = dt.datetime(2026, 1, 4, 22, 30, tzinfo=dt.UTC)
     times = [start + dt.timedelta(minutes=50 * at) for at in range(5)] + [None]
     pq.write_table(pa.table({"t": times, "v": range(6)}), tmp_path / "export.parquet")
@@ -114,7 +114,7 @@ def test_one_file_is_cut_by_the_times_of_its_rows(tmp_path):
     ]  # fmt: skip
 
 
-def test_keys_that_are_made_differ_between_hours(tmp_path):
+def test_generated_keys_differ_between_hours(tmp_path):
     for hour in range(3):
         put(tmp_path, f"dt={DAY}/hour={hour:02d}/a.parquet", 1, 2)
     logs = opened(tmp_path, partition="hour", make_key="id")
@@ -123,7 +123,7 @@ def test_keys_that_are_made_differ_between_hours(tmp_path):
     assert len(set(keys)) == 6
 
 
-def test_the_hours_and_weeks_of_the_simulator_are_its_days(tmp_path):
+def test_simulated_hours_and_weeks_contain_the_rows_of_their_days(tmp_path):
     block = {"kind": "simulator", "rows_per_day": 500, "users": 50, "ads": 50}
 
     def table(partition: str, *names: dt.date) -> pa.Table:
@@ -170,7 +170,7 @@ def log(folder, name: str) -> None:
         (["dt=2026-01-05", "dt=2026-01-06", "dt=2026-01-13"], {}),
     ],
 )
-def test_a_check_of_a_folder_finds_weeks(tmp_path, names, expected):
+def test_data_check_detects_weekly_partitions(tmp_path, names, expected):
     for name in names:
         log(tmp_path / "logs", f"{name}/a.parquet")
     report = check_folder(str(tmp_path / "logs"), tmp_path / "cache")
@@ -183,7 +183,7 @@ def test_a_check_of_a_folder_finds_weeks(tmp_path, names, expected):
     assert spec.partition_at(report.days[0]) == report.days[0]
 
 
-def test_a_check_of_a_folder_tells_of_hours(tmp_path):
+def test_data_check_mentions_hourly_partitions(tmp_path):
     for hour in range(3):
         log(tmp_path / "logs", f"dt={DAY}/hour={hour:02d}/a.parquet")
     report = check_folder(str(tmp_path / "logs"), tmp_path / "cache")

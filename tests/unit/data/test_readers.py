@@ -23,7 +23,7 @@ def readers():
     del sys.modules["readers"]
 
 
-def test_types_in_parquet_and_roles(readers, tmp_path):
+def test_parquet_types_are_read_correctly_or_rejected_in_every_role(readers, tmp_path):
     cells = list(readers.cells(tmp_path, ("parquet",)))
     assert [cell for cell in cells if cell.outcome == "WRONG"] == []
     assert len(cells) > 400
@@ -31,7 +31,7 @@ def test_types_in_parquet_and_roles(readers, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["orc", "avro", "jsonl", "csv"])
-def test_types_in_other_formats(readers, tmp_path, name):
+def test_types_of_other_formats_are_read_correctly_or_rejected(readers, tmp_path, name):
     cells = list(readers.cells(tmp_path, (name,), ("vocabulary",)))
     assert [cell for cell in cells if cell.outcome == "WRONG"] == []
     assert sum(cell.outcome == "right" for cell in cells) > 20

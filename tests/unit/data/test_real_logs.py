@@ -69,21 +69,21 @@ def one_line(caught) -> str:
 # Text files
 
 
-def test_an_index_column_without_a_name_is_left_out(tmp_path):
+def test_an_unnamed_index_column_is_dropped(tmp_path):
     write_csv(tmp_path, ",key,price\n0,a,1.5\n1,b,2.5\n")
     table = read(opened(tmp_path))
     assert table.column_names == ["key", "price", REASON, TEXT]
     assert table["price"].to_pylist() == [1.5, 2.5]
 
 
-def test_a_trailing_delimiter_is_read(tmp_path):
+def test_a_trailing_delimiter_is_ignored(tmp_path):
     write_csv(tmp_path, "key,price,\na,1.5,\nb,2.5,\n")
     assert read(opened(tmp_path))["key"].to_pylist() == ["a", "b"]
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_first_line_with_the_separator_is_no_header(tmp_path, mark, packed):
+def test_a_separator_line_before_the_header_is_skipped(tmp_path, mark, packed):
     data = f"{mark}sep=;\r\nkey;price\r\na;1,5\r\nb;2,5\r\n".encode()
     name = f"{DAY}.csv" + (".gz" if packed else "")
     write_csv(tmp_path, gzip.compress(data) if packed else data, name)
@@ -94,7 +94,7 @@ def test_a_first_line_with_the_separator_is_no_header(tmp_path, mark, packed):
     ]
 
 
-def test_a_file_may_begin_like_one(tmp_path):
+def test_a_header_that_resembles_a_separator_line_is_kept(tmp_path):
     write_csv(tmp_path, "sep=\na\n")
     assert read(opened(tmp_path)).column_names == ["sep=", REASON, TEXT]
 
@@ -113,14 +113,14 @@ def test_an_empty_text_file_has_no_rows(tmp_path, kind):
     assert read(named)["price"].to_pylist() == [1.5]
 
 
-def test_whole_numbers_with_a_point_are_whole_numbers_where_that_is_declared(tmp_path):
+def test_floats_without_a_fraction_are_read_as_int_if_declared(tmp_path):
     write_csv(tmp_path, "user,price\n1234.0,1\n1234,1\n-7.00,1\n1.5,1\n,1\n")
     rows = read(opened(tmp_path, types={"user": "int"})).to_pylist()
     assert [row["user"] for row in rows] == [1234, 1234, -7, None, None]
     assert [row[REASON] for row in rows] == [None] * 3 + ["user is not a whole number", None]
 
 
-def test_lines_that_are_no_json_object_are_set_aside(tmp_path):
+def test_lines_that_are_not_json_objects_are_set_aside(tmp_path):
     lines = ['{"key": "a", "n": 1}', '{"key": "b", "n"', "", "[1]", '{"key": "c", "n": NaN}',
              '{"key": "d", "key": "e"}', '{"key": "f", "n": 12345678901234567890}']  # fmt: skip
     (tmp_path / f"{DAY}.jsonl").write_bytes(("\r\n".join(lines) + "\r\n").encode() + b'"\xff"\n')
@@ -136,13 +136,13 @@ def test_lines_that_are_no_json_object_are_set_aside(tmp_path):
         read(opened(tmp_path, "jsonl"))
 
 
-def test_a_json_array_says_what_it_is(tmp_path):
+def test_a_json_array_is_rejected(tmp_path):
     (tmp_path / f"{DAY}.json").write_text('[{"key": "a"},\n {"key": "b"}]\n')
     with pytest.raises(CorruptDataError, match="is one JSON array, not an object per line"):
         read(opened(tmp_path, "jsonl"))
 
 
-def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
+def test_a_duplicate_column_name_is_rejected(tmp_path):
     write_csv(tmp_path, "key,price,price\na,1,2\n")
     with pytest.raises(CorruptDataError, match="two columns are called 'price'") as caught:
         read(opened(tmp_path))
@@ -150,30 +150,30 @@ def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"), [("latin-1", "is not utf-8"), ("utf-16", "begins as UTF-16")]
+    ("encoding", "message"), [("latin-1", "is not utf-8"), ("utf-16", "begins as UTF-16")]
 )
-def test_another_encoding_is_named_and_can_be_set(tmp_path, encoding, said):
+def test_another_encoding_is_reported_and_can_be_set(tmp_path, encoding, message):
     write_csv(tmp_path, "key,größe\na,1\nb,2\n".encode(encoding))
     opened(tmp_path).fingerprint((DAY,))
-    with pytest.raises(CorruptDataError, match=said) as caught:
+    with pytest.raises(CorruptDataError, match=message) as caught:
         read(opened(tmp_path))
     assert "source.encoding" in one_line(caught)
     assert read(opened(tmp_path, encoding=encoding))["größe"].to_pylist() == [1, 2]
 
 
-def test_an_encoding_that_is_none_is_refused():
+def test_an_unknown_encoding_is_rejected():
     source = "{kind: csv, folder: x, encoding: latin-99}"
     with pytest.raises(ConfigError, match="'latin-99' is not an encoding"):
         parse_pipeline(f"pipeline: p\nfeatures: {{a: vocabulary}}\nsource: {source}", "p.yaml")
 
 
-def test_settings_of_text_files_are_refused_for_parquet():
+def test_csv_settings_are_rejected_for_parquet():
     source = "{kind: parquet, folder: x, nulls: [NA]}"
     with pytest.raises(ConfigError, match="nulls is for `kind: csv`"):
         parse_pipeline(f"pipeline: p\nfeatures: {{a: vocabulary}}\nsource: {source}", "p.yaml")
 
 
-def test_line_breaks_in_quotes_survive_the_edges_of_blocks(tmp_path, monkeypatch):
+def test_quoted_line_breaks_are_kept_across_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "BLOCK_BYTES", 500)
     rows = "".join(f'{at},"two\nlines, {at}\n\nand a blank",x\n' for at in range(300))
     write_csv(tmp_path, f"key,text,last\n{rows}\n")
@@ -184,7 +184,7 @@ def test_line_breaks_in_quotes_survive_the_edges_of_blocks(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_bare_quotes_between_tabs_swallow_nothing(tmp_path, packed):
+def test_bare_quotes_in_tsv_files_are_kept_as_text(tmp_path, packed):
     lines = [f"{at}\t{chr(34) if at % 200 == 0 else ''}text {at}\t1" for at in range(2000)]
     data = "\n".join(["key\ttitle\tclick", *lines, ""]).encode()
     name = f"{DAY}.tsv" + (".gz" if packed else "")
@@ -194,7 +194,7 @@ def test_bare_quotes_between_tabs_swallow_nothing(tmp_path, packed):
     assert table["title"].to_pylist()[200] == '"text 200'
 
 
-def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path):
+def test_an_unclosed_quote_is_reported_with_its_column(tmp_path):
     lines = [f"{at},{chr(34) if at in (100, 150) else ''}text {at},1" for at in range(200)]
     write_csv(tmp_path, "\n".join(["key,title,click", *lines, ""]))
     table = read(opened(tmp_path))
@@ -224,7 +224,7 @@ def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path):
     ],
 )
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_type_gives_every_text_of_the_window_back(tmp_path, texts, values, apart):
+def test_inferred_types_preserve_every_text_of_the_window(tmp_path, texts, values, apart):
     if apart:  # the last text is in the file of another day
         write_csv(tmp_path, "\n".join(["v,w", *(f"{t},x" for t in texts[:-1]), ""]))
         write_csv(tmp_path, f"v,w\n{texts[-1]},x\n", f"{DAYS[1]}.csv")
@@ -236,7 +236,7 @@ def test_a_type_gives_every_text_of_the_window_back(tmp_path, texts, values, apa
     assert table[REASON].null_count == len(texts)
 
 
-def test_only_the_window_decides_about_types(tmp_path):
+def test_types_are_inferred_from_the_window_only(tmp_path):
     write_csv(tmp_path, "v\n1\n")
     write_csv(tmp_path, "v\nx\n", f"{DAYS[1]}.csv")
     assert read(opened(tmp_path, days=(DAY,)))["v"].to_pylist() == [1]
@@ -245,7 +245,7 @@ def test_only_the_window_decides_about_types(tmp_path):
 
 @pytest.mark.parametrize("key", ["types", "outcomes"])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_misspelled_column_is_refused(tmp_path, kind, key):
+def test_a_misspelled_column_is_rejected_with_a_suggestion(tmp_path, kind, key):
     write_csv(tmp_path, "zip\n01234\n")
     write_parts(tmp_path, pa.table({"zip": ["01234"]}))
     options = {key: {"zipp": "string"} if key == "types" else ("zipp",)}
@@ -254,7 +254,7 @@ def test_a_misspelled_column_is_refused(tmp_path, kind, key):
     assert "did you mean 'zip'?" in one_line(caught)
 
 
-def test_decimal_commas_and_texts_for_no_value(tmp_path):
+def test_decimal_commas_and_null_texts_are_read_if_declared(tmp_path):
     write_csv(tmp_path, "key;price;device\na;2,34;NA\nb;1.234,5;null\nc;7;phone\nd;null;\n")
     table = read(opened(tmp_path, delimiter=";", decimal=",", nulls=("null", "NA")))
     assert table["price"].to_pylist() == [2.34, 1234.5, 7.0, None]
@@ -288,7 +288,7 @@ def test_decimal_commas_and_texts_for_no_value(tmp_path):
 )
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("apart", [False, True])
-def test_part_files_of_other_types_are_widened(tmp_path, one, other, values, swapped, apart):
+def test_types_of_part_files_are_widened(tmp_path, one, other, values, swapped, apart):
     parts = [pa.table({"v": column}) for column in (one, other)][:: -1 if swapped else 1]
     if apart:
         for day, part in zip(DAYS, parts, strict=True):
@@ -301,7 +301,7 @@ def test_part_files_of_other_types_are_widened(tmp_path, one, other, values, swa
 
 
 @pytest.mark.parametrize("values", [pa.array(["x"]), pa.array([[1]]), pa.array([True])])
-def test_types_that_no_type_holds_are_refused_by_name(tmp_path, values):
+def test_incompatible_types_of_part_files_are_rejected(tmp_path, values):
     write_parts(tmp_path, pa.table({"v": [1.5]}), pa.table({"v": values}))
     with pytest.raises(CorruptDataError, match="column 'v' has other types") as caught:
         read(opened(tmp_path, "parquet"))
@@ -312,14 +312,14 @@ def test_types_that_no_type_holds_are_refused_by_name(tmp_path, values):
     assert "double" in text
 
 
-def test_a_whole_number_that_a_float_rounds_is_refused(tmp_path):
+def test_an_integer_that_a_float_would_round_is_rejected(tmp_path):
     write_parts(tmp_path, pa.table({"v": [1.5]}), pa.table({"v": [2**53 + 1]}))
     with pytest.raises(CorruptDataError, match="column 'v' is int64 here and double") as caught:
         read(opened(tmp_path, "parquet"))
     assert "part-1.parquet" in one_line(caught)
 
 
-def test_declared_types_of_parquet_are_honoured(tmp_path):
+def test_declared_types_are_applied_to_parquet(tmp_path):
     table = pa.table({"zip": [1234, None], "price": ["1.5", "cheap"], "seen": [1767571200, None]})
     write_parts(tmp_path, table)
     types = {"zip": "string", "price": "float", "seen": "time"}
@@ -346,7 +346,7 @@ def wide(folder, kind: str, columns: int = 300, **extra):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_of_wide_logs_what_is_named_is_read_and_few_others(tmp_path, kind):
+def test_wide_logs_are_read_with_named_columns_and_a_few_others(tmp_path, kind):
     folder = wide(tmp_path, kind, note=["one\ntwo", "three"])
     block = FolderSource(kind=kind, folder=str(folder))
     logs = FolderLogs(block, [DAY], named={"click", "c299", "absent"})
@@ -361,7 +361,7 @@ def test_of_wide_logs_what_is_named_is_read_and_few_others(tmp_path, kind):
     assert len(read(narrow).column_names) >= 302
 
 
-def test_columns_that_nothing_names_fail_nothing(tmp_path):
+def test_unnamed_columns_with_incompatible_types_are_dropped(tmp_path):
     one = pa.table({"click": [0], "note": ["a"], "only": [1]})
     other = pa.table({"click": [1], "note": [[1.5]], "late": [1]})
     write_parts(tmp_path, one, other)
@@ -376,7 +376,7 @@ def test_columns_that_nothing_names_fail_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("block", "said"),
+    ("block", "message"),
     [
         ('schedule: "@hourly"', "'@hourly' runs more than once a day"),
         ('schedule: "*/30 3 * * *"', "more than once a day"),
@@ -387,7 +387,7 @@ def test_columns_that_nothing_names_fail_nothing(tmp_path):
         ("source: {kind: parquet, folder: x, time_zone: Europe/Berln}", "Europe/Berlin"),
     ],
 )
-def test_what_cannot_work_is_refused_when_the_yaml_is_read(block, said):
-    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+def test_sources_and_schedules_that_cannot_work_are_rejected(block, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         parse_pipeline(f"pipeline: p\nfeatures: {{ad_id: vocabulary}}\n{block}\n", "p.yaml")
     assert one_line(caught)

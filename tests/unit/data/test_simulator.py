@@ -35,18 +35,18 @@ def bytes_of(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def test_the_same_seed_makes_the_same_bytes_and_another_seed_others():
+def test_equal_seeds_give_equal_bytes_and_other_seeds_differ():
     assert bytes_of(made()) == bytes_of(made())
     assert made(seed=1)["ad_id"] != made()["ad_id"]
 
 
 @pytest.mark.parametrize("chunk", [1, 17, 1000])
-def test_a_day_does_not_depend_on_how_it_is_cut(chunk):
+def test_a_day_does_not_depend_on_the_chunk_size(chunk):
     rows = {"rows_per_day": 40} if chunk == 1 else {}
     assert bytes_of(made(chunk=chunk, **rows)) == bytes_of(made(**rows))
 
 
-def test_a_day_can_be_made_without_the_days_before_it():
+def test_a_day_does_not_depend_on_earlier_days():
     later = date(2026, 3, 1)
     block = SimulatorSource(rows_per_day=500, users=100, ads=50)
     logs = SimulatorLogs(block)
@@ -62,7 +62,7 @@ def many():
 
 
 @pytest.mark.parametrize("label", ["click", "conversion"])
-def test_labels_follow_the_true_probabilities_at_every_level(many, label):
+def test_label_rates_match_the_true_probabilities_in_every_decile(many, label):
     table = many
     if label == "conversion":
         table = many.filter(pa.array(np.asarray(many["click"]) == 1))
@@ -77,7 +77,7 @@ def test_labels_follow_the_true_probabilities_at_every_level(many, label):
     assert truth[bucket == 9].mean() > 2 * truth[bucket == 0].mean()
 
 
-def test_rows_are_what_an_exchange_logs(many):
+def test_simulated_rows_satisfy_the_rules_of_an_exchange(many):
     rate = np.asarray(many["click"]).mean()
     assert 0.02 < rate < 0.1
     assert len(many["impression_id"].unique()) == len(many)
@@ -90,7 +90,7 @@ def test_rows_are_what_an_exchange_logs(many):
     assert (np.asarray(many["win_price"]) >= np.asarray(many["floor_price"])).all()
 
 
-def test_all_competing_bids_explain_the_price():
+def test_price_is_the_highest_competing_bid_or_the_floor():
     rows = made(competing_bids=True)
     assert bytes_of(rows.drop_columns(["competing_bids"])) == bytes_of(made())
     bids = np.array(rows["competing_bids"].to_pylist())
@@ -100,7 +100,7 @@ def test_all_competing_bids_explain_the_price():
     np.testing.assert_allclose(price, np.maximum(bids[:, 0], floor), atol=1e-4)
 
 
-def test_exploration_logs_how_likely_each_ad_was_and_what_the_others_would_have_brought():
+def test_exploration_logs_propensities_and_true_values_of_all_candidates():
     rows = made(exploration=1.0, rows_per_day=20_000)
     shown, chance = rows["ad_id"].to_pylist(), rows["propensity"].to_numpy()
     lists, truths = rows["candidates"].to_pylist(), rows["candidates_true"].to_pylist()
@@ -115,7 +115,7 @@ def test_exploration_logs_how_likely_each_ad_was_and_what_the_others_would_have_
     assert abs(weighted.mean() - uniform) < 4 * weighted.std() / np.sqrt(len(rows))
 
 
-def test_every_fault_that_can_be_named_can_be_done():
+def test_every_declared_fault_is_implemented():
     assert set(KINDS) == set(FAULTS)
     assert len(FAULTS) >= 25
 
@@ -124,20 +124,20 @@ GONE = {"missing_day", "empty_day"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(FAULTS) - GONE))
-def test_a_fault_changes_its_day_in_the_same_way_whatever_the_chunks(kind):
+def test_a_fault_does_not_depend_on_the_chunk_size(kind):
     fault = (f"{kind}@{DAY}",)
     broken = bytes_of(made(faults=fault, rows_per_day=800))
     assert broken != clean_bytes(DAY)
     assert bytes_of(made(faults=fault, rows_per_day=800, chunk=500)) == broken
 
 
-def test_faults_leave_other_days_alone():
+def test_faults_do_not_change_other_days():
     faults = tuple(f"{kind}@{DAY}" for kind in FAULTS)
     before = date(2026, 1, 2)
     assert bytes_of(made(before, faults=faults, rows_per_day=800)) == clean_bytes(before)
 
 
-def test_amounts_are_obeyed():
+def test_fault_amounts_are_applied():
     def share(fault):
         return made(faults=(fault,), rows_per_day=20_000)["advertiser_id"].null_count / 20_000
 
@@ -153,7 +153,7 @@ def test_amounts_are_obeyed():
     assert top / np.asarray(bot["click"]).sum() == pytest.approx(0.3, abs=0.03)
 
 
-def test_days_that_are_gone():
+def test_missing_and_empty_day_faults_remove_all_rows():
     with pytest.raises(MissingDataError, match=r"2026-01-03.*missing_day"):
         made(faults=(f"missing_day@{DAY}",))
     block = SimulatorSource(rows_per_day=100, faults=(f"empty_day@{DAY}",))
@@ -161,7 +161,7 @@ def test_days_that_are_gone():
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         ("null@2026-01-03", "did you mean 'nulls'"),
         ("label_leek@2026-01-03", "did you mean 'label_leak'"),
@@ -171,11 +171,11 @@ def test_days_that_are_gone():
         ("nulls@2026-01-03:nan", "write kind@YYYY-MM-DD"),
     ],
 )
-def test_a_fault_that_cannot_be_read_is_refused_when_the_pipeline_is_loaded(fault, said):
+def test_invalid_faults_are_rejected_when_the_pipeline_loads(fault, message):
     text = (
         "pipeline: p\nfeatures: {ad_id: vocabulary}\n"
         f"source: {{kind: simulator, faults: ['{fault}']}}"
     )
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         parse_pipeline(text, "p.yaml")
     assert fault in str(caught.value) or fault.split("@")[0] in str(caught.value)

@@ -61,7 +61,7 @@ def texts(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "replace")
 
 
-def test_no_raw_id_is_in_any_output(folder, tmp_path, monkeypatch) -> None:
+def test_no_output_contains_a_raw_user_id_or_the_secret(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TEST_USER_KEY", SECRET)
     spec = parse_pipeline(PIPELINE.format(folder=folder), "keyed.yaml")
     workspace = Workspace(str(tmp_path / "workspace"))
@@ -101,7 +101,7 @@ def test_no_raw_id_is_in_any_output(folder, tmp_path, monkeypatch) -> None:
         run_stage(stage_named("sample"), spec, run, cache_folder=tmp_path / "cache")
 
 
-def test_ids_of_any_type_are_keyed_by_their_text() -> None:
+def test_ids_of_any_type_are_hashed_by_their_text() -> None:
     keys = UserKeys(("user", "more"), SECRET.encode())
     expected = [keys.one("7"), None, keys.one("12"), keys.one("7")]
     for column in (
@@ -117,7 +117,7 @@ def test_ids_of_any_type_are_keyed_by_their_text() -> None:
 
 
 @pytest.mark.parametrize("block", ["{}", "{env: A, file: b}", "{env: A, colums: [x]}"])
-def test_a_block_that_names_no_secret_or_two_is_refused(block) -> None:
+def test_user_key_settings_without_exactly_one_secret_are_rejected(block) -> None:
     text = PIPELINE.format(folder="/logs").replace("{env: TEST_USER_KEY, columns: [friend]}", block)
     with pytest.raises(ConfigError, match=r"either env or file|did you mean 'columns'"):
         parse_pipeline(text, "keyed.yaml")
