@@ -10,7 +10,7 @@ from nightbid.evaluation import metrics
 from nightbid.evaluation.metrics import auc, log_loss, pr_auc
 from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.scores import ScoreTable
-from sklearn import metrics as theirs
+from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
 EXACT = 1e-6
@@ -28,14 +28,14 @@ def rows(seed: int, count: int, *, decimals: int | None = None):
 
 @pytest.mark.parametrize("decimals", [None, 3, 1, 0])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_figures(decimals, weighted):
+def test_auc_pr_auc_and_log_loss_match_scikit_learn(decimals, weighted):
     y, p, w = rows(1, 20_000, decimals=decimals)
     w = w if weighted else None
     table = ScoreTable.of(y, p, w)
-    assert auc(table) == pytest.approx(theirs.roc_auc_score(y, p, sample_weight=w), abs=EXACT)
-    expected = theirs.average_precision_score(y, p, sample_weight=w)
+    assert auc(table) == pytest.approx(reference.roc_auc_score(y, p, sample_weight=w), abs=EXACT)
+    expected = reference.average_precision_score(y, p, sample_weight=w)
     assert pr_auc(table) == pytest.approx(expected, abs=EXACT)
-    assert log_loss(table) == pytest.approx(theirs.log_loss(y, p, sample_weight=w), abs=EXACT)
+    assert log_loss(table) == pytest.approx(reference.log_loss(y, p, sample_weight=w), abs=EXACT)
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,19 +50,21 @@ def test_figures(decimals, weighted):
         max_size=60,
     ).filter(lambda triples: {label for label, _, _ in triples} == {0.0, 1.0})
 )
-def test_figures_of_any_rows(found):
+def test_metrics_of_random_rows_match_scikit_learn(found):
     y, p, w = (np.array(column, np.float64) for column in zip(*found, strict=True))
     table = ScoreTable.of(y, p, w)
-    assert log_loss(table) == pytest.approx(theirs.log_loss(y, p, sample_weight=w), rel=EXACT)
+    assert log_loss(table) == pytest.approx(reference.log_loss(y, p, sample_weight=w), rel=EXACT)
     # Scores that float64 cannot tell apart as logits are ties here: rank both by the logit.
     clipped = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
     logit = np.log(clipped) - np.log1p(-clipped)
-    assert auc(table) == pytest.approx(theirs.roc_auc_score(y, logit, sample_weight=w), abs=EXACT)
-    expected = theirs.average_precision_score(y, logit, sample_weight=w)
+    assert auc(table) == pytest.approx(
+        reference.roc_auc_score(y, logit, sample_weight=w), abs=EXACT
+    )
+    expected = reference.average_precision_score(y, logit, sample_weight=w)
     assert pr_auc(table) == pytest.approx(expected, abs=EXACT)
 
 
-def test_calibration_and_its_curve():
+def test_calibration_and_its_curve_match_scikit_learn():
     y, p, _ = rows(3, 20_000)
     table = ScoreTable.of(y, p)
     observed, predicted = calibration_curve(y, p, n_bins=20, strategy="quantile")
@@ -74,7 +76,7 @@ def test_calibration_and_its_curve():
     assert metrics.calibration(table) == pytest.approx(p.mean() / y.mean(), abs=EXACT)
 
 
-def test_very_many_scores_share_bins_and_stay_exact_enough():
+def test_binned_scores_keep_auc_within_2e_4():
     y, p, w = rows(2, 60_000)
     whole, coarse = ScoreTable.of(y, p, w), ScoreTable.of(y, p, w, limit=4096)
     assert len(coarse.keys) <= 4096
@@ -84,25 +86,25 @@ def test_very_many_scores_share_bins_and_stay_exact_enough():
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
-def test_gauc_is_the_weighted_mean_of_each_users_auc(decimals):
+def test_gauc_is_the_weighted_mean_of_user_aucs(decimals):
     y, p, w = rows(3, 3000, decimals=decimals)
     users = np.random.default_rng(4).integers(-50, 50, 3000)
     areas, weights = [], []
     for user in np.unique(users):
         of_user = users == user
         if len(set(y[of_user])) == 2:
-            areas.append(theirs.roc_auc_score(y[of_user], p[of_user], sample_weight=w[of_user]))
+            areas.append(reference.roc_auc_score(y[of_user], p[of_user], sample_weight=w[of_user]))
             weights.append(w[of_user].sum())
     ours = grouped_auc(GroupedScores.of(users, y, p, w))
     assert ours == pytest.approx(np.average(areas, weights=weights), abs=EXACT)
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
-def test_ndcg_is_the_mean_over_lists(decimals):
+def test_ndcg_is_the_mean_over_lists_with_both_classes(decimals):
     y, p, _ = rows(5, 3000, decimals=decimals)
     lists = np.random.default_rng(6).integers(0, 200, 3000)
     per_list = [
-        theirs.ndcg_score([y[lists == one]], [p[lists == one]], k=5)
+        reference.ndcg_score([y[lists == one]], [p[lists == one]], k=5)
         for one in np.unique(lists)
         if len(set(y[lists == one])) == 2
     ]

@@ -30,7 +30,7 @@ def drawn(user, labels, models, *, weights=None, seed=0, replicates=REPLICATES):
     return replicate(Resampling.of(user, replicates, seed), labels, weights, user, models)
 
 
-def test_identical_models_differ_by_exactly_nothing():
+def test_identical_models_have_a_zero_difference_and_interval():
     user, labels, guess, _ = night(0)
     draws = drawn(user, labels, {"a": guess, "b": guess.copy()})
     for figure in FIGURES:
@@ -38,7 +38,7 @@ def test_identical_models_differ_by_exactly_nothing():
             "value": 0.0, "low": 0.0, "high": 0.0}  # fmt: skip
 
 
-def test_a_better_model_is_known_to_be_better_though_levels_overlap():
+def test_paired_intervals_detect_a_better_model_when_levels_overlap():
     user, labels, guess, truth = night(1)
     near = 0.8 * guess + 0.2 * truth
     draws = drawn(user, labels, {"near": near, "guess": guess})
@@ -50,7 +50,7 @@ def test_a_better_model_is_known_to_be_better_though_levels_overlap():
 
 
 @pytest.mark.parametrize("figure", ["log_loss", "auc", "calibration"])
-def test_intervals_cover_what_other_users_would_have_shown(figure):
+def test_intervals_cover_the_metric_of_the_population(figure):
     whole = night(99, users=40_000)
     truth = summary(ScoreTable.of(whole[1], whole[2]))[figure]
     inside = 0
@@ -62,7 +62,7 @@ def test_intervals_cover_what_other_users_would_have_shown(figure):
     assert inside >= 50, inside
 
 
-def test_rows_of_one_user_are_not_new_evidence():
+def test_resampling_users_widens_intervals_of_correlated_rows():
     user, labels, guess, _ = night(3, users=200, each=20, spread=2.0)
     by_user = drawn(user, labels, {"m": guess})["m"].interval("log_loss")
     alone = np.arange(len(user), dtype=np.int64)
@@ -72,7 +72,7 @@ def test_rows_of_one_user_are_not_new_evidence():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40), st.integers(0, 2**32))
-def test_a_user_is_drawn_alike_whoever_else_is_there(users, seed):
+def test_draws_of_a_user_do_not_depend_on_other_users(users, seed):
     users = np.array(users, np.int64)
     whole = Resampling.of(users, 8, seed)
     part = Resampling.of(users[: len(users) // 2 + 1], 8, seed)
@@ -80,7 +80,7 @@ def test_a_user_is_drawn_alike_whoever_else_is_there(users, seed):
     np.testing.assert_array_equal(whole.weights[at], part.weights)
 
 
-def test_the_draws_are_poisson_of_mean_one():
+def test_bootstrap_weights_are_poisson_with_mean_1():
     weights = Resampling.of(np.arange(20_000), 20, 7).weights
     assert weights.mean() == pytest.approx(1.0, abs=0.01)
     assert weights.var() == pytest.approx(1.0, abs=0.02)
@@ -89,7 +89,7 @@ def test_the_draws_are_poisson_of_mean_one():
     assert abs(np.corrcoef(weights[:-1, 0], weights[1:, 0])[0, 1]) < 0.03
 
 
-def test_a_replicate_is_the_figure_on_the_drawn_rows():
+def test_a_replicate_equals_the_metric_of_the_drawn_rows():
     user, labels, guess, _ = night(5, users=40)
     weights = np.random.default_rng(0).choice([1.0, 4.0], len(user))
     resampling = Resampling.of(user, 5, 0)
@@ -101,7 +101,7 @@ def test_a_replicate_is_the_figure_on_the_drawn_rows():
             assert getattr(draw, figure)[at] == pytest.approx(exact[figure], abs=1e-6), figure
 
 
-def test_what_cannot_be_told_has_no_interval():
+def test_undefined_metrics_have_no_interval():
     one = np.zeros(5, np.int64)
     draw = drawn(one, np.array([1.0, 0, 0, 0, 0]), {"m": np.full(5, 0.2)})["m"]
     assert draw.interval("auc") == {

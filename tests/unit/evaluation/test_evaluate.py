@@ -50,7 +50,7 @@ def judged(rows: Rows, **changes):
     return evaluate(rows, **(settings | changes))
 
 
-def test_the_champion_is_the_reference_and_the_truth_beats_it():
+def test_a_candidate_that_predicts_the_truth_beats_the_champion():
     metrics = judged(night())
     assert (metrics["verdict"], metrics["reference"]) == ("better", "champion")
     assert metrics["difference"]["normalized_entropy"]["high"] < 0
@@ -72,7 +72,7 @@ def test_the_first_night_is_compared_with_the_baseline():
     assert metrics["champion"] is None
 
 
-def test_the_same_model_again_is_neutral_with_an_interval_of_nothing():
+def test_a_candidate_equal_to_the_champion_is_neutral():
     rows = night()
     same = Rows(**{**vars(rows), "scores": {**rows.scores, "champion": rows.scores["candidate"]}})
     metrics = judged(same)
@@ -100,7 +100,7 @@ def test_a_neutral_candidate_that_lost_to_a_recent_champion_is_undecided():
     assert metrics["verdict"] == "better"
 
 
-def test_the_likelihood_with_the_logged_position_is_told_beside_that_without():
+def test_metrics_with_the_logged_position_are_reported_too():
     rows = night()
     blind = {**rows.scores, "candidate": rows.scores["baseline"]}
     metrics = judged(Rows(**{**vars(rows), "scores": blind, "as_logged": rows.truth}))
@@ -112,7 +112,7 @@ def test_the_likelihood_with_the_logged_position_is_told_beside_that_without():
     assert judged(rows)["as_logged"] is None
 
 
-def test_inverse_propensities_judge_as_if_items_had_been_shown_evenly():
+def test_inverse_propensities_correct_for_uneven_exposure():
     rows = night()
     # Items that are likely to be clicked were shown five times as often.
     propensity = np.where(rows.truth > np.median(rows.truth), 0.9, 0.18)
@@ -140,13 +140,13 @@ def test_inverse_propensities_judge_as_if_items_had_been_shown_evenly():
     json.dumps(metrics, allow_nan=False)
 
 
-def test_a_candidate_of_noise_is_worse():
+def test_a_random_candidate_is_worse():
     rows = night()
     swapped = {**rows.scores, "candidate": rows.scores["baseline"][::-1].copy()}
     assert judged(Rows(**{**vars(rows), "scores": swapped}))["verdict"] == "worse"
 
 
-def test_a_slice_of_one_class_is_none_not_a_crash():
+def test_undefined_metrics_of_a_one_class_slice_are_none():
     slices = {row["value"]: row for row in judged(night())["slices"]}
     assert set(slices) == {"ios", "android", "web", "fridge"}
     fridge = slices["fridge"]
@@ -161,25 +161,25 @@ def test_a_slice_of_one_class_is_none_not_a_crash():
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_hardly_any_rows(rows):
+def test_one_or_two_rows_can_be_evaluated(rows):
     few = night(rows=rows, rare=False)
     metrics = judged(few)
     assert metrics["rows"] == rows
     json.dumps(metrics, allow_nan=False)
 
 
-def test_no_replicates_no_intervals():
+def test_intervals_are_none_without_bootstrap_replicates():
     metrics = judged(night(), replicates=0)
     assert metrics["difference"]["auc"]["low"] is None
     assert metrics["verdict"] == "better"
 
 
-def test_equal_nights_give_equal_bytes():
+def test_equal_nights_give_identical_metrics():
     one, other = (json.dumps(judged(night()), sort_keys=True) for _ in range(2))
     assert one == other
 
 
-def test_scores_are_kept_with_the_digest_of_their_rows(tmp_path):
+def test_scores_are_saved_and_the_digest_identifies_their_rows(tmp_path):
     rows = night()
     rows.save_scores(tmp_path / "scores" / "part-00000.parquet")
     saved = pq.read_table(tmp_path / "scores" / "part-00000.parquet")
@@ -194,7 +194,7 @@ def parts(column: pa.Array, most: int = 3) -> dict[str, int]:
     return {part.value: int(part.rows.sum()) for part in slices_of(table, ("c",), most)}
 
 
-def test_the_frequent_values_and_the_rest():
+def test_slices_are_the_most_frequent_values_and_the_rest():
     values = ["a"] * 5 + ["b"] * 4 + ["c"] * 4 + ["d"] * 2 + ["e"] + [None] * 3
     expected = {"a": 5, "b": 4, "c": 4, OTHER: 6}
     assert parts(pa.array(values)) == expected
@@ -202,7 +202,7 @@ def test_the_frequent_values_and_the_rest():
     assert list(parts(pa.array(values[::-1]))) == list(expected), "the order of rows is nothing"
 
 
-def test_numbers_are_cut_at_their_quintiles():
+def test_numeric_slices_are_quintiles():
     random = np.random.default_rng(0)
     values = [*random.lognormal(size=1000).tolist(), math.nan, None]
     counts = parts(pa.array(values))
@@ -211,12 +211,12 @@ def test_numbers_are_cut_at_their_quintiles():
     assert set(counts.values()) == {200}
 
 
-def test_few_numbers_are_values_of_their_own():
+def test_few_distinct_numbers_are_slices_of_their_own():
     assert parts(pa.array([1, 2, 2, 3] * 10), most=5) == {"2": 20, "1": 10, "3": 10}
     assert parts(pa.array([True, False, None])) == {"(missing)": 1, "false": 1, "true": 1}
 
 
-def test_a_column_that_is_not_there_is_named_with_a_suggestion():
+def test_a_missing_or_list_column_is_rejected_as_slice():
     table = pa.table({"platform": ["ios"], "tags": [["a"]]})
     with pytest.raises(ConfigError, match=r"'platfrom'.*did you mean 'platform'"):
         list(slices_of(table, ("platfrom",), 3))

@@ -28,14 +28,14 @@ def errors(rows, predicted: np.ndarray, weights: np.ndarray | None = None):
     return field_calibration(parts, labels, weights, {"candidate": predicted})["candidate"][0]
 
 
-def test_the_truth_is_within_chance(rows) -> None:
+def test_true_probabilities_have_no_field_error_beyond_chance(rows) -> None:
     metrics = errors(rows, rows[1])
     assert metrics["values"] == 6  # five sites and the others
     assert metrics["error"] < 2 * metrics["chance"]
     assert metrics["beyond_chance"] < 0.01
 
 
-def test_what_cancels_out_overall_is_found_within_values(rows) -> None:
+def test_opposite_errors_of_values_are_found(rows) -> None:
     table, truth, labels, _ = rows
     site = table["site"].to_numpy(zero_copy_only=False).astype(int)
     wrong = truth * np.where(site % 2 == 0, 1.2, 0.8)
@@ -46,7 +46,7 @@ def test_what_cancels_out_overall_is_found_within_values(rows) -> None:
     assert metrics["beyond_chance"] == pytest.approx(metrics["error"] - metrics["chance"])
 
 
-def test_chance_is_what_redrawn_labels_give(rows) -> None:
+def test_chance_equals_the_mean_error_of_redrawn_labels(rows) -> None:
     table, truth, _, _ = rows
     parts = list(slices_of(table, ("site",), 5))
     draw = np.random.default_rng(1)
@@ -59,6 +59,6 @@ def test_chance_is_what_redrawn_labels_give(rows) -> None:
     assert error == pytest.approx(chance, rel=0.1)
 
 
-def test_without_positives_nothing_is_said(rows) -> None:
+def test_field_calibration_is_empty_without_positives(rows) -> None:
     parts = list(slices_of(rows[0], ("site",), 5))
     assert field_calibration(parts, np.zeros(ROWS), np.ones(ROWS), {"m": rows[1]}) == {}

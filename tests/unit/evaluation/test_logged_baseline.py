@@ -33,7 +33,7 @@ def rows(score: np.ndarray) -> Rows:
     )
 
 
-def test_rows_without_a_score_are_left_out_of_every_column_and_counted() -> None:
+def test_rows_without_a_logged_score_are_dropped_and_counted() -> None:
     score = np.full(1000, 0.1)
     score[[3, 500]] = np.nan
     scored = rows(score).scored(0.01, "legacy_score")
@@ -55,7 +55,7 @@ def test_rows_without_a_score_are_left_out_of_every_column_and_counted() -> None
         (-2.5, "20 of 1,000 values are not within 0 and 1, the first is -2.5"),
     ],
 )
-def test_what_is_no_probability_is_refused(value: float, message: str) -> None:
+def test_missing_or_invalid_logged_scores_are_rejected(value: float, message: str) -> None:
     score = np.full(1000, 0.1)
     score[:20] = value
     with pytest.raises(CorruptDataError) as caught:
@@ -72,7 +72,7 @@ def test_what_is_no_probability_is_refused(value: float, message: str) -> None:
         ("{old: {transform: numeric}}", "{column: old}", "gone once this model serves"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
+def test_invalid_baseline_settings_are_rejected(
     tmp_path: Path, features: str, baseline: str, message: str
 ) -> None:
     path = tmp_path / "moving.yaml"

@@ -38,7 +38,7 @@ def columns(rows):
     return tuple(np.array([row[at] for row in rows], np.float64) for at in range(4))
 
 
-def same(one, other) -> None:
+def assert_same_columns(one, other) -> None:
     for name in vars(one):
         left, right = getattr(one, name), getattr(other, name)
         if isinstance(left, np.ndarray):
@@ -49,7 +49,7 @@ def same(one, other) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(PARTS, st.integers(2, 64), st.randoms())
-def test_merging_any_split_is_the_whole_bit_for_bit(parts, limit, random):
+def test_merged_score_tables_equal_the_whole_bit_for_bit(parts, limit, random):
     tables = []
     for part in parts:
         y, p, w, _ = columns(part)
@@ -59,13 +59,13 @@ def test_merging_any_split_is_the_whole_bit_for_bit(parts, limit, random):
     random.shuffle(tables)
     while len(tables) > 1:
         tables.append(tables.pop(0).merge(tables.pop(0), limit=limit))
-    same(tables[0], whole)
+    assert_same_columns(tables[0], whole)
     assert summary(tables[0]) == summary(whole)
 
 
 @settings(max_examples=50, deadline=None)
 @given(PARTS)
-def test_merging_groups_is_the_whole(parts):
+def test_merged_grouped_scores_equal_the_whole(parts):
     merged = None
     for part in parts:
         y, p, _, g = columns(part)
@@ -73,13 +73,13 @@ def test_merging_groups_is_the_whole(parts):
         merged = table if merged is None else merged.merge(table)
     y, p, _, g = columns([row for part in parts for row in part])
     whole = GroupedScores.of(g, y, p)
-    same(merged, whole)
+    assert_same_columns(merged, whole)
     for figure in (grouped_auc, lambda table: ndcg(table, 3)):
         of_parts, of_whole = figure(merged), figure(whole)
         assert of_parts == of_whole or (math.isnan(of_parts) and math.isnan(of_whole))
 
 
-def test_figures_by_hand():
+def test_metrics_match_hand_computed_values():
     # Scores 0.9+ 0.8- 0.6+ 0.6- 0.1-: of 2 x 3 pairs the positives win 3 + 1.5 + … = 4.5.
     table = ScoreTable.of([1, 0, 1, 0, 0], [0.9, 0.8, 0.6, 0.6, 0.1])
     assert auc(table) == pytest.approx((3 + 1.5) / 6)
@@ -91,7 +91,7 @@ def test_figures_by_hand():
     assert calibration(table) == pytest.approx(3.0 / 2)
 
 
-def test_a_weight_is_that_many_rows():
+def test_a_weight_counts_as_that_many_rows():
     y, p = np.array([1, 0, 0, 1, 0]), np.array([0.7, 0.2, 0.7, 0.3, 0.3])
     times = np.array([1, 3, 2, 1, 4])
     weighted = summary(ScoreTable.of(y, p, times))
@@ -100,7 +100,7 @@ def test_a_weight_is_that_many_rows():
         assert weighted[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
 
 
-def test_the_base_rate_has_entropy_one_and_ranks_nothing():
+def test_constant_scores_have_normalized_entropy_1_and_auc_0_5():
     y = np.array([1, 0, 0, 0] * 25)
     table = ScoreTable.of(y, constant_scores(0.25, 100))
     assert normalized_entropy(table) == pytest.approx(1.0)
@@ -109,7 +109,7 @@ def test_the_base_rate_has_entropy_one_and_ranks_nothing():
     assert entropy(0.0) == entropy(1.0) == 0.0
 
 
-def test_negatives_dropped_with_their_weight_left_change_no_expectation():
+def test_weighted_negative_sampling_preserves_the_metrics():
     random = np.random.default_rng(0)
     p = 1 / (1 + np.exp(-random.normal(-2, 1, 200_000)))
     y = (random.random(len(p)) < p).astype(float)
@@ -122,7 +122,7 @@ def test_negatives_dropped_with_their_weight_left_change_no_expectation():
     assert auc(part) == pytest.approx(auc(whole), abs=0.005)
 
 
-def test_the_calibration_curve_shows_where_bids_are_too_high():
+def test_the_calibration_curve_shows_overprediction():
     random = np.random.default_rng(1)
     p = random.uniform(0.05, 0.4, 100_000)
     y = (random.random(len(p)) < p).astype(float)
@@ -137,12 +137,12 @@ def test_the_calibration_curve_shows_where_bids_are_too_high():
     assert sum(point["weight"] for point in curve) == pytest.approx(len(p))
 
 
-def test_equal_scores_stay_in_one_group_of_the_curve():
+def test_equal_scores_share_one_point_of_the_calibration_curve():
     curve = calibration_curve(ScoreTable.of([0, 1, 0, 1] * 10, [0.5] * 40), 20)
     assert curve == [{"predicted": 0.5, "observed": 0.5, "weight": 40.0}]
 
 
-def test_gauc_by_hand():
+def test_gauc_matches_hand_computed_values():
     # User 1 is ranked right, 2 wrong, 3 tied; user 4 has no click and does not count.
     users = [1, 1, 2, 2, 2, 3, 3, 4, 4]
     labels = [1, 0, 1, 0, 0, 1, 0, 0, 0]
@@ -152,7 +152,7 @@ def test_gauc_by_hand():
     )
 
 
-def test_ndcg_by_hand():
+def test_ndcg_matches_hand_computed_values():
     first, second, third = 1.0, 1 / math.log2(3), 0.5
     # List 1: - + at places 1, 2. List 2: + + -. List 3: a tie of + and - for the first place.
     lists = [1, 1, 2, 2, 2, 3, 3]
@@ -167,7 +167,7 @@ def test_ndcg_by_hand():
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
-def test_one_class_is_none_where_it_has_to_be(label):
+def test_metrics_that_need_both_classes_are_none_for_one_class(label):
     table = ScoreTable.of([label] * 3, [0.2, 0.4, 0.4])
     groups = GroupedScores.of([1, 1, 2], [label] * 3, [0.2, 0.4, 0.4])
     metrics = summary(table, grouped_auc(groups), ndcg(groups, 10))
@@ -180,32 +180,32 @@ def test_one_class_is_none_where_it_has_to_be(label):
     assert metrics["log_loss"] > 0
 
 
-def test_no_rows_are_none():
+def test_metrics_of_no_rows_are_none():
     nothing = GroupedScores.of([], [], [])
     metrics = summary(ScoreTable.of([], []), grouped_auc(nothing), ndcg(nothing, 10))
     assert set(metrics.values()) == {None}
     assert calibration_curve(ScoreTable.of([], [])) == []
 
 
-def test_a_weight_of_almost_nothing_overflows_into_none():
+def test_calibration_is_none_when_a_tiny_weight_overflows():
     metrics = summary(ScoreTable.of([1, 0], [0.5, 0.5], [5e-324, 1.0]))
     assert metrics["calibration"] is None
     assert metrics["log_loss"] == pytest.approx(math.log(2))
 
 
-def test_certain_predictions_are_finite():
+def test_predictions_of_0_and_1_give_finite_metrics():
     metrics = summary(ScoreTable.of([1, 0, 0], [0.0, 1.0, 0.0]))
     assert metrics["log_loss"] == pytest.approx(-2 * math.log(np.finfo(float).eps) / 3)
     assert metrics["auc"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, -0.1, 1.5, math.inf])
-def test_what_is_no_probability_is_refused_with_its_row(wrong):
+def test_invalid_probabilities_are_rejected_with_their_row(wrong):
     with pytest.raises(DataError, match=r"predicted .* for row 1"):
         ScoreTable.of([0, 1], [0.5, wrong])
 
 
 @pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan, 2.0**31])
-def test_weights_that_cannot_be_summed_exactly_are_refused(wrong):
+def test_weights_that_cannot_be_summed_exactly_are_rejected(wrong):
     with pytest.raises(DataError, match="weights"):
         ScoreTable.of([0, 1], [0.5, 0.5], [1.0, wrong])

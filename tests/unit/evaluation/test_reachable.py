@@ -88,7 +88,7 @@ def evaluation(spec, splits, tmp_path):
     return make
 
 
-def test_the_parts_add_up_and_each_knows_less(evaluation):
+def test_parts_of_the_reachable_loss_add_up_in_order(evaluation):
     task, rows = evaluation(lambda table: np.full(len(table), 0.05))
     report = reachable(task, rows, 0.045)
     losses, parts = report["losses"], report["parts"]
@@ -105,7 +105,7 @@ def test_the_parts_add_up_and_each_knows_less(evaluation):
     assert reachable(task, rows, 0.045)["parts"]["share"] > 1
 
 
-def test_the_effects_are_those_of_the_exchange(spec, splits):
+def test_hidden_effects_match_the_simulated_exchange(spec, splits):
     table, effects = splits["evaluate"], HiddenEffects(spec.source)
     exchange = Exchange(spec.source)
     users = np.array([int(user[1:]) for user in table["user_id"].to_pylist()])
@@ -117,7 +117,7 @@ def test_the_effects_are_those_of_the_exchange(spec, splits):
     assert both == pytest.approx([quality[ad] for ad in table["ad_id"].to_pylist()])
 
 
-def test_what_is_said_to_be_known_of_tastes_is_as_uncertain_as_it_says(evaluation, spec):
+def test_posterior_variance_of_hidden_effects_matches_the_error(evaluation, spec):
     task, _ = evaluation()
     sample, effects = task.inputs["sample"].path, HiddenEffects(spec.source)
     table = module._columns(sample, "evaluate", KEYS)
@@ -128,7 +128,7 @@ def test_what_is_said_to_be_known_of_tastes_is_as_uncertain_as_it_says(evaluatio
         assert variance.mean() < np.var(true) * 1.1
 
 
-def test_a_position_that_is_served_takes_nothing_away(evaluation):
+def test_the_position_part_is_zero_when_position_is_served(evaluation):
     text = PIPELINE.replace(", training_only: true", "")
     text += "gates: {features: {position_as_input: {warn: [null, 0]}}}\n"
     task, rows = evaluation(spec=parse_pipeline(text, "small.yaml"))
@@ -140,7 +140,7 @@ def hashed(table):
     return table.set_column(place, "user_id", pa.array(["9f2c" for _ in range(len(table))]))
 
 
-def test_where_the_effects_cannot_be_known_nothing_is_said(evaluation):
+def test_reachable_loss_is_none_when_effects_are_unknown(evaluation):
     task, rows = evaluation(change=hashed)
     assert reachable(task, rows, 0.045) is None
     text = PIPELINE.replace("column: click", "column: conversion, given: click")

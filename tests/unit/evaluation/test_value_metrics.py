@@ -25,7 +25,7 @@ def rows():
     return ValueRows(values, weights, draw.integers(0, 900, 6000)), mean
 
 
-def test_deviance_and_rank_correlation_are_the_ones_of_the_textbook(rows):
+def test_deviance_and_rank_correlation_match_scikit_learn_and_scipy(rows):
     actual, mean = rows
     metrics = figures(actual, mean)
     deviance = mean_tweedie_deviance(actual.values, mean, sample_weight=actual.weights, power=1.5)
@@ -34,7 +34,7 @@ def test_deviance_and_rank_correlation_are_the_ones_of_the_textbook(rows):
     assert deviances(np.array([4.0]), np.array([4.0])) == 0
 
 
-def test_gini_is_one_for_the_perfect_order_and_zero_for_a_constant(rows):
+def test_gini_is_1_for_the_perfect_order_and_0_for_a_constant(rows):
     actual, mean = rows
     assert figures(actual, actual.values + 1)["gini"] == pytest.approx(1)
     constant = figures(actual, np.full(len(mean), actual.mean))
@@ -44,7 +44,7 @@ def test_gini_is_one_for_the_perfect_order_and_zero_for_a_constant(rows):
     assert 0.2 < figures(actual, mean)["gini"] < 1
 
 
-def test_intervals_hold_the_value_and_replicates_of_ones_are_the_figures(rows):
+def test_intervals_contain_the_value_and_unit_replicates_equal_it(rows):
     actual, mean = rows
     resampling = Resampling.of(actual.users, 100, 0)
     drawn = replicate_values(resampling, actual, {"model": mean})["model"]
@@ -59,7 +59,7 @@ def test_intervals_hold_the_value_and_replicates_of_ones_are_the_figures(rows):
         assert value[0] == pytest.approx(figures(actual, mean)[name], rel=1e-3), name
 
 
-def test_the_better_model_is_better_and_scaled_up_is_miscalibrated(rows):
+def test_value_evaluation_prefers_the_better_model(rows):
     import pyarrow as pa
 
     actual, mean = rows
@@ -84,7 +84,7 @@ def test_the_better_model_is_better_and_scaled_up_is_miscalibrated(rows):
     assert evaluate_values(swapped, settings, mean=1.0, seed=0)["verdict"] == "worse"
 
 
-def test_a_prediction_that_is_no_value_is_an_error_with_its_row(rows):
+def test_invalid_value_predictions_are_rejected_with_their_row(rows):
     actual, mean = rows
     mean[7] = np.nan
     with pytest.raises(DataError, match="predicted the value nan for row 7"):

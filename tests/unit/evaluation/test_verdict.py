@@ -31,7 +31,7 @@ MARGIN = 0.002
         (None, None, None, "worse"),  # undefined metrics promote nothing
     ],
 )
-def test_verdict(value, low, high, verdict):
+def test_verdict_depends_on_the_interval_and_the_margin(value, low, high, verdict):
     assert judge({"value": value, "low": low, "high": high}, MARGIN) == verdict
 
 
@@ -39,7 +39,7 @@ BETTER = {"value": -0.01, "low": -0.02, "high": -0.001}
 
 
 @pytest.mark.parametrize(
-    ("auc", "verdict", "said"),
+    ("auc", "verdict", "text"),
     [
         ((-0.025, -0.057, -0.003), "mixed", "calibrated better, but ranks worse"),
         ((-0.025, -0.057, 0.001), "better", ""),  # not significantly lower
@@ -51,7 +51,7 @@ BETTER = {"value": -0.01, "low": -0.02, "high": -0.001}
         ((0.01, 0.005, 0.015), "better", ""),
     ],
 )
-def test_a_candidate_that_ranks_worse_is_not_better(auc, verdict, said):
+def test_a_candidate_that_ranks_worse_is_mixed(auc, verdict, text):
     lower = dict(zip(("value", "low", "high"), auc, strict=True))
     assert judge(BETTER, MARGIN, lower, 0.005) == verdict
     metrics = {
@@ -59,5 +59,5 @@ def test_a_candidate_that_ranks_worse_is_not_better(auc, verdict, said):
         "margin_ne": MARGIN,
         "difference": {"normalized_entropy": BETTER, "auc": lower},
     }
-    assert said in explain(metrics)
-    assert bool(explain(metrics)) == bool(said)
+    assert text in explain(metrics)
+    assert bool(explain(metrics)) == bool(text)

@@ -71,7 +71,7 @@ def described(feature: dict, **blocks: object) -> Described:
         ),
     ],
 )
-def test_every_setting_is_said(feature, settings):
+def test_documentation_mentions_every_setting(feature, settings):
     block = yaml.safe_load(feature)
     plain = described(block)
     assert plain.makes
@@ -80,13 +80,13 @@ def test_every_setting_is_said(feature, settings):
         assert described({**block, name: value}) != plain, name
 
 
-def test_columns_that_are_read_include_the_time_of_what_looks_back():
+def test_columns_read_by_history_features_include_the_time():
     rate = described({"transform": "target_rate", "columns": ["user"]})
     assert rate.reads == ("user", "served")
     assert described({"transform": "cross", "columns": ["a", "b"]}).reads == ("a", "b")
 
 
-def test_days_whose_labels_are_not_final_are_said_to_be_left_out():
+def test_documentation_mentions_days_left_out_for_late_labels():
     rate = {"transform": "target_rate", "columns": ["user"]}
     late = {"column": "bought", "attribution_days": 7, "event_time": "bought_at"}
     assert "without the newest 7" in described(rate, label=late).looks_back
@@ -97,7 +97,7 @@ def test_days_whose_labels_are_not_final_are_said_to_be_left_out():
     assert "more than 600 seconds before the row's time" in described(every, label=late).looks_back
 
 
-def test_before_a_night_sizes_are_bounds_which_what_is_learned_keeps(fitted):
+def test_unfitted_sizes_are_upper_bounds_and_fitted_sizes_exact(fitted):
     unlearned = FittedFeatures(fitted.definition, {}).documentation
     unlearned_by_name = {feature.name: feature for feature in unlearned.features}
     assert "at most 100,004 (0 is missing, 1 to 3 are OOV)" in unlearned_by_name["site"].inputs[0]
@@ -112,7 +112,7 @@ def test_before_a_night_sizes_are_bounds_which_what_is_learned_keeps(fitted):
         assert entry.kind not in ("bag", "sequence") or f"{entry.length:,} int32 ids" in line
 
 
-def test_what_was_learned_is_said_and_kept_with_the_features(fitted, tmp_path):
+def test_learned_statistics_are_documented_and_saved(fitted, tmp_path):
     fitted.save(tmp_path)
     known = {feature.name: feature.learned for feature in Documentation.load(tmp_path).features}
     assert known["site"] == f"{len(fitted.learned['site'].tokens):,} values"
@@ -127,7 +127,7 @@ def test_what_was_learned_is_said_and_kept_with_the_features(fitted, tmp_path):
     assert [known[name] for name in nothing] == [""] * len(nothing)
 
 
-def test_values_outside_the_vocabulary_are_told_by_feature(fitted):
+def test_oov_rates_are_documented_by_feature(fitted):
     documentation = fitted.documentation.with_oov({"site": 0.125, "words": 0.0})
     known = {feature.name: feature.learned for feature in documentation.features}
     assert known["site"].endswith(" values, 12.50% OOV in the newest rows")

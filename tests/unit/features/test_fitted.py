@@ -33,7 +33,7 @@ def replaced(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return rows.set_column(rows.column_names.index(name), name, values)
 
 
-def test_inputs_have_the_types_and_ranges_that_the_schema_says(fitted, make_rows):
+def test_inputs_match_the_types_and_ranges_of_the_schema(fitted, make_rows):
     rows = make_rows(800, seed=1)
     inputs = fitted.transform(rows)
     expected = []
@@ -56,7 +56,7 @@ def test_inputs_have_the_types_and_ranges_that_the_schema_says(fitted, make_rows
     assert all(column.null_count == 0 for column in inputs.columns)
 
 
-def test_a_vocabulary_numbers_frequent_values_and_hashes_the_others(fitted, make_rows):
+def test_a_vocabulary_gives_ids_to_frequent_values_and_hashes_the_rest(fitted, make_rows):
     rows = replaced(make_rows(5), "site", pa.array(["a", "b", "never seen", None, ""], pa.string()))
     # 0 is missing and 1 to 3 are OOV; entries follow, the most frequent first.
     ids = one(fitted, rows, "site")
@@ -79,12 +79,12 @@ def test_standardized_training_rows_have_mean_0_and_deviation_1(fitted, make_row
     assert known.std() == pytest.approx(1, abs=1e-6)
 
 
-def test_boundaries_belong_to_the_bucket_above(fitted, make_rows):
+def test_a_boundary_belongs_to_the_bucket_above(fitted, make_rows):
     rows = replaced(make_rows(5), "price", pa.array([0.5, 1.0, 1.5, 5.0, 99.0]))
     assert one(fitted, rows, "fixed_bucket") == [1, 2, 2, 4, 4]
 
 
-def test_bags_weigh_their_items_equally_and_sequences_keep_the_last(fitted, make_rows):
+def test_bags_weight_items_equally_and_sequences_keep_the_last(fitted, make_rows):
     tags = pa.array([["buy", "red", "now", "shoes"], ["buy"], [], None, ["buy", None]])
     rows = replaced(make_rows(5), "tags", tags)
     ids, weights = one(fitted, rows, "tags"), one(fitted, rows, "tags__weight")
@@ -104,7 +104,7 @@ def test_given_weights_of_a_bag_are_scaled_to_sum_1(fitted, make_rows):
     assert weights == [[0.25, 0.75, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_counts_that_went_through_files_give_the_same_vocabulary(tmp_path):
+def test_spilled_counts_give_the_same_vocabulary(tmp_path):
     """A limit bounds memory, and the counts stay exact."""
     random = np.random.default_rng(9)
     parts = []
@@ -126,7 +126,7 @@ def test_a_separated_string_is_the_same_as_a_list(fitted, make_rows):
     assert one(fitted, lists, "tags") == one(fitted, texts, "tags")
 
 
-def test_ngrams_tell_the_order_of_words(fitted, make_rows):
+def test_ngrams_depend_on_word_order_and_ignore_case(fitted, make_rows):
     rows = replaced(make_rows(3), "title", pa.array(["red shoes", "shoes red", "RED  shoes "]))
     first, second, third = one(fitted, rows, "words")
     assert first == third
@@ -140,7 +140,7 @@ def test_an_identity_outside_its_range_counts_as_missing(fitted, make_rows):
 
 
 @pytest.mark.parametrize("transform", ["vocabulary", "numeric", "hour"])
-def test_a_list_read_as_one_value_names_the_feature_and_what_reads_lists(make_rows, transform):
+def test_a_list_in_a_scalar_feature_is_rejected_with_the_transform_to_use(make_rows, transform):
     definition = Definition.of(
         parse_pipeline(
             f"pipeline: t\ncolumns: {{time: served}}\nfeatures: {{liked: {{transform: {transform},"
@@ -167,7 +167,7 @@ def test_an_enormous_number_leaves_the_other_rows_finite(make_rows):
     assert np.isfinite(one(fitted, rows, "price")).all()
 
 
-def test_a_rate_is_that_of_the_days_before(definition, make_rows):
+def test_a_target_rate_uses_only_earlier_days(definition, make_rows):
     """The expected values are computed by hand for two earlier days and one key."""
     start = 20_000 * DAY
     time = pa.array([start, start + DAY, start + 2 * DAY]).cast(pa.timestamp("us", "UTC"))
@@ -187,7 +187,7 @@ def test_a_rate_is_that_of_the_days_before(definition, make_rows):
     assert one(fitted, rows, "site_rows") == pytest.approx([0, 0, math.log1p(1 / 2)])
 
 
-def test_permuting_a_day_and_what_follows_moves_no_feature_of_it(definition, make_rows):
+def test_features_of_a_day_do_not_depend_on_that_day_or_later(definition, make_rows):
     """No label leaks: rates and counts use only earlier days."""
     rows = make_rows(1200, seed=3)
     days = np.asarray(rows["nb_time"].cast(pa.int64())) // DAY
@@ -216,7 +216,7 @@ def test_permuting_a_day_and_what_follows_moves_no_feature_of_it(definition, mak
 
 
 @pytest.mark.parametrize("rows_that_count", ["positive", "all"])
-def test_permuting_the_future_of_a_moment_moves_no_sequence_up_to_it(make_rows, rows_that_count):
+def test_recent_sequences_do_not_depend_on_later_rows(make_rows, rows_that_count):
     definition = Definition.of(
         parse_pipeline(
             "pipeline: t\ncolumns: {time: served}\nfeatures:\n  site: vocabulary\n  lately: {"
@@ -249,7 +249,7 @@ def test_permuting_the_future_of_a_moment_moves_no_sequence_up_to_it(make_rows, 
     assert moved >= 3
 
 
-def test_a_sequence_of_rows_is_what_the_key_did_before(definition, make_rows):
+def test_a_recent_sequence_lists_earlier_known_rows_of_the_key(definition, make_rows):
     """A sequence leaves out the own row and unknown outcomes, and keeps the last entries."""
     minute = 60_000_000
     start = 20_000 * DAY + 23 * 60 * minute
@@ -284,7 +284,7 @@ def test_a_sequence_of_rows_is_what_the_key_did_before(definition, make_rows):
     assert by_day[7] == [a, b, c, 0, 0, 0]
 
 
-def test_a_late_label_is_not_known_before_it_is_final(definition, make_rows):
+def test_a_target_rate_ignores_labels_that_are_not_final(definition, make_rows):
     rows = make_rows(600, seed=4)
     late = definition.model_copy(update={"lag_days": 2})
     statistics = learn(definition.features, rows, train=True)
@@ -294,7 +294,7 @@ def test_a_late_label_is_not_known_before_it_is_final(definition, make_rows):
     assert (known[days == days.min() + 3] != 0).any()
 
 
-def test_saved_features_transform_alike_and_equal_ones_are_equal_bytes(fitted, make_rows, tmp_path):
+def test_saved_features_transform_identically_and_save_identical_bytes(fitted, make_rows, tmp_path):
     fitted.save(tmp_path / "a")
     loaded = FittedFeatures.load(tmp_path / "a")
     loaded.save(tmp_path / "b")
@@ -308,7 +308,7 @@ def test_saved_features_transform_alike_and_equal_ones_are_equal_bytes(fitted, m
 
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 400), max_size=5), order=st.randoms(use_true_random=False))
-def test_any_bundling_in_any_order_learns_the_same_bytes(
+def test_fitted_bytes_do_not_depend_on_split_order_or_spilling(
     definition, table, tmp_path_factory, cuts, order
 ):
     edges = sorted({0, *cuts, len(table)})
@@ -334,7 +334,7 @@ def test_any_bundling_in_any_order_learns_the_same_bytes(
             assert path.read_bytes() == other.read_bytes(), f"{name} {path.name}"
 
 
-def test_history_of_an_older_release_is_read_as_it_was_written(definition, make_rows, tmp_path):
+def test_history_written_by_an_older_release_is_read(definition, make_rows, tmp_path):
     statistics = learn(definition.features, make_rows(800, seed=1, days=3), train=True)
     fitted = FittedFeatures.fit(definition, statistics)
     fitted.save(tmp_path)
@@ -350,7 +350,7 @@ def test_history_of_an_older_release_is_read_as_it_was_written(definition, make_
     assert older.documentation == fitted.documentation
 
 
-def test_features_that_are_loaded_stay_so_when_their_folder_is_written_again(
+def test_loaded_features_survive_rewriting_and_deleting_their_folder(
     definition, make_rows, tmp_path
 ):
     def fit(seed: int) -> FittedFeatures:
@@ -372,7 +372,7 @@ def test_features_that_are_loaded_stay_so_when_their_folder_is_written_again(
     asked=st.lists(st.tuples(st.integers(0, 6), st.integers(-4, 4)), max_size=10),
     day=st.none() | st.integers(-4, 4),
 )
-def test_rows_before_a_moment_are_found_as_by_looking_at_all(entries, asked, day):
+def test_rows_before_a_time_match_a_linear_scan(entries, asked, day):
     """Requests are for one day, as in most files, or for several."""
     asked = asked if day is None else [(key, day) for key, _ in asked]
     known = np.array(sorted(entries), np.int64).reshape(-1, 2)
@@ -384,7 +384,7 @@ def test_rows_before_a_moment_are_found_as_by_looking_at_all(entries, asked, day
         assert list(range(first, last)) == expected
 
 
-def test_a_champion_learns_yesterday_and_keeps_its_numbering(definition, make_rows):
+def test_a_champion_takes_new_history_and_keeps_its_vocabulary(definition, make_rows):
     old = FittedFeatures.fit(
         definition, learn(definition.features, make_rows(400, seed=6, days=2), train=True)
     )
@@ -397,7 +397,7 @@ def test_a_champion_learns_yesterday_and_keeps_its_numbering(definition, make_ro
     assert updated.transform(rows)["site_rate"].equals(new.transform(rows)["site_rate"])
 
 
-def test_a_missing_column_is_named_with_its_feature(fitted, make_rows):
+def test_a_missing_column_is_reported_with_a_suggestion(fitted, make_rows):
     rows = make_rows(3).rename_columns(
         ["sites" if name == "site" else name for name in make_rows(3).column_names]
     )
@@ -405,7 +405,7 @@ def test_a_missing_column_is_named_with_its_feature(fitted, make_rows):
         fitted.transform(rows)
 
 
-def test_a_sequence_cannot_share_a_vocabulary_that_is_not_there():
+def test_a_sequence_with_an_unknown_vocabulary_is_rejected():
     spec = parse_pipeline(
         "pipeline: t\nfeatures: {item: vocabulary, seen: {transform: sequence, vocabulary: itm}}",
         "t",

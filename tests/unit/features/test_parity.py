@@ -97,7 +97,7 @@ def tables(draw) -> pa.Table:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=tables(), size=st.integers(1, 24))
-def test_batches_of_any_size_and_dictionaries_give_the_same_bits(rows, size):
+def test_inputs_are_bit_identical_for_any_batch_size_and_encoding(rows, size):
     half = rows.slice(0, max(len(rows) // 2, 1))
     fitted = FittedFeatures.fit(DEFINITION, learn(DEFINITION.features, half, train=True))
     whole = fitted.transform(rows)

@@ -51,7 +51,7 @@ def as_logged(table: pa.Table, zone: str) -> pa.Table:
     return table.set_column(table.column_names.index("served"), "served", naive)
 
 
-def test_the_labels_of_the_rows_own_local_day_teach_it_nothing(make_rows, zone):
+def test_history_features_ignore_labels_of_the_rows_local_day(make_rows, zone):
     table = make_rows(800)
     # The last whole local day overlaps two days of UTC.
     last = np.unique(days(table, zone))[-2]
@@ -75,7 +75,7 @@ def test_the_labels_of_the_rows_own_local_day_teach_it_nothing(make_rows, zone):
         assert known[name].equals(before[name]), name
 
 
-def test_times_with_and_without_a_zone_and_requests_give_the_same(make_rows, zone):
+def test_zoned_and_local_times_give_equal_features_offline_and_online(make_rows, zone):
     table = make_rows(300)
     fitted, local = fit(zone, table), as_logged(table, zone)
     once = fitted.transform(table)

@@ -46,12 +46,12 @@ TIMES = [
 
 
 @pytest.mark.parametrize(("value", "time"), TIMES, ids=str)
-def test_a_time_is_read_in_the_spellings_of_logs(value, time):
+def test_common_time_formats_are_read(value, time):
     kind = pa.uint64() if isinstance(value, int) and value >= 2**63 else None
     assert as_time(pa.array([value, None], kind)).to_pylist() == [time, None]
 
 
-def test_numbers_with_thousands_separators_are_read_where_they_leave_no_doubt():
+def test_thousands_separators_are_read_only_when_unambiguous():
     texts = pa.array(["2,340.50", "1,234,567", "-1,000.5", " 7 ", "2,340", "2,34", "1.234,50"])
     read = numbers(texts)
     assert read[:4].tolist() == [2340.5, 1234567, -1000.5, 7]
@@ -60,7 +60,7 @@ def test_numbers_with_thousands_separators_are_read_where_they_leave_no_doubt():
     assert (counts.values, counts.known, counts.example) == (3, 7, "1.234,50")
 
 
-def test_missing_values_are_not_unreadable():
+def test_missing_values_are_not_counted_as_unreadable():
     texts = pa.array(["1", None, "", "null", "NA", "\\N", "nan", "x"])
     assert unreadable(texts, "number") == Unreadable(1, 2, "x")
     assert unreadable(pa.array([1.0, None, float("nan")]), "number") == Unreadable(0, 1)
@@ -69,7 +69,7 @@ def test_missing_values_are_not_unreadable():
 
 
 @pytest.mark.parametrize("largest", [3.4e38, np.finfo(np.float32).max, 1.797e308])
-def test_the_largest_float_is_missing_and_counted(largest):
+def test_the_largest_float_counts_as_unreadable(largest):
     column = pa.array([1.0, largest, -largest])
     assert np.isnan(numbers(column)).tolist() == [False, True, True]
     assert unreadable(column, "number").values == 2
@@ -120,17 +120,17 @@ def gate(tmp_path):
     return run
 
 
-def test_a_price_of_which_nothing_can_be_read_stops_the_night(gate):
+def test_the_gate_stops_when_no_price_can_be_read(gate):
     with pytest.raises(GateStopped, match=r"unreadable:price is 1, expected ≤ 0\.02") as caught:
         gate(lambda at, price: f"{price:.2f}".replace(".", ","))
     assert "500 of 500 values cannot be read, for example '" in str(caught.value)
 
 
-def test_a_few_unreadable_prices_warn_with_their_share(gate):
+def test_the_gate_warns_of_a_few_unreadable_prices(gate):
     check = gate(lambda at, price: "call us" if at % 100 == 0 else f"{price:,.2f}")
     assert (check["verdict"], check["observed"]) == ("warn", "0.01")
     assert "5 of 500 values cannot be read, for example 'call us'" in check["detail"]
 
 
-def test_prices_with_thousands_separators_pass(gate):
+def test_the_gate_passes_prices_with_thousands_separators(gate):
     assert gate(lambda at, price: f"{price:,.2f}")["verdict"] == "pass"

@@ -50,7 +50,9 @@ COLUMNS = st.lists(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(columns=COLUMNS, rows=st.integers(1, 400), order=st.randoms(use_true_random=False))
-def test_the_file_is_that_of_all_columns_at_once(tmp_path: Path, columns, rows, order) -> None:
+def test_copied_columns_give_the_bytes_of_writing_all_columns_at_once(
+    tmp_path: Path, columns, rows, order
+) -> None:
     """Columns are unchanged, added, changed or removed, in any order."""
     current = {f"c{n}": column(kind, rows, n) for n, (kind, _) in enumerate(columns)}
     fate = {f"c{n}": change for n, (_, change) in enumerate(columns)}
@@ -71,7 +73,7 @@ def test_the_file_is_that_of_all_columns_at_once(tmp_path: Path, columns, rows, 
     assert (tmp_path / "target.parquet").read_bytes() == once(whole)
 
 
-def test_several_row_groups(tmp_path: Path, monkeypatch) -> None:
+def test_copied_columns_keep_several_row_groups(tmp_path: Path, monkeypatch) -> None:
     """Parquet's writer splits a row group of the sample that is too large for it."""
     write = pq.write_table
     monkeypatch.setattr(
@@ -86,7 +88,7 @@ def test_several_row_groups(tmp_path: Path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cut", "text", "empty", "rows", "columns", "dictionary"])
-def test_another_file_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+def test_a_base_file_of_other_rows_is_rejected_in_one_line(tmp_path: Path, kind: str) -> None:
     table = pa.table({"a": column("id", 90, 1), "b": column("float", 90, 2)})
     base = tmp_path / "base.parquet"
     base.write_bytes(once(table))
@@ -110,7 +112,7 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_footer_of_any_writer_comes_out_as_it_was(tmp_path: Path) -> None:
+def test_a_parquet_footer_round_trips(tmp_path: Path) -> None:
     table = pa.table({"a": [1.5, None], "b": ["x", "y"], "c": [[1], [2, 3]], "d": [True, False]})
     path = tmp_path / "a.parquet"
     pq.write_table(

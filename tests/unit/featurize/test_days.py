@@ -125,7 +125,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_next_night_learns_from_the_newest_day_and_from_the_day_that_joins_training(featurize):
+def test_the_next_night_computes_statistics_of_changed_days_only(featurize):
     learned, summary, _ = featurize(3)
     assert set(learned.values()) == {"new"}
     assert "4 days, all new" in summary
@@ -137,12 +137,12 @@ def test_the_next_night_learns_from_the_newest_day_and_from_the_day_that_joins_t
     assert featurize(4)[0] == {}
 
 
-def test_a_corrected_day_is_learned_from_again_alone(featurize):
+def test_only_a_corrected_day_is_computed_again(featurize):
     featurize(3)
     assert featurize(3, seeds={1: 7})[0] == {"2026-02-02": "new"}
 
 
-def test_a_feature_that_is_added_is_learned_alone_and_a_setting_teaches_nothing_new(featurize):
+def test_only_an_added_feature_is_fitted_and_a_setting_reuses_statistics(featurize):
     featurize(3)
     added = SPEC + "  user: {min_count: 1}\n"
     learned, _, _ = featurize(3, added)
@@ -155,7 +155,7 @@ def test_a_feature_that_is_added_is_learned_alone_and_a_setting_teaches_nothing_
     assert featurize(3, SPEC.replace("site: {", "site: {column: user, "))[0] == {}
 
 
-def test_a_changed_feature_is_computed_alone_and_the_bytes_are_the_same(tmp_path, monkeypatch):
+def test_only_changed_features_are_recomputed_with_identical_bytes(tmp_path, monkeypatch):
     """The runner finds the earlier output where nights store it."""
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
     lines = SPEC.replace(
@@ -202,7 +202,7 @@ def test_a_changed_feature_is_computed_alone_and_the_bytes_are_the_same(tmp_path
     assert digests(reused) == digests(night(fewer, "alone2"))
 
 
-def test_a_damaged_statistic_is_learned_again(featurize, tmp_path):
+def test_a_damaged_statistic_is_computed_again(featurize, tmp_path):
     _, _, files = featurize(3)
     folder = tmp_path / "w" / "days" / "learn" / "2026-02-02"
     path = sorted(folder.rglob("*.parquet"))[0]
@@ -217,7 +217,7 @@ def test_a_damaged_statistic_is_learned_again(featurize, tmp_path):
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(order=st.randoms(use_true_random=False), cuts=st.sets(st.integers(1, 899), max_size=6))
-def test_any_split_and_order_of_rows_merges_to_the_bytes_of_one_pass(tmp_path, order, cuts):
+def test_merged_statistics_equal_one_pass_byte_for_byte(tmp_path, order, cuts):
     definition = Definition.of(parse_pipeline(SPEC, "t"))
     table = pa.concat_tables([rows_of(0), rows_of(1), rows_of(2)]).slice(0, 900)
     once = learn(definition.features, table, train=True)

@@ -11,7 +11,7 @@ from nightbid.config.load import parse_pipeline
 PAGE = Path(__file__).parents[3] / "docs" / "features.md"
 
 
-def test_the_page_shows_every_transform_in_yaml_that_loads():
+def test_features_page_shows_every_transform_in_yaml_that_loads():
     block = PAGE.read_text().split("```yaml\n")[1].split("```")[0]
     shown = parse_pipeline(f"pipeline: t\n{block}", "docs/features.md").features
     union, *_ = get_args(Feature)

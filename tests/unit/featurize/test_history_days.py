@@ -80,7 +80,7 @@ def nights(tmp_path_factory) -> dict[int, Featurized]:
     return {days: Featurized(folder / str(days), days) for days in (0, 3)}
 
 
-def test_the_first_training_day_knows_the_days_before_it(nights) -> None:
+def test_history_days_give_the_first_training_day_a_history(nights) -> None:
     without, with_days = (nights[days].rows("train") for days in (0, 3))
     assert with_days[KEY].equals(without[KEY]), "history rows are not learned from"
     for name in OF_THE_PAST[:2]:
@@ -89,7 +89,7 @@ def test_the_first_training_day_knows_the_days_before_it(nights) -> None:
     assert "3 of them for history only" in nights[3].summary
 
 
-def test_vocabularies_and_scales_learn_nothing_from_them(nights) -> None:
+def test_history_days_do_not_change_vocabularies_or_scales(nights) -> None:
     without, with_days = nights[0], nights[3]
     assert without.fitted("ad_id") == with_days.fitted("ad_id")
     for name in ("ad_id", "ad_age_days"):
@@ -99,7 +99,7 @@ def test_vocabularies_and_scales_learn_nothing_from_them(nights) -> None:
 
 
 @pytest.mark.parametrize("day", [TRAIN, VALIDATE, NEWEST])
-def test_no_row_sees_labels_of_its_own_day_or_later(nights, tmp_path: Path, day: date) -> None:
+def test_rates_use_no_label_of_the_same_day_or_later(nights, tmp_path: Path, day: date) -> None:
     changed = Featurized(tmp_path, 3, (f"labels_inverted@{day}",))
     for split, of in (("train", TRAIN), ("validate", VALIDATE), ("evaluate", NEWEST)):
         rows, reference = changed.rows(split), nights[3].rows(split)
@@ -108,14 +108,14 @@ def test_no_row_sees_labels_of_its_own_day_or_later(nights, tmp_path: Path, day:
         assert same == (of <= day), f"{split} rows and labels of {day}"
 
 
-def test_days_before_the_logs_start_are_left_out(tmp_path: Path) -> None:
+def test_history_days_before_the_first_log_are_skipped(tmp_path: Path) -> None:
     night = Featurized(tmp_path, 12)
     assert "7 of 12 of them for history only" in night.summary
     days = sorted(path.name for path in (night.sampled / "split=history").iterdir())
     assert days[0] == "dt=2026-01-01"
 
 
-def test_the_gate_of_features_misses_none_of_the_rows(nights) -> None:
+def test_the_features_gate_finds_no_lost_rows(nights) -> None:
     for night in nights.values():
         with contextlib.suppress(GateStopped):  # the gate stops on so few rows
             run_stage(

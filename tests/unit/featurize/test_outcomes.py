@@ -19,7 +19,7 @@ STAGES = {stage.name: stage for stage in NIGHT}
 
 
 @pytest.mark.parametrize("column", ["conversion", "p_click_true"])
-def test_a_leak_is_refused_though_the_sampled_rows_are_reused(tmp_path: Path, column: str) -> None:
+def test_an_outcome_feature_is_rejected_even_on_reused_samples(tmp_path: Path, column: str) -> None:
     workspace = Workspace(str(tmp_path))
     leak = f"features.leak={{transform: vocabulary, column: {column}}}"
     for overrides in (SMALL, (*SMALL, leak)):
@@ -43,7 +43,7 @@ def test_a_leak_is_refused_though_the_sampled_rows_are_reused(tmp_path: Path, co
         ("cvr", "{transform: age, column: time, since: conversion_time}", "conversion_time"),
     ],
 )
-def test_what_the_label_block_names_is_refused_when_the_yaml_is_read(
+def test_features_that_read_label_columns_are_rejected(
     pipeline: str, feature: str, column: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"'leak' reads '{column}', which is label"):

@@ -82,25 +82,25 @@ def expected(tmp_path_factory) -> dict[str, bytes]:
     return featurized(sample(folder / "rows", 500), folder / "out", Runner(workers=2))
 
 
-def test_one_thread_and_two_give_the_same_bytes(expected, tmp_path):
+def test_one_thread_gives_the_same_bytes_as_two(expected, tmp_path):
     assert len([name for name in expected if name.startswith("split=")]) == 18
     rows = sample(tmp_path / "rows", 500)
     assert featurized(rows, tmp_path / "out", Runner(workers=1)) == expected
 
 
-def test_worker_processes_of_dask_give_the_same_bytes(expected, tmp_path):
+def test_dask_workers_give_the_same_bytes(expected, tmp_path):
     rows = sample(tmp_path / "rows", 500)
     assert featurized(rows, tmp_path / "out", Runner(kind="dask", workers=2)) == expected
 
 
-def test_other_row_groups_and_spilled_counts_learn_the_same_bytes(expected, tmp_path):
+def test_row_groups_and_spilling_do_not_change_the_fitted_bytes(expected, tmp_path):
     rows = sample(tmp_path / "rows", 777)
     files = featurized(rows, tmp_path / "out", Runner(), limit=20)
     learned = {name: value for name, value in expected.items() if name.startswith("fitted")}
     assert learned == {name: value for name, value in files.items() if name.startswith("fitted")}
 
 
-def test_two_pipelines_at_once_in_one_process_are_each_their_own(expected, tmp_path):
+def test_concurrent_pipelines_in_one_process_do_not_interfere(expected, tmp_path):
     rows = sample(tmp_path / "rows", 500)
     with ThreadPoolExecutor(2) as pool:
         outputs = [tmp_path / "a", tmp_path / "b"]
@@ -109,7 +109,7 @@ def test_two_pipelines_at_once_in_one_process_are_each_their_own(expected, tmp_p
 
 
 @pytest.mark.parametrize("feature", ["site:", "nowhere:"])
-def test_a_process_that_lives_on_forgets_what_it_learned(tmp_path, feature):
+def test_memory_is_released_after_each_pass(tmp_path, feature):
     """A failed pass frees its memory too."""
     groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
     definition = Definition.of(parse_pipeline(SPEC.replace("site:", feature), "t"))
@@ -120,12 +120,12 @@ def test_a_process_that_lives_on_forgets_what_it_learned(tmp_path, feature):
     assert not [part for part in gc.get_objects() if isinstance(part, Part) and part.rows]
 
 
-def test_a_runner_may_be_named_by_a_word():
+def test_a_runner_can_be_configured_by_its_name_alone():
     spec = parse_pipeline("pipeline: t\nfeatures: {a: hash}\nrunner: dask", "t")
     assert spec.runner == Runner(kind="dask")
 
 
-def test_rows_that_a_runner_loses_stop_the_stage(tmp_path):
+def test_rows_lost_by_a_runner_stop_the_stage(tmp_path):
     """Footers hold row counts; here one is too high, as if a row were lost."""
     groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
     groups[2] = replace(groups[2], rows=groups[2].rows + 1)
@@ -136,7 +136,7 @@ def test_rows_that_a_runner_loses_stop_the_stage(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_pass_that_fails_says_why_and_leaves_nothing_running(tmp_path):
+def test_a_failed_pass_reports_its_cause_and_leaves_no_thread(tmp_path):
     """Beam's threads once survived a failure and kept sending data."""
     groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
     definition = Definition.of(parse_pipeline(SPEC.replace("site:", "nowhere:"), "t"))
@@ -147,7 +147,7 @@ def test_a_pass_that_fails_says_why_and_leaves_nothing_running(tmp_path):
     assert set(threading.enumerate()) <= running
 
 
-def test_a_day_without_a_column_is_named_before_any_work(tmp_path):
+def test_a_day_without_a_column_is_reported_before_any_work(tmp_path):
     folder = sample(tmp_path / "rows", 1500)
     newest = folder / "split=evaluate" / "dt=2026-02-03" / "part-00000.parquet"
     pq.write_table(pq.read_table(newest).drop_columns(["site"]), newest)
@@ -179,7 +179,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_failure_on_dask_is_one_line_and_nothing_follows_it(tmp_path):
+def test_a_dask_failure_is_reported_in_one_line(tmp_path):
     """Workers once logged long errors, and an open client complained at exit."""
     (tmp_path / "failing.py").write_text(FAILING)
     spec = SPEC.replace("site:", "nowhere:")

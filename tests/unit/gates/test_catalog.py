@@ -10,7 +10,7 @@ from nightbid.gates.catalog import checks_of, find_check, has_entry
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_every_check_of_a_gate_is_explained(gate):
+def test_every_check_has_meaning_causes_and_actions(gate):
     docs = checks_of(gate)
     assert [doc.statistic for doc in docs] == statistics_of(gate)
     for doc in docs:
@@ -19,7 +19,7 @@ def test_every_check_of_a_gate_is_explained(gate):
         assert doc.do, doc.statistic
 
 
-def test_the_command_overrides_the_very_check():
+def test_the_catalog_command_overrides_its_check():
     doc = find_check("raw", "psi:platform")
     assert doc is not None
     words = shlex.split(doc.command("ctr", "psi:platform", "2026-01-08"))

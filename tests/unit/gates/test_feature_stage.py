@@ -33,7 +33,7 @@ def later_by_one(table: pa.Table) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         ("", ""),
         ("leak", "single_auc:price"),
@@ -43,7 +43,7 @@ def later_by_one(table: pa.Table) -> pa.Table:
         ("other rows", "sampled and featurized rows are not the same"),
     ],
 )
-def test_features(gate, tmp_path, fault, said):
+def test_the_features_gate_stops_leaks_skew_and_changed_rows(gate, tmp_path, fault, message):
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": FEATURES})
     definition = Definition.of(spec)
     fitted: FittedFeatures | None = None
@@ -85,12 +85,12 @@ def test_features(gate, tmp_path, fault, said):
         rows=Rows(read=13_000, written=13_000),
         features=FEATURES,
     )
-    assert outcome.verdict == ("stop" if said else "pass"), outcome.summary
-    assert said in outcome.summary
+    assert outcome.verdict == ("stop" if message else "pass"), outcome.summary
+    assert message in outcome.summary
 
 
 @pytest.mark.parametrize(("played", "stops"), [(0.9, ["copy"]), (0.03, ["copy", "sold"])])
-def test_inputs_that_have_seen_the_amount_are_found_by_how_they_rank_it(tmp_path, played, stops):
+def test_inputs_that_leak_the_amount_stop_the_gate(tmp_path, played, stops):
     """That a video plays says little about how long; that an item is sold says almost all."""
     for at, split in enumerate(("train", "evaluate")):
         random = np.random.default_rng(at)
@@ -135,7 +135,7 @@ def test_inputs_that_have_seen_the_amount_are_found_by_how_they_rank_it(tmp_path
         (["phone", "tablet", "car"], "psi_champion:device"),
     ],
 )
-def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, known, statistic):
+def test_ids_are_compared_with_the_champion_by_their_values(tmp_path, known, statistic):
     trained = []
     for name, tokens in (("tonight", ["phone", "tablet", "tv"]), ("champion", known)):
         random = np.random.default_rng(len(trained))
@@ -159,7 +159,7 @@ def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, kn
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_rare_ids_that_another_draw_has_too_seldom_are_no_churn(tmp_path, fresh):
+def test_rare_ids_are_not_counted_as_vocabulary_churn(tmp_path, fresh):
     """The vocabulary of 500 rows with long-tail ids holds the ids that occur five times or more."""
     names = np.array([f"{at}" for at in range(400)])
     likely = 1 / (np.arange(400) + 12.0)
@@ -190,7 +190,7 @@ def test_rare_ids_that_another_draw_has_too_seldom_are_no_churn(tmp_path, fresh)
 
 
 @pytest.mark.parametrize(("moved", "statistic"), [(0.05, ""), (1.0, "psi_champion:site_ctr")])
-def test_rates_fitted_anew_are_no_drift_against_the_champion(tmp_path, moved, statistic):
+def test_refitted_rates_are_not_drift_from_the_champion(tmp_path, moved, statistic):
     """Each of a few sites has one rate: refitting changes every value, but only slightly."""
     random = np.random.default_rng(1)
     site = random.choice(30, 20_000, p=random.dirichlet(np.ones(30)))
@@ -209,7 +209,7 @@ def test_rates_fitted_anew_are_no_drift_against_the_champion(tmp_path, moved, st
     assert (statistic in failed) if statistic else not failed, failed
 
 
-def test_few_point_masses_that_hardly_move_are_no_drift():
+def test_small_moves_of_few_distinct_values_are_not_drift():
     """Seven rates of one feature are estimated again; each moves by less than 0.01."""
     random = np.random.default_rng(0)
     rates, shares = np.array([-0.02, -0.01, 0.0, 0.01, 0.015, 0.02, 0.05]), np.full(7, 1 / 7)
@@ -224,7 +224,7 @@ def test_few_point_masses_that_hardly_move_are_no_drift():
     assert distances(pair(shifted, old), least=0.1).psi > 1
 
 
-def test_a_rare_value_may_be_absent_by_chance():
+def test_absence_of_a_rare_value_is_explained_by_chance():
     rare, often = (
         Profile.of(pa.table({"x": (np.arange(8000) % period == 0).astype("i8")})).columns["x"]
         for period in (1000, 4)
@@ -243,7 +243,7 @@ def test_a_rare_value_may_be_absent_by_chance():
         (1.0, 0.2, 50_000, 0.9, 1.0),
     ],
 )
-def test_values_too_rare_to_be_known_are_no_loss(newest, train, rows, low, high):
+def test_values_too_rare_for_the_vocabulary_are_not_counted_as_oov(newest, train, rows, low, high):
     measurements = Measurements()
     seen = Profile.of(pa.table({"user": np.zeros(rows, np.int32)}))
     metrics = {"oov_rate": {"user": newest}, "oov_rate_train": {"user": train}}

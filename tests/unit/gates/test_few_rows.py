@@ -60,17 +60,17 @@ def verdicts(rows: int, seed: int = 0, **newest: float) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("rows", [FEW, 2000])
-def test_hours_of_few_rows_shift_no_clock(rows: int) -> None:
+def test_clock_shift_passes_random_hours_and_stops_a_shift_of_8_hours(rows: int) -> None:
     warned = [seed for seed in range(8) if verdicts(rows, seed)["clock_shift"] != "pass"]
     assert not warned
     assert verdicts(rows, shift=8)["clock_shift"] == "stop"
 
 
-def test_three_hours_are_seen_on_many_rows() -> None:
+def test_clock_shift_stops_a_shift_of_3_hours_on_many_rows() -> None:
     assert verdicts(MANY, shift=3)["clock_shift"] == "stop"
 
 
-def test_a_rule_that_few_rows_have_shown_is_not_broken_by_a_handful() -> None:
+def test_contradictions_need_enough_rows_that_follow_the_rule() -> None:
     """Six videos are disliked but not finished; the other days have four such dislikes."""
     assert "contradictions:disliked without finished" not in verdicts(FEW, broken=6)
     # The other days show the rule on a thousand rows, so sixty rows against it are a fault.
@@ -79,7 +79,7 @@ def test_a_rule_that_few_rows_have_shown_is_not_broken_by_a_handful() -> None:
 
 
 @pytest.mark.parametrize(("nulls", "stops"), [(25, False), (150, True)])
-def test_a_day_of_many_new_users_lacks_no_join(nulls: int, stops: bool) -> None:
+def test_null_excess_allows_a_day_with_many_new_users(nulls: int, stops: bool) -> None:
     """Of 500 rows, 5 % have no history; that day 3 % are expected, on other days 0.6 %."""
     dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
     days = []
@@ -95,9 +95,7 @@ def test_a_day_of_many_new_users_lacks_no_join(nulls: int, stops: bool) -> None:
 
 
 @pytest.mark.parametrize(("unknown", "constant"), [(1.0, 0.0), (0.0, 1.0)])
-def test_a_day_without_known_ids_is_left_to_the_check_of_unknown_ones(
-    unknown: float, constant: float
-) -> None:
+def test_newly_constant_ignores_ids_that_are_all_oov(unknown: float, constant: float) -> None:
     """Of 2,500 rows, 100 have an id frequent enough to be known; of the newest 500, none has."""
     ids = np.where(np.arange(2500) % 25 == 0, 2 + np.arange(2500) % 20, 1).astype(np.int32)
     splits = {
@@ -112,23 +110,21 @@ def test_a_day_without_known_ids_is_left_to_the_check_of_unknown_ones(
 
 
 @pytest.mark.parametrize(("values", "stops"), [(20, False), (2000, True)])
-def test_twenty_users_may_all_be_others_and_two_thousand_may_not(values: int, stops: bool) -> None:
+def test_vocabulary_churn_stops_only_with_enough_values(values: int, stops: bool) -> None:
     """Every value of the vocabulary is new; each has at least 6 rows, 11 on average."""
     counts = 5 + np.random.default_rng(0).geometric(0.2, values)
     ids = np.repeat(np.arange(values), counts).astype(np.int32)
     entry = ModelInput(name="user", kind="id", feature="user", size=values)
-    mine, known = (pa.array([f"{side}{at}" for at in range(values)]) for side in "ab")
+    current, known = (pa.array([f"{side}{at}" for at in range(values)]) for side in "ab")
     measurements = Measurements()
     column = Profile.of(pa.table({"user": ids})).columns["user"]
-    against_champion._churn(measurements, entry, column, mine, known, 1.0)
+    against_champion._churn(measurements, entry, column, current, known, 1.0)
     verdict = judge("features", measurements, SPEC.gates, NEWEST).verdict
     assert (verdict == "stop") is stops, measurements.all
 
 
 @pytest.mark.parametrize(("rows", "drifts"), [(2500, False), (100_000, True)])
-def test_rates_of_few_rows_move_and_are_no_drift_against_the_champion(
-    tmp_path, rows: int, drifts: bool
-) -> None:
+def test_psi_champion_allows_rates_of_few_rows_to_move(tmp_path, rows: int, drifts: bool) -> None:
     """The log odds of ten sites all move by 0.3, as refitting on few rows moves them."""
     draw = np.random.default_rng(2)
     site = draw.choice(10, rows, p=draw.dirichlet(np.ones(10)))
@@ -148,7 +144,7 @@ def test_rates_of_few_rows_move_and_are_no_drift_against_the_champion(
 
 
 @pytest.mark.parametrize(("bursts", "drifts"), [(True, False), (False, True)])
-def test_ids_that_are_known_for_their_bursts_are_no_drift(bursts: bool, drifts: bool) -> None:
+def test_ids_with_bursts_of_rows_are_not_drift(bursts: bool, drifts: bool) -> None:
     """Users with five rows have an id: a fifth of the training rows, but few other rows."""
     draw = np.random.default_rng(3)
     known = draw.integers(2, 60, 400)
@@ -172,7 +168,7 @@ def test_ids_that_are_known_for_their_bursts_are_no_drift(bursts: bool, drifts: 
 
 
 @pytest.mark.parametrize(("rows", "gone"), [(8, False), (2000, True)])
-def test_a_value_with_few_rows_may_have_no_id_on_the_other_side(
+def test_psi_champion_ignores_values_too_rare_for_one_vocabulary(
     tmp_path, rows: int, gone: bool
 ) -> None:
     """Half of the values on each side are missing on the other, where they are just too rare."""

@@ -23,27 +23,27 @@ def measurements(**values: float) -> Measurements:
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.0, "pass"), (0.02, "warn"), (0.12, "stop")])
-def test_limits_decide(value, verdict):
+def test_limits_decide_between_pass_warn_and_stop(value, verdict):
     assert judge("raw", measurements(null_excess=value), Gates(), NIGHT).verdict == verdict
 
 
-def test_the_summary_says_what_was_seen_expected_and_where():
+def test_the_summary_names_check_value_limit_and_rows():
     summary = judge("raw", measurements(null_excess=0.12), Gates(), NIGHT).summary
     for part in ("null_excess:price", "0.12", "≤ 0.03", "2026-01-20", "12 of 100 rows"):
         assert part in summary
 
 
-def test_what_could_not_be_measured_stops():
+def test_a_nan_measurement_stops():
     assert judge("raw", measurements(psi=math.nan), Gates(), NIGHT).verdict == "stop"
 
 
-def test_a_band_of_one_column_replaces_the_general_limit():
+def test_a_band_for_one_column_replaces_the_general_limit():
     bands = (Band(gate="raw", statistic="psi:price", stop=(None, 0.01)),)
     assert judge("raw", measurements(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
     assert judge("raw", measurements(psi=0.05), Gates(), NIGHT).verdict == "pass"
 
 
-def test_a_band_of_several_columns_leaves_the_others_alone():
+def test_a_band_for_several_columns_leaves_others_unchanged():
     bands = (Band(gate="raw", statistic="psi", columns=("price", "bid"), stop=(None, 0.01)),)
     assert judge("raw", measurements(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
     others = (Band(gate="raw", statistic="psi", columns=("bid",), stop=(None, 0.01)),)
@@ -51,19 +51,19 @@ def test_a_band_of_several_columns_leaves_the_others_alone():
 
 
 @pytest.mark.parametrize(
-    ("statistic", "columns", "said"),
+    ("statistic", "columns", "message"),
     [
         ("null_exces:price", (), "no statistic 'null_exces'; did you mean 'null_excess'"),
         ("slice_positives", (), "the raw gate has no statistic 'slice_positives'"),
         ("psi:price", ("bid",), "already names a column"),
     ],
 )
-def test_a_band_that_limits_nothing_is_refused(statistic, columns, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_band_for_an_unknown_statistic_is_rejected(statistic, columns, message):
+    with pytest.raises(ValueError, match=message):
         Band(gate="raw", statistic=statistic, columns=columns, stop=(None, 1))
 
 
-def test_an_override_holds_until_its_last_night():
+def test_an_override_applies_until_its_last_night():
     override = Override(
         gate="raw", check="psi:*", name="Ann", reason="new creatives launched", until=NIGHT
     )
@@ -86,7 +86,7 @@ def test_learned_bands_are_never_wider_than_the_general_limit():
     assert learn("raw", "label_rate_vs_usual", [0.5, 2.5], general, "") is None
 
 
-def test_every_check_that_stops_is_named_so_that_overriding_them_all_passes():
+def test_every_stopping_check_is_listed_and_can_be_overridden():
     measured = Measurements()
     for column in ("price", "bid", "floor"):
         measured.add("psi", 9.0, subject=column, part="2026-01-20")
@@ -101,6 +101,6 @@ def test_every_check_that_stops_is_named_so_that_overriding_them_all_passes():
     assert judge("raw", measured, Gates(overrides=overrides), NIGHT).verdict == "warn"
 
 
-def test_an_override_of_a_check_that_does_not_exist_is_refused():
+def test_an_override_for_an_unknown_check_is_rejected():
     with pytest.raises(ValueError, match=r"no check 'psy:price'; did you mean 'psi'"):
         Override(gate="raw", check="psy:price", name="Ann", reason="new creatives", until=NIGHT)

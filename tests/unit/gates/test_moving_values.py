@@ -60,12 +60,12 @@ def stops(days: Days, *names: str) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_ages_of_few_ads_stop_no_clean_night(seed):
+def test_clean_ages_of_few_ads_stop_no_night(seed):
     assert stops(window(seed)) == set()
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_a_few_ads_are_shown_moves_their_formats_and_stops_no_clean_night(seed):
+def test_clean_formats_of_few_ads_stop_no_night(seed):
     assert stops(window(seed, ads=40, rows=500), "format", "ad_id", "ad_age") == set()
 
 
@@ -77,11 +77,11 @@ def test_what_a_few_ads_are_shown_moves_their_formats_and_stops_no_clean_night(s
     }.items(),
     ids=lambda case: case[0],
 )
-def test_a_fault_of_the_age_stops_it(fault):
+def test_a_faulty_ad_age_stops_the_night(fault):
     assert stops(window(3, change=fault[1]))
 
 
-def test_with_many_ads_a_smaller_change_is_seen():
+def test_a_smaller_age_change_stops_with_many_ads():
     whole = window(5, ads=3000, rows=20_000)
     assert stops(whole) == set()
     stale = window(5, ads=3000, rows=20_000, change=lambda age, draw: age // 3)

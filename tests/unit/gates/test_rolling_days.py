@@ -36,26 +36,26 @@ def gate(tmp_path, faults: str = "[]") -> str:
     ).manifest.summary
 
 
-def test_clean_hours_stop_nothing(tmp_path):
+def test_clean_hours_pass_the_raw_gate(tmp_path):
     gate(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         ("labels_zero", r"label_.*"),
         ("nulls:0.5", r"null_excess"),
         ("negative_prices", r"out_of_range"),
     ],
 )
-def test_a_fault_of_the_newest_hours_stops(tmp_path, fault, said):
+def test_a_fault_in_the_newest_hours_stops(tmp_path, fault, message):
     kind, _, amount = fault.partition(":")
     planted = f"['{kind}@2026-01-04{':' + amount if amount else ''}']"
-    with pytest.raises(GateStopped, match=said):
+    with pytest.raises(GateStopped, match=message):
         gate(tmp_path, planted)
 
 
-def test_an_hour_without_rows_is_named(tmp_path):
+def test_an_empty_hour_is_reported(tmp_path):
     with pytest.raises(CorruptDataError, match="2026-01-04T14: the hour is empty"):
         gate(tmp_path, "['missing_hour@2026-01-04:14']")
 
@@ -64,7 +64,7 @@ def hours_of(*names: dt.date) -> list[Day]:
     return [Day(name, Profile(1, {}), {"read": 1.0}, unit="hour") for name in names]
 
 
-def test_days_end_with_the_newest_hour_and_have_every_hour_once():
+def test_rolling_days_are_24_hours_that_end_with_the_newest_hour():
     newest = Hour.of(dt.date(2026, 1, 4), 17)
     hours = [newest - back * STEPS["hour"] for back in range(60)]
     days = rolling_days(hours_of(*hours), newest)
@@ -78,7 +78,7 @@ def test_days_end_with_the_newest_hour_and_have_every_hour_once():
     assert rolling_days(hours_of(*hours[:23]), newest) == []
 
 
-def test_an_override_holds_through_the_hours_of_its_last_day():
+def test_an_override_applies_to_all_hours_of_its_last_day():
     override = Override(
         gate="raw", check="*", name="ann", reason="a known outage", until=dt.date(2026, 1, 4)
     )

@@ -86,7 +86,7 @@ RULES = [
 ]
 
 
-def test_what_is_asked_together_is_answered_as_it_is_alone(table: pa.Table) -> None:
+def test_rules_evaluated_together_match_rules_evaluated_alone(table: pa.Table) -> None:
     together = answers_of(table, RULES)
     assert rows_of(together) == rows_of(alone(table, RULES))
     assert [answer.unexpected for answer in together] == [len(answer.where) for answer in together]
@@ -95,7 +95,7 @@ def test_what_is_asked_together_is_answered_as_it_is_alone(table: pa.Table) -> N
     ]
 
 
-def test_the_rows_are_those_that_a_person_would_name(table: pa.Table) -> None:
+def test_rules_find_the_expected_rows(table: pa.Table) -> None:
     named = dict(
         zip((rule.subject for rule in RULES), rows_of(answers_of(table, RULES)), strict=True)
     )
@@ -123,7 +123,9 @@ def test_the_rows_are_those_that_a_person_would_name(table: pa.Table) -> None:
     known=st.integers(0, 30),
     bounds=st.tuples(st.floats(-1e6, 0), st.floats(0, 1e6)),
 )
-def test_of_any_rows(data: list[tuple[Any, ...]], known: int, bounds: tuple[float, float]) -> None:
+def test_rules_evaluated_together_match_for_random_rows(
+    data: list[tuple[Any, ...]], known: int, bounds: tuple[float, float]
+) -> None:
     columns = list(zip(*data, strict=True))
     types = (pa.int64(), pa.float32(), pa.string(), pa.int8())
     arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]

@@ -147,14 +147,14 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("fault", SPOILT)
-def test_profile_and_rows_lead_to_the_same_verdict(fault: str) -> None:
+def test_profile_and_rows_give_the_same_verdict(fault: str) -> None:
     spoil, expected = SPOILT[fault]
     by_profile, by_rows, _ = both_ways(spoil, ROWS)
     assert by_profile == expected
     assert by_rows == expected
 
 
-def test_a_stable_sample_of_rows_finds_it_too_and_names_some() -> None:
+def test_a_row_sample_gives_the_same_verdict_and_names_example_rows() -> None:
     spoil = put("platform", "tv", 0.2)
     _, by_rows, measurements = both_ways(spoil, 1000)
     assert by_rows == {"new_values:platform": "stop"}
@@ -169,7 +169,7 @@ def test_a_stable_sample_of_rows_finds_it_too_and_names_some() -> None:
     assert any(key in frame.index and frame.loc[key, "platform"] == "tv" for key in keys)
 
 
-def test_a_sample_of_rows_does_not_depend_on_how_they_came() -> None:
+def test_a_row_sample_does_not_depend_on_batches() -> None:
     whole = table(logs(NEWEST))
     once = RowSample().add(whole, 500).table
     parts = RowSample()

@@ -35,7 +35,7 @@ def draw():
 
 
 @pytest.mark.parametrize(("predicted", "verdict"), [(0.97, "pass"), (0.2, "stop")])
-def test_all_rows_of_a_slice_have_the_label(gate, draw, predicted, verdict):
+def test_a_slice_of_positives_only_stops_when_underpredicted(gate, draw, predicted, verdict):
     """Normalized entropy is undefined then; underprediction is still found."""
     users = draw.integers(0, 400, ROWS)
     truth = 1 / (1 + np.exp(1 - draw.normal(0, 1, ROWS)))
@@ -53,7 +53,7 @@ def test_all_rows_of_a_slice_have_the_label(gate, draw, predicted, verdict):
 
 
 @pytest.mark.parametrize(("one_user", "verdict"), [(True, "pass"), (False, "stop")])
-def test_values_of_one_user_are_no_judgment_of_the_model(gate, draw, one_user, verdict):
+def test_a_slice_of_one_users_values_does_not_stop_the_model_gate(gate, draw, one_user, verdict):
     users = draw.integers(1, 400, ROWS)
     if one_user:
         users[:IN_SLICE] = 0

@@ -103,7 +103,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_raw(gate, tmp_path, fault):
+def test_the_raw_gate_passes_clean_days_and_finds_each_fault(gate, tmp_path, fault):
     mutate, expected = FAULTS[fault]
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
     night = Night.of(spec, NEWEST)
@@ -127,7 +127,7 @@ def test_raw(gate, tmp_path, fault):
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_ages_that_grow_by_a_day_lose_no_values_but_places_that_close_do(gone):
+def test_growing_ages_are_not_lost_values_and_vanished_shops_are(gone):
     """Both columns are numbers with few values: ages 5 to 7, then 6 to 8, …; shops 1 to 4."""
     days = []
     for at in range(4):
@@ -148,7 +148,7 @@ def test_ages_that_grow_by_a_day_lose_no_values_but_places_that_close_do(gone):
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_values_that_each_day_loses_are_no_loss(gone):
+def test_values_missing_on_every_day_are_not_counted_as_lost(gone):
     """Each day lacks a different site with 4 % of the rows, as when few users visit it."""
     days = []
     for at in range(6):
@@ -168,7 +168,7 @@ def test_values_that_each_day_loses_are_no_loss(gone):
     assert lost == {"site": pytest.approx(0.04 if gone else 0.0)}
 
 
-def test_a_gate_that_cannot_judge_stops(gate):
+def test_a_gate_without_profiles_stops(gate):
     outcome = gate(raw, {"sample": {"days": {}}})
     assert outcome.verdict == "stop"
     assert "no day has a profile" in outcome.summary
@@ -207,7 +207,7 @@ def loss(value, error=0.00102):
         ({"candidate": {**evaluation()["candidate"], "normalized_entropy": 1.1}}, "constant"),
     ],
 )
-def test_model(gate, changes, said):
+def test_the_model_gate_stops_losses_and_invalid_metrics(gate, changes, said):
     outcome = gate(model, {"evaluate": evaluation(**changes)})
     assert outcome.verdict == ("stop" if said else "pass"), outcome.summary
     assert said in outcome.summary
@@ -223,7 +223,7 @@ def test_a_model_that_is_worse_within_chance_warns(gate, difference):
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(None, "pass"), (0.06, "stop")])
-def test_a_slice_of_one_user_is_no_judgment_of_the_model(gate, low, verdict):
+def test_a_slice_without_an_interval_does_not_stop_the_model_gate(gate, low, verdict):
     """Most bootstrap replicates have no row of the slice, so there is no interval."""
     (part,) = evaluation()["slices"]
     loses = {"value": 0.065, "low": low, "high": low and 0.07}
@@ -232,7 +232,7 @@ def test_a_slice_of_one_user_is_no_judgment_of_the_model(gate, low, verdict):
     assert outcome.verdict == verdict, outcome.summary
 
 
-def test_a_candidate_that_ranks_worse_warns_and_stops_beyond_its_bound(gate):
+def test_a_candidate_that_ranks_worse_warns(gate):
     """A better normalized entropy says nothing about the ranking."""
     better = {"value": -0.01, "low": -0.02, "high": -0.001}
     small = {"value": -0.025, "low": -0.057, "high": -0.003}
@@ -243,7 +243,7 @@ def test_a_candidate_that_ranks_worse_warns_and_stops_beyond_its_bound(gate):
     assert "calibrated better, but ranks worse" in outcome.summary
 
 
-def test_a_large_loss_of_auc_stops_whatever_the_entropy_says(gate):
+def test_a_large_auc_loss_stops_despite_better_entropy(gate):
     better = {"value": -0.01, "low": -0.02, "high": -0.001}
     large = {"value": -0.025, "low": -0.029, "high": -0.021}
     comparison = {"verdict": "mixed", "difference": {"normalized_entropy": better, "auc": large}}
@@ -267,7 +267,7 @@ def curve(*predicted: float) -> list[dict[str, float]]:
         ({"candidate": curve(*[0.4] * 10), "baseline": curve(*[0.1] * 10)}, "stop", "moved is 3"),
     ],
 )
-def test_predictions_that_say_nothing_or_something_else(gate, curves, verdict, said):
+def test_tied_or_shifted_predictions_stop(gate, curves, verdict, said):
     outcome = gate(model, {"evaluate": evaluation(curves=curves)})
     assert outcome.verdict == verdict, outcome.summary
     assert said in outcome.summary
@@ -298,14 +298,14 @@ def of_rows(positives: int, error: float) -> dict:
     }  # fmt: skip
 
 
-def test_few_rows_stop_nothing_that_many_rows_stop(gate):
+def test_bad_metrics_on_few_rows_only_warn(gate):
     """The gate allows each metric what chance explains."""
     few = gate(model, {"evaluate": evaluation(**of_rows(15, 0.2))})
     assert few.verdict == "warn", few.summary
     assert "positives is 15" in few.summary
 
 
-def test_many_rows_stop_what_few_rows_do_not(gate):
+def test_bad_metrics_on_many_rows_stop(gate):
     many = gate(model, {"evaluate": evaluation(**of_rows(20_000, 0.001))})
     checks = many.metrics["checks"]
     stopped = {check["name"].partition(":")[0] for check in checks if check["verdict"] == "stop"}
@@ -322,7 +322,7 @@ def test_many_rows_stop_what_few_rows_do_not(gate):
         (0.0015, "warn", "within seed noise ±0.0042"),
     ],
 )
-def test_a_loss_counts_beyond_what_the_seed_does(gate, spread, verdict, said):
+def test_a_loss_stops_only_beyond_seed_noise(gate, spread, verdict, said):
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
     night = {"night": NEWEST, "seeds": [0, 1, 2, 3], "auc": 0.001, "normalized_entropy": spread}
     known = {**night, "model": model_digest(spec)}
@@ -334,7 +334,7 @@ def test_a_loss_counts_beyond_what_the_seed_does(gate, spread, verdict, said):
     assert said in worse["detail"]
 
 
-def test_seed_noise_of_another_model_is_none(gate, tmp_path):
+def test_seed_noise_of_another_model_is_ignored(gate, tmp_path):
     known = {"night": NEWEST, "seeds": [0, 1], "auc": 0.1, "normalized_entropy": 0.1, "model": "x"}
     blocks = {"seed_noise": known, "model": {"seed_noise_unknown": {"stop": [None, 0]}}}
     outcome = gate(model, {"evaluate": evaluation()}, gates=blocks)
@@ -344,7 +344,7 @@ def test_seed_noise_of_another_model_is_none(gate, tmp_path):
 
 
 @pytest.mark.parametrize(("excess", "verdict"), [(0.0, "pass"), (0.02, "warn")])
-def test_a_new_day_that_was_predicted_worse_than_usual_warns(gate, excess, verdict):
+def test_a_new_day_with_unusual_loss_warns(gate, excess, verdict):
     score = {"day": "2026-01-05", "night": "2026-01-07", "through": "2026-01-04", "rows": 900,
              "log_loss": 0.2, "normalized_entropy": 0.97, "error": 0.004}  # fmt: skip
     learned = {"days": ["2026-01-04", "2026-01-05"], "fresh": ["2026-01-05"], "nights": 1,
@@ -361,7 +361,7 @@ def test_a_new_day_that_was_predicted_worse_than_usual_warns(gate, excess, verdi
 
 
 @pytest.mark.parametrize(("p99", "skew"), [(4.0, 0), (400.0, 0), (4.0, 1)])
-def test_serving(gate, p99, skew):
+def test_the_serving_gate_stops_on_latency_and_skew(gate, p99, skew):
     load = {"engine": "onnx", "candidates": 100, "requests": 500, "curve": [],
             "latency_ms": {"p50": 2.0, "p95": 3.0, "p99": p99},
             "requests_per_second_per_core": 400.0}  # fmt: skip
@@ -372,7 +372,7 @@ def test_serving(gate, p99, skew):
 
 
 @pytest.mark.parametrize(("held", "verdict"), [(400, "pass"), (150, "warn"), (0, "stop")])
-def test_the_rate_that_holds_the_objective_is_judged(gate, held, verdict):
+def test_the_request_rate_within_the_objective_is_judged(gate, held, verdict):
     load = {
         "latency_ms": {"p50": 2.0, "p95": 3.0, "p99": 4.0}, "requests": 300, "candidates": 100,
         "engine": "onnxruntime, 1 thread", "requests_per_second_per_core": 400.0,
@@ -390,7 +390,7 @@ def test_the_rate_that_holds_the_objective_is_judged(gate, held, verdict):
 
 
 @pytest.mark.parametrize(("budget", "verdict"), [("100", "pass"), ("0.000001", "stop")])
-def test_cost(gate, tmp_path, budget, verdict):
+def test_the_cost_gate_stops_over_budget(gate, tmp_path, budget, verdict):
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
     run = RunRecord.start(Workspace(str(tmp_path)), spec, NEWEST, run_id="r")
     for attempt, state in ((1, "failed"), (2, "done")):

@@ -74,7 +74,7 @@ def call(*words: str) -> str:
     return result.output
 
 
-def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(folder) -> None:
+def test_propose_learns_bands_from_passed_nights_and_shows_the_others(folder) -> None:
     for back, value in enumerate((0.010, 0.012, 0.008, 0.011)):
         judged(folder, back, value)
     judged(folder, 4, 0.8, verdict="stop")
@@ -109,7 +109,7 @@ def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(fol
     assert "4 values" in bands["psi:platform"].why
 
 
-def test_a_proposal_keeps_what_somebody_has_let_pass_meanwhile(folder) -> None:
+def test_propose_keeps_overrides_added_meanwhile(folder) -> None:
     for back in range(3):
         judged(folder, back, 0.01)
     call("propose", "t")
@@ -125,19 +125,19 @@ def test_a_proposal_keeps_what_somebody_has_let_pass_meanwhile(folder) -> None:
     assert "Ann: new creatives launched" in call("show", "t")
 
 
-def test_two_nights_are_no_history(folder) -> None:
+def test_propose_needs_three_judged_nights(folder) -> None:
     judged(folder, 0, 0.01)
     judged(folder, 1, 0.01)
     with pytest.raises(Exception, match="fewer than 3 nights of 't' have been judged"):
         call("propose", "t")
 
 
-def test_noise_without_a_night_says_what_to_do(folder) -> None:
+def test_noise_without_an_evaluated_night_is_rejected_with_a_fix(folder) -> None:
     with pytest.raises(Exception, match=r"no night of 't' has been evaluated yet.*--date"):
         call("noise", "t")
 
 
-def test_an_override_of_what_no_night_has_measured_is_refused(folder) -> None:
+def test_an_override_for_a_check_never_measured_is_rejected(folder) -> None:
     judged(folder, 0, 0.01)
     arguments = ("--name", "Ann", "--reason", "new creatives launched", "--until", "2026-02-01")
     with pytest.raises(Exception, match=r"measured no 'psi:platfrom'.*did you mean 'psi:platform'"):

@@ -55,7 +55,7 @@ def warned(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("earlier", "verdict", "said"),
+    ("earlier", "verdict", "message"),
     [
         (["p99_ms"], "warn", "night 2 of 2 that it may warn"),
         (["p99_ms", "p99_ms"], "stop", "warned for 2 nights in a row"),
@@ -63,14 +63,14 @@ def warned(tmp_path):
         (["p50_ms", "p99_ms"], "warn", "night 2 of 2"),
     ],
 )
-def test_a_warning_that_nobody_minds_expires(gate, warned, earlier, verdict, said):
+def test_a_repeated_warning_stops_after_its_limit(gate, warned, earlier, verdict, message):
     warned(*earlier)
     outcome = gate(serving, SLOW, gates={"warnings_expire_after": 2})
     assert outcome.verdict == verdict, outcome.summary
-    assert said in outcome.summary
+    assert message in outcome.summary
 
 
-def test_a_warning_that_somebody_lets_pass_does_not_expire(gate, warned, tmp_path):
+def test_an_overridden_warning_does_not_expire(gate, warned, tmp_path):
     warned(*["p99_ms"] * 5)
     ann = {"gate": "serving", "check": "p99_ms", "name": "Ann", "reason": "until the new machines"}
     blocks = {"warnings_expire_after": 2, "overrides": [{**ann, "until": NEWEST}]}
@@ -78,7 +78,7 @@ def test_a_warning_that_somebody_lets_pass_does_not_expire(gate, warned, tmp_pat
     assert "allowed until 2026-01-20 by Ann" in (tmp_path / "out/index.html").read_text()
 
 
-def test_a_warning_of_few_positives_does_not_expire():
+def test_a_lasting_warning_does_not_expire():
     """Logs may stay small permanently."""
     measurements = Measurements()
     measurements.add("positives", 50, lasting=True)
@@ -87,7 +87,7 @@ def test_a_warning_of_few_positives_does_not_expire():
     assert judged.verdict == "warn"
 
 
-def test_a_bad_day_that_stays_in_the_window_is_not_a_lasting_warning():
+def test_only_warnings_about_the_newest_day_expire():
     measurements = Measurements()
     measurements.add("psi", 0.2, subject="price", part="2026-01-19")
     limits = Gates(warnings_expire_after=1)

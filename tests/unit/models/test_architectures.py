@@ -53,7 +53,7 @@ def disturb(network):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_saved_model_scores_the_same_rows_the_same(name, schema, rows, tmp_path):
+def test_a_saved_model_gives_identical_scores_after_loading(name, schema, rows, tmp_path):
     network = network_of(name, schema)
     disturb(network)
     save_card(network.card, tmp_path)
@@ -66,7 +66,7 @@ def test_a_saved_model_scores_the_same_rows_the_same(name, schema, rows, tmp_pat
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_its_export_scores_the_same_calibrated(name, schema, rows, tmp_path):
+def test_the_onnx_export_gives_the_same_calibrated_scores(name, schema, rows, tmp_path):
     from nightbid.serving.graph import signature, write_onnx
 
     network = network_of(name, schema)
@@ -97,7 +97,7 @@ def test_an_untrained_model_predicts_about_the_prior(name, schema, rows):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("kind", ["id", "float"])
-def test_a_single_input_is_enough(name, kind):
+def test_a_model_works_with_a_single_input(name, kind):
     schema = FeatureSchema(inputs=(ModelInput(name="x", kind=kind, feature="x", size=3),))
     column = pa.array([0, 1, 2], pa.int32() if kind == "id" else pa.float32())
     assert np.isfinite(network_of(name, schema).predict(pa.table({"x": column}))).all()
@@ -111,7 +111,7 @@ def test_ranking_does_not_depend_on_the_position(schema, rows):
     assert (network.predict(rows) == network.predict(elsewhere)).all()
 
 
-def test_padding_of_sequences_and_bags_does_not_count(schema):
+def test_padding_of_sequences_and_bags_does_not_change_scores(schema):
     network = network_of("deep", schema)
     disturb(network)
 
@@ -134,7 +134,7 @@ def test_padding_of_sequences_and_bags_does_not_count(schema):
     assert abs(one - other) > 1e-4
 
 
-def test_pairwise_products_are_those_of_all_pairs():
+def test_pairwise_products_sum_over_all_pairs():
     tf = tensorflow()
     from nightbid.models.layers import pairwise
 
@@ -146,7 +146,7 @@ def test_pairwise_products_are_those_of_all_pairs():
     assert pairwise(tf.constant(vectors)).numpy().ravel() == pytest.approx(pairs, rel=1e-4)
 
 
-def test_other_threads_that_draw_random_numbers_change_no_weight(schema):
+def test_initial_weights_do_not_depend_on_random_draws_of_other_threads(schema):
     # The usage meter does this: each of its uploads to Cloud Storage draws a random number.
     expected = network_of("dcn_v2", schema).weights()
     ended = threading.Event()
@@ -165,7 +165,7 @@ def test_other_threads_that_draw_random_numbers_change_no_weight(schema):
     assert {name for name, weight in weights.items() if (weight != expected[name]).any()} == set()
 
 
-def test_weights_of_another_shape_are_refused(schema, tmp_path):
+def test_weights_of_another_shape_are_rejected(schema, tmp_path):
     network = network_of("deep", schema)
     save_card(network.card.model_copy(update={"embedding_dim": 6}), tmp_path)
     save_weights(network.weights(), tmp_path)
@@ -173,7 +173,7 @@ def test_weights_of_another_shape_are_refused(schema, tmp_path):
         load_model(tmp_path)
 
 
-def test_truncated_weights_are_refused(schema, tmp_path):
+def test_truncated_weights_are_rejected(schema, tmp_path):
     network = network_of("deep", schema)
     save_card(network.card, tmp_path)
     save_weights(network.weights(), tmp_path)

@@ -8,7 +8,7 @@ from nightbid.errors import MissingDataError
 from nightbid.models.layout import Layout
 
 
-def test_inputs_of_one_vocabulary_share_rows_and_others_do_not(schema):
+def test_inputs_share_embedding_rows_only_within_one_vocabulary(schema):
     layout = Layout(schema)
     assert layout.rows_of("ad") == layout.rows_of("seen")
     spans = sorted({layout.rows_of(lookup.name) for lookup in layout.lookups})
@@ -17,7 +17,7 @@ def test_inputs_of_one_vocabulary_share_rows_and_others_do_not(schema):
     assert layout.table_rows == ends[-1] == 40 + 20 + 10 + 6
 
 
-def test_columns_land_where_the_layout_says(schema, rows):
+def test_columns_are_packed_at_the_places_of_the_layout(schema, rows):
     layout = Layout(schema)
     packed = layout.pack(rows, serving=False)
     assert packed.ids.shape == (500, 1 + 1 + 3 + 4 + 1)
@@ -43,6 +43,6 @@ def test_training_only_inputs_are_constant_at_serving(schema, rows):
     assert not served.ids[:, place].any()
 
 
-def test_a_missing_input_is_named(schema, rows):
+def test_a_missing_input_is_reported_by_name(schema, rows):
     with pytest.raises(MissingDataError, match="'price' is missing"):
         Layout(schema).pack(rows.drop_columns(["price"]), serving=True)

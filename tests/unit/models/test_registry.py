@@ -10,22 +10,22 @@ from nightbid.errors import ConfigError
 from nightbid.models.registry import find, names
 
 
-def test_a_misspelt_architecture_names_the_right_one():
+def test_a_misspelled_architecture_suggests_the_right_one():
     with pytest.raises(ConfigError, match=r"'dcn_v3'.*did you mean 'dcn_v2'"):
         find("dcn_v3")
 
 
-def test_a_misspelt_hyperparameter_names_the_right_one():
+def test_a_misspelled_hyperparameter_suggests_the_right_one():
     with pytest.raises(ConfigError, match=r"'cross_layer'.*did you mean 'cross_layers'"):
         find("dcn_v2").parameters({"cross_layer": 2})
 
 
-def test_a_hyperparameter_of_the_wrong_type_is_refused_with_its_value():
+def test_a_hyperparameter_of_the_wrong_type_is_rejected_with_its_value():
     with pytest.raises(ConfigError, match=r"model\.parameters\.cross_layers.*'many'"):
         find("dcn_v2").parameters({"cross_layers": "many"})
 
 
-def test_hyperparameters_are_completed_with_defaults():
+def test_missing_hyperparameters_get_defaults():
     assert find("deep").parameters({"hidden": [8]}) == {"hidden": (8,), "dropout": 0.0}
 
 

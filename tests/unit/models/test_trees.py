@@ -55,7 +55,7 @@ def table() -> pa.Table:
     return pa.table(columns)
 
 
-def test_small_lists_are_columns_of_0_and_1_and_large_ones_their_length(schema, table) -> None:
+def test_small_lists_become_indicator_columns_and_large_ones_their_length(schema, table) -> None:
     layout = Layout(schema)
     matrix = tree_matrix(layout, layout.pack(table, serving=False))
     assert [columns_of(lookup) for lookup in layout.lookups] == [1, 9, 7, 1, 4]
@@ -67,7 +67,7 @@ def test_small_lists_are_columns_of_0_and_1_and_large_ones_their_length(schema, 
     assert np.array_equal(matrix[:, 17], (old > 0).sum(axis=1))
 
 
-def test_which_item_a_list_holds_is_learned_and_served_to_1e_6(
+def test_trees_learn_list_items_and_their_export_agrees_to_1e_6(
     schema, table, tmp_path: Path
 ) -> None:
     layout = Layout(schema)

@@ -15,7 +15,7 @@ ZILN = ValueHead(distribution="zero_inflated_lognormal", largest=20.0)
 TWEEDIE = ValueHead(distribution="tweedie", largest=20.0)
 
 
-def test_tweedie_is_half_the_deviance_in_units_of_the_mean_and_its_gradient_stays_finite():
+def test_tweedie_loss_is_half_the_scaled_deviance_with_finite_gradients():
     values = np.array([0.0, 1.0, 50.0, 1e6])
     logs = np.log(np.array([3.0, 2.0, 40.0, 7.0]))
     outputs = tf.constant(logs[:, None], tf.float32)
@@ -29,7 +29,7 @@ def test_tweedie_is_half_the_deviance_in_units_of_the_mean_and_its_gradient_stay
     assert np.isfinite(tf.convert_to_tensor(tape.gradient(loss, far)).numpy()).all()
 
 
-def test_zero_inflated_lognormal_is_the_likelihood_and_the_mean_of_draws():
+def test_zero_inflated_lognormal_matches_likelihood_and_sampled_mean():
     chance, middle, spread = 0.3, 1.2, 0.8
     row = [math.log(chance / (1 - chance)), middle, math.log(math.expm1(spread))]
     outputs = tf.constant([row, row], tf.float32)

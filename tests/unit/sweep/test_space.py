@@ -13,7 +13,7 @@ TEXT = "pipeline: small\nfeatures: {ad: vocabulary}\nmodel: {architecture: dcn_v
 load = partial(parse_pipeline, TEXT, "small.yaml")
 
 
-def test_lists_ranges_and_fixed_values():
+def test_space_parses_lists_ranges_and_fixed_values():
     space = parse_space(
         ["model.cross_layers=1,2,3", "train.lr=log:1e-4..1e-2", "train.epochs=2",
          "train.warmup=lin:0.0..0.5", "train.batch_size=lin:64..256"], load,
@@ -28,7 +28,7 @@ def test_lists_ranges_and_fixed_values():
     assert space.size is None
 
 
-def test_what_is_written_for_a_trial_is_read_back_as_what_was_proposed():
+def test_overrides_of_a_trial_load_as_the_proposed_values():
     space = parse_space(["model.hidden=[64,32],[8]", "train.lr=log:1e-4..1e-2"], load)
     values = {"model.parameters.hidden": "[64, 32]", "train.learning_rate": 0.00123456}
     spec = load(space.overrides(values))
@@ -49,6 +49,6 @@ def test_what_is_written_for_a_trial_is_read_back_as_what_was_proposed():
         ("train.epochs=3", "nothing varies"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_runs(text, message):
+def test_invalid_search_spaces_are_rejected(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_space([text], load)

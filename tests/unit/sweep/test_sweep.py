@@ -65,7 +65,7 @@ def start(settings, *, trials=10, varied=VARIED, **options):
     )  # fmt: skip
 
 
-def test_trials_that_begin_together_find_the_study_made(settings):
+def test_concurrent_trials_open_the_existing_study(settings):
     sweep = start(settings, name="together")
     loaded = [Sweep.load("small", "together", settings) for _ in range(8)]
     assert (sweep.folder / "study.db").stat().st_size > 0
@@ -92,7 +92,7 @@ def swept(settings):
     return again, first, killed
 
 
-def test_it_goes_on_where_it_was_and_tries_all_there_is_once(swept, settings):
+def test_an_interrupted_sweep_resumes_and_tries_each_combination_once(swept, settings):
     sweep, first, killed = swept
     trials = sweep.trials()
     assert sweep.head.trials == 10, "there are no more than ten combinations"
@@ -105,7 +105,7 @@ def test_it_goes_on_where_it_was_and_tries_all_there_is_once(swept, settings):
     assert trials[4].state == "done"
 
 
-def test_a_failed_trial_says_why_and_sinks_no_other(swept):
+def test_a_failed_trial_reports_its_error_and_does_not_stop_others(swept):
     sweep, _, _ = swept
     failed = [trial for trial in sweep.trials() if trial.state == "failed"]
     assert len(failed) == 5
@@ -121,7 +121,7 @@ def test_a_trial_that_does_not_learn_is_pruned(swept):
     assert "worse than the median" in pruned.error
 
 
-def test_features_are_made_once_for_all(swept, settings):
+def test_trials_share_sampled_rows_and_features(swept, settings):
     sweep, _, _ = swept
     for trial in sweep.trials():
         run = run_of(sweep, trial, settings)
@@ -130,7 +130,7 @@ def test_features_are_made_once_for_all(swept, settings):
     assert not runs_of(Workspace(settings.workspace), "small"), "trials are no nights"
 
 
-def test_the_winner_is_the_best_and_its_command_reuses_its_training(swept, settings):
+def test_the_winner_has_the_lowest_loss_and_its_command_reuses_training(swept, settings):
     sweep, _, _ = swept
     ranked = sweep.ranked()
     losses = [trial.log_loss for trial in ranked]
@@ -147,7 +147,7 @@ def test_the_winner_is_the_best_and_its_command_reuses_its_training(swept, setti
     assert result.manifest.metrics["validation"]["log_loss"] == losses[0]
 
 
-def test_the_page_tells_all_and_needs_nothing(swept, settings):
+def test_the_sweep_page_shows_all_trials_and_loads_nothing_external(swept, settings):
     sweep, _, _ = swept
     page = write_page(sweep, settings).read_text()
     winner = sweep.ranked()[0]
@@ -159,7 +159,7 @@ def test_the_page_tells_all_and_needs_nothing(swept, settings):
     assert sum(sweep.importances().values()) == pytest.approx(1)
 
 
-def test_trials_wait_for_an_mlflow_that_is_down(swept, settings):
+def test_trials_are_queued_while_mlflow_is_down(swept, settings):
     sweep, _, _ = swept
     down = settings.model_copy(update={"tracking": "http://127.0.0.1:9"})
     message = track_trials(sweep, down)
@@ -173,7 +173,7 @@ def test_trials_wait_for_an_mlflow_that_is_down(swept, settings):
     assert track_trials(sweep, settings) == "", "nothing is tracked here"
 
 
-def test_a_budget_ends_the_sweep_and_a_larger_one_goes_on(settings, swept):
+def test_a_spent_budget_stops_the_sweep_and_a_larger_one_resumes_it(settings, swept):
     used = spent(swept[0], settings)
     assert used > 0
     varied = ("model.architecture=logistic_regression", "train.lr=log:0.01..0.1")
@@ -186,7 +186,7 @@ def test_a_budget_ends_the_sweep_and_a_larger_one_goes_on(settings, swept):
     assert run_trial(richer, 2, settings).state == "done"
 
 
-def test_a_name_stands_for_one_search(swept, settings):
+def test_a_sweep_name_cannot_be_reused_with_other_settings(swept, settings):
     with pytest.raises(ConfigError, match=r"another settings.*--name"):
         start(settings, varied=("train.lr=0.1,0.2",), name=swept[0].head.name)
     with pytest.raises(ConfigError, match="there are: "):
@@ -207,7 +207,7 @@ def test_the_leaderboard_shows_every_value_on_a_narrow_terminal(swept):
         ), trial
 
 
-def test_values_have_no_auc_to_sweep_by(tmp_path):
+def test_sweeps_by_auc_are_rejected_for_value_labels(tmp_path):
     tree = {**PIPELINE, "label": {"kind": "value", "column": "conversion_delay_true"}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
     other_settings = Settings(
