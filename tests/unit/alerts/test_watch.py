@@ -140,7 +140,7 @@ def test_watch_once_posts_to_the_webhook_and_exits_6_for_a_new_alert(settings, w
         subprocess.run(command, env=environment, capture_output=True, check=False).returncode
         for _ in range(2)
     ]
-    assert codes == [6, 0], "told once"
+    assert codes == [6, 0], "reported once"
     assert [message["kind"] for message in taken] == ["missing_night"]
     assert "no champion yet" in taken[0]["serves"]
 

@@ -102,8 +102,8 @@ def test_audit_without_a_pipeline_lists_decisions_of_all_pipelines(night, record
     about = {(entry["pipeline"], entry["what"].split()[0]) for entry in entries}
     assert {("ctr", "promote"), ("ctr", "pause"), ("old", "override"), ("", "forget")} <= about
     assert [entry["at"] for entry in entries] == sorted(entry["at"] for entry in entries)
-    mine = [entry for entry in entries if entry["pipeline"] != "old"]
-    assert mine == json.loads(stdout_of("audit ctr --json"))
+    of_ctr = [entry for entry in entries if entry["pipeline"] != "old"]
+    assert of_ctr == json.loads(stdout_of("audit ctr --json"))
     assert "request-9" in stdout_of("audit")
 
 

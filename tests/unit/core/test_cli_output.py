@@ -25,7 +25,9 @@ from nightbid.storage.workspace import Workspace
 from typer.testing import CliRunner
 
 NIGHT = dt.date(2026, 1, 8)
-SAID = "rows_vs_usual is 0.4, expected 0.5 to 2, and more is said here than fits eighty columns"
+LONG_SUMMARY = (
+    "rows_vs_usual is 0.4, expected 0.5 to 2, and this text is longer than eighty columns"
+)
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     run = RunRecord.start(workspace, spec, NIGHT)
     for stage, state in (("sample", "done"), ("evaluate", "stopped")):
         started = dt.datetime(2026, 1, 9, tzinfo=dt.UTC)
-        run.record(StageRecord(stage=stage, state=state, started=started, seconds=9, summary=SAID))
+        run.record(
+            StageRecord(stage=stage, state=state, started=started, seconds=9, summary=LONG_SUMMARY)
+        )
     pointer = ChampionPointer(workspace, "p")
     pointer.promote(
         run_id="p-2026-01-08", night=NIGHT, bundle_uri="stages/x", bundle_digest="b" * 64,
@@ -88,7 +92,7 @@ def test_the_run_list_shows_whether_a_promoted_run_still_serves(installed: Works
 def test_tables_written_to_a_pipe_are_not_truncated(installed: Workspace) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     # Brackets in values are text, not markup.
-    for arguments, text in ((("runs", "p"), SAID), (("champion", "p"), "[/home] better")):
+    for arguments, text in ((("runs", "p"), LONG_SUMMARY), (("champion", "p"), "[/home] better")):
         command = [sys.executable, "-m", "nightbid", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         assert text in done.stdout

@@ -68,12 +68,12 @@ KINDS = {
     "frozen": "datasets/*/frozen.json",
 }
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "cut": lambda text: text[: len(text) // 2],
-    "flipped": lambda text: text[: len(text) // 2] + bytes([text[len(text) // 2] ^ 1])
+    "truncated": lambda text: text[: len(text) // 2],
+    "flipped bit": lambda text: text[: len(text) // 2] + bytes([text[len(text) // 2] ^ 1])
     + text[len(text) // 2 + 1 :],
     "empty": lambda _: b"",
     "not UTF-8": lambda text: text[:9] + b"\xe9\xff" + text[9:],
-    "another": lambda _: b"[1, null]",
+    "other JSON": lambda _: b"[1, null]",
 }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def work(task):
 
 def fail(task):
     burn(0.3)
-    raise ValueError("as told")
+    raise ValueError("failed on purpose")
 
 def sleep(task):
     (task.output / "part.txt").write_text("half")
@@ -92,7 +92,7 @@ def test_each_attempt_is_recorded_once_and_a_reused_output_costs_nothing(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     run = _run(spec, tmp_path)
-    with pytest.raises(StageError, match="as told"):
+    with pytest.raises(StageError, match="failed on purpose"):
         run_stage(_stage("fail"), spec, run, cache_folder=tmp_path)
     run_stage(_stage("work"), spec, run, cache_folder=tmp_path, attempt=2)
     run_stage(_stage("work"), spec, run, cache_folder=tmp_path, attempt=3)

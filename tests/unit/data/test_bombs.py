@@ -89,38 +89,38 @@ def claiming(path: Path) -> None:
 
 RECURSIVE = {"type": "record", "name": "n", "fields": [{"name": "next", "type": ["null", "n"]}]}
 BOMBS: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
-    "a line of CSV without an end": (
+    "endless CSV line": (
         "csv.gz", inflates(b"a,b\n", b"x" * MIB), "longer than 8 MiB"),
-    "a header without an end": ("csv.gz", inflates(b"x" * MIB), "cannot infer number of columns"),
-    "a quotation mark that is never closed": (
+    "endless CSV header": ("csv.gz", inflates(b"x" * MIB), "cannot infer number of columns"),
+    "unclosed CSV quote": (
         "csv.gz", inflates(b'a,b\n1,"', b"x\n" * (MIB // 2)), "quotation mark never closed"),
-    "no line with the right number of fields": (
+    "CSV lines of the wrong length": (
         "csv.gz", inflates(b"a,b\n1,2\n", b"xxxxxxxxxxxxxxxx,1,2\n" * 50_000),
         "MiB of lines on end have another number of fields than its header"),
-    "half a million columns": (
+    "500,000 CSV columns": (
         "csv", b",".join(b"c%d" % at for at in range(500_000)) + b"\n", "has 500,000 columns"),
-    "a line of JSON without an end": (
+    "endless JSON line": (
         "jsonl.gz", inflates(b'{"a": "', b"x" * MIB), "a line is longer than 64 MiB"),
-    "JSON of endless depth": (
+    "deeply nested JSON line": (
         "jsonl", b'{"a": ' + b"[" * 10**6 + b"]" * 10**6 + b"}\n", "1 rows"),
-    "a last line of endless depth": (
+    "deeply nested JSON line, truncated": (
         "jsonl", b'{"a": ' + b"[" * 10**6, "nested deeper than 200 levels"),
-    "one such line among others": (
+    "deeply nested JSON line among others": (
         "jsonl", b'{"a": 1}\nx\n{"a": ' + b"[" * 10**5 + b"]" * 10**5 + b"}\n", "3 rows"),
-    "a field per row": (
+    "a new JSON field per row": (
         "jsonl", b"".join(b'{"f%d": 1}\n' % at for at in range(60_000)),
         "60,000 different fields"),
-    "a Parquet dictionary": ("parquet", parquet, "1000 rows"),
-    "a Parquet footer that claims 2^60 rows": ("parquet", claiming, ""),
-    "Avro rows of no bytes": ("avro", avro(column("null"), MUCH, b""), "rows take no bytes"),
-    "Avro rows that are not there": (
+    "expanding Parquet dictionary": ("parquet", parquet, "1000 rows"),
+    "Parquet footer that claims 2^60 rows": ("parquet", claiming, ""),
+    "Avro rows of 0 bytes": ("avro", avro(column("null"), MUCH, b""), "rows take no bytes"),
+    "Avro block that claims missing rows": (
         "avro", avro(column("long"), MUCH, integer(1) * 300), "cannot be read as Avro"),
-    "an Avro text of 2^60 bytes": (
+    "Avro text that claims 2^60 bytes": (
         "avro", avro(column("string"), 1, integer(MUCH) + b"abc"), "Expected 115"),
-    "an Avro list of nulls": (
+    "Avro list that claims 2^60 nulls": (
         "avro", avro(column({"type": "array", "items": "null"}), 1, integer(MUCH) + b"\0"),
         "values that take no bytes"),
-    "an Avro type within itself": (
+    "recursive Avro type": (
         "avro", avro(column(RECURSIVE), 1, b"\x02" * 3_000_000 + b"\0"), "contains itself"),
 }  # fmt: skip
 

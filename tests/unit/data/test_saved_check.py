@@ -65,8 +65,8 @@ IDENTIFYING = {
     "numbers": of_people(lambda n: 4711 + n),
     "few_large_numbers": of_people(lambda n: 915_551_000 + n, people=3),
     "floats": of_people(lambda n: 4711.0 + n),
-    "places": of_people(lambda n: 52.5 + n / 7),
-    "mails": of_people(lambda n: f"{'xyz'[n]}@ads.example", people=3),
+    "coordinates": of_people(lambda n: 52.5 + n / 7),
+    "emails": of_people(lambda n: f"{'xyz'[n]}@ads.example", people=3),
     "addresses": of_people(lambda n: f"10.7.1.{n}", people=4),
     "addresses_v6": of_people(lambda n: f"fe80:12:{n}:a1::7", people=3),
     "devices": of_people(lambda n: str(UUID(int=2**120 + n)), people=3),
@@ -74,8 +74,8 @@ IDENTIFYING = {
     "phones": of_people(lambda n: f"+49 170 55{n} 11 22", people=2),
     "lists": of_people(lambda n: [f"person-{n}", f"person-{n + 1}"]),
     "structs": of_people(lambda n: {"who": f"person-{n}"}),
-    "births": of_people(lambda n: date(1970, 3, 5) + timedelta(days=91 * n)),
-    "one_each": [f"word {chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(ROWS)],
+    "birth_dates": of_people(lambda n: date(1970, 3, 5) + timedelta(days=91 * n)),
+    "unique_words": [f"word {chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(ROWS)],
 }
 
 

@@ -376,9 +376,9 @@ def test_rows_before_a_time_match_a_linear_scan(entries, asked, day):
     """Requests are for one day, as in most files, or for several."""
     asked = asked if day is None else [(key, day) for key, _ in asked]
     known = np.array(sorted(entries), np.int64).reshape(-1, 2)
-    wanted = np.array(asked, np.int64).reshape(-1, 2)
+    asked_rows = np.array(asked, np.int64).reshape(-1, 2)
     rows = KeyedRows(known[:, 0].astype(np.uint64), known[:, 1])
-    start, end = rows.before(wanted[:, 0].astype(np.uint64), wanted[:, 1])
+    start, end = rows.before(asked_rows[:, 0].astype(np.uint64), asked_rows[:, 1])
     for (key, moment), first, last in zip(asked, start, end, strict=True):
         expected = [at for at, entry in enumerate(known) if entry[0] == key and entry[1] < moment]
         assert list(range(first, last)) == expected

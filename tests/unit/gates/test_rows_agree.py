@@ -108,10 +108,10 @@ def chain(*changes):
     return spoil
 
 
-SPOILT = {
-    "nothing": (None, {}),
-    "little": (chain(put("platform", NULL, 0.005), put("price", 5000.0, 0.0003)), {}),
-    "some": (
+SPOILED = {
+    "clean": (None, {}),
+    "faults within limits": (chain(put("platform", NULL, 0.005), put("price", 5000.0, 0.0003)), {}),
+    "faults that warn": (
         chain(put("platform", NULL, 0.03), put("device", "tv", 0.03), put("price", np.inf, 0.012)),
         {
             "null_excess:platform": "warn",
@@ -119,7 +119,7 @@ SPOILT = {
             "nan_excess:price": "warn",
         },
     ),
-    "much": (
+    "faults that stop": (
         chain(
             put("platform", NULL, 0.1),
             put("device", "", 0.1),
@@ -146,9 +146,9 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("fault", SPOILT)
+@pytest.mark.parametrize("fault", SPOILED)
 def test_profile_and_rows_give_the_same_verdict(fault: str) -> None:
-    spoil, expected = SPOILT[fault]
+    spoil, expected = SPOILED[fault]
     by_profile, by_rows, _ = both_ways(spoil, ROWS)
     assert by_profile == expected
     assert by_rows == expected

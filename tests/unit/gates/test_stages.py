@@ -64,41 +64,41 @@ def changed(name, change):
 FAULTS = {
     "clean": (None, ""),
     "price in another unit": (changed("price", lambda v, _: v * 1000), "price"),
-    "clock of another zone": (changed("time", lambda v, _: v + 8 * HOUR), "outside_day"),
-    "an hour twice": (double_noon, "duplicates"),
+    "times in another zone": (changed("time", lambda v, _: v + 8 * HOUR), "outside_day"),
+    "duplicated hour": (double_noon, "duplicates"),
     "nulls": (
         changed("platform", lambda v, r: np.where(r.random(len(v)) < 0.1, None, v)),
         "platform",
     ),
-    "a value renamed": (
+    "renamed value": (
         changed("platform", lambda v, _: np.where(v == "web", "Web", v)),
         "platform",
     ),
-    "labels lost": (
+    "lost labels": (
         changed("click", lambda v, r: v * (r.random(len(v)) < 0.3)),
         "label_rate_vs_usual",
     ),
-    "a stale join": (changed("platform", lambda v, r: r.permutation(v)), "auc_loss:platform"),
-    "a leak": (
+    "stale join": (changed("platform", lambda v, r: r.permutation(v)), "auc_loss:platform"),
+    "leak": (
         lambda c, r: {**c, "price": c["price"] * (1 + 20 * c["click"])},
         "auc_gain:price",
     ),
-    "a bot": (
+    "bot traffic": (
         lambda c, r: {
             **c,
             "user_id": np.where((c["click"] == 1) & (r.random(4000) < 0.3), 7, c["user_id"]),
         },
         "concentration:user_id",
     ),
-    "users' countries mixed up": (
+    "shuffled user countries": (
         changed("country", lambda v, r: r.permutation(v)),
         "attribute_loss:country",
     ),
-    "a site gone": (
+    "missing site": (
         lambda c, r: {k: v[c["site"] != 3] for k, v in c.items()},
         "lost_values:site",
     ),
-    "a column gone": (lambda c, r: {k: v for k, v in c.items() if k != "price"}, "price"),
+    "missing column": (lambda c, r: {k: v for k, v in c.items() if k != "price"}, "price"),
 }
 
 
@@ -197,7 +197,7 @@ def loss(value, error=0.00102):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({}, ""),
         ({"verdict": "worse", "difference": loss(0.02)}, "entropy_loss"),
@@ -207,10 +207,10 @@ def loss(value, error=0.00102):
         ({"candidate": {**evaluation()["candidate"], "normalized_entropy": 1.1}}, "constant"),
     ],
 )
-def test_the_model_gate_stops_losses_and_invalid_metrics(gate, changes, said):
+def test_the_model_gate_stops_losses_and_invalid_metrics(gate, changes, reason):
     outcome = gate(model, {"evaluate": evaluation(**changes)})
-    assert outcome.verdict == ("stop" if said else "pass"), outcome.summary
-    assert said in outcome.summary
+    assert outcome.verdict == ("stop" if reason else "pass"), outcome.summary
+    assert reason in outcome.summary
 
 
 # The second is a clean night: the gate assumes a seed standard deviation of 0.001.
@@ -260,17 +260,17 @@ def curve(*predicted: float) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("curves", "verdict", "said"),
+    ("curves", "verdict", "reason"),
     [
         ({"candidate": curve(*[0.1] * 10), "baseline": curve(*[0.1] * 10)}, "pass", ""),
         ({"candidate": curve(0.1), "baseline": curve(*[0.1] * 10)}, "stop", "largest_tie"),
         ({"candidate": curve(*[0.4] * 10), "baseline": curve(*[0.1] * 10)}, "stop", "moved is 3"),
     ],
 )
-def test_tied_or_shifted_predictions_stop(gate, curves, verdict, said):
+def test_tied_or_shifted_predictions_stop(gate, curves, verdict, reason):
     outcome = gate(model, {"evaluate": evaluation(curves=curves)})
     assert outcome.verdict == verdict, outcome.summary
-    assert said in outcome.summary
+    assert reason in outcome.summary
 
 
 def of_rows(positives: int, error: float) -> dict:
@@ -316,13 +316,13 @@ def test_bad_metrics_on_many_rows_stop(gate):
 
 
 @pytest.mark.parametrize(
-    ("spread", "verdict", "said"),
+    ("spread", "verdict", "reason"),
     [
         (0.0001, "stop", "beyond seed noise ±0.0003"),
         (0.0015, "warn", "within seed noise ±0.0042"),
     ],
 )
-def test_a_loss_stops_only_beyond_seed_noise(gate, spread, verdict, said):
+def test_a_loss_stops_only_beyond_seed_noise(gate, spread, verdict, reason):
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
     night = {"night": NEWEST, "seeds": [0, 1, 2, 3], "auc": 0.001, "normalized_entropy": spread}
     known = {**night, "model": model_digest(spec)}
@@ -331,7 +331,7 @@ def test_a_loss_stops_only_beyond_seed_noise(gate, spread, verdict, said):
     outcome = gate(model, inputs, gates={"seed_noise": known})
     assert outcome.verdict == verdict, outcome.summary
     worse = next(check for check in outcome.metrics["checks"] if "worse" in check["name"])
-    assert said in worse["detail"]
+    assert reason in worse["detail"]
 
 
 def test_seed_noise_of_another_model_is_ignored(gate, tmp_path):

@@ -22,13 +22,13 @@ PACKAGES = [Change(f"p{at}", "==1", "==2") for at in range(12)]
 @settings(max_examples=60, deadline=None)
 @given(st.sets(st.integers(0, 11), min_size=1, max_size=3))
 def test_delta_debugging_finds_the_smallest_set_of_packages(causes: set[int]) -> None:
-    wanted = {f"p{at}" for at in causes}
+    expected = {f"p{at}" for at in causes}
 
     def judge(part: tuple[Change, ...]) -> Outcome:
-        return "reproduced" if wanted <= {change.name for change in part} else "absent"
+        return "reproduced" if expected <= {change.name for change in part} else "absent"
 
     smallest_set, steps, reason = smallest(PACKAGES, judge)
-    assert {change.name for change in smallest_set} == wanted
+    assert {change.name for change in smallest_set} == expected
     assert not reason
     assert steps < 60
 

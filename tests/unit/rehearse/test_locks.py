@@ -62,13 +62,13 @@ def test_the_lock_files_match_their_input_files(name: str) -> None:
 
 
 def test_mismatches_between_a_lock_and_its_input_are_reported(tmp_path: Path) -> None:
-    wanted, lock = tmp_path / "requirements.in", tmp_path / "requirements.txt"
-    wanted.write_text("numpy>=2.5  # newer\nscipy\n")
+    requirements, lock = tmp_path / "requirements.in", tmp_path / "requirements.txt"
+    requirements.write_text("numpy>=2.5  # newer\nscipy\n")
     lock.write_text(
         "numpy==2.4.1\n    # via\n    #   -r requirements.in\n    #   pandas\n"
         "keras==3.0.0\n    # via -r requirements.in\n"
     )
-    assert check_lock(wanted, lock) == [
+    assert check_lock(requirements, lock) == [
         "requirements.in asks for numpy>=2.5, requirements.txt pins numpy==2.4.1",
         "requirements.in asks for scipy, which requirements.txt does not pin",
         "requirements.txt pins keras for requirements.in, which does not ask for it",

@@ -87,7 +87,7 @@ def documents(recorded_run, tmp_path):
     }
 
 
-def test_no_page_has_a_barrier_that_axe_knows(documents, chromium, tmp_path):
+def test_pages_have_no_accessibility_violations(documents, chromium, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
@@ -112,7 +112,7 @@ WIDER = """width => [...document.querySelectorAll("body *")].filter(each =>
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_no_page_is_wider_than_the_screen(documents, chromium, tmp_path, width):
+def test_pages_fit_the_width_of_the_screen(documents, chromium, tmp_path, width):
     page = chromium.new_page(viewport={"width": width, "height": 900})
     too_wide = {}
     for name, text in documents.items():

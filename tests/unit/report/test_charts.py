@@ -55,7 +55,7 @@ def show(chromium, tmp_path):
     assert complaints == []
 
 
-def test_the_library_is_what_was_recorded():
+def test_the_vendored_chart_library_matches_its_recorded_digest():
     bundle = json.loads((FOLDER / "plot.json").read_text())
     script = (FOLDER / bundle["file"]).read_bytes()
     assert hashlib.sha256(script).hexdigest() == bundle["sha256"], "edited by hand: make charts"
@@ -70,7 +70,7 @@ def test_the_library_is_what_was_recorded():
         )
 
 
-def test_charts_hold_whatever_they_are_given(show):
+def test_charts_draw_missing_extreme_and_hostile_values(show):
     nan = float("nan")
     lines = [[], [(1, 0.5)], [(1, 0.5), (2, 0.5)], [(0.0, -1e9), (1.0, 1e9)], [(1, nan), (2, 3)]]
     drawn = [
@@ -92,7 +92,7 @@ def test_charts_hold_whatever_they_are_given(show):
     assert page.locator("img").count() == 0
 
 
-def test_a_limit_far_away_does_not_make_dots_of_the_bars(show):
+def test_a_distant_limit_does_not_shrink_the_bars(show):
     def widest(limit):
         bars = [Bar(str(value), value, "", limit) for value in (1.0, 2.0)]
         page = show(bar_chart(bars, WORDS))
@@ -104,7 +104,7 @@ def test_a_limit_far_away_does_not_make_dots_of_the_bars(show):
     assert widest(3000.0) == (pytest.approx(420, abs=2), 0)
 
 
-def test_a_point_says_what_it_is_to_mouse_and_keyboard(show):
+def test_points_show_a_tooltip_for_mouse_and_keyboard(show):
     days = [(dt.date(2026, 1, day), float(day)) for day in (5, 6, 7)]
     page = show(line_chart([Series("seen", days)], WORDS, x_label="day", y_label="y"))
     tip = page.locator("g[aria-label=tip]")
@@ -122,7 +122,7 @@ def test_a_point_says_what_it_is_to_mouse_and_keyboard(show):
     assert not tip.text_content()
 
 
-def test_colors_follow_the_page_and_paper_is_light(show):
+def test_chart_colors_follow_the_color_scheme_and_print_is_light(show):
     page = show(line_chart([Series("a", [(1, 1), (2, 2)])], WORDS, x_label="x", y_label="y"))
 
     def stroke():
@@ -136,7 +136,7 @@ def test_colors_follow_the_page_and_paper_is_light(show):
     assert stroke() == light
 
 
-def test_every_chart_has_its_figures_in_a_table_without_script(recorded_run, chromium, tmp_path):
+def test_every_chart_has_a_data_table_without_javascript(recorded_run, chromium, tmp_path):
     run = recorded_run("one")
     recorded_run("two")
     runs = Summaries(run.workspace, tmp_path / "cache").of("ctr")
@@ -165,7 +165,7 @@ def test_every_chart_has_its_figures_in_a_table_without_script(recorded_run, chr
     assert {title.split()[0] for title in charts} == {"run", "nights", "costs", "proposal"}
 
 
-def test_a_document_of_its_own_runs_no_script_but_ours(recorded_run, chromium, tmp_path):
+def test_reports_run_no_injected_script(recorded_run, chromium, tmp_path):
     text = write_report(recorded_run()).read_text(encoding="utf-8")
     path = tmp_path / "forged.html"
     path.write_text(text.replace("<main", "<script>document.title = 'forged'</script><main"))

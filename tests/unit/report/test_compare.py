@@ -41,7 +41,7 @@ def text(runs, width=200) -> str:
     return console.export_text()
 
 
-def test_runs_on_the_same_rows_are_compared_in_pairs(recorded_run, scores):
+def test_runs_on_the_same_rows_have_paired_differences(recorded_run, scores):
     weak, strong = scores(0.5), scores(0.9)
     runs = [
         recorded_run("plain", scores=weak),
@@ -61,7 +61,7 @@ def test_runs_on_the_same_rows_are_compared_in_pairs(recorded_run, scores):
     assert "0.0208 USD" in output
 
 
-def test_the_same_scores_again_differ_by_exactly_nothing(recorded_run, scores):
+def test_equal_scores_have_zero_differences(recorded_run, scores):
     runs = [recorded_run("one", scores=scores(0.7)), recorded_run("two", scores=scores(0.7))]
     (pair,) = Comparison.of(runs).pairs
     for difference in pair.differences.values():
@@ -69,7 +69,7 @@ def test_the_same_scores_again_differ_by_exactly_nothing(recorded_run, scores):
     assert "The specs are the same." in text(runs)
 
 
-def test_why_runs_cannot_be_paired_is_said(recorded_run, scores):
+def test_the_comparison_says_why_runs_cannot_be_paired(recorded_run, scores):
     first = recorded_run("first", scores=scores(0.7))
     manifest = first.workspace.at(first.stage("evaluate").uri) / "manifest.json"
     metrics = {"evaluate": {**Comparison.of([first, recorded_run("x")]).views[0].evaluation}}
@@ -94,7 +94,7 @@ def test_why_runs_cannot_be_paired_is_said(recorded_run, scores):
         assert line in text(runs)
 
 
-def test_only_what_was_asked_differently_is_listed(recorded_run):
+def test_the_comparison_lists_only_changed_settings(recorded_run):
     runs = [
         recorded_run("one"),
         recorded_run("two", sampling={"negative_rate": 0.25}, features={
@@ -110,13 +110,13 @@ def test_only_what_was_asked_differently_is_listed(recorded_run):
     assert [row.key for row in changed_keys([{"a": {}}, {"a": {"b": 1}}])] == ["a.b"]
 
 
-def test_a_narrow_terminal_cuts_no_name(recorded_run):
+def test_names_are_not_truncated_on_a_narrow_terminal(recorded_run):
     runs = [recorded_run("one"), recorded_run("two", model={"parameters": {"cross_layers": 2}})]
     shown = "".join(line.strip(" │┃") for line in text(runs, width=60).splitlines())
     assert "…" not in shown
 
 
-def test_the_same_code_has_one_digest_though_a_run_ended_early(recorded_run):
+def test_code_digests_match_for_runs_that_ended_early(recorded_run):
     whole, halted = recorded_run("whole"), recorded_run("halted", until="train", error="killed")
     first, second = Comparison.of([whole, halted]).codes
     assert first == second != ""
@@ -129,13 +129,13 @@ def test_the_same_code_has_one_digest_though_a_run_ended_early(recorded_run):
     assert Comparison.of([whole, begun]).codes == ("", "")
 
 
-def test_one_run_is_nothing_to_compare(recorded_run):
+def test_comparing_one_run_is_rejected(recorded_run):
     run = recorded_run("one")
     with pytest.raises(ConfigError, match="two or more"):
         compare_runs([run, run])
 
 
-def test_names_are_text_not_markup(recorded_run):
+def test_brackets_in_names_are_printed_literally(recorded_run):
     hostile = {"platform": {"column": "[red]x[/]"}}
     output = text([recorded_run("one"), recorded_run("two", features=hostile)])
     assert "[red]x[/]" in output

@@ -7,7 +7,7 @@ from nightbid.report.write import write_report
 WIDTH = 1280
 
 
-def test_it_fits_and_asks_nobody(recorded_run, chromium):
+def test_the_report_fits_the_screen_and_makes_no_requests(recorded_run, chromium):
     name = "a_column_whose_name_never_ends_" * 8
     run = recorded_run(
         metrics={"gate_raw": {"checks": [{"name": name, "verdict": "warn", "observed": name,
@@ -40,7 +40,7 @@ FRAMED = """report => {
 }"""
 
 
-def test_the_report_is_whole_in_the_frame_that_mlflow_shows_it_in(chromium, recorded_run):
+def test_the_report_works_inside_mlflows_iframe(chromium, recorded_run):
     report = write_report(recorded_run()).read_text(encoding="utf-8")
     page = chromium.new_page()
     page.goto("about:blank")

@@ -54,7 +54,7 @@ def nights(found, *, total=None, page=1, pipeline="ctr"):
     )  # fmt: skip
 
 
-def test_a_row_says_what_became_of_a_night(recorded_run, summaries):
+def test_the_run_list_shows_outcome_metrics_and_cost(recorded_run, summaries):
     recorded_run("fine", metrics={"promote": {"decision": "promoted"}})
     run = recorded_run("halted", until="train", error="out of memory")
     text = words(nights(summaries(run)))
@@ -72,7 +72,7 @@ def test_a_row_says_what_became_of_a_night(recorded_run, summaries):
         assert figure in text, figure
 
 
-def test_a_long_list_has_pages(recorded_run, summaries):
+def test_long_run_lists_are_paginated(recorded_run, summaries):
     listed = summaries(recorded_run())
     page = nights(listed, total=3 * PAGE, page=2)
     assert f"Runs {PAGE + 1} to {PAGE + 1} of {3 * PAGE}" in words(page)
@@ -80,7 +80,7 @@ def test_a_long_list_has_pages(recorded_run, summaries):
     assert 'rel="next" href="/n/ctr?page=3"' in page
 
 
-def test_nothing_yet_says_how_to_begin(recorded_run, tmp_path):
+def test_empty_pages_say_that_nothing_has_run_yet(recorded_run, tmp_path):
     links, run = Addresses(), recorded_run()
     assert "No night has run yet" in words(nights([], pipeline=""))
     assert "Nothing was spent yet" in words(pages.costs_document([], links=links, pipelines=[]))
@@ -90,7 +90,7 @@ def test_nothing_yet_says_how_to_begin(recorded_run, tmp_path):
     assert "ctr has no champion yet" in words(none)
 
 
-def test_costs_are_added_up_by_month_and_pipeline(recorded_run, summaries):
+def test_costs_are_totaled_by_month_and_pipeline(recorded_run, summaries):
     recorded_run("one")
     listed = summaries(recorded_run("two"))
     other = listed[0].model_copy(
@@ -108,7 +108,7 @@ def test_costs_are_added_up_by_month_and_pipeline(recorded_run, summaries):
     assert text.index("2026-02 cvr") < text.index("2026-01 ctr")
 
 
-def test_the_page_of_costs_is_written_from_the_shell(recorded_run, tmp_path, monkeypatch):
+def test_cost_page_command_writes_the_page(recorded_run, tmp_path, monkeypatch):
     run = recorded_run()
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(run.workspace.root))
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
@@ -118,7 +118,7 @@ def test_the_page_of_costs_is_written_from_the_shell(recorded_run, tmp_path, mon
     assert "0.0208 USD at cloud prices" in words(out.read_text())
 
 
-def test_each_night_is_drawn_against_the_limit_from_which_it_is_unusual(recorded_run, summaries):
+def test_the_cost_page_marks_unusual_nights(recorded_run, summaries):
     (one,) = summaries(recorded_run("one"))
     assert (one.rows, one.trained) == (20_000, True)
     day = dt.timedelta(days=1)
@@ -145,7 +145,7 @@ def test_each_night_is_drawn_against_the_limit_from_which_it_is_unusual(recorded
     )
 
 
-def test_a_champion_page_tells_how_to_go_back(recorded_run):
+def test_the_champion_page_shows_the_rollback_command(recorded_run):
     run = recorded_run("served")
     pointer = ChampionPointer(run.workspace, "ctr")
     for at in (1, 2):
@@ -169,7 +169,7 @@ def test_a_champion_page_tells_how_to_go_back(recorded_run):
     assert EVIL not in page
 
 
-def test_runs_side_by_side(recorded_run):
+def test_the_compare_page_shows_runs_side_by_side(recorded_run):
     runs = [recorded_run("one"), recorded_run("two", sampling={"negative_rate": 0.25})]
     text = words(pages.compare_document(Comparison.of(runs), links=Addresses(), pipelines=["ctr"]))
     for figure in (
@@ -181,7 +181,7 @@ def test_runs_side_by_side(recorded_run):
         assert figure in text, figure
 
 
-def test_names_cannot_become_markup(recorded_run, summaries):
+def test_names_are_escaped_in_pages(recorded_run, summaries):
     metrics = {"evaluate": {"verdict": EVIL, "reference": EVIL, "rows": 1, "candidate": {}}}
     run = recorded_run(until="sample")
     (summary,) = summaries(run)

@@ -21,7 +21,7 @@ def aged(*folders) -> None:
         os.utime(str(folder), (then, then))
 
 
-def test_runs_are_listed_in_the_order_they_were_started(recorded_run, tmp_path):
+def test_runs_are_listed_in_start_order(recorded_run, tmp_path):
     first = recorded_run("b")
     workspace = first.workspace
     assert records.pipelines(workspace) == ["ctr"]
@@ -33,7 +33,7 @@ def test_runs_are_listed_in_the_order_they_were_started(recorded_run, tmp_path):
     assert [run.run_id for run in summaries.of("ctr")] == ["b", "a"]
 
 
-def test_a_summary_is_kept_over_a_restart_until_its_run_changes(recorded_run, tmp_path):
+def test_cached_summaries_survive_a_restart_until_the_run_changes(recorded_run, tmp_path):
     run = recorded_run(until="train", error="out of memory")
     entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
     aged(run.folder / "run.json", run.folder / "stages", entries)
@@ -49,7 +49,7 @@ def test_a_summary_is_kept_over_a_restart_until_its_run_changes(recorded_run, tm
     assert after.cost.amount > before.cost.amount
 
 
-def test_a_night_leaves_its_summary_which_counts_until_the_run_changes(recorded_run, tmp_path):
+def test_a_stored_summary_is_used_until_the_run_changes(recorded_run, tmp_path):
     run = recorded_run(until="train", error="out of memory")
     whole = Summaries(run.workspace, tmp_path / "one").of("ctr")
     Summaries(run.workspace, tmp_path / "two").keep(run)
@@ -67,7 +67,7 @@ def test_a_night_leaves_its_summary_which_counts_until_the_run_changes(recorded_
     assert Summaries(run.workspace, tmp_path / "six").of("ctr") == [after]
 
 
-def test_a_cost_that_comes_late_is_in_the_summary(recorded_run, tmp_path):
+def test_late_costs_are_included_in_the_summary(recorded_run, tmp_path):
     run = recorded_run()
     Summaries(run.workspace, tmp_path / "one").keep(run)
     (before,) = Summaries(run.workspace, tmp_path / "two").of("ctr")
@@ -79,7 +79,7 @@ def test_a_cost_that_comes_late_is_in_the_summary(recorded_run, tmp_path):
     assert after.cost.amount > before.cost.amount
 
 
-def test_a_spoilt_file_of_summaries_is_made_anew(recorded_run, tmp_path):
+def test_a_damaged_summary_cache_is_rebuilt(recorded_run, tmp_path):
     run = recorded_run()
     entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
     aged(run.folder / "run.json", run.folder / "stages", entries)
@@ -89,7 +89,7 @@ def test_a_spoilt_file_of_summaries_is_made_anew(recorded_run, tmp_path):
     assert Summaries(run.workspace, tmp_path).of("ctr") == summaries
 
 
-def test_a_new_attempt_is_seen_though_the_listing_was_kept(recorded_run):
+def test_a_new_attempt_is_shown_despite_a_cached_listing(recorded_run):
     run = recorded_run(until="train", error="out of memory")
     aged(run.folder / "stages")
     assert RunView(run).state == "failed"
@@ -98,7 +98,7 @@ def test_a_new_attempt_is_seen_though_the_listing_was_kept(recorded_run):
     assert RunView(run).state == "done"
 
 
-def test_a_stamp_changes_with_whatever_a_page_shows(recorded_run):
+def test_the_stamp_of_a_run_changes_with_its_records(recorded_run):
     run = recorded_run(until="train")
 
     def stamp():
@@ -115,7 +115,7 @@ def test_a_stamp_changes_with_whatever_a_page_shows(recorded_run):
     assert stamp() not in (None, before)
 
 
-def test_costs_are_the_same_after_compaction(recorded_run):
+def test_costs_do_not_change_with_compaction(recorded_run):
     run = recorded_run()
     before = total(records.costs(run))
     assert before == total(Ledger(run.workspace).entries(run_id=run.run_id))
@@ -123,7 +123,7 @@ def test_costs_are_the_same_after_compaction(recorded_run):
     assert total(records.costs(run)) == before
 
 
-def test_an_output_that_was_deleted_leaves_the_rest_of_the_page(recorded_run):
+def test_a_deleted_output_leaves_the_rest_of_the_page(recorded_run):
     run = recorded_run("deleted")
     shutil.rmtree(str(run.workspace.at(run.stage("evaluate").uri)))
     view = RunView(run)

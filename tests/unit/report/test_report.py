@@ -52,7 +52,7 @@ def page():
     return read
 
 
-def test_a_finished_night_shows_its_figures(recorded_run, page):
+def test_the_report_of_a_finished_night_shows_its_metrics(recorded_run, page):
     report = page(recorded_run(overrides=("train.epochs=2",)))
     for figure in (
         "better than the baseline",
@@ -81,7 +81,7 @@ def test_a_finished_night_shows_its_figures(recorded_run, page):
         assert figure in report.words, figure
 
 
-def test_the_costs_are_drawn_night_by_night_up_to_this_one(recorded_run, page):
+def test_the_cost_chart_ends_with_the_reported_night(recorded_run, page):
     first, second, third = (recorded_run(f"night-{at}") for at in range(3))
     assert "Night by night" not in page(first).words
     assert "The newest 2 nights that trained a model" in page(second).words
@@ -89,7 +89,7 @@ def test_the_costs_are_drawn_night_by_night_up_to_this_one(recorded_run, page):
 
 
 @pytest.mark.parametrize("until", ["sample", "train", "evaluate", "export"])
-def test_a_night_that_failed_midway_says_why(recorded_run, page, until):
+def test_the_report_of_a_failed_night_shows_the_error(recorded_run, page, until):
     run = recorded_run(until=until, error=f"dt=2026-01-20: no rows in {until} → fetch the day")
     report = page(run)
     assert f"failed at {until}" in report.words
@@ -99,7 +99,7 @@ def test_a_night_that_failed_midway_says_why(recorded_run, page, until):
     assert "waiting" not in [part.strip() for part in report.text]
 
 
-def test_a_gate_that_stopped_is_named_with_what_it_saw(recorded_run, page):
+def test_the_report_names_the_stopping_gate_and_its_value(recorded_run, page):
     checks = {"checks": [{"name": "p99_ms", "verdict": "stop", "observed": "180.5",
                           "expected": "at most 100", "detail": "ms"}]}  # fmt: skip
     report = page(recorded_run(metrics={"gate_serving": checks}))
@@ -108,7 +108,7 @@ def test_a_gate_that_stopped_is_named_with_what_it_saw(recorded_run, page):
     assert "at most 100" in report.words
 
 
-def test_a_run_that_has_only_begun(recorded_run, page):
+def test_the_report_of_a_run_that_just_started_is_unfinished(recorded_run, page):
     run = recorded_run(until="sample")
     assert "unfinished" in page(run).words
     for record in (run.folder / "stages").iterdir():
@@ -116,7 +116,7 @@ def test_a_run_that_has_only_begun(recorded_run, page):
     assert "No stage has finished yet." in page(run).words
 
 
-def test_figures_that_a_stage_left_out_are_dashes(recorded_run, page):
+def test_the_report_is_written_when_metrics_are_missing(recorded_run, page):
     lacking = {"architecture": "lightgbm", "history": []}
     none = {"value": None, "low": None, "high": None}
     evaluation = {"verdict": "worse", "reference": "baseline", "rows": 3, "positives": 0,
@@ -133,7 +133,7 @@ def test_figures_that_a_stage_left_out_are_dashes(recorded_run, page):
     assert "lightgbm" in report.words
 
 
-def test_each_task_of_a_multi_task_model_has_its_figures(recorded_run, page):
+def test_the_report_shows_metrics_of_each_task(recorded_run, page):
     plain = recorded_run(run_id="plain")
     figures = RunView(plain).evaluation
     assert "Tasks of the candidate" not in page(plain).words
@@ -142,7 +142,7 @@ def test_each_task_of_a_multi_task_model_has_its_figures(recorded_run, page):
     assert "sale 5,450 1,106 0.5859" in page(run).words
 
 
-def test_names_from_the_logs_cannot_become_markup(recorded_run, page):
+def test_names_from_the_logs_are_escaped_in_the_report(recorded_run, page):
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
     metrics = {"gate_raw": {"checks": [{"name": evil, "verdict": "warn", "observed": evil,
                                         "expected": evil, "detail": evil}]}}  # fmt: skip
@@ -157,7 +157,7 @@ def test_names_from_the_logs_cannot_become_markup(recorded_run, page):
     assert "<script>alert(3)</script>" in report.words
 
 
-def test_nothing_outside_the_file_is_referenced(recorded_run):
+def test_the_report_references_nothing_external(recorded_run):
     text = write_report(recorded_run()).read_text(encoding="utf-8")
     page = Page(text)
     assert not [address for address in page.addresses if not (address or "").startswith("#")]
@@ -168,7 +168,7 @@ def test_nothing_outside_the_file_is_referenced(recorded_run):
     assert "://" not in re.sub(r"<(pre|script)\b.*?</\1>", "", text, flags=re.S)
 
 
-def test_an_incremental_night_shows_each_day_before_it_was_learned(recorded_run, page):
+def test_the_report_shows_the_score_of_each_new_day(recorded_run, page):
     score = {"day": "2026-01-18", "night": "2026-01-20", "through": "2026-01-17", "rows": 1234,
              "log_loss": 0.2, "normalized_entropy": 0.9712, "error": 0.004, "auc": 0.7011,
              "calibration": 1.02}  # fmt: skip
@@ -185,13 +185,13 @@ def test_an_incremental_night_shows_each_day_before_it_was_learned(recorded_run,
     assert "Days learned" not in page(recorded_run("other")).words
 
 
-def test_a_newer_report_replaces_the_older(recorded_run):
+def test_a_new_report_replaces_the_old_one(recorded_run):
     run = recorded_run()
     assert write_report(run) == write_report(run)
     assert [path.name for path in run.folder.iterdir() if "report" in path.name] == ["report.html"]
 
 
-def test_the_night_in_the_terminal(recorded_run):
+def test_the_terminal_shows_the_stages_and_the_verdict(recorded_run):
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     run = recorded_run()
     console.print(night_table(run))
@@ -210,7 +210,7 @@ def test_an_override_is_shown_until_its_last_night(recorded_run, page, until, sh
     assert ("Ann Li: sites renamed on purpose" in words) == shown
 
 
-def test_where_only_the_truth_is_known_the_distance_to_it_is_told_for_what_it_is():
+def test_loss_gap_to_the_truth_is_explained_without_loss_parts():
     metrics = {"oracle": {"log_loss": 0.3001}, "candidate": {"log_loss": 0.3131},
                "constant": {"log_loss": 0.3351}}  # fmt: skip
     parts = loss_parts(metrics)

@@ -109,7 +109,7 @@ LIKE = {"column": "like"}
     ],
     ids=["label", "given", "entire space", "negatives", "roles"],
 )
-def test_another_label_is_sampled_of_the_rows_that_are_there(sample, kind, label, blocks):
+def test_another_label_is_sampled_from_stored_rows(sample, kind, label, blocks):
     first, _ = sample(kind, {"column": "click"})
     assert not first.metrics["rows_of"]
     assert first.rows.repeated
@@ -128,7 +128,7 @@ def test_another_label_is_sampled_of_the_rows_that_are_there(sample, kind, label
     assert outcome.rows == fresh.rows
 
 
-def test_days_made_of_rows_can_be_read_again_themselves(sample, tmp_path):
+def test_days_made_from_stored_rows_can_be_reused(sample, tmp_path):
     sample("csv", {"column": "click"})
     sample("csv", LIKE)
     for path in (tmp_path / "w/days/sample").glob("*/*/manifest.json"):
@@ -139,13 +139,13 @@ def test_days_made_of_rows_can_be_read_again_themselves(sample, tmp_path):
     assert files == sample("csv", {"column": "click"}, "another")[1]
 
 
-def test_rows_of_clicks_alone_do_not_stand_for_the_logs(sample):
+def test_stored_rows_of_clicks_only_are_not_reused(sample):
     """A condition that drops nine of ten rows makes the stage read the logs again."""
     sample("csv", {"column": "like", "given": "click"})
     assert not sample("csv", LIKE)[0].metrics["rows_of"]
 
 
-def test_days_of_several_units_are_read_too_unless_units_share_a_key(sample, monkeypatch):
+def test_stored_units_are_reused_unless_they_share_a_key(sample, monkeypatch):
     monkeypatch.setattr(units, "UNIT_BYTES", 9000)
     sample("jsonl", {"column": "click"})
     outcome, files = sample("jsonl", LIKE)
@@ -160,7 +160,7 @@ def test_days_of_several_units_are_read_too_unless_units_share_a_key(sample, mon
     assert files == sample("jsonl", LIKE, "fourth", **apart)[1]
 
 
-def test_changed_logs_are_read(sample, tmp_path):
+def test_changed_logs_are_read_again(sample, tmp_path):
     sample("csv", {"column": "click"})
     path = tmp_path / "csv" / f"dt={FIRST}" / "part.csv.gz"
     path.write_bytes(
@@ -172,7 +172,7 @@ def test_changed_logs_are_read(sample, tmp_path):
     assert "4 days, all new (3 from rows of p_click, not the logs)" in outcome.summary
 
 
-def test_a_damaged_day_is_no_source_of_rows(sample, tmp_path):
+def test_damaged_stored_rows_are_not_reused(sample, tmp_path):
     sample("csv", {"column": "click"})
     path = next((tmp_path / "w/days/sample" / str(FIRST)).glob("*/rows.parquet"))
     content = path.read_bytes()
@@ -183,13 +183,13 @@ def test_a_damaged_day_is_no_source_of_rows(sample, tmp_path):
     assert files == sample("csv", LIKE, "another")[1]
 
 
-def test_a_label_that_is_none_is_said_as_of_the_logs(sample):
+def test_a_label_that_is_not_binary_is_rejected_on_stored_rows(sample):
     sample("csv", {"column": "click"})
     with pytest.raises(CorruptDataError, match="device"):
         sample("csv", {"column": "device"}, features={"ad_id": {}})
 
 
-def test_parquet_of_this_machine_is_read_itself(sample, tmp_path):
+def test_local_parquet_is_read_directly(sample, tmp_path):
     """Local Parquet reads as fast as stored rows, so no rows are stored for other pipelines."""
     sample("parquet", {"column": "click"})
     assert not sample("parquet", LIKE)[0].metrics["rows_of"]

@@ -79,7 +79,7 @@ def sample(tmp_path: Path, logs: Path):
     return start
 
 
-def test_the_next_night_makes_the_newest_day_alone_and_the_bytes_are_those_of_one_pass(sample):
+def test_the_next_night_samples_only_the_newest_day(sample):
     reasons, _ = sample(4)
     assert reasons == {f"2026-01-0{day}": "new" for day in (2, 3, 4, 5)}
     reasons, files = sample(5)
@@ -89,7 +89,7 @@ def test_the_next_night_makes_the_newest_day_alone_and_the_bytes_are_those_of_on
     assert sample(5, pipeline="other", features={"user_id": {}}, train={"epochs": 1})[0] == {}
 
 
-def test_a_corrected_day_is_made_again_alone_and_equal_bytes_are_not(sample, logs):
+def test_only_days_with_changed_bytes_are_sampled_again(sample, logs):
     sample(4)
     write_day(logs, FIRST + timedelta(days=2), salt=1)
     assert sample(4)[0] == {"2026-01-03": "logs changed"}
@@ -100,7 +100,7 @@ def test_a_corrected_day_is_made_again_alone_and_equal_bytes_are_not(sample, log
     assert sample(4)[0] == {}
 
 
-def test_a_day_is_made_again_when_the_types_of_its_window_widen(sample, logs):
+def test_days_are_sampled_again_when_a_column_type_widens(sample, logs):
     sample(4)
     write_day(logs, FIRST + timedelta(days=5), ids=str)
     reasons, files = sample(5)
@@ -114,7 +114,7 @@ def test_a_day_is_made_again_when_the_types_of_its_window_widen(sample, logs):
 
 
 @pytest.mark.parametrize(
-    ("column", "said"),
+    ("column", "message"),
     [
         ("note", r"part2.*'note' has other types than in .*part.parquet: it is list"),
         ("only", r"part2.*column 'only' of part.parquet of the same day is missing"),
@@ -122,8 +122,8 @@ def test_a_day_is_made_again_when_the_types_of_its_window_widen(sample, logs):
         ("size", r"part2.*column 'size' is int64 here and double in other files"),
     ],
 )
-def test_a_column_that_was_left_out_is_an_error_once_a_feature_reads_it(
-    sample, logs, tmp_path, column, said
+def test_an_unreadable_column_is_rejected_once_a_feature_reads_it(
+    sample, logs, tmp_path, column, message
 ):
     """Neither the stage nor the day that was sampled without the column is reused."""
     path = logs / "dt=2026-01-05" / "part.parquet"
@@ -150,11 +150,11 @@ def test_a_column_that_was_left_out_is_an_error_once_a_feature_reads_it(
     assert key() == key(user_id={})
     assert key() != key(**{column: {}})
     sample(4)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         sample(4, features={"ad_id": {}, column: {}})
 
 
-def test_training_days_are_made_apart_where_negatives_are_sampled_away(sample):
+def test_days_are_sampled_again_for_training_with_negative_sampling(sample):
     rare = {"sampling": {"negative_rate": 0.5}}
     sample(4, **rare)
     reasons, files = sample(5, **rare)
@@ -166,13 +166,13 @@ def test_training_days_are_made_apart_where_negatives_are_sampled_away(sample):
     assert files == sample(5, workspace="another", **rare)[1]
 
 
-def test_another_label_says_so(sample):
+def test_a_changed_column_role_is_the_reason_to_sample_again(sample):
     sample(4)
     reasons, _ = sample(4, columns={"item": "user_id"})
     assert set(reasons.values()) == {"columns changed (item: ad_id → user_id)"}
 
 
-def test_a_damaged_day_is_set_aside_and_made_again(sample, tmp_path):
+def test_a_damaged_day_is_set_aside_and_sampled_again(sample, tmp_path):
     _, whole = sample(4)
     for path in (tmp_path / "w" / "days" / "sample" / "2026-01-03").rglob("rows.parquet"):
         content = path.read_bytes()
@@ -184,7 +184,7 @@ def test_a_damaged_day_is_set_aside_and_made_again(sample, tmp_path):
     assert sample(4)[0] == {}
 
 
-def test_a_failing_day_leaves_the_days_before_it_and_nothing_half_made(sample, logs, tmp_path):
+def test_a_failing_day_keeps_earlier_days_and_leaves_no_partial_output(sample, logs, tmp_path):
     bad = logs / "dt=2026-01-05" / "part.parquet"
     pq.write_table(pq.read_table(bad).slice(0, 0), bad)
     with pytest.raises(CorruptDataError, match="the day is empty"):
@@ -194,16 +194,14 @@ def test_a_failing_day_leaves_the_days_before_it_and_nothing_half_made(sample, l
     assert sample(4)[0] == {"2026-01-05": "new"}
 
 
-def test_a_night_is_made_of_links(sample, tmp_path):
+def test_a_night_hard_links_the_files_of_its_days(sample, tmp_path):
     sample(4)
     one = next((tmp_path / "w").rglob("rows.parquet"))
     assert one.stat().st_nlink == 2
     assert hashlib.sha256(one.read_bytes()).hexdigest()
 
 
-def test_several_nights_that_make_the_same_days_at_once_end_with_the_same_files(
-    tmp_path: Path, sample
-) -> None:
+def test_concurrent_nights_that_share_days_write_the_same_files(tmp_path: Path, sample) -> None:
     names = [f"p{at}" for at in range(6)]
     with ThreadPoolExecutor(len(names)) as pool:
         nights = list(pool.map(lambda name: sample(4, pipeline=name), names))

@@ -103,7 +103,7 @@ def joined(folder, tmp_path, **more):
     return rows, sorted(aside.select([REASON, TEXT]).to_pylist(), key=str), source.figures(DAY)
 
 
-def test_events_are_joined_within_their_windows_and_the_others_set_aside(logs, tmp_path):
+def test_events_are_joined_within_windows_and_others_are_set_aside(logs, tmp_path):
     rows, aside, figures = joined(logs, tmp_path, value="amount")
     assert {key: row["clicks"] for key, row in rows.items()} == {"a": 2, "b": 0, "c": 1, "d": 0}
     assert rows["a"]["click_time"] == at(3)
@@ -125,7 +125,7 @@ def test_events_are_joined_within_their_windows_and_the_others_set_aside(logs, t
     assert figures["clicks_delay_median_hours"] == pytest.approx((1 + 23) / 2)
 
 
-def test_money_that_is_no_number_is_set_aside_and_counted(logs, tmp_path):
+def test_conversion_values_that_are_not_numbers_are_set_aside(logs, tmp_path):
     put(logs, "conversions", DAY, impression_id=["a", "a", "a", "a", "a", None],
         time=[at(2.5 + n / 10) for n in range(6)],
         amount=["3.5", "n.a.", None, " ", "free", "1"])  # fmt: skip
@@ -147,7 +147,7 @@ def test_money_that_is_no_number_is_set_aside_and_counted(logs, tmp_path):
         joined(logs, tmp_path, value="amount")
 
 
-def test_a_day_without_conversions_has_the_columns_of_the_others(logs, tmp_path):
+def test_a_day_without_conversions_has_the_same_columns(logs, tmp_path):
     for day in (DAY, DAY + timedelta(days=1)):
         put(logs, "conversions", day, impression_id=pa.array([], pa.string()), time=NONE,
             amount=pa.array([], pa.float64()))  # fmt: skip
@@ -156,7 +156,7 @@ def test_a_day_without_conversions_has_the_columns_of_the_others(logs, tmp_path)
     assert (figures["conversions"], figures["conversions_without_value"]) == (0, 0)
 
 
-def test_a_line_of_events_that_cannot_be_read_keeps_its_reason(logs, tmp_path):
+def test_unreadable_event_lines_are_set_aside_with_the_reason(logs, tmp_path):
     folder = tmp_path / "lines"
     for day in (DAY, DAY + timedelta(days=1)):
         (folder / f"dt={day}").mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_a_line_of_events_that_cannot_be_read_keeps_its_reason(logs, tmp_path):
     assert figures["clicks_unreadable"] == 1
 
 
-def test_first_touch_and_view_through(logs, tmp_path):
+def test_first_touch_and_view_through_attribution_are_applied(logs, tmp_path):
     rows, _, figures = joined(logs, tmp_path, touch="first", view_through_days=0.1,
                               click_through_days=0.5)  # fmt: skip
     assert rows["a"]["click_time"] == at(2)
@@ -179,7 +179,7 @@ def test_first_touch_and_view_through(logs, tmp_path):
     assert (rows["d"]["converted"], figures["conversions_view_through"]) == (1, 1)
 
 
-def test_nothing_is_an_orphan_where_earlier_impressions_are_not_there(logs, tmp_path):
+def test_events_without_earlier_impression_logs_are_not_orphans(logs, tmp_path):
     (logs / "impressions" / f"dt={DAY - timedelta(days=1)}" / "part-00000.parquet").unlink()
     (logs / "impressions" / f"dt={DAY - timedelta(days=1)}").rmdir()
     _, aside, figures = joined(logs, tmp_path)
@@ -190,7 +190,7 @@ def test_nothing_is_an_orphan_where_earlier_impressions_are_not_there(logs, tmp_
     assert figures["clicks_before_the_logs"] == 2
 
 
-def test_an_event_key_tells_copies_from_second_events(tmp_path):
+def test_an_event_key_separates_copies_from_repeated_events(tmp_path):
     put(tmp_path, "impressions", DAY, impression_id=["a"], user_id=["u"], ad_id=["x"],
         time=[at(1)])  # fmt: skip
     put(tmp_path, "clicks", DAY, impression_id=["a"] * 3, time=[at(2), at(2), at(3)],
@@ -204,7 +204,7 @@ def test_an_event_key_tells_copies_from_second_events(tmp_path):
     assert logs.figures(DAY)["clicks_repeated"] == 1
 
 
-def test_a_late_log_of_events_changes_the_days_that_it_can_touch(logs, tmp_path):
+def test_late_events_change_only_days_within_their_window(logs, tmp_path):
     days = [DAY + timedelta(days=n) for n in range(-1, 3)]
     for day in days[2:]:
         put(logs, "impressions", day, impression_id=["q"], user_id=["q"], ad_id=["q"],
@@ -226,7 +226,7 @@ def test_a_late_log_of_events_changes_the_days_that_it_can_touch(logs, tmp_path)
     ]  # fmt: skip
 
 
-def test_what_is_missing_is_named(logs, tmp_path):
+def test_missing_event_logs_and_columns_are_reported(logs, tmp_path):
     spec = spec_of(streams(logs, attribution_days=2))
     source = open_source(spec.source, tmp_path, (DAY,))
     assert source.not_there(DAY) == ["clicks of 2026-01-07", "conversions of 2026-01-07"]
@@ -245,7 +245,7 @@ def test_what_is_missing_is_named(logs, tmp_path):
         spec_of(streams(logs), label={"attribution_days": 0})
 
 
-def test_the_joined_night_is_that_of_the_single_log(tmp_path):
+def test_joined_streams_give_the_same_night_as_one_log(tmp_path):
     reach = 7
     single = spec_of(
         {**SMALL},
@@ -298,7 +298,7 @@ def test_the_joined_night_is_that_of_the_single_log(tmp_path):
     assert figures["conversions_delay_p95_hours"] > figures["conversions_delay_median_hours"] > 0
 
 
-def test_the_command_writes_streams(tmp_path):
+def test_data_write_writes_event_streams(tmp_path):
     from typer.testing import CliRunner
 
     out = CliRunner().invoke(
@@ -313,7 +313,7 @@ def test_the_command_writes_streams(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_gate_sees_lost_matches_and_slow_clicks():
+def test_event_measurements_show_lost_matches_and_slow_clicks():
     usual = {"clicks": 10_000.0, "clicks_orphans": 20.0, "clicks_joined": 9_980.0,
              "clicks_delay_median_hours": 0.1, "clicks_delay_p95_hours": 0.5}  # fmt: skip
     odd = {**usual, "clicks_orphans": 3_000.0, "clicks_delay_p95_hours": 8.0,

@@ -83,7 +83,7 @@ def parsed(table: pa.Table, **blocks):
     return parse(table, spec_of(**blocks), {}, "logs of today")
 
 
-def test_a_night_is_split_by_day_and_every_row_accounted_for(sample):
+def test_a_night_is_split_by_day_and_row_counts_add_up(sample):
     spec = spec_of()
     outcome, folder = sample(spec)
     days = {}
@@ -124,7 +124,7 @@ def test_a_night_is_split_by_day_and_every_row_accounted_for(sample):
     )
 
 
-def test_equal_runs_write_equal_bytes(sample):
+def test_equal_runs_write_identical_bytes(sample):
     spec = spec_of(sampling={"negative_rate": 0.3})
 
     def digests(folder):
@@ -138,7 +138,7 @@ def test_equal_runs_write_equal_bytes(sample):
     assert len(first) == 9
 
 
-def test_a_night_later_the_same_rows_of_a_day_are_chosen(sample):
+def test_the_next_night_samples_the_same_rows_of_a_day(sample):
     spec = spec_of(sampling={"negative_rate": 0.3})
     shared = NEWEST - timedelta(days=2)
     tonight, tomorrow = (sample(spec, NEWEST + timedelta(days=at))[1] for at in (0, 1))
@@ -146,7 +146,7 @@ def test_a_night_later_the_same_rows_of_a_day_are_chosen(sample):
     assert (tonight / name).read_bytes() == (tomorrow / name).read_bytes()
 
 
-def test_negatives_are_sampled_in_training_only_and_weighed(sample):
+def test_negatives_are_sampled_and_weighted_in_training_only(sample):
     whole, plain = sample(spec_of())
     outcome, folder = sample(spec_of(sampling={"negative_rate": 0.25}))
     for split in ("validate", "evaluate"):
@@ -195,7 +195,7 @@ def test_the_weighted_label_rate_is_unbiased(rate, positive, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(rate=st.floats(0.1, 0.9), step=st.floats(0.01, 0.09), seed=st.integers(0, 1000))
-def test_a_higher_rate_keeps_every_row_that_a_lower_one_kept(rate, step, seed):
+def test_a_higher_rate_keeps_all_rows_of_a_lower_rate(rate, step, seed):
     keys = np.random.default_rng(seed).integers(0, 2**62, 2000)
     low, high = sampling_hash(keys) < rate, sampling_hash(keys) < rate + step
     assert not (low & ~high).any()
@@ -210,7 +210,7 @@ def test_a_duplicate_key_is_kept_once_even_across_batches():
     assert second["impression_id"].to_pylist() == [10]
 
 
-def test_a_day_that_was_loaded_twice_is_counted_and_dropped(sample):
+def test_a_day_loaded_twice_is_counted_and_its_copies_are_dropped(sample):
     source = {**SMALL, "faults": [f"duplicated_day@{NEWEST}"]}
     outcome, _ = sample(spec_of(source=source))
     day = outcome.metrics["days"][str(NEWEST)]
@@ -229,14 +229,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("reason", WRONG)
-def test_rows_that_cannot_be_used_are_set_aside_with_the_reason(reason):
+def test_unusable_rows_are_set_aside_with_the_reason(reason):
     block = parsed(logs(**WRONG[reason]))
     assert block.aside[REASON].to_pylist() == [reason]
     assert block.aside.num_rows + block.good.num_rows == 6
     assert block.aside["ad_id"].to_pylist() == ["a"]
 
 
-def test_what_the_source_could_not_read_keeps_its_own_reason():
+def test_rows_unreadable_at_the_source_keep_their_reason():
     table = logs(
         6,
         click=[0, None, None, None, None, 1],
@@ -256,13 +256,13 @@ def test_what_the_source_could_not_read_keeps_its_own_reason():
     assert (nothing.good.num_rows, nothing.aside.num_rows) == (0, 4)
 
 
-def test_a_label_of_another_kind_altogether_stops(sample):
+def test_a_label_that_is_not_binary_stops_the_stage(sample):
     with pytest.raises(CorruptDataError, match=r"label 'click' is not binary: .*'yes'|'no'"):
         sample(spec_of(source={**SMALL, "faults": [f"labels_as_text@{NEWEST}"]}))
 
 
 @pytest.mark.parametrize(
-    ("blocks", "kind", "said"),
+    ("blocks", "kind", "message"),
     [
         ({"source": {**SMALL, "faults": [f"empty_day@{NEWEST}"]}}, CorruptDataError, "is empty"),
         ({"source": {**SMALL, "faults": [f"missing_day@{NEWEST}"]}}, MissingDataError, "no day"),
@@ -272,15 +272,15 @@ def test_a_label_of_another_kind_altogether_stops(sample):
         ({"features": {"p": {"column": "win_price"}}}, CorruptDataError, "'win_price'"),
     ],
 )
-def test_what_makes_a_night_impossible_is_one_line(sample, blocks, kind, said):
-    with pytest.raises(kind, match=said) as caught:
+def test_impossible_nights_are_reported_in_one_line(sample, blocks, kind, message):
+    with pytest.raises(kind, match=message) as caught:
         sample(spec_of(**blocks))
     assert isinstance(caught.value, DataError)
     assert "\n" not in str(caught.value)
     assert " → " in str(caught.value)
 
 
-def test_clicks_without_impressions_ids_are_quarantined_and_counted(sample):
+def test_rows_with_null_keys_are_quarantined_and_counted(sample):
     outcome, folder = sample(spec_of(source={**SMALL, "faults": [f"null_keys@{NEWEST}:0.1"]}))
     day = outcome.metrics["days"][str(NEWEST)]
     assert 40 < day["quarantined"] < 130
@@ -302,7 +302,7 @@ def test_clicks_without_impressions_ids_are_quarantined_and_counted(sample):
     again=st.sets(st.integers(0, 59), max_size=20),
     rate=st.sampled_from([1.0, 0.5]),
 )
-def test_counts_add_up_whatever_is_wrong_with_a_csv(sample, tmp_path, bad, cut, again, rate):
+def test_row_counts_add_up_for_any_damaged_csv(sample, tmp_path, bad, cut, again, rate):
     folder = tmp_path / "logs"
     folder.mkdir(exist_ok=True)
     days = [NEWEST - timedelta(days=back) for back in range(4)]
@@ -336,7 +336,7 @@ def test_counts_add_up_whatever_is_wrong_with_a_csv(sample, tmp_path, bad, cut, 
     assert sum(outcome.metrics["quarantine"].values()) == outcome.rows.quarantined
 
 
-def test_a_conversion_after_its_attribution_window_is_none():
+def test_a_conversion_after_its_attribution_window_is_a_negative():
     hour = 3_600_000_000
     table = logs(4, click=[1, 1, 1, 0])
     start = table["time"].cast(pa.int64()).to_pylist()
@@ -364,14 +364,14 @@ KNOWN = [
 
 
 @pytest.mark.parametrize("event", KNOWN, ids=lambda values: str(values.type))
-def test_a_column_that_has_a_value_can_be_the_label(event):
+def test_the_presence_of_a_value_can_be_the_label(event):
     label = {"column": "at", "positive": "known"}
     block = parsed(logs(4, at=event), label=label)
     assert block.good[LABEL].to_pylist() == [1, 0, 1, 0]
     assert (block.positives, len(block.aside)) == (2, 0)
 
 
-def test_the_time_of_the_event_alone_is_a_label_with_an_attribution_window():
+def test_an_event_time_can_be_a_label_with_an_attribution_window():
     start = logs(3)["time"].cast(pa.int64()).to_pylist()
     event = [start[0] + HOUR, start[1] + 49 * HOUR, None]
     table = logs(3, at=pa.array(event, pa.timestamp("us", "UTC")))
@@ -379,7 +379,7 @@ def test_the_time_of_the_event_alone_is_a_label_with_an_attribution_window():
     assert parsed(table, label=label).good[LABEL].to_pylist() == [1, 0, 0]
 
 
-def test_logged_weights_are_kept_and_multiply_with_sampling():
+def test_logged_weights_are_multiplied_with_sampling_weights():
     rows = 4000
     weight = np.where(np.arange(rows) % 2, 0.25, 3.0)
     weight[:4] = [0, float("nan"), -1, 2e6]
@@ -398,14 +398,14 @@ def test_logged_weights_are_kept_and_multiply_with_sampling():
     assert np.asarray(train[WEIGHT]).sum() == pytest.approx(weight[4:].sum(), rel=0.1)
 
 
-def test_a_weight_is_no_feature():
+def test_a_weight_column_is_rejected_as_feature():
     with pytest.raises(ValueError, match=r"reads 'w', which is columns.weight"):
         spec_of(columns={"weight": "w"}, features={"w": {}})
     with pytest.raises(MissingDataError, match="column 'w' is missing"):
         parsed(logs(), columns={"weight": "w"})
 
 
-def test_young_days_are_not_used_for_delayed_labels(sample):
+def test_days_with_open_labels_are_not_used(sample):
     spec = spec_of(
         label={
             "column": "conversion",
@@ -429,7 +429,7 @@ def test_young_days_are_not_used_for_delayed_labels(sample):
     ]
 
 
-def test_a_window_longer_than_the_history(sample, kuairand_folder):
+def test_a_window_longer_than_the_logs_is_rejected(sample, kuairand_folder):
     spec = spec_of(
         source={"kind": "kuairand", "folder": str(kuairand_folder)},
         label={"column": "is_click"},
@@ -442,7 +442,7 @@ def test_a_window_longer_than_the_history(sample, kuairand_folder):
         sample(spec.model_copy(update={"window": spec_of().window}), date(2022, 5, 10))
 
 
-def test_changed_logs_have_another_fingerprint(tmp_path, kuairand_folder):
+def test_the_fingerprint_of_unchanged_logs_is_stable(tmp_path, kuairand_folder):
     spec = spec_of(source={"kind": "kuairand", "folder": str(kuairand_folder)})
     night = Night.of(spec, date(2022, 5, 8))
     assert fingerprint(spec, night, tmp_path) == fingerprint(spec, night, tmp_path)

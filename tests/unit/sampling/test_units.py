@@ -140,7 +140,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["parquet", "orc", "jsonl", "csv", "csv.gz", "avro"])
 @pytest.mark.parametrize("files", [1, 4])
-def test_units_give_the_rows_and_the_statistics_of_the_whole_day(
+def test_units_give_the_rows_and_statistics_of_the_whole_day(
     sample, tmp_path, monkeypatch, kind, files
 ):
     write_days(tmp_path, kind, files)
@@ -180,7 +180,7 @@ def test_every_runner_writes_the_same_bytes(sample, tmp_path, monkeypatch):
     assert bytes_of(sample(runner={"kind": "dask", "workers": 2})[1]) == bytes_of(expected)
 
 
-def test_the_direct_runner_of_beam_writes_the_same_folders(tmp_path, monkeypatch):
+def test_beams_direct_runner_writes_the_same_bytes(tmp_path, monkeypatch):
     write_days(tmp_path, "parquet")
     small(monkeypatch, 0.2)
     source = {"kind": "parquet", "folder": str(tmp_path / "logs")}
@@ -194,7 +194,7 @@ def test_the_direct_runner_of_beam_writes_the_same_folders(tmp_path, monkeypatch
     assert bytes_of(tmp_path / "beam") == bytes_of(tmp_path / "threads")
 
 
-def test_whole_days_are_sampled_by_workers_too(sample):
+def test_dask_workers_sample_sources_without_units(sample):
     """The workers themselves open a source that is not split into units."""
     source = {"kind": "simulator", "rows_per_day": 300, "users": 50, "ads": 20}
     _, expected = sample(source=source)
@@ -202,7 +202,7 @@ def test_whole_days_are_sampled_by_workers_too(sample):
     assert bytes_of(folder) == bytes_of(expected)
 
 
-def test_a_training_day_is_made_of_the_units_of_the_whole_day(sample, tmp_path, monkeypatch):
+def test_a_thinned_day_has_the_same_bytes_from_units_or_logs(sample, tmp_path, monkeypatch):
     """A day thinned from its parts or from the logs has the same bytes and no repeated key."""
     write_days(tmp_path, "parquet", days=5)
     small(monkeypatch, 0.3)
@@ -215,7 +215,7 @@ def test_a_training_day_is_made_of_the_units_of_the_whole_day(sample, tmp_path, 
         assert len(set(table[KEY].to_pylist())) == len(table) > 150
 
 
-def test_numbered_keys_are_the_same_in_units(sample, tmp_path, monkeypatch):
+def test_generated_keys_are_the_same_in_units(sample, tmp_path, monkeypatch):
     write_days(tmp_path, "parquet", 2)
     source = {"kind": "parquet", "folder": str(tmp_path / "logs"), "make_key": "row"}
     blocks = {"source": source, "columns": {"key": "row"}}
@@ -226,7 +226,7 @@ def test_numbered_keys_are_the_same_in_units(sample, tmp_path, monkeypatch):
     assert together(many, "split=*/dt=*") == together(one, "split=*/dt=*")
 
 
-def test_quotation_marks_keep_a_file_whole(sample, tmp_path, monkeypatch):
+def test_csv_files_with_quotes_are_not_split(sample, tmp_path, monkeypatch):
     """A quoted field may hold a line break, so the file cannot be split at any byte."""
     for at in range(4):
         folder = tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}"
@@ -237,7 +237,7 @@ def test_quotation_marks_keep_a_file_whole(sample, tmp_path, monkeypatch):
     assert len(list(quoted.glob("split=*/dt=*/part-*"))) == 4
 
 
-def test_a_damaged_file_is_named(sample, tmp_path, monkeypatch):
+def test_a_damaged_file_is_reported_with_its_name(sample, tmp_path, monkeypatch):
     write_days(tmp_path, "parquet", 3)
     bad = tmp_path / "logs" / "dt=2026-01-03" / "part1.parquet"
     content = bytearray(bad.read_bytes())

@@ -94,14 +94,14 @@ LABELS = [
 
 
 @pytest.mark.parametrize("label", LABELS, ids=lambda values: str(values.type))
-def test_a_label_of_any_type_is_read(label):
+def test_labels_of_any_type_are_read(label):
     block = parsed(click=label)
     assert block.good[LABEL].to_pylist() == [0, 1, 0, 1, 0, 1]
     assert (block.positives, block.aside_positives) == (3, 0)
 
 
 @pytest.mark.parametrize("spelling", [" 1", "yes", "10", "Y", "-1", "1.5"])
-def test_no_other_spelling_of_a_label_is_guessed(spelling):
+def test_unknown_label_spellings_are_set_aside(spelling):
     block = parsed(click=["0", "1", "0", "1", "0", spelling])
     assert block.aside[REASON].to_pylist() == ["click is neither 0 nor 1"]
     assert block.examples == {"click is neither 0 nor 1": repr(spelling)}
@@ -124,7 +124,7 @@ def day_with(read: int, quarantined: int, positives: int, lost: int) -> list[str
     return [check.verdict for check in verdict.checks if check.name == "quarantined_positives"]
 
 
-def test_losing_clicks_among_few_quarantined_rows_stops_a_night():
+def test_losing_a_third_of_clicks_to_quarantine_stops_the_night():
     # One of three producers spells clicks differently: 0.65 % of the rows, a third of the clicks.
     assert day_with(20_000, 130, 394, 130) == ["stop"]
     # The same number of rows is lost regardless of the label.
@@ -133,7 +133,7 @@ def test_losing_clicks_among_few_quarantined_rows_stops_a_night():
     assert day_with(20_000, 130, 394, 8) == ["pass"]
 
 
-def test_one_producer_in_three_writes_true_in_capitals(night):
+def test_mixed_label_spellings_are_read(night):
     def table(day):
         random = np.random.default_rng(day.toordinal())
         click = random.random(2000) < 0.02
@@ -147,7 +147,7 @@ def test_one_producer_in_three_writes_true_in_capitals(night):
     assert outcome.metrics["label_rate"] == pytest.approx(np.mean(list(clicks.values())))
 
 
-def test_a_day_of_which_nothing_can_be_read_says_so_with_the_first_value(night):
+def test_a_fully_unreadable_day_is_reported_with_its_first_value(night):
     def table(day):
         return logs(50, time=pa.array([f"around noon of {day}"] * 50))
 
@@ -180,7 +180,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(("array", "kind", "values"), PLAIN, ids=lambda case: str(case)[:20])
-def test_every_column_gets_a_plain_type(array, kind, values):
+def test_columns_are_converted_to_plain_types(array, kind, values):
     plain = plain_array(array)
     plain.validate(full=True)
     assert (plain.type, plain.to_pylist()) == (kind, values)
@@ -200,13 +200,13 @@ UNUSED = {
 }
 
 
-def test_a_column_that_nobody_uses_fails_nothing_whatever_its_type(night):
+def test_unused_columns_of_any_type_are_ignored(night):
     outcome, folder = night(lambda day: logs(2000, **UNUSED))
     assert outcome.rows.written == outcome.rows.read == 8000
     assert len(list(folder.glob("profile/dt=*.json"))) == 4
 
 
-def test_a_text_that_is_a_category_on_the_newest_day_is_the_same_text(night):
+def test_dictionary_encoding_on_one_day_does_not_change_the_schema(night):
     def table(day):
         note = pa.array([f"n{at % 3}" for at in range(20)])
         return logs(20, note=note.dictionary_encode() if day == NEWEST else note)
@@ -219,7 +219,7 @@ def test_a_text_that_is_a_category_on_the_newest_day_is_the_same_text(night):
 
 
 @pytest.mark.parametrize("key", ["uuid", "fixed", "binary", "category"])
-def test_keys_of_any_type_are_all_distinct(night, key):
+def test_keys_of_any_type_stay_distinct(night, key):
     def table(day):
         random = np.random.default_rng(day.toordinal())
         raw = pa.array([random.bytes(16) for _ in range(2000)], pa.binary(16))
@@ -238,7 +238,7 @@ def test_keys_of_any_type_are_all_distinct(night, key):
     assert 300 < len(rows[USER].unique()) <= 400
 
 
-def test_an_empty_key_is_set_aside_not_counted_as_a_duplicate():
+def test_an_empty_key_is_set_aside_instead_of_counted_as_duplicate():
     block = parsed(impression_id=["a", "", "", "b", "c", "d"])
     assert block.aside[REASON].to_pylist() == ["impression_id is empty"] * 2
 
@@ -246,26 +246,26 @@ def test_an_empty_key_is_set_aside_not_counted_as_a_duplicate():
 @pytest.mark.parametrize(
     "name", [reserved for reserved in RESERVED if reserved not in (REASON, "nb_text")]
 )
-def test_a_column_of_a_reserved_name_is_refused_in_one_line(name):
+def test_reserved_column_names_are_rejected_in_one_line(name):
     with pytest.raises(CorruptDataError, match=f"'{name}', a name that Nightbid reserves") as error:
         parsed(**{name: ["x"] * 6})
     assert f"rename: {{{name}: " in str(error.value)
 
 
 @pytest.mark.parametrize("name", [REASON, "nb_text"])
-def test_a_logged_reason_is_no_reason_of_ours(night, name):
+def test_logged_columns_named_like_internal_ones_are_rejected(night, name):
     with pytest.raises(CorruptDataError, match=f"'{name}', a name that Nightbid reserves"):
         night(lambda day: logs(50, **{name: ["timeout", None] * 25}))
 
 
-def test_other_names_that_begin_alike_are_columns_like_any_other(night):
+def test_other_columns_with_the_reserved_prefix_are_kept(night):
     _, folder = night(lambda day: logs(200, nb_visits=list(range(200))))
     rows = pq.ParquetFile(next(folder.glob("split=evaluate/dt=*/*.parquet"))).read()
     assert rows["nb_visits"].to_pylist() == list(range(200))
 
 
 @pytest.mark.parametrize(
-    ("block", "said"),
+    ("block", "message"),
     [
         ("  nb_user: {column: household}\n", "'nb_user'"),
         ("  weight: {column: nb_weight}\n", "a column of features.weight is 'nb_weight'"),
@@ -281,14 +281,14 @@ def test_other_names_that_begin_alike_are_columns_like_any_other(night):
          "reads 'at', which is label.event_time and known only after the impression"),
     ],
 )  # fmt: skip
-def test_names_that_cannot_work_are_refused_when_the_yaml_is_read(block, said):
+def test_conflicting_column_and_feature_names_are_rejected(block, message):
     with pytest.raises(ConfigError) as caught:
         parse_pipeline(SPEC.format(folder="logs") + block, "values.yaml")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_profiles_keep_the_starts_of_long_texts(night):
+def test_profiles_truncate_long_texts(night):
     def table(day):
         return logs(500, page=[f"{at % 50:02d}" * 20_000 for at in range(500)])
 

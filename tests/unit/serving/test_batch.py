@@ -26,7 +26,7 @@ def _days(night, folder: Path) -> Path:
     return folder
 
 
-def test_every_row_of_every_file_gets_the_bundles_score(night, tmp_path):
+def test_score_files_writes_the_bundles_score_for_every_row(night, tmp_path):
     rows, bundle = _days(night, tmp_path / "rows"), night.folder("export")
     summary = score_files(bundle, rows, tmp_path / "to", keep=["ad_id"])
     assert summary["rows"] == 1000
@@ -43,7 +43,7 @@ def test_every_row_of_every_file_gets_the_bundles_score(night, tmp_path):
     np.testing.assert_allclose(first["probability"][:100].to_numpy(), alone, atol=1e-7)
 
 
-def test_strings_as_dictionaries_score_alike(night, tmp_path):
+def test_dictionary_encoded_strings_get_the_same_scores(night, tmp_path):
     raw = night.raw().slice(0, 300)
     place = raw.column_names.index("ad_id")
     pq.write_table(raw, tmp_path / "plain.parquet")
@@ -57,7 +57,7 @@ def test_strings_as_dictionaries_score_alike(night, tmp_path):
     assert scores[0].equals(scores[1])
 
 
-def test_what_cannot_be_scored_is_one_line_and_leaves_nothing(night, tmp_path):
+def test_unscorable_files_are_reported_in_one_line_and_leave_no_output(night, tmp_path):
     raw, bundle = night.raw().slice(0, 10), night.folder("export")
     place = raw.column_names.index("ad_id")
     pq.write_table(raw.drop_columns("ad_id"), tmp_path / "lacking.parquet")
@@ -90,7 +90,7 @@ def promoted(night):
     )  # fmt: skip
 
 
-def test_a_day_of_the_logs_is_scored_as_a_metered_stage(night, promoted, tmp_path):
+def test_score_day_scores_logged_rows_as_a_stage_with_costs(night, promoted, tmp_path):
     workspace = night.run.workspace
     champion, scores = score_day(workspace, "small", cache_folder=tmp_path)
     assert champion.number == promoted.number
@@ -125,7 +125,7 @@ def test_a_day_of_the_logs_is_scored_as_a_metered_stage(night, promoted, tmp_pat
         ({}, ""),
     ],
 )
-def test_scores_are_checked_before_they_appear(changes, line):
+def test_invalid_scores_are_rejected_before_they_are_published(changes, line):
     summary = {"rows": 2000, "not_probabilities": 0, "mean_probability": 0.06, **changes}
     if not line:
         check(summary, 2000, 0.05)

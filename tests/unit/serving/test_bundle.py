@@ -15,7 +15,7 @@ from nightbid.serving.bundle import Bundle
 from nightbid.serving.lookup import Lookup
 
 
-def test_the_export_measures_no_skew_and_no_difference(night):
+def test_the_export_finds_no_skew_and_no_parity_difference(night):
     metrics = night.stage("export").manifest.metrics
     assert metrics["skew_rows"] == 3 * 2000
     assert metrics["skew_mismatches"] == 0
@@ -23,7 +23,7 @@ def test_the_export_measures_no_skew_and_no_difference(night):
     assert metrics["bytes"] > 0
 
 
-def test_raw_rows_score_as_the_trained_model_scores_them(night):
+def test_the_bundle_scores_raw_rows_like_the_trained_model(night):
     bundle = Bundle.load(night.folder("export"))
     raw = night.raw()
     reference = load_model(night.folder("train") / "model").predict(bundle.fitted.transform(raw))
@@ -32,7 +32,7 @@ def test_raw_rows_score_as_the_trained_model_scores_them(night):
     assert bundle.predict(bundle.fitted.transform(raw)) == pytest.approx(reference, abs=1e-5)
 
 
-def test_the_saved_model_says_the_same_and_warms_up(night):
+def test_the_saved_model_gives_the_same_scores_and_has_warmup_requests(night):
     from nightbid.models.runtime import tensorflow
 
     tf = tensorflow()
@@ -95,7 +95,7 @@ def _request(log: bytes) -> dict[str, np.ndarray]:
     }
 
 
-def test_ranking_needs_no_position_and_no_outcome(night):
+def test_scoring_needs_no_position_or_outcome_columns(night):
     bundle = Bundle.load(night.folder("export"))
     raw = night.raw()
     known = [
@@ -106,7 +106,7 @@ def test_ranking_needs_no_position_and_no_outcome(night):
     assert (bundle.score(raw.select(known)) == bundle.score(raw)).all()
 
 
-def test_serving_needs_no_tensorflow(night):
+def test_loading_a_bundle_does_not_import_tensorflow(night):
     code = (
         "import sys; from pathlib import Path; from nightbid.serving.bundle import Bundle;"
         f"Bundle.load(Path({str(night.folder('export'))!r}));"
@@ -115,7 +115,7 @@ def test_serving_needs_no_tensorflow(night):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_lookup_from_memory_is_the_transform_bit_for_bit(night, draw):
+def test_lookup_equals_the_transform_bit_for_bit(night, draw):
     bundle = Bundle.load(night.folder("export"))
     lookup = Lookup(bundle.fitted)
     raw = night.raw()
@@ -129,7 +129,7 @@ def test_a_lookup_from_memory_is_the_transform_bit_for_bit(night, draw):
             assert values.tobytes() == expected[name].tobytes(), name
 
 
-def test_a_lookup_follows_a_column_that_changes_its_type(night):
+def test_lookup_accepts_a_column_that_changes_its_string_type(night):
     bundle = Bundle.load(night.folder("export"))
     raw = night.raw().slice(0, 50)
     before = bundle.look_up(raw)
@@ -139,18 +139,18 @@ def test_a_lookup_follows_a_column_that_changes_its_type(night):
     assert all((after[name] == before[name]).all() for name in before)
 
 
-def test_a_missing_raw_column_is_named(night):
+def test_a_missing_raw_column_is_reported_by_name(night):
     bundle = Bundle.load(night.folder("export"))
     with pytest.raises(MissingDataError, match="'ad_category' is missing"):
         bundle.score(night.raw().drop_columns(["ad_category"]))
 
 
-def test_no_rows_are_no_scores(night):
+def test_scoring_no_rows_gives_no_scores(night):
     bundle = Bundle.load(night.folder("export"))
     assert bundle.score(night.raw().slice(0, 0)).shape == (0,)
 
 
-def test_damage_is_one_clear_line(night, tmp_path):
+def test_a_missing_or_damaged_bundle_is_rejected(night, tmp_path):
     with pytest.raises(MissingDataError, match=r"no bundle\.json"):
         Bundle.load(tmp_path)
     folder = tmp_path / "bundle"

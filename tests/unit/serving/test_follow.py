@@ -15,7 +15,7 @@ from nightbid.storage.workspace import Workspace
 OF_ADS = ["ad_id", "ad_category"]
 
 
-def test_a_new_champion_remembers_what_the_last_requests_need(night, tmp_path, draw):
+def test_the_follower_warms_up_new_champions_and_survives_restores(night, tmp_path, draw):
     workspace = Workspace(tmp_path)
     pointer = ChampionPointer(workspace, "small")
 

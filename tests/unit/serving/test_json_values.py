@@ -59,14 +59,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "kind", "found"), RIGHT, ids=lambda value: str(value)[:30])
-def test_values_of_a_column_become_its_type(values, kind, found):
+def test_json_values_become_the_type_of_their_column(values, kind, found):
     array = from_json(values, kind)
     assert array.to_pylist() == found
     assert array.type == kind or pa.types.is_null(kind)
 
 
 @pytest.mark.parametrize(("value", "kind"), REFUSED, ids=str)
-def test_no_value_is_converted_to_another_one(value, kind):
+def test_json_values_of_another_type_are_rejected(value, kind):
     with pytest.raises(WRONG):
         from_json([value], kind)
     body = json.dumps({"rows": [{"x": None}, {"x": value}]}).encode()
@@ -136,7 +136,7 @@ def asked(typed: SmallNight, **change: object) -> pa.Table:
     return parse(body, read_columns(typed.folder("export")))
 
 
-def test_decimals_times_of_day_lists_and_categories_can_be_scored(typed):
+def test_json_decimals_times_of_day_lists_and_categories_can_be_scored(typed):
     bundle = Bundle.load(typed.folder("export"))
     logged = typed.raw().slice(0, 1)
     # A client writes the value by hand, as the logs hold it.
@@ -150,14 +150,14 @@ def test_decimals_times_of_day_lists_and_categories_can_be_scored(typed):
     assert len(slots) > 12
 
 
-def test_a_value_that_no_log_ever_held_is_out_of_vocabulary(typed):
+def test_values_of_an_all_null_column_are_out_of_vocabulary(typed):
     bundle = Bundle.load(typed.folder("export"))
     spring, summer = (bundle.score(asked(typed, coupon=value)) for value in ("spring", "summer"))
     assert spring == summer
     assert 0 < spring[0] < 1
 
 
-def test_the_export_asks_rows_of_the_logs_as_a_request(typed):
+def test_the_export_checks_that_logged_rows_can_be_sent_as_json(typed):
     folder = typed.folder("export")
     bundle, columns = Bundle.load(folder), read_columns(folder)
     ask_over_http(bundle, typed.raw(), columns)

@@ -17,7 +17,7 @@ from .small_night import SmallNight
 
 
 @pytest.fixture
-def crowded():
+def busy_core():
     """Pin this process to one core, shared with two processes that never rest."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -29,7 +29,7 @@ def crowded():
     os.sched_setaffinity(0, cores)
 
 
-def test_a_request_is_one_user_in_one_context_with_many_candidates(night):
+def test_load_requests_have_one_user_and_time_and_many_candidates(night):
     raw = night.raw()
     for request in make_requests(raw, "ad_id", count=5, seed=1):
         assert len(request) == 100
@@ -37,7 +37,7 @@ def test_a_request_is_one_user_in_one_context_with_many_candidates(night):
         assert len(request["ad_id"].unique()) > 20
 
 
-def test_what_belongs_to_an_ad_comes_with_it(night):
+def test_load_requests_keep_item_columns_together(night):
     raw = night.raw()
     of_item = item_columns(raw, "ad_id")
     assert {"ad_id", "ad_category"} <= set(of_item)
@@ -48,13 +48,13 @@ def test_what_belongs_to_an_ad_comes_with_it(night):
         assert set(pairs) <= known
 
 
-def test_requests_are_the_same_for_the_same_seed(night):
+def test_load_requests_are_equal_for_equal_seeds(night):
     raw = night.raw()
     one, two = (make_requests(raw, "ad_id", count=4, seed=3) for _ in range(2))
     assert all(a.equals(b) for a, b in zip(one, two, strict=True))
 
 
-def test_the_stage_reports_latency_throughput_and_a_curve(night):
+def test_the_load_test_reports_latency_throughput_and_a_curve(night):
     metrics = night.stage("load_test").manifest.metrics
     latency = metrics["latency_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
@@ -66,7 +66,7 @@ def test_the_stage_reports_latency_throughput_and_a_curve(night):
     assert len(np.unique(offered)) == 4
 
 
-def test_what_other_processes_take_is_not_held_against_the_model(night, crowded):
+def test_latency_excludes_time_taken_by_other_processes(night, busy_core):
     bundle = Bundle.load(night.folder("export"), threads=1)
     requests = make_requests(night.raw(), "ad_id", count=100, seed=4)
     load = closed_loop(bundle, requests)
@@ -75,7 +75,7 @@ def test_what_other_processes_take_is_not_held_against_the_model(night, crowded)
     assert (load.seconds[:, 0] <= load.seconds[:, 1]).all()
 
 
-def test_the_scorer_itself_is_measured_over_its_socket(night):
+def test_the_load_test_measures_the_scorer_over_its_socket(night):
     served = SmallNight(night.root)
     serve = Serve(p99_ms=10_000, requests_per_second=100, candidates=5, processes=1, seconds=0.01)
     served.spec = night.spec.model_copy(update={"serve": serve})

@@ -28,7 +28,7 @@ def log(tmp_path):
     return path
 
 
-def test_both_models_are_judged_by_the_rows_that_have_an_outcome(log, tmp_path):
+def test_champion_and_shadow_are_compared_on_rows_with_outcomes(log, tmp_path):
     rows = {"request": np.arange(10), "ad": ["a"] * 10, "click": [1, 0] * 4 + [None, 1]}
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     outcome = ask(log, tmp_path / "rows.parquet", "--label", "click", "--json")
@@ -44,21 +44,21 @@ def test_both_models_are_judged_by_the_rows_that_have_an_outcome(log, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"request": [77], "ad": ["a"], "click": [1]}, "none of the scored rows has an outcome"),
         ({"request": [1], "click": [1]}, "column 'ad' is missing"),
         ({"request": [1], "ad": ["a"], "click": ["x"]}, "not Parquet with a label of numbers"),
     ],
 )
-def test_rows_that_say_nothing_are_refused(log, tmp_path, columns, said):
+def test_outcome_files_without_usable_rows_are_rejected(log, tmp_path, columns, message):
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
     outcome = ask(log, tmp_path / "rows.parquet", "--label", "click")
     assert outcome.exit_code
-    assert said in str(outcome.exception) + outcome.output
+    assert message in str(outcome.exception) + outcome.output
 
 
-def test_a_log_without_keys_says_how_to_get_them(tmp_path):
+def test_a_shadow_log_without_keys_is_rejected_with_the_option_to_set(tmp_path):
     (tmp_path / "log").write_text('{"champion": 3, "shadow": "abc"}\n')
     outcome = ask(tmp_path / "log", tmp_path, "--label", "click")
     assert "--shadow-key" in str(outcome.exception) + outcome.output

@@ -53,7 +53,7 @@ def some(night, columns, draw, candidates: int) -> tuple[dict, list[dict]]:
     return context, [{name: row[name] for name in OF_ADS} for row in rows[1:]]
 
 
-def test_inputs_of_a_request_are_those_of_the_transform_bit_for_bit(night, bundle, columns, draw):
+def test_request_inputs_equal_the_transform_bit_for_bit(night, bundle, columns, draw):
     lookup = RequestLookup(bundle.fitted, columns)
     odd = [
         {}, {"seconds_since_last_ad": None}, {"seconds_since_last_ad": -0.0}, {"time": None},
@@ -80,7 +80,7 @@ def test_inputs_of_a_request_are_those_of_the_transform_bit_for_bit(night, bundl
             assert values.tobytes() == expected[name].tobytes(), (name, at)
 
 
-def test_what_was_met_is_not_computed_again(night, bundle, columns, draw):
+def test_repeated_requests_are_served_from_the_cache(night, bundle, columns, draw):
     lookup = RequestLookup(bundle.fitted, columns)
     context, rows = some(night, columns, draw, 30)
     wire = SCORE.decode(request(context, rows))
@@ -91,7 +91,7 @@ def test_what_was_met_is_not_computed_again(night, bundle, columns, draw):
     assert lookup.missed - before <= 3
 
 
-def test_a_value_of_another_type_is_refused_though_it_equals_one_that_was_met(
+def test_values_of_another_type_are_rejected_even_when_equal_to_cached_ones(
     night, served, columns, draw
 ):
     context, rows = some(night, columns, draw, 3)
@@ -107,7 +107,7 @@ def test_a_value_of_another_type_is_refused_though_it_equals_one_that_was_met(
         served.answer(request(context, [rows[0], 5]))
 
 
-def test_rows_that_override_the_context_or_hold_everything_score_alike(
+def test_scores_do_not_depend_on_which_columns_the_context_holds(
     night, served, bundle, columns, draw
 ):
     context, rows = some(night, columns, draw, 20)
@@ -123,9 +123,7 @@ def test_rows_that_override_the_context_or_hold_everything_score_alike(
     assert served.newly_unprepared() == 0
 
 
-def test_rows_that_never_repeat_are_not_remembered_for_ever(
-    night, bundle, columns, draw, monkeypatch
-):
+def test_the_lookup_gives_up_on_rows_that_never_repeat(night, bundle, columns, draw, monkeypatch):
     for name in ("request_lookup", "request_memos"):
         monkeypatch.setattr(f"nightbid.serving.{name}.CAPACITY", 40)
     lookup = RequestLookup(bundle.fitted, columns)
@@ -143,7 +141,7 @@ def test_rows_that_never_repeat_are_not_remembered_for_ever(
         ask()
 
 
-def test_a_full_memo_starts_over(night, bundle, columns, draw, monkeypatch):
+def test_a_full_cache_is_emptied_and_inputs_stay_correct(night, bundle, columns, draw, monkeypatch):
     for name in ("request_lookup", "request_memos"):
         monkeypatch.setattr(f"nightbid.serving.{name}.CAPACITY", 40)
     monkeypatch.setattr("nightbid.serving.request_lookup.SELDOM", 0.0)

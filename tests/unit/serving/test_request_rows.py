@@ -39,7 +39,7 @@ ROW = st.fixed_dictionaries({name: st.none() | strategy for name, strategy in VA
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ROW, max_size=6), ROW)
-def test_json_carries_every_type_unchanged(found, context):
+def test_json_requests_preserve_values_of_every_type(found, context):
     def written(**body: object) -> bytes:
         return json.dumps(body, default=lambda value: value.isoformat()).encode()
 

@@ -68,7 +68,7 @@ def fitted() -> FittedFeatures:
     return FittedFeatures.fit(definition, learn(definition.features, table, train=True))
 
 
-def test_every_kind_of_value_gives_the_transforms_own_inputs(fitted, draw):
+def test_context_values_of_every_type_give_the_inputs_of_the_transform(fitted, draw):
     lookup = RequestLookup(fitted, SCHEMA)
     for _ in range(300):
         context = {name: values[draw.integers(len(values))] for name, values in VALUES.items()}
@@ -90,7 +90,7 @@ def test_every_kind_of_value_gives_the_transforms_own_inputs(fitted, draw):
      ("price", b"9007199254740993"),
      ("tags", b'"a"'), ("tags", b"[5]"), ("text", b'["a"]'), ("time", b"5")],
 )  # fmt: skip
-def test_a_value_of_another_type_is_left_to_the_reader_that_names_it(fitted, name, wrong):
+def test_context_values_of_another_type_fall_back_to_the_checked_reader(fitted, name, wrong):
     lookup = RequestLookup(fitted, SCHEMA)
     given = {
         column: msgspec.Raw(json.dumps(values[1]).encode()) for column, values in VALUES.items()

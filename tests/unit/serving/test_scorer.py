@@ -17,7 +17,7 @@ from nightbid.serving.bundle import Bundle, read_columns
 from .running import serving
 
 
-def test_before_the_first_champion_it_waits_and_says_so(night, tmp_path):
+def test_the_scorer_answers_503_until_the_first_champion(night, tmp_path):
     with serving(night, tmp_path) as scorer:
         assert scorer.http.get("/health").json()["status"] == "waiting for a champion"
         for answer in (scorer.http.get("/ready"), scorer.score(night.raw().slice(0, 1))):
@@ -34,7 +34,7 @@ def test_before_the_first_champion_it_waits_and_says_so(night, tmp_path):
         assert scorer.process.wait(30) in (0, -signal.SIGTERM)
 
 
-def test_rows_score_exactly_as_the_bundle_scores_them(night, scorer):
+def test_the_scorer_gives_exactly_the_scores_of_the_bundle(night, scorer):
     scorer.promote(night, "first")
     bundle = Bundle.load(night.folder("export"))
     raw = night.raw().slice(0, 1000)
@@ -55,14 +55,14 @@ def test_rows_score_exactly_as_the_bundle_scores_them(night, scorer):
     assert scorer.score(raw.slice(0, 0)).json()["probabilities"] == []
 
 
-def test_promotions_and_rollbacks_drop_no_request(night, other, scorer):
+def test_promotions_and_rollbacks_fail_no_request(night, other, scorer):
     raw = night.raw().slice(0, 20)
     expected = {
         source.stage("export").manifest.digest[:12]: Bundle.load(source.folder("export")).score(raw)
         for source in (night, other)
     }
     first, second = expected.values()
-    assert np.abs(first - second).max() > 1e-3, "the two must be told apart"
+    assert np.abs(first - second).max() > 1e-3, "the two must differ"
     numbers = {scorer.promote(night, "again")}
     answers: list[httpx.Response] = []
     done = threading.Event()
@@ -89,7 +89,7 @@ def test_promotions_and_rollbacks_drop_no_request(night, other, scorer):
         assert content["probabilities"] == expected[content["champion"]["bundle"]].tolist()
 
 
-def test_a_damaged_bundle_changes_nothing_and_is_named(night, other, scorer):
+def test_a_bundle_with_another_digest_is_reported_and_not_served(night, other, scorer):
     before = scorer.promote(night, "sound")
     scorer.pointer.promote(
         run_id="broken",
@@ -109,7 +109,7 @@ def test_a_damaged_bundle_changes_nothing_and_is_named(night, other, scorer):
     assert scorer.http.get("/health").json()["trouble"] is None
 
 
-def test_any_error_of_a_damaged_bundle_leaves_following_alive(night, other, scorer, tmp_path):
+def test_the_scorer_recovers_after_a_bundle_that_cannot_be_loaded(night, other, scorer, tmp_path):
     before = scorer.promote(night, "sound")
     broken = tmp_path / "broken"
     shutil.copytree(night.folder("export"), broken)
@@ -132,7 +132,7 @@ def test_any_error_of_a_damaged_bundle_leaves_following_alive(night, other, scor
     assert scorer.http.get("/ready").json()["trouble"] is None
 
 
-def test_health_and_metrics_speak_for_all_processes(night, tmp_path):
+def test_health_and_metrics_add_up_over_all_processes(night, tmp_path):
     with serving(night, tmp_path, "--processes", "2") as scorer:
         number = scorer.promote(night, "first")
         for _ in range(20):  # one connection per request, so that both processes answer some

@@ -59,7 +59,7 @@ def certificate(folder):
     return cert, private
 
 
-def test_tokens_tls_and_a_rate_limit_keep_others_out(night, tmp_path):
+def test_tokens_tls_and_rate_limits_are_enforced(night, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# who may ask\nbidder {FIRST}\n")
     cert, key = certificate(tmp_path)
@@ -130,7 +130,7 @@ def test_tokens_tls_and_a_rate_limit_keep_others_out(night, tmp_path):
         (["--tls-cert", "short", "--tls-key", "short"], "give PEM files"),
     ],
 )
-def test_settings_that_let_everybody_in_or_cannot_work_are_one_line(tmp_path, options, line):
+def test_unsafe_or_invalid_access_options_are_rejected_in_one_line(tmp_path, options, line):
     (tmp_path / "small.yaml").write_text(PIPELINE)
     (tmp_path / "short").write_text("12345\n")
     (tmp_path / "empty").write_text("# none\n")
@@ -144,7 +144,7 @@ def test_settings_that_let_everybody_in_or_cannot_work_are_one_line(tmp_path, op
     assert "Traceback" not in done.stderr
 
 
-def test_a_rate_is_one_of_all_processes(tmp_path):
+def test_a_rate_limit_is_shared_by_all_processes(tmp_path):
     first, second = (RateLimit(tmp_path / "rates", 10) for _ in range(2))
     begun = time.monotonic()
     admitted = sum(not limit.wait("bidder") for _ in range(50) for limit in (first, second))

@@ -21,7 +21,7 @@ def written(table: pa.Table, **options: object) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def test_arrow_rows_score_as_json_rows_do_bit_for_bit(night, scorer):
+def test_arrow_requests_get_the_same_scores_as_json_bit_for_bit(night, scorer):
     scorer.promote(night, "first")
     raw = night.raw().slice(0, 500)
 
@@ -54,7 +54,7 @@ def test_arrow_rows_score_as_json_rows_do_bit_for_bit(night, scorer):
     assert scores(repeated, 50) == from_json
 
 
-def test_arrow_that_cannot_be_read_is_refused_in_one_line(night, scorer):
+def test_unreadable_arrow_requests_are_rejected_in_one_line(night, scorer):
     scorer.promote(night, "first")
     raw = night.raw().slice(0, 20)
     depth = raw.column_names.index("session_depth")
@@ -95,7 +95,7 @@ def test_arrow_that_cannot_be_read_is_refused_in_one_line(night, scorer):
     assert "column 'nb_bid' is missing" in refusal(written(raw), 422, "/rank")
 
 
-def test_damaged_streams_are_refused_and_crash_nothing(night, scorer):
+def test_damaged_arrow_streams_do_not_crash_the_scorer(night, scorer):
     scorer.promote(night, "first")
     whole = written(night.raw().slice(0, 20))
     draw = random.Random(5)
@@ -128,11 +128,11 @@ def test_damaged_streams_are_refused_and_crash_nothing(night, scorer):
         (pa.list_(pa.int32()), pa.list_(pa.string()), False),
     ],
 )
-def test_types_with_the_same_values(given, logged, same):
+def test_compatible_arrow_types_are_accepted_for_a_column(given, logged, same):
     assert arrow_rows.is_same_kind(given, logged) is same
 
 
-def test_a_value_that_would_become_another_is_refused():
+def test_arrow_values_that_a_cast_would_change_are_rejected():
     columns = pa.schema([("price", pa.float64())])
     with pytest.raises(arrow_rows.CorruptDataError, match="'price' is not double"):
         arrow_rows.read(written(pa.table({"price": np.array([2**53 + 1, 5])})), columns)

@@ -15,7 +15,7 @@ import psutil
 from .running import serving
 
 
-def test_clients_that_send_nothing_or_half_or_too_much_hold_nobody(night, scorer):
+def test_silent_partial_and_oversized_requests_block_no_client(night, scorer):
     scorer.promote(night, "first")
     host, port = scorer.http.base_url.host, scorer.http.base_url.port
     silent = [socket.create_connection((host, port)) for _ in range(300)]
@@ -43,7 +43,7 @@ def test_clients_that_send_nothing_or_half_or_too_much_hold_nobody(night, scorer
     assert scorer.score(night.raw().slice(0, 5)).status_code == 200
 
 
-def test_more_than_can_be_answered_in_time_is_refused_at_once(night, tmp_path):
+def test_an_overloaded_scorer_answers_503_with_retry_after(night, tmp_path):
     with serving(night, tmp_path, "--processes", "1", "--queue-ms", "1") as scorer:
         scorer.promote(night, "first")
         raw = night.raw().slice(0, 100)
@@ -89,7 +89,7 @@ def _post(body: bytes, *more: str, path: str = "/score") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def test_hostile_requests_cost_no_memory_and_leave_no_traceback(night, tmp_path):
+def test_hostile_requests_use_little_memory_and_log_no_traceback(night, tmp_path):
     with serving(night, tmp_path, "--processes", "1") as scorer:
         scorer.promote(night, "first")
         raw = night.raw().slice(0, 5)
@@ -151,7 +151,7 @@ def test_hostile_requests_cost_no_memory_and_leave_no_traceback(night, tmp_path)
         assert "Traceback" not in scorer.log(), scorer.log()
 
 
-def test_a_client_that_reads_no_answer_is_cut_off(night, tmp_path):
+def test_a_client_that_reads_no_answer_is_disconnected(night, tmp_path):
     with serving(night, tmp_path, "--processes", "1") as scorer:
         scorer.promote(night, "first")
         rows = [{}] * 16_000
@@ -173,7 +173,7 @@ def test_a_client_that_reads_no_answer_is_cut_off(night, tmp_path):
         assert scorer.score(night.raw().slice(0, 5)).status_code == 200
 
 
-def test_health_answers_whatever_the_load(night, tmp_path):
+def test_health_answers_under_overload(night, tmp_path):
     with serving(night, tmp_path, "--processes", "1", "--queue-ms", "20") as scorer:
         scorer.promote(night, "first")
         raw = night.raw().slice(0, 100)
@@ -211,7 +211,7 @@ def test_health_answers_whatever_the_load(night, tmp_path):
         assert "Traceback" not in scorer.log()
 
 
-def test_a_request_gets_the_same_answer_however_it_is_sent(night, scorer):
+def test_answers_do_not_depend_on_http_framing(night, scorer):
     scorer.promote(night, "first")
     raw = night.raw().slice(0, 5)
     body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()

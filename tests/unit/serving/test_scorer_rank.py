@@ -13,7 +13,7 @@ import pytest
 from .test_scorer_arrow import STREAM, written
 
 
-def test_candidates_are_ordered_by_ecpm_and_pay_the_second_price(night, scorer):
+def test_rank_orders_candidates_by_ecpm_at_second_prices(night, scorer):
     scorer.promote(night, "first")
     raw = night.raw().slice(0, 40)
     quality = np.array(scorer.score(raw).json()["probabilities"])

@@ -17,7 +17,7 @@ def _bad(raw: list[dict], **change: object) -> dict:
     return {"rows": [raw[0], {**raw[1], **change}]}
 
 
-def test_bad_requests_get_one_line_that_names_the_value(night, scorer):
+def test_bad_requests_get_a_one_line_error_with_the_value(night, scorer):
     scorer.promote(night, "first")
     before = scorer.http.get("/health").json()["refused"]
     raw = json.loads(json.dumps(night.raw().slice(0, 2).to_pylist(),
@@ -52,7 +52,7 @@ def test_bad_requests_get_one_line_that_names_the_value(night, scorer):
     assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 5
 
 
-def test_a_taken_port_is_one_line(scorer, tmp_path):
+def test_a_taken_port_is_reported_in_one_line(scorer, tmp_path):
     port = str(scorer.http.base_url.port)
     (tmp_path / "small.yaml").write_text(PIPELINE)
     done = subprocess.run(

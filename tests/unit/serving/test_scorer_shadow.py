@@ -30,15 +30,15 @@ def _until(scorer, requests: int, shadow: str = "") -> dict:
     raise AssertionError((answer.text, scorer.log()))
 
 
-def test_differences_of_score_and_order_are_summed_beside_the_answers(night, other, tmp_path):
+def test_shadow_scores_are_compared_with_the_champion_and_logged(night, other, tmp_path):
     log = tmp_path / "shadow.jsonl"
     options = ("--processes", "1", "--shadow", str(other.folder("export")))
     key = ("--shadow-key", "impression_id")
     with serving(night, tmp_path, *options, "--shadow-log", str(log), *key) as scorer:
         number = scorer.promote(night, "first")
         raw = night.raw()
-        ours = Bundle.load(night.folder("export"))
-        theirs = Bundle.load(other.folder("export"))
+        champion = Bundle.load(night.folder("export"))
+        shadow_bundle = Bundle.load(other.folder("export"))
         deadline = time.monotonic() + 60
         while scorer.http.get("/shadow").status_code == 404:  # the shadow is starting
             assert time.monotonic() < deadline
@@ -46,15 +46,24 @@ def test_differences_of_score_and_order_are_summed_beside_the_answers(night, oth
         parts = [raw.slice(20 * at, 20) for at in range(10)]
         for part in parts:
             answer = scorer.score(part)
-            assert answer.json()["probabilities"] == ours.score(part).tolist()
+            assert answer.json()["probabilities"] == champion.score(part).tolist()
             time.sleep(0.05)
         comparison = _until(scorer, 10)
-        mine, other_ = ours.score(raw.slice(0, 200)), theirs.score(raw.slice(0, 200))
+        champion_scores, shadow_scores = (
+            champion.score(raw.slice(0, 200)),
+            shadow_bundle.score(raw.slice(0, 200)),
+        )
         assert (comparison["champion"], comparison["rows"]) == (number, 200)
-        assert comparison["mean_difference"] == pytest.approx(np.abs(mine - other_).mean())
-        assert comparison["largest_difference"] == pytest.approx(np.abs(mine - other_).max())
-        assert comparison["mean_probability"]["shadow"] == pytest.approx(other_.mean())
-        changed = [ours.score(part).argmax() != theirs.score(part).argmax() for part in parts]
+        assert comparison["mean_difference"] == pytest.approx(
+            np.abs(champion_scores - shadow_scores).mean()
+        )
+        assert comparison["largest_difference"] == pytest.approx(
+            np.abs(champion_scores - shadow_scores).max()
+        )
+        assert comparison["mean_probability"]["shadow"] == pytest.approx(shadow_scores.mean())
+        changed = [
+            champion.score(part).argmax() != shadow_bundle.score(part).argmax() for part in parts
+        ]
         assert comparison["winner_changed"] == pytest.approx(np.mean(changed))
         assert -1 <= comparison["kendall_tau"] < 1
         # The auction orders candidates by bid times probability.
@@ -75,12 +84,14 @@ def test_differences_of_score_and_order_are_summed_beside_the_answers(night, oth
         assert (judged["rows"], judged["without_outcome"]) == (150, 50)
         clicks = raw["click"].to_numpy()[:150] > 0
         assert judged["observed"] == pytest.approx(clicks.mean())
-        assert judged["of_champion"]["mean"] == pytest.approx(mine[:150].mean())
-        assert judged["of_shadow"]["ratio"] == pytest.approx(other_[:150].mean() / clicks.mean())
+        assert judged["of_champion"]["mean"] == pytest.approx(champion_scores[:150].mean())
+        assert judged["of_shadow"]["ratio"] == pytest.approx(
+            shadow_scores[:150].mean() / clicks.mean()
+        )
         assert "Traceback" not in scorer.log()
 
 
-def test_the_champion_before_is_followed(night, other, tmp_path):
+def test_shadow_previous_follows_the_previous_champion(night, other, tmp_path):
     with serving(night, tmp_path, "--processes", "1", "--shadow", "previous") as scorer:
         scorer.promote(night, "first")
         scorer.promote(other, "second")
@@ -99,7 +110,7 @@ def test_the_champion_before_is_followed(night, other, tmp_path):
         assert comparisons[0]["requests"] <= sent
 
 
-def test_without_a_shadow_it_says_how_to_have_one(scorer, tmp_path):
+def test_a_missing_shadow_is_reported_with_the_option_to_set(scorer, tmp_path):
     answer = scorer.http.get("/shadow")
     assert answer.status_code == 404
     assert "--shadow" in answer.json()["error"]
@@ -114,7 +125,7 @@ def test_without_a_shadow_it_says_how_to_have_one(scorer, tmp_path):
     assert "give previous, candidate or the folder" in done.stderr
 
 
-def test_a_comparison_counts_orders():
+def test_shadow_comparison_counts_changed_orders_and_winners():
     one = Comparison(1, "b", "r")
     one.add(np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2, 0.3]))
     assert one.summary()["kendall_tau"] == 1

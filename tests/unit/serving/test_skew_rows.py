@@ -17,7 +17,7 @@ def write(folder: Path, day: int, part: str, first: int, rows: int) -> None:
     pq.write_table(pa.table({KEY: range(first, first + rows), "x": [1.0] * rows}), path)
 
 
-def test_a_day_of_several_files(tmp_path: Path) -> None:
+def test_rows_are_paired_across_files_of_different_sizes(tmp_path: Path) -> None:
     sampled, featurized = tmp_path / "sampled", tmp_path / "featurized"
     write(sampled, 1, "00000", 0, 50)
     write(sampled, 2, "00000", 100, 50)

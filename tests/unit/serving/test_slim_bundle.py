@@ -62,7 +62,7 @@ def test_a_bundle_loads_and_scores_without_pandas_pydantic_or_tensorflow(night, 
     assert seconds < 2
 
 
-def test_what_needs_pandas_says_so(slim):
+def test_parsing_text_numbers_without_pandas_says_what_to_install(slim):
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'include')!r}); import pyarrow as pa;"
         "from nightbid.column_parsing import numbers; numbers(pa.array(['1.5']))"

@@ -52,7 +52,7 @@ def sampled(recorded_run):
     return make
 
 
-def test_frozen_rows_outlive_the_run_that_made_them(sampled):
+def test_frozen_rows_survive_deleting_their_run(sampled):
     run = sampled()
     dataset = freeze(run.workspace, run, "kuairand-week-1", reason="the benchmark of spring")
     source = run.workspace.at(run.stage("sample").uri)
@@ -73,7 +73,7 @@ def test_freezing_the_same_rows_again_changes_nothing(sampled):
     assert freeze(run.workspace, sampled("rerun"), "week-1") == first, "another run, equal rows"
 
 
-def test_a_name_never_changes_what_it_stands_for(sampled):
+def test_a_dataset_name_cannot_be_reused_for_other_rows(sampled):
     run, other = sampled(), sampled("other", seed=1)
     first = freeze(run.workspace, run, "week-1")
     with pytest.raises(ConfigError, match=r"'week-1' is frozen already, with other rows"):
@@ -88,7 +88,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip a bit", "shorten", "delete", "swap the manifest"])
-def test_changed_bytes_are_refused_with_the_file(sampled, harm):
+def test_changed_frozen_bytes_are_rejected_with_the_file(sampled, harm):
     run = sampled()
     freeze(run.workspace, run, "week-1")
     folder = Path(str(run.workspace.root)) / "datasets" / "week-1"
@@ -110,7 +110,7 @@ def test_changed_bytes_are_refused_with_the_file(sampled, harm):
     assert "'week-1'" in str(caught.value)
 
 
-def test_rows_that_changed_before_are_not_frozen(sampled):
+def test_rows_damaged_before_freezing_are_rejected(sampled):
     run = sampled()
     flip(Path(str(run.workspace.at(run.stage("sample").uri))) / PART)
     with pytest.raises(CorruptDataError, match="part-00000"):
@@ -119,7 +119,7 @@ def test_rows_that_changed_before_are_not_frozen(sampled):
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "UPPER", "a b", "x" * 81])
-def test_what_cannot_be_a_name(sampled, name):
+def test_invalid_dataset_names_are_rejected(sampled, name):
     run = sampled()
     with pytest.raises(ConfigError, match="cannot name a data set"):
         freeze(run.workspace, run, name)
@@ -127,13 +127,13 @@ def test_what_cannot_be_a_name(sampled, name):
         verified(run.workspace, name)
 
 
-def test_a_run_without_rows_has_nothing_to_freeze(recorded_run):
+def test_freezing_a_run_without_rows_is_rejected(recorded_run):
     run = recorded_run(until="sample", error="no logs")
     with pytest.raises(MissingDataError, match="--until sample"):
         freeze(run.workspace, run, "week-1")
 
 
-def test_tracking_knows_the_rows_by_their_name(sampled):
+def test_tracking_logs_the_name_of_frozen_rows(sampled):
     run = sampled()
     assert Payload.of(run).data.name == "ctr-2026-01-20"
     dataset = freeze(run.workspace, run, "week-1")

@@ -40,7 +40,7 @@ def nightbid(tmp_path, monkeypatch):
     return invoke
 
 
-def test_rows_are_frozen_listed_and_checked(nightbid, tmp_path):
+def test_freeze_command_freezes_lists_and_checks_rows(nightbid, tmp_path):
     assert "freeze PIPELINE RUN" in nightbid("frozen").stdout
     done = nightbid(
         "freeze", "small", "small-2026-01-05", "--name", "base-of-january", "--reason", "a test"
@@ -59,7 +59,7 @@ def test_rows_are_frozen_listed_and_checked(nightbid, tmp_path):
     assert isinstance(broken.exception, CorruptDataError)
 
 
-def test_a_pipeline_learns_from_frozen_rows_though_its_logs_are_others_now(nightbid, tmp_path):
+def test_a_pipeline_reads_frozen_rows_after_its_logs_changed(nightbid, tmp_path):
     nightbid("freeze", "small", "small-2026-01-05", "--name", "base")
     other = SMALL.replace("users: 50", "users: 60")
     (tmp_path / "small.yaml").write_text(other)
@@ -79,14 +79,14 @@ def test_a_pipeline_learns_from_frozen_rows_though_its_logs_are_others_now(night
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--set", "label.column=conversion"), "another `label`"),
         (("--date", "2026-01-06"), "--date 2026-01-05"),
         (("--set", "sampling.frozen=bass"), "there are: base"),
     ],
 )
-def test_frozen_rows_are_refused_where_they_mean_something_else(nightbid, words, said):
+def test_frozen_rows_are_rejected_for_another_label_or_night(nightbid, words, message):
     nightbid("freeze", "small", "small-2026-01-05", "--name", "base")
     done = nightbid(*SAMPLE, "--set", "sampling.frozen=base", "--run-id", "again", *words)
-    assert said in f"{done.output}{done.exception}"
+    assert message in f"{done.output}{done.exception}"

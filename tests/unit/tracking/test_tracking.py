@@ -58,14 +58,14 @@ def logged(settings):
 
 
 @pytest.fixture
-def nobody_listens() -> str:
+def closed_port_uri() -> str:
     """Return the address of a closed loopback port."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
-def test_a_finished_night_is_logged_whole(recorded_run, settings, logged):
+def test_a_finished_night_is_logged_with_metrics_tags_and_artifacts(recorded_run, settings, logged):
     run = recorded_run(overrides=("train.epochs=2",))
     write_report(run)
     done = log_run(run, settings)
@@ -107,7 +107,7 @@ def test_a_finished_night_is_logged_whole(recorded_run, settings, logged):
     )
 
 
-def test_a_night_that_only_reused_its_outputs_is_not_logged_again(recorded_run, settings, logged):
+def test_a_night_with_only_reused_outputs_is_not_logged_again(recorded_run, settings, logged):
     run = recorded_run()
     assert log_run(run, settings).state == "logged"
     (before,) = logged()
@@ -122,12 +122,14 @@ def test_a_night_that_only_reused_its_outputs_is_not_logged_again(recorded_run, 
     assert log_run(run, settings).state == "logged"
 
 
-def test_a_store_that_is_down_is_made_up_for(recorded_run, settings, logged, nobody_listens):
+def test_runs_are_queued_while_mlflow_is_down_and_replayed(
+    recorded_run, settings, logged, closed_port_uri
+):
     run = recorded_run()
-    down = settings.model_copy(update={"tracking": nobody_listens})
+    down = settings.model_copy(update={"tracking": closed_port_uri})
     outcome = log_run(run, down)
     assert outcome.state == "queued"
-    assert nobody_listens.removeprefix("http://127.0.0.1:") in outcome.detail
+    assert closed_port_uri.removeprefix("http://127.0.0.1:") in outcome.detail
     assert "nightbid track --replay" in str(outcome)
     assert [entry.run_id for entry in Queue(run.workspace).waiting()] == [run.run_id]
     assert replay(run.workspace, tracking_uri(settings, run.workspace)) == [run.run_id]
@@ -136,7 +138,7 @@ def test_a_store_that_is_down_is_made_up_for(recorded_run, settings, logged, nob
     assert replay(run.workspace, tracking_uri(settings, run.workspace)) == []
 
 
-def test_a_run_is_in_the_store_once_whatever_was_logged_before(recorded_run, settings, logged):
+def test_replaying_a_run_twice_leaves_one_mlflow_run(recorded_run, settings, logged):
     run = recorded_run(until="train", error="out of memory")
     uri = tracking_uri(settings, run.workspace)
     Queue(run.workspace).put(Payload.of(run))
@@ -157,10 +159,10 @@ def test_a_run_is_in_the_store_once_whatever_was_logged_before(recorded_run, set
     assert again.info.status == "FINISHED"
 
 
-def test_by_hand(recorded_run, settings, logged, nobody_listens):
+def test_track_command_logs_queued_runs(recorded_run, settings, logged, closed_port_uri):
     run = recorded_run()
     with pytest.raises(WorkspaceError, match="stays queued"):
-        track_runs(settings.model_copy(update={"tracking": nobody_listens}), "ctr", run.run_id)
+        track_runs(settings.model_copy(update={"tracking": closed_port_uri}), "ctr", run.run_id)
     assert track_runs(settings, "", "").startswith(f"logged {run.run_id} in sqlite")
     assert track_runs(settings, "", "").startswith("nothing waits")
     assert len(logged()) == 1
@@ -168,7 +170,7 @@ def test_by_hand(recorded_run, settings, logged, nobody_listens):
         track_runs(settings.model_copy(update={"tracking": ""}), "ctr", run.run_id)
 
 
-def test_a_store_that_hangs_is_not_waited_for(recorded_run, settings):
+def test_tracking_gives_up_on_a_hanging_store(recorded_run, settings):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -186,7 +188,7 @@ def test_a_broken_queue_never_fails_the_night(recorded_run, settings):
     assert log_run(run, settings).state == "lost"
 
 
-def test_nothing_is_tracked_where_nobody_wants_it_or_nothing_has_ended(recorded_run, settings):
+def test_unfinished_runs_and_disabled_tracking_log_nothing(recorded_run, settings):
     off = settings.model_copy(update={"tracking": ""})
     run = recorded_run(until="evaluate")
     assert log_run(run, off).state == "off"
@@ -194,7 +196,7 @@ def test_nothing_is_tracked_where_nobody_wants_it_or_nothing_has_ended(recorded_
     assert Queue(run.workspace).waiting() == []
 
 
-def test_a_newer_state_of_a_run_survives_the_logging_of_the_older(recorded_run):
+def test_logging_an_older_state_keeps_the_newer_one_queued(recorded_run):
     older = Payload.of(recorded_run(until="train", error="x"))
     newer = older.model_copy(update={"failed": False})
     queue = Queue(recorded_run("other").workspace)
@@ -203,7 +205,7 @@ def test_a_newer_state_of_a_run_survives_the_logging_of_the_older(recorded_run):
     assert queue.waiting() == [newer]
 
 
-def test_names_that_mlflow_takes():
+def test_names_are_made_safe_for_mlflow():
     assert safe_name("../../etc") == "_.._etc"
     assert safe_name("<b>ü 1/2</b>") == "_b_ü 1_2__b_"
     assert safe_name("") == "_"

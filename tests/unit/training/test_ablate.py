@@ -59,7 +59,7 @@ def nightbid(tmp_path_factory):
     return run
 
 
-def test_the_table_says_what_each_feature_is_worth_and_costs(nightbid) -> None:
+def test_ablate_reports_worth_and_cost_of_each_feature(nightbid) -> None:
     code, output = nightbid("ablate", "small", "small-2026-01-08")
     assert code == 0, output
     ablation = json.loads((nightbid.folder / "ablation.json").read_text())
@@ -80,7 +80,7 @@ def test_the_table_says_what_each_feature_is_worth_and_costs(nightbid) -> None:
     assert "viewability" in page
 
 
-def test_a_group_is_retrained_without_its_features(nightbid) -> None:
+def test_ablate_retrains_without_a_group_of_features(nightbid) -> None:
     code, output = nightbid(
         "ablate", "small", "small-2026-01-08", "--retrain", "--group", "seen=viewability,user_ctr"
     )
@@ -100,7 +100,7 @@ def test_a_group_is_retrained_without_its_features(nightbid) -> None:
         (("--group", "seen"), "cannot read the group 'seen'"),
     ],
 )
-def test_what_cannot_be_taken_away_is_refused(nightbid, arguments, message) -> None:
+def test_ablate_rejects_unknown_features_and_groups(nightbid, arguments, message) -> None:
     code, output = nightbid("ablate", "small", "small-2026-01-08", *arguments)
     assert code == 2
     assert message in " ".join(output.split())

@@ -13,7 +13,7 @@ def sparse_step(optimizer, table, rows, values, rate=0.1):
     optimizer.apply([gradient], tf.constant(rate))
 
 
-def test_rows_that_a_batch_did_not_use_keep_every_bit():
+def test_unused_table_rows_do_not_change():
     tf = tensorflow()
     from nightbid.training.adam import LazyAdam
 
@@ -30,7 +30,7 @@ def test_rows_that_a_batch_did_not_use_keep_every_bit():
     assert (table.numpy()[used] != start[used]).all()
 
 
-def test_repeated_rows_count_once_with_their_sum():
+def test_gradients_of_repeated_rows_are_summed():
     tf = tensorflow()
     from nightbid.training.adam import LazyAdam
 
@@ -44,7 +44,7 @@ def test_repeated_rows_count_once_with_their_sum():
     assert (apart.numpy() == together.numpy()).all()
 
 
-def test_with_all_rows_in_every_batch_it_is_adam():
+def test_lazy_adam_equals_adam_when_every_batch_uses_all_rows():
     tf = tensorflow()
     import keras
     from nightbid.training.adam import LazyAdam
@@ -52,20 +52,20 @@ def test_with_all_rows_in_every_batch_it_is_adam():
     draw = np.random.default_rng(2)
     start = draw.normal(size=(4, 2)).astype(np.float32)
     lazy, dense = tf.Variable(start), tf.Variable(start)
-    theirs = keras.Variable(start)
-    ours, alike = LazyAdam([lazy]), LazyAdam([dense])
+    keras_table = keras.Variable(start)
+    lazy_adam, dense_adam = LazyAdam([lazy]), LazyAdam([dense])
     reference = keras.optimizers.Adam(0.05, epsilon=1e-7)
-    reference.build([theirs])
+    reference.build([keras_table])
     for _ in range(20):
         gradient = draw.normal(size=(4, 2)).astype(np.float32)
-        sparse_step(ours, lazy, [0, 1, 2, 3], gradient, 0.05)
-        alike.apply([tf.constant(gradient)], tf.constant(0.05))
-        reference.apply([tf.constant(gradient)], [theirs])
+        sparse_step(lazy_adam, lazy, [0, 1, 2, 3], gradient, 0.05)
+        dense_adam.apply([tf.constant(gradient)], tf.constant(0.05))
+        reference.apply([tf.constant(gradient)], [keras_table])
     assert lazy.numpy() == pytest.approx(dense.numpy(), abs=1e-6)
-    assert lazy.numpy() == pytest.approx(np.asarray(theirs), abs=1e-5)
+    assert lazy.numpy() == pytest.approx(np.asarray(keras_table), abs=1e-5)
 
 
-def test_the_average_of_a_table_is_that_of_a_dense_one_and_needs_no_unused_row():
+def test_lazy_weight_averages_equal_dense_averages():
     tf = tensorflow()
     from nightbid.training.adam import LazyAdam
 
@@ -82,7 +82,7 @@ def test_the_average_of_a_table_is_that_of_a_dense_one_and_needs_no_unused_row()
     assert averaged[[2, 4]] == pytest.approx(initial[[2, 4]], abs=1e-7)
 
 
-def test_a_reset_table_forgets_its_moments_and_averages_what_comes_after():
+def test_resetting_a_table_clears_moments_and_restarts_its_average():
     tf = tensorflow()
     from nightbid.training.adam import LazyAdam
 

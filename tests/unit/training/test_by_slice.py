@@ -41,18 +41,18 @@ def fitted(z, labels, codes, size, weights=None, known=None):
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 500), level=st.floats(-0.5, 0.5))
-def test_offsets_are_nearer_to_the_truth_than_none_and_than_raw_ones(seed, level):
+def test_slice_offsets_reduce_the_error_of_predictions(seed, level):
     draw = np.random.default_rng(seed)
     true = draw.normal(0, 0.4, 40)
     z, labels, codes = drawn(draw, true, 6000, level)
     offsets = fitted(z, labels, codes, 40)
-    wanted = true - true.mean()
-    assert np.square(offsets - wanted).mean() < np.square(wanted).mean()
+    expected = true - true.mean()
+    assert np.square(offsets - expected).mean() < np.square(expected).mean()
     # The level of one day is no property of a value.
     assert abs(offsets.mean()) < 0.15
 
 
-def test_values_that_do_not_differ_beyond_chance_get_next_to_nothing():
+def test_offsets_of_equal_values_shrink_to_about_zero():
     sizes = []
     for seed in range(40):
         draw = np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def test_values_that_do_not_differ_beyond_chance_get_next_to_nothing():
     assert np.mean(np.array(sizes) == 0) > 0.3
 
 
-def test_many_rows_are_believed_and_few_are_not():
+def test_offsets_shrink_less_for_values_with_more_rows():
     draw = np.random.default_rng(1)
     true = np.array([0.5, -0.5, 0.3, -0.3, 0.8])
     z, labels, codes = drawn(draw, true, 300_000)
@@ -72,14 +72,14 @@ def test_many_rows_are_believed_and_few_are_not():
     assert abs(fitted(z[few], labels[few], codes[few], 5)[4]) < 0.6
 
 
-def test_a_row_counts_as_often_as_its_weight_says_but_tells_no_more():
+def test_scaling_all_weights_does_not_change_offsets():
     draw = np.random.default_rng(2)
     z, labels, codes = drawn(draw, draw.normal(0, 0.4, 8), 5000)
     once = fitted(z, labels, codes, 8)
     assert fitted(z, labels, codes, 8, weights=np.full(5000, 7.0)) == pytest.approx(once, abs=1e-6)
 
 
-def test_values_without_rows_without_positives_or_unknown():
+def test_offsets_are_zero_for_values_without_rows_and_for_oov():
     draw = np.random.default_rng(3)
     z, labels, codes = drawn(draw, np.array([0.8, -0.8, 0.8, -0.8]), 8000)
     labels[codes == 3] = 0
@@ -102,7 +102,7 @@ ENSEMBLE = {
     ("name", "parameters"),
     [("logistic_regression", {}), ("gradient_boosted_trees", {"trees": 5}), ("ensemble", ENSEMBLE)],
 )
-def test_the_graph_adds_what_the_model_adds(featurized, task_of, name, parameters):
+def test_exported_graphs_apply_the_offsets_of_the_model(featurized, task_of, name, parameters):
     def train(**changes):
         # The model trains too little to learn the values by itself.
         config = Train(batch_size=4096, epochs=1, learning_rate=1e-4, **changes)
@@ -140,7 +140,7 @@ def test_the_graph_adds_what_the_model_adds(featurized, task_of, name, parameter
     assert error(predicted) < error(plain.predict(rows))
 
 
-def test_a_network_adds_them_after_its_curve(featurized, task_of):
+def test_offsets_are_added_after_the_calibration_curve(featurized, task_of):
     task = task_of(
         featurized,
         Model(architecture="deep", embedding_l2=1),
@@ -158,7 +158,7 @@ def test_a_network_adds_them_after_its_curve(featurized, task_of):
     assert session.run(["probability"], feed)[0] == pytest.approx(model.predict(rows), abs=2e-6)
 
 
-def test_an_input_that_is_not_served_is_refused(featurized, task_of):
+def test_calibration_slices_without_a_served_id_are_rejected(featurized, task_of):
     requested = asked_candidate(task_of(featurized, Model(architecture="deep")))
     fields = {name: getattr(requested.fit, name) for name in Fit.model_fields}
     from nightbid.training.job import Job, run_job
@@ -191,13 +191,13 @@ features:
         ("{calibration: by_slice, calibration_slices: [position]}", "is training_only"),
     ],
 )
-def test_what_has_no_offset_is_refused_when_the_yaml_is_read(block, message):
+def test_invalid_calibration_slices_are_rejected(block, message):
     text = block if block.startswith("{") else "{" + block + "}"
     with pytest.raises(ConfigError, match=message):
         parse_pipeline(f"{PIPELINE}train: {text}\n", "small.yaml")
 
 
-def test_amounts_have_none():
+def test_calibration_by_slice_is_rejected_for_value_labels():
     text = PIPELINE + (
         "label: {kind: value, column: spent}\n"
         "train: {calibration: by_slice, calibration_slices: [device_type]}\n"
@@ -206,7 +206,7 @@ def test_amounts_have_none():
         parse_pipeline(text, "small.yaml")
 
 
-def test_rows_that_stream_give_offsets_too(featurized, task_of):
+def test_streamed_training_fits_offsets(featurized, task_of):
     task = task_of(
         featurized,
         Model(architecture="logistic_regression", embedding_l2=1),

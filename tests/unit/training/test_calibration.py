@@ -42,7 +42,7 @@ def log_loss(z, rows):
     slope=st.floats(0.3, 3), intercept=st.floats(-2, 2), seed=st.integers(0, 1000),
     rate=st.floats(0.1, 1),
 )  # fmt: skip
-def test_predictions_add_up_to_the_labels_and_the_loss_falls(slope, intercept, seed, rate):
+def test_platt_calibration_matches_the_label_sum_and_lowers_the_loss(slope, intercept, seed, rate):
     draw = np.random.default_rng(seed)
     z = draw.normal(-1, 1.5, 3000)
     labels = draw.random(3000) < 1 / (1 + np.exp(-(slope * z + intercept)))
@@ -55,7 +55,7 @@ def test_predictions_add_up_to_the_labels_and_the_loss_falls(slope, intercept, s
     assert log_loss(after, rows) <= log_loss(z, rows) + 1e-12
 
 
-def test_a_known_line_is_found():
+def test_platt_recovers_a_known_slope_and_intercept():
     draw = np.random.default_rng(1)
     z = draw.normal(-1, 1.5, 200_000)
     labels = draw.random(len(z)) < 1 / (1 + np.exp(-(0.7 * z - 0.4)))
@@ -65,12 +65,12 @@ def test_a_known_line_is_found():
 
 
 @pytest.mark.parametrize("fitter", [platt, isotonic])
-def test_rows_that_cannot_tell_change_nothing(fitter):
+def test_calibration_is_the_identity_without_information(fitter):
     assert fitter(np.array([0.1, 0.2]), rows_of([0, 0])) == Calibration()
     assert fitter(np.array([0.1, 0.1]), rows_of([0, 1])) == Calibration()
 
 
-def test_isotonic_finds_what_no_line_can():
+def test_isotonic_fits_a_curve_that_platt_cannot():
     draw = np.random.default_rng(2)
     z = draw.normal(0, 2, 100_000)
     bent = np.where(z < 0, 0.3 * z, 2 * z) - 1
@@ -85,7 +85,7 @@ def test_isotonic_finds_what_no_line_can():
     seed=st.integers(0, 1000), count=st.integers(2, 400), kinds=st.integers(2, 50),
     rate=st.floats(0.01, 1),
 )  # fmt: skip
-def test_isotonic_keeps_the_order_of_rows_and_is_never_certain(seed, count, kinds, rate):
+def test_isotonic_keeps_the_order_and_stays_finite(seed, count, kinds, rate):
     draw = np.random.default_rng(seed)
     z = draw.choice(draw.normal(-2, 2, kinds), count)
     labels = draw.random(count) < draw.random()
@@ -97,21 +97,22 @@ def test_isotonic_keeps_the_order_of_rows_and_is_never_certain(seed, count, kind
     assert (np.diff(logits)[gaps > 1e-6] > 0).all()
 
 
-def test_isotonic_agrees_with_scikit_learn_where_the_groups_are_its_points():
+def test_isotonic_matches_scikit_learn_on_grouped_points():
     from sklearn.isotonic import IsotonicRegression
 
     draw = np.random.default_rng(3)
     points = np.linspace(-3, 3, 16)
     z = np.repeat(points, 20_000)
     labels = draw.random(len(z)) < 1 / (1 + np.exp(-1.5 * z))
-    theirs = IsotonicRegression().fit(z, labels).predict(points)
+    reference = IsotonicRegression().fit(z, labels).predict(points)
     ours = 1 / (1 + np.exp(-isotonic(1 / (1 + np.exp(-z)), rows_of(labels)).logits(points)))
-    assert ours == pytest.approx(theirs, abs=2e-4)  # each group gets one more row, at the base rate
+    # Each group gets one more row, at the base rate.
+    assert ours == pytest.approx(reference, abs=2e-4)
 
 
 @pytest.mark.parametrize("name", ["deep", "gradient_boosted_trees"])
 @pytest.mark.parametrize("how", ["platt", "isotonic"])
-def test_a_pipeline_asks_for_it(featurized, task_of, name, how):
+def test_the_configured_calibration_is_trained_and_exported(featurized, task_of, name, how):
     train = Train(batch_size=256, epochs=1, calibration=how)
     task = task_of(featurized, Model(architecture=name, embedding_l2=1), train)
     metrics = run(task).metrics
@@ -139,7 +140,7 @@ def served(model, table, folder):
 
 
 @pytest.mark.parametrize("name", ["logistic_regression", "gradient_boosted_trees"])
-def test_the_rate_of_training_rows_is_met_as_they_are_served(featurized, task_of, name):
+def test_rate_calibration_matches_the_label_rate_as_served(featurized, task_of, name):
     def missed(calibration: str) -> float:
         train = Train(batch_size=256, epochs=2, calibration=calibration, positive_weight=2)
         task = task_of(featurized, Model(architecture=name), train, output=calibration)
@@ -154,7 +155,7 @@ def test_the_rate_of_training_rows_is_met_as_they_are_served(featurized, task_of
 
 
 @given(rate=st.floats(0.01, 1), p=st.floats(0.001, 0.999), often=st.floats(0.1, 10))
-def test_what_undoes_the_weights_is_the_formula(rate, p, often):
+def test_the_weight_correction_matches_the_formula(rate, p, often):
     rows = rows_of([1, 0], np.array([1, 1 / rate], np.float32))
     train, undone = learned_as(rows, Train(sampling_correction=True, positive_weight=often))
     assert train.weights == pytest.approx([often, 1])
@@ -165,15 +166,13 @@ def test_what_undoes_the_weights_is_the_formula(rate, p, often):
     assert probabilities == pytest.approx(q / (q + (1 - q) * often), rel=1e-5)
 
 
-def test_weights_that_no_formula_undoes_are_refused():
+def test_sampling_correction_rejects_unequal_weights():
     rows = rows_of([1, 0, 0], np.array([1, 2, 3], np.float32))
     with pytest.raises(ConfigError, match="sampling_correction"):
         learned_as(rows, Train(sampling_correction=True))
 
 
-def test_probabilities_are_of_all_rows_though_it_learns_a_fourth_of_the_negatives(
-    featurized, task_of, tmp_path
-):
+def test_sampling_correction_gives_probabilities_of_all_rows(featurized, task_of, tmp_path):
     folder = tmp_path / "sampled"
     shutil.copytree(featurized, folder)
     for path in split_files(folder, "train"):
@@ -195,7 +194,7 @@ def test_probabilities_are_of_all_rows_though_it_learns_a_fourth_of_the_negative
     assert best == pytest.approx(loss, abs=2e-3)  # the loss that stops it early is corrected too
 
 
-def test_tensorboard_shows_each_epoch(featurized, task_of):
+def test_tensorboard_logs_each_epoch(featurized, task_of):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train = Train(batch_size=256, epochs=2, patience=3)

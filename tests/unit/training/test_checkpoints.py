@@ -43,7 +43,7 @@ def arrays(folder):
     [{}, {"reset_tables": "each_epoch", "average": 0.9, "mode": "warm"}, {"memory_gb": 1e-4}],
     ids=str,
 )
-def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path, changes):
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(featurized, tmp_path, changes):
     whole = Job.model_validate_json(job(featurized, tmp_path / "whole", **changes).read_text())
     run_job(whole, progress=silent, watch=unwatched)
     checkpoints = tmp_path / "checkpoints"
@@ -67,7 +67,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path, chang
     assert ("optimizer.npz" in arrays(tmp_path / "whole")) == ("mode" in changes)
 
 
-def test_half_a_checkpoint_is_none(tmp_path):
+def test_a_truncated_checkpoint_is_ignored(tmp_path):
     checkpoints = Checkpoints(tmp_path, 0)
     checkpoints.save({"state": np.arange(1000)}, {"epoch": 2})
     path = tmp_path / "checkpoint.npz"
@@ -79,7 +79,7 @@ def test_half_a_checkpoint_is_none(tmp_path):
     assert arrays["state"].tolist() == [0, 1, 2]
 
 
-def test_only_the_first_worker_writes_and_nobody_without_a_folder(tmp_path):
+def test_only_the_first_worker_writes_checkpoints(tmp_path):
     other = Checkpoints(tmp_path, 0, writes=False)
     assert not other.due
     other.save({"state": np.arange(3)}, {"epoch": 3})

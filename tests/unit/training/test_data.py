@@ -53,7 +53,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("serving", [False, True])
-def test_every_value_of_every_file_is_in_its_row(folder, serving):
+def test_examples_contain_every_value_of_every_file(folder, serving):
     examples = read_examples(folder, "train", LAYOUT, serving=serving)
     table = pa.concat_tables(rows(count, day) for day, count in enumerate((70, 0, BLOCK + 3, 1)))
     place = np.zeros(len(table)) if serving else table["place"].to_numpy()
@@ -68,7 +68,7 @@ def test_every_value_of_every_file_is_in_its_row(folder, serving):
     assert examples.given.all()
 
 
-def test_where_the_condition_held_is_read_of_the_files_that_say_so(folder):
+def test_the_given_mask_is_read_from_files_that_have_it(folder):
     path = folder / "split=train" / "dt=2026-01-05" / "part-00000.parquet"
     path.parent.mkdir()
     given = np.array([0, 1, 0, 1], np.float32)
@@ -78,7 +78,7 @@ def test_where_the_condition_held_is_read_of_the_files_that_say_so(folder):
     assert (given_mask[-4:] == given).all()
 
 
-def test_an_input_that_a_file_lacks_is_named(folder):
+def test_a_missing_input_column_is_reported_by_name(folder):
     path = folder / "split=train" / "dt=2026-01-03" / "part-00000.parquet"
     pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["price"]), path)
     with pytest.raises(MissingDataError, match="'price' is missing"):

@@ -30,7 +30,7 @@ def config(task: object, **cluster: list[str]) -> str:
          2, True),
     ],
 )  # fmt: skip
-def test_where_a_worker_stands(
+def test_tf_config_gives_worker_count_and_first_worker(
     text: str, workers: int, first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
@@ -47,7 +47,7 @@ def test_where_a_worker_stands(
         config({"type": "evaluator", "index": 0}, worker=["a:1", "b:1"]),
     ],
 )
-def test_what_cannot_be_read(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_tf_config_is_rejected(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ConfigError, match="TF_CONFIG: cannot read"):
         place_of_environment()

@@ -47,7 +47,7 @@ TREE = {
         st.tuples(st.floats(-8, 8), st.sampled_from([0.0, 1.0]), st.floats(0.01, 1)), min_size=1
     )
 )
-def test_losses_and_derivatives_are_those_of_the_formula(rows) -> None:
+def test_elapsed_time_losses_and_derivatives_match_the_formula(rows) -> None:
     logits, labels, seen = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     p = 1 / (1 + np.exp(-logits))
     expected = np.where(labels == 1, -np.log(p), -np.log1p(-p * seen))
@@ -66,14 +66,14 @@ def test_losses_and_derivatives_are_those_of_the_formula(rows) -> None:
     assert np.allclose(np.maximum(curve, 1e-6), bend, atol=1e-4)
 
 
-def test_final_labels_have_the_loss_that_they_always_had() -> None:
+def test_elapsed_time_loss_of_final_labels_is_cross_entropy() -> None:
     logits = tf.constant([-3.0, 0.5, 9.0])
     labels = tf.constant([0.0, 1.0, 0.0])
     plain = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
     assert np.array_equal(elapsed_time_losses(logits, labels, tf.ones(3)), plain)
 
 
-def test_the_share_that_is_known_follows_the_delays_of_each_group() -> None:
+def test_the_known_share_of_labels_follows_the_delays_of_each_group() -> None:
     draw = np.random.default_rng(3)
     means = {"slow": 20.0, "fast": 4.0}
     groups = np.array(["slow", "fast"], object)[draw.integers(0, 2, 40_000)]
@@ -84,8 +84,8 @@ def test_the_share_that_is_known_follows_the_delays_of_each_group() -> None:
     for name, mean in means.items():
         ages = np.arange(1, 72, 1.0)
         true = (1 - np.exp(-ages / mean)) / (1 - np.exp(-72 / mean))
-        mine = fit.seen(ages * HOUR, np.full(len(ages), name, object))
-        assert np.abs(mine - true).max() < 0.02, name
+        fitted_share = fit.seen(ages * HOUR, np.full(len(ages), name, object))
+        assert np.abs(fitted_share - true).max() < 0.02, name
     assert fit.seen(np.array([final]), np.array(["new"], object))[0] == 1.0
 
 
@@ -105,7 +105,7 @@ def night(tmp_path_factory):
     }
 
 
-def test_young_rows_have_the_labels_that_are_known_and_the_share_of_them(night) -> None:
+def test_young_rows_have_labels_known_so_far_and_their_known_share(night) -> None:
     folder, manifest = night["sample"]
     files = split_files(folder, "young")
     assert [path.parent.name for path in files] == ["dt=2026-01-11", "dt=2026-01-12"]
@@ -125,7 +125,7 @@ def test_young_rows_have_the_labels_that_are_known_and_the_share_of_them(night) 
     assert not (folder / "profile" / "dt=2026-01-12.json").exists(), "gates do not judge them"
 
 
-def test_only_what_serves_learns_young_rows(night) -> None:
+def test_only_the_refitted_model_learns_young_rows(night) -> None:
     young = sum(
         pq.read_metadata(path).num_rows for path in split_files(night["featurize"][0], "young")
     )
@@ -139,7 +139,7 @@ def test_only_what_serves_learns_young_rows(night) -> None:
     assert night["train"][1].rows.read == rows
 
 
-def test_trees_learn_them_too(night, tmp_path: Path) -> None:
+def test_trees_learn_young_rows(night, tmp_path: Path) -> None:
     from nightbid.night.progress import unwatched
     from nightbid.training.job import Job, run_job
 
@@ -157,7 +157,7 @@ def test_trees_learn_them_too(night, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"train": {}}, "set train.refit: true"),
         ({"label": {**TREE["label"], "event_time": None}}, "needs label.event_time"),
@@ -184,6 +184,6 @@ def test_trees_learn_them_too(night, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(change, said) -> None:
-    with pytest.raises((ConfigError, ValueError), match=said):
+def test_incompatible_young_row_settings_are_rejected(change, message) -> None:
+    with pytest.raises((ConfigError, ValueError), match=message):
         PipelineSpec.model_validate({**TREE, **change})

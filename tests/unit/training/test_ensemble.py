@@ -23,7 +23,7 @@ MEMBERS = {
 TRAIN = Train(batch_size=256, epochs=2, learning_rate=5e-3)
 
 
-def test_it_is_no_worse_than_its_members_and_served_to_1e_6(featurized, task_of) -> None:
+def test_an_ensemble_is_no_worse_than_its_members_and_exports_to_1e_6(featurized, task_of) -> None:
     model = Model(architecture="ensemble", embedding_dim=4, embedding_l2=1, parameters=MEMBERS)
     task = task_of(featurized, model, TRAIN)
     outcome = run(task)
@@ -62,9 +62,7 @@ def test_it_is_no_worse_than_its_members_and_served_to_1e_6(featurized, task_of)
         (MEMBERS, Train(mode="warm"), "set it to full for trees and ensembles"),
     ],
 )
-def test_what_cannot_be_combined_is_refused(
-    featurized, task_of, parameters, train, message
-) -> None:
+def test_invalid_ensembles_are_rejected(featurized, task_of, parameters, train, message) -> None:
     task = task_of(featurized, Model(architecture="ensemble", parameters=parameters), train)
     with pytest.raises(ConfigError, match=message):
         asked_candidate(task)

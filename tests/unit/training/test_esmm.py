@@ -38,7 +38,7 @@ evaluate: {bootstrap: 20}
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.3, -1.2), (-80.0, 3.0), (60.0, 70.0), (-50.0, -60.0)])
-def test_the_logit_of_both_is_that_of_the_product(a, b):
+def test_the_joint_logit_equals_the_logit_of_the_product(a, b):
     tf = tensorflow()
     from nightbid.models.network import joint_logit
 
@@ -79,7 +79,7 @@ def entire(task):
     return replace(task, spec=spec)
 
 
-def test_it_learns_clicks_and_what_follows_them(converting, task_of):
+def test_esmm_learns_clicks_and_conversions(converting, task_of):
     folder, truth = converting
     task = entire(task_of(folder, ESMM, Train(batch_size=128, epochs=8, learning_rate=0.005)))
     run(task)
@@ -96,13 +96,13 @@ def test_it_learns_clicks_and_what_follows_them(converting, task_of):
     assert np.corrcoef(tasks["conversion"], truth)[0, 1] > 0.7
 
 
-def test_without_the_entire_space_it_says_what_to_set(converting, task_of):
+def test_esmm_without_entire_space_is_rejected_with_the_setting(converting, task_of):
     with pytest.raises(ConfigError, match=r"label\.entire_space: true"):
         run(task_of(converting[0], ESMM))
 
 
 @pytest.mark.slow
-def test_every_stage_goes_with_it(tmp_path):
+def test_every_stage_supports_esmm(tmp_path):
     spec = parse_pipeline(PIPELINE, "small.yaml")
     record = RunRecord.start(Workspace(tmp_path / "ws"), spec, dt.date(2026, 1, 9))
     outputs = {

@@ -50,7 +50,7 @@ def judged(found: dict[str, Any]) -> dict[str, str]:
     return verdicts
 
 
-def test_the_same_model_again_passes() -> None:
+def test_a_refit_equal_to_the_judged_model_passes() -> None:
     comparison = held()
     assert list(comparison["difference"].values()) == pytest.approx([0, 0, 0], abs=1e-12)
     assert comparison["agreement"] == pytest.approx(1)
@@ -65,14 +65,12 @@ def test_the_same_model_again_passes() -> None:
         ({"noise": 1.5}, {"refit_loss", "refit_calibration", "refit_mean", "refit_agreement"}),
     ],
 )
-def test_a_refitted_model_that_went_wrong_is_stopped(
-    change: dict[str, float], stopped: set[str]
-) -> None:
+def test_a_bad_refit_is_stopped(change: dict[str, float], stopped: set[str]) -> None:
     verdicts = judged(held(**change))
     assert {name for name, verdict in verdicts.items() if verdict == "stop"} == stopped
 
 
-def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
+def test_the_judged_model_serves_after_a_bad_refit() -> None:
     gates, wrong = Gates(), held(factor=2.0)
     assert why_judged(held(), gates, NIGHT) == ""
     why = why_judged(wrong, gates, NIGHT)
@@ -101,7 +99,7 @@ def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
         ("refit_agreement", {"agreement": 0.5, "held_users": 40}, {"held_users": 4000}),
     ],
 )
-def test_what_few_rows_do_by_chance_is_taken_off(
+def test_refit_checks_allow_chance_on_few_rows(
     statistic: str, few: dict[str, Any], many: dict[str, Any]
 ) -> None:
     comparison = {**held(), **few}
@@ -109,7 +107,7 @@ def test_what_few_rows_do_by_chance_is_taken_off(
     assert f"{statistic} is " in why_judged({**comparison, **many}, Gates(), NIGHT)
 
 
-def test_a_refit_that_gives_no_numbers_does_not_serve() -> None:
+def test_a_refit_that_predicts_nan_does_not_serve() -> None:
     p = np.linspace(0.1, 0.3, 40)
     comparison = compare(
         p, np.full(40, np.nan), labels=np.arange(40) % 2.0, weights=np.ones(40), users=np.arange(40)
@@ -118,9 +116,7 @@ def test_a_refit_that_gives_no_numbers_does_not_serve() -> None:
 
 
 @pytest.mark.parametrize(("fallback", "verdict"), [("", "stop"), ("its loss is high", "warn")])
-def test_a_fallback_warns_for_any_number_of_nights_and_never_stops(
-    fallback: str, verdict: str
-) -> None:
+def test_a_fallback_only_warns_however_many_nights_it_lasts(fallback: str, verdict: str) -> None:
     comparison = {
         **held(factor=2.0),
         "automatic": True,
@@ -141,7 +137,7 @@ def test_a_fallback_warns_for_any_number_of_nights_and_never_stops(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "is_refitted"),
     [
         ({}, True),
         ({"train": {"calibration": "rate"}}, True),
@@ -157,16 +153,14 @@ def test_a_fallback_warns_for_any_number_of_nights_and_never_stops(
         ({"model": {"architecture": "ensemble"}}, False),
     ],
 )
-def test_a_night_refits_by_default_where_that_is_defined(
-    settings: dict[str, Any], said: bool
-) -> None:
+def test_refit_defaults_depend_on_the_settings(settings: dict[str, Any], is_refitted: bool) -> None:
     spec = PipelineSpec.model_validate(
         {"pipeline": "p", "features": {"ad_id": "vocabulary"}, **settings}
     )
-    assert refits(spec) is said
+    assert refits(spec) is is_refitted
 
 
-def test_where_other_machines_train_no_night_refits_by_default(
+def test_refit_is_off_by_default_with_managed_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = {"pipeline": "p", "features": {"ad_id": "vocabulary"}}
@@ -176,7 +170,7 @@ def test_where_other_machines_train_no_night_refits_by_default(
     assert refits(PipelineSpec.model_validate({**spec, "train": {"refit": True}}))
 
 
-def test_a_stop_of_another_check_leaves_the_export_as_it_is() -> None:
+def test_only_refit_limits_change_the_key_of_the_export() -> None:
     def key(**blocks: Any) -> str:
         tree = {"pipeline": "p", "features": {"ad_id": "vocabulary"}, **blocks}
         spec = PipelineSpec.model_validate(tree)
@@ -188,7 +182,7 @@ def test_a_stop_of_another_check_leaves_the_export_as_it_is() -> None:
     assert key(train={"refit": True}) == key(train={"refit": True}, gates=tight) == ""
 
 
-def test_a_tenth_of_the_users_is_held_back_whole() -> None:
+def test_a_tenth_of_users_is_held_back_regardless_of_order() -> None:
     users = np.random.default_rng(1).integers(-(2**62), 2**62, 50_000)
     out = _is_held(users)
     assert 0.09 < out.mean() < 0.11
@@ -196,13 +190,15 @@ def test_a_tenth_of_the_users_is_held_back_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "value", "said"),
+    ("other", "value", "message"),
     [
         ("mode", "warm", "refit and mode: warm"),
         ("mode", "incremental", "refit and mode: incremental"),
         ("sampling_correction", True, "train.sampling_correction"),
     ],
 )
-def test_what_cannot_be_refitted_is_refused(other: str, value: object, said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_refit_is_rejected_with_incompatible_settings(
+    other: str, value: object, message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
         Train.model_validate({"refit": True, other: value})

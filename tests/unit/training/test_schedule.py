@@ -15,7 +15,7 @@ SCHEDULES = ("constant", "linear", "cosine")
     schedule=st.sampled_from(SCHEDULES), warmup=st.floats(0.01, 0.9), one=st.floats(0, 1),
     other=st.floats(0, 1),
 )  # fmt: skip
-def test_it_rises_in_the_warm_up_and_never_after(schedule, warmup, one, other):
+def test_the_learning_rate_rises_only_during_warmup(schedule, warmup, one, other):
     settings = Train(schedule=schedule, warmup=warmup)
     early, late = sorted((one, other))
     first, second = share_of_rate(settings, early), share_of_rate(settings, late)
@@ -27,7 +27,7 @@ def test_it_rises_in_the_warm_up_and_never_after(schedule, warmup, one, other):
         assert schedule != "constant" or first == 1
 
 
-def test_by_hand():
+def test_learning_rates_match_hand_computed_values():
     def shares(**settings):
         train = Train(**settings)
         return [share_of_rate(train, quarter / 4) for quarter in range(4)]

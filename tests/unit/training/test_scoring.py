@@ -47,9 +47,7 @@ def cut(table: pa.Table, folder, ends: list[int], group: int) -> None:
         pq.write_table(part, place / f"part-{number:05d}.parquet", row_group_size=group)
 
 
-def test_scores_are_those_of_the_day_in_one_piece_however_its_files_are_cut(
-    featurized, task_of, tmp_path, day
-):
+def test_scores_do_not_depend_on_how_files_are_split(featurized, task_of, tmp_path, day):
     model = Model(architecture="deep", embedding_dim=4, parameters={"hidden": [8]})
     trained = task_of(featurized, model, Train(batch_size=500, epochs=1), output="train")
     run(trained)

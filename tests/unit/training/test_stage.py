@@ -40,7 +40,7 @@ def oracle_auc(featurized):
     return roc_auc_score(table[LABEL], score)
 
 
-def test_it_learns_nearly_all_that_can_be_known(featurized, task_of, oracle_auc):
+def test_dcn_reaches_the_oracle_auc_within_0_02(featurized, task_of, oracle_auc):
     train = Train(batch_size=128, epochs=6, learning_rate=0.005, patience=2)
     task = task_of(featurized, DCN, train)
     outcome = run(task)
@@ -63,7 +63,7 @@ def test_logistic_regression_learns_and_is_calibrated(featurized, task_of, oracl
     assert scores.mean() == pytest.approx(table[LABEL].to_numpy().mean(), rel=0.1)
 
 
-def test_the_same_training_writes_the_same_bytes(featurized, task_of):
+def test_equal_trainings_write_identical_bytes(featurized, task_of):
     import keras
 
     tasks = [task_of(featurized, DCN, output=name) for name in ("one", "two")]
@@ -82,7 +82,7 @@ def test_the_same_training_writes_the_same_bytes(featurized, task_of):
     assert file_digest(other.output / "model" / "weights.npz") != one["weights.npz"]
 
 
-def test_it_stops_early_and_keeps_the_best_weights(featurized, task_of):
+def test_training_stops_early_and_keeps_the_best_weights(featurized, task_of):
     train = Train(batch_size=64, epochs=30, learning_rate=0.02, patience=1, schedule="constant")
     loose = DCN.model_copy(update={"embedding_l2": 0.0})
     task = task_of(featurized, loose, train)
@@ -97,7 +97,7 @@ def test_it_stops_early_and_keeps_the_best_weights(featurized, task_of):
     assert validate(model.score(rows.inputs), rows).log_loss == min(losses)
 
 
-def test_weights_stand_for_the_rows_that_were_sampled_away(featurized, task_of, tmp_path):
+def test_weights_correct_for_sampled_negatives(featurized, task_of, tmp_path):
     folder = tmp_path / "sampled"
     shutil.copytree(featurized, folder)
     for path in split_files(folder, "train"):
@@ -114,7 +114,7 @@ def test_weights_stand_for_the_rows_that_were_sampled_away(featurized, task_of, 
     assert scores.mean() == pytest.approx(table[LABEL].to_numpy().mean(), rel=0.12)
 
 
-def test_progress_tells_loss_speed_and_time_left(featurized, task_of):
+def test_progress_reports_loss_speed_and_time_left(featurized, task_of):
     from dataclasses import replace
 
     messages = []
@@ -126,12 +126,12 @@ def test_progress_tells_loss_speed_and_time_left(featurized, task_of):
     assert any("loss" in text and "samples/s" in text and "left" in text for _, text in messages)
 
 
-def test_an_unknown_architecture_is_one_clear_line(featurized, task_of):
+def test_an_unknown_architecture_is_rejected_with_a_suggestion(featurized, task_of):
     with pytest.raises(ConfigError, match="did you mean 'dcn_v2'"):
         run(task_of(featurized, Model(architecture="dcnv2")))
 
 
-def test_no_validation_rows_is_one_clear_line(featurized, task_of, tmp_path):
+def test_training_without_validation_rows_is_rejected(featurized, task_of, tmp_path):
     folder = tmp_path / "bare"
     shutil.copytree(featurized, folder)
     shutil.rmtree(folder / "split=validate")

@@ -64,19 +64,19 @@ def folder(tmp_path_factory):
     workers=st.integers(1, 3),
     first=st.integers(0, 4),
 )
-def test_workers_read_each_row_of_an_epoch_once_from_any_batch_on(
+def test_stream_workers_read_each_row_once_and_resume_at_any_batch(
     folder, size, buffer, workers, first
 ):
     stream = Stream.of(folder, "train", LAYOUT, PLAN, serving=False)
     assert len(stream) == 304
     batches = [[] for _ in range(-(-304 // size))]
     for worker in range(workers):
-        mine = replace(stream, buffer=buffer, worker=worker, workers=workers)
-        read = list(mine.shuffled(size, seed=1, epoch=1))
+        part_stream = replace(stream, buffer=buffer, worker=worker, workers=workers)
+        read = list(part_stream.shuffled(size, seed=1, epoch=1))
         for at, batch in enumerate(read):
             batches[at].append(batch)
         for one, other in zip(
-            mine.shuffled(size, seed=1, epoch=1, first=first), read[first:], strict=True
+            part_stream.shuffled(size, seed=1, epoch=1, first=first), read[first:], strict=True
         ):
             assert (one.inputs.ids == other.inputs.ids).all()
     for at, parts in enumerate(batches):
@@ -89,7 +89,7 @@ def test_workers_read_each_row_of_an_epoch_once_from_any_batch_on(
     assert (np.concatenate([part.inputs.bag_weights for part in parts]) == rows[:, :2]).all()
 
 
-def test_an_epoch_has_an_order_of_its_own_and_pieces_are_in_file_order(folder):
+def test_stream_epochs_differ_in_order_and_pieces_keep_file_order(folder):
     stream = Stream.of(folder, "train", LAYOUT, PLAN, serving=False)
     orders = [
         np.concatenate([e.inputs.ids[:, 0] for e in stream.shuffled(50, seed=1, epoch=epoch)])
@@ -111,9 +111,7 @@ def test_an_epoch_has_an_order_of_its_own_and_pieces_are_in_file_order(folder):
 
 @pytest.mark.parametrize("architecture", ["dcn_v2", "gradient_boosted_trees"])
 @pytest.mark.parametrize("calibration", ["platt", "rate"])
-def test_the_same_night_streams_where_memory_is_short(
-    featurized, task_of, architecture, calibration
-):
+def test_streaming_training_reaches_the_same_loss(featurized, task_of, architecture, calibration):
     model = Model(architecture=architecture, embedding_dim=4, embedding_l2=1)
     if architecture == "gradient_boosted_trees":
         model = Model(architecture=architecture, parameters={"trees": 20})
@@ -132,7 +130,7 @@ def test_the_same_night_streams_where_memory_is_short(
     assert losses[1] == pytest.approx(losses[0], abs=0.01)
 
 
-def test_trees_are_the_same_from_a_stream_and_a_sample_where_not_even_bins_fit(featurized, task_of):
+def test_trees_from_a_stream_are_identical_and_tiny_memory_samples_rows(featurized, task_of):
     model = Model(architecture="gradient_boosted_trees", parameters={"trees": 20})
     digests = {}
     for name, limit in (("memory", None), ("stream", 5.5e-4), ("sample", 2e-4)):
@@ -145,6 +143,6 @@ def test_trees_are_the_same_from_a_stream_and_a_sample_where_not_even_bins_fit(f
     assert digests["memory"] == digests["stream"] != digests["sample"]
 
 
-def test_a_limit_that_is_no_limit_is_refused():
+def test_a_memory_limit_of_0_is_rejected():
     with pytest.raises(ValueError, match="greater than 0"):
         Train(memory_gb=0)

@@ -51,7 +51,7 @@ def fitted(tokens, *, oov=1, size=16, hours="hour"):
     )
 
 
-def test_rows_follow_their_keys():
+def test_warm_start_moves_embedding_rows_with_their_keys():
     tensorflow()
     from nightbid.training.warm import row_map
 
@@ -67,7 +67,7 @@ def test_rows_follow_their_keys():
     assert (moves[start : start + size] - old_start).tolist() == list(range(size))
 
 
-def test_what_means_something_else_now_begins_fresh():
+def test_warm_start_resets_rows_whose_meaning_changed():
     tensorflow()
     from nightbid.training.warm import row_map
 
@@ -123,7 +123,7 @@ def nights(tmp_path_factory):
     return runs
 
 
-def test_each_night_scores_the_new_day_and_learns_it_alone(nights):
+def test_each_incremental_night_scores_and_learns_only_the_new_day(nights):
     first, second = nights.learned(NIGHTS[0]), nights.learned(NIGHTS[1])
     assert (first.why_full, first.nights) == ("the first night", 0)
     assert [day.day for day in first.days] == [1, 2]
@@ -149,7 +149,7 @@ def test_each_night_scores_the_new_day_and_learns_it_alone(nights):
     assert [point.day.day for point in last.curve] == [3, 4, 5]
 
 
-def test_a_day_that_is_undone_is_unlearned(nights, tmp_path):
+def test_undoing_a_day_retrains_without_it(nights, tmp_path):
     from nightbid.cli import incremental
 
     settings = {
@@ -159,14 +159,14 @@ def test_a_day_that_is_undone_is_unlearned(nights, tmp_path):
     }
     (tmp_path / "small.yaml").write_text(PIPELINE)
 
-    def said(*arguments):
+    def cli_output(*arguments):
         out = CliRunner().invoke(incremental.app, arguments, env=settings)
         return out.output + str(out.exception or "")
 
-    assert "needs a reason" in said("undo", "small", "2026-01-04")
-    text = said("undo", "small", "2026-01-04", "--reason", "bots")
+    assert "needs a reason" in cli_output("undo", "small", "2026-01-04")
+    text = cli_output("undo", "small", "2026-01-04", "--reason", "bots")
     assert "goes on from the state of 2026-01-05" in text
-    assert "is undone already" in said("undo", "small", "2026-01-04", "--reason", "bots")
+    assert "is undone already" in cli_output("undo", "small", "2026-01-04", "--reason", "bots")
     before = nights.weights(NIGHTS[3])
     nights.run(NIGHTS[3])
     learned = nights.learned(NIGHTS[3])
@@ -176,15 +176,15 @@ def test_a_day_that_is_undone_is_unlearned(nights, tmp_path):
     assert learned.curve[-1].through.day == 3
     after = nights.weights(NIGHTS[3])
     assert any((after[name] != weight).any() for name, weight in before.items())
-    assert "undone by" in (text := said("show", "small"))
+    assert "undone by" in (text := cli_output("show", "small"))
     assert "2026-01-05" in text
-    assert "learned again" in said("restore", "small", "2026-01-04", "--reason", "no bots")
+    assert "learned again" in cli_output("restore", "small", "2026-01-04", "--reason", "no bots")
     assert [entry.what for entry in audit(nights.workspace, "small")] == [
         "undo the day 2026-01-04", "restore the day 2026-01-04",
     ]  # fmt: skip
 
 
-def test_a_night_learns_all_days_every_so_often_and_after_a_change(nights):
+def test_incremental_training_restarts_periodically_and_after_changes(nights):
     night, mode = dt.date(2026, 1, 8), ("train.mode=incremental", "train.drift_ne=1")
     nights.run(night, *mode, "train.full_every=3")
     learned = nights.learned(night)
@@ -194,7 +194,7 @@ def test_a_night_learns_all_days_every_so_often_and_after_a_change(nights):
     assert nights.learned(night).why_full.startswith("`train.learning_rate` is not as on the night")
 
 
-def test_what_is_worse_than_usual_is_beyond_chance(nights):
+def test_excess_loss_of_a_day_is_measured_beyond_chance(nights):
     usual = nights.learned(NIGHTS[1])
     odd = usual.curve[0].model_copy(update={"normalized_entropy": 1.5, "error": 0.01})
     assert excess_of(odd, usual.usual) > 0.3
@@ -202,7 +202,7 @@ def test_what_is_worse_than_usual_is_beyond_chance(nights):
     assert excess_of(odd, ()) is None
 
 
-def test_a_night_that_learns_nothing_more_scores_as_the_night_before(tmp_path):
+def test_an_incremental_night_without_learning_keeps_the_scores(tmp_path):
     pipeline = Nights(tmp_path, "train.mode=incremental", "train.drift_ne=1")
     pipeline.run(NIGHTS[0], stages=(*TRAINED[:3], "export"))
     exported = tmp_path / "ws" / pipeline.found[NIGHTS[0], "export"].uri
@@ -217,21 +217,21 @@ def test_a_night_that_learns_nothing_more_scores_as_the_night_before(tmp_path):
     raw = pq.read_table(split_files(night["sample"], "evaluate")[0], partitioning=None)
     rows = pq.read_table(split_files(night["featurize"], "evaluate")[0], partitioning=None)
     known = np.ones(len(rows), bool)
-    theirs = bundle.fitted.transform(raw)
+    old_inputs = bundle.fitted.transform(raw)
     for name in ("user_id", "ad_id", "site_id"):
         # Both nights know the key: id 1 stands for keys outside the vocabulary.
-        known &= (rows[name].to_numpy() > 1) & (theirs[name].to_numpy() > 1)
+        known &= (rows[name].to_numpy() > 1) & (old_inputs[name].to_numpy() > 1)
     assert known.sum() > 500
-    assert (rows["ad_id"].to_numpy() != theirs["ad_id"].to_numpy()).any(), "ids have moved"
-    mine, before = (
+    assert (rows["ad_id"].to_numpy() != old_inputs["ad_id"].to_numpy()).any(), "ids have moved"
+    tonight, before = (
         np.log(p / (1 - p))[known]
         for p in (load_model(night["train"] / "model").predict(rows), bundle.score(raw))
     )
-    assert np.abs(mine - before).max() < 1e-4
+    assert np.abs(tonight - before).max() < 1e-4
     assert before.std() > 0.1
 
 
-def test_a_warm_night_has_the_layers_of_the_champion_and_half_of_the_epochs(tmp_path, caplog):
+def test_a_warm_night_starts_from_the_champion_with_half_the_epochs(tmp_path, caplog):
     pipeline = Nights(tmp_path, "train.warm_start=true")
     assert "train.warm_start is now `train.mode: warm`" in caplog.text
     first = pipeline.run(NIGHTS[0], stages=("sample", "featurize", "train", "export"))
@@ -254,7 +254,7 @@ def test_a_warm_night_has_the_layers_of_the_champion_and_half_of_the_epochs(tmp_
             assert np.abs(weight - old[name]).max() < 1e-6, name
 
 
-def test_what_keeps_a_model_from_going_on():
+def test_warm_start_is_refused_for_another_architecture_or_inputs():
     tensorflow()
     from nightbid.models.folder import ModelCard
     from nightbid.training.warm import why_cold
@@ -273,7 +273,7 @@ def test_what_keeps_a_model_from_going_on():
 
 
 @pytest.mark.parametrize("mode", ["warm", "incremental"])
-def test_trees_cannot(featurized, task_of, mode):
+def test_warm_modes_are_rejected_for_trees(featurized, task_of, mode):
     from nightbid.config.models import Model, Train
     from nightbid.training.stage import run
 

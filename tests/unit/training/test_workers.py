@@ -36,7 +36,7 @@ def without_position(featurized, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_workers_end_with_the_loss_of_one(without_position, task_of):
+def test_two_workers_reach_the_loss_of_one(without_position, task_of):
     losses, weights = [], []
     for workers in (1, 2):
         train = TRAIN.model_copy(update={"workers": workers})
@@ -52,7 +52,7 @@ def test_two_workers_end_with_the_loss_of_one(without_position, task_of):
 
 
 @pytest.mark.slow
-def test_two_workers_each_read_their_own_share_of_a_stream(without_position, task_of):
+def test_two_workers_share_a_stream_and_reach_the_loss_of_one(without_position, task_of):
     losses = []
     for workers in (1, 2):
         train = TRAIN.model_copy(update={"workers": workers, "memory_gb": 1e-4})
@@ -63,7 +63,7 @@ def test_two_workers_each_read_their_own_share_of_a_stream(without_position, tas
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
-def test_a_worker_that_dies_ends_the_training_with_one_line(without_position, task_of):
+def test_a_killed_worker_ends_training_with_one_line(without_position, task_of):
     train = Train(batch_size=8, epochs=50, workers=2, patience=50)
     task = task_of(without_position, MODEL, train)
     children: list[int] = []
@@ -86,7 +86,7 @@ def test_a_worker_that_dies_ends_the_training_with_one_line(without_position, ta
         run(task)
 
 
-def test_what_is_wrong_is_said_before_a_worker_starts(without_position, task_of):
+def test_wrong_hyperparameters_are_rejected_before_workers_start(without_position, task_of):
     wrong = Model(architecture="deep", parameters={"hiden": [8]})
     with pytest.raises(ConfigError, match="did you mean 'hidden'"):
         run(task_of(without_position, wrong, Train(workers=2)))
