@@ -90,7 +90,7 @@ def champions(task: StageTask, measurements: Measurements) -> Trained | None:
 
 def measure(
     measurements: Measurements,
-    each: ModelInput,
+    model_input: ModelInput,
     tonight: Trained,
     champion: Trained,
     *,
@@ -102,35 +102,42 @@ def measure(
 
     Args:
         measurements: Measurements to add to.
-        each: Model input to compare.
+        model_input: Model input to compare.
         tonight: Training data of tonight's candidate.
         champion: Training data of the champion.
         is_log_rate: Whether the input is the logarithm of learned rates.
         days: Number of training days.
         least: Minimum number of rows that a value needs for an id of its own.
     """
-    new, old = tonight.profile.columns[each.name], champion.profile.columns.get(each.name)
-    theirs = champion.input(each.name)
-    if old is None or theirs is None or old.kind != new.kind or theirs.kind != each.kind:
+    new = tonight.profile.columns[model_input.name]
+    old = champion.profile.columns.get(model_input.name)
+    champion_input = champion.input(model_input.name)
+    if (
+        old is None
+        or champion_input is None
+        or old.kind != new.kind
+        or champion_input.kind != model_input.kind
+    ):
         return
-    if each.kind == "float":
+    if model_input.kind == "float":
         both: Pair | None = pair(new, old)
     elif champion.is_old:
         # After a pause of weeks the logs have other ids, which is no fault of tonight's rows.
         return
     else:
-        mine, known = _tokens(tonight.fitted, each), _tokens(champion.fitted, theirs)
-        if mine is None or known is None:
+        vocabulary = _tokens(tonight.fitted, model_input)
+        known = _tokens(champion.fitted, champion_input)
+        if vocabulary is None or known is None:
             return
         ratio = champion.profile.rows / max(tonight.profile.rows, 1)
-        _churn(measurements, each, new, mine, known, ratio)
-        both = _by_token((new, each, mine), (old, theirs, known), ratio, least)
+        _churn(measurements, model_input, new, vocabulary, known, ratio)
+        both = _by_token((new, model_input, vocabulary), (old, champion_input, known), ratio, least)
     if both is None:
         return
     matters = TENTH if is_log_rate else 0.0
     chance = _move_by_chance(tonight.profile, new, days) if is_log_rate else 0.0
     for family, value in distances(both, matters, chance=chance)._asdict().items():
-        measurements.add(f"{family}_champion", value, subject=each.name, part=PART)
+        measurements.add(f"{family}_champion", value, subject=model_input.name, part=PART)
 
 
 def _move_by_chance(profile: Profile, rates: ColumnProfile, days: int) -> float:
@@ -148,9 +155,9 @@ def _move_by_chance(profile: Profile, rates: ColumnProfile, days: int) -> float:
 
 def _churn(
     measurements: Measurements,
-    each: ModelInput,
+    model_input: ModelInput,
     column: ColumnProfile,
-    mine: pa.Array,
+    vocabulary: pa.Array,
     known: pa.Array,
     ratio: float,
 ) -> None:
@@ -162,25 +169,25 @@ def _churn(
 
     Args:
         measurements: Measurements to add to.
-        each: Model input to compare.
+        model_input: Model input to compare.
         column: Profile of the input in tonight's training rows.
-        mine: Vocabulary of tonight.
+        vocabulary: Vocabulary of tonight.
         known: Vocabulary of the champion.
         ratio: Number of the champion's training rows over tonight's.
     """
-    places, counts = _places(column, each, mine)
+    places, counts = _places(column, model_input, vocabulary)
     own = places >= 0
-    unknown = np.asarray(pc.is_null(pc.index_in(mine, known)))
+    unknown = np.asarray(pc.is_null(pc.index_in(vocabulary, known)))
     total = int(counts[own].sum())
     if total:
         share = float(counts[own][unknown[places[own]]].sum() / total)
         missed, spread = _churn_by_chance(counts[own], ratio)
         chance = min(missed + SIGMAS * spread, 1.0)
-        note = f"{int(unknown.sum()):,} of {len(mine):,} entries of the vocabulary are new"
+        note = f"{int(unknown.sum()):,} of {len(vocabulary):,} entries of the vocabulary are new"
         if chance:
             note += f": {share:.1%} of the rows, {chance:.1%} by chance"
         excess = max(share - chance, 0.0) / (1 - missed) if missed < 1 else 0.0
-        measurements.add("vocabulary_churn", excess, subject=each.name, part=PART, note=note)
+        measurements.add("vocabulary_churn", excess, subject=model_input.name, part=PART, note=note)
 
 
 def _churn_by_chance(counts: Ints, ratio: float) -> tuple[float, float]:
@@ -215,13 +222,13 @@ def _by_token(
         return None
     tokens = pc.unique(pa.concat_arrays([one[2], two[2].cast(one[2].type)]))
     aligned = []
-    for (column, model_input, mine), theirs, more in (
+    for (column, model_input, vocabulary), other_vocabulary, more in (
         (one, two[2].cast(one[2].type), ratio),
         (two, one[2], 1 / ratio),
     ):
-        places, counts = _places(column, model_input, mine)
-        at = np.asarray(pc.index_in(mine.cast(tokens.type), tokens), np.int64)
-        alone = np.asarray(pc.is_null(pc.index_in(mine.cast(tokens.type), theirs)))
+        places, counts = _places(column, model_input, vocabulary)
+        at = np.asarray(pc.index_in(vocabulary.cast(tokens.type), tokens), np.int64)
+        alone = np.asarray(pc.is_null(pc.index_in(vocabulary.cast(tokens.type), other_vocabulary)))
         # Values come in bursts, so the number of rows of a value is assumed to be geometric.
         missed = 1 - (counts * more / (1 + counts * more)) ** float(least)
         known = places >= 0
@@ -235,13 +242,13 @@ def _by_token(
     return Pair(aligned[0], nothing, aligned[1], nothing, ordered=False, middles=np.zeros(0))
 
 
-def _places(column: ColumnProfile, each: ModelInput, tokens: pa.Array) -> tuple[Ints, Ints]:
+def _places(column: ColumnProfile, model_input: ModelInput, tokens: pa.Array) -> tuple[Ints, Ints]:
     """Get the index of each sampled id in the vocabulary (below 0: missing or OOV) and its rows."""
     ids = np.asarray(column.sample.values, np.float64).astype(np.int64)
-    return ids - (each.size - len(tokens)), column.sample.counts
+    return ids - (model_input.size - len(tokens)), column.sample.counts
 
 
-def _tokens(fitted: Path, each: ModelInput) -> pa.Array | None:
+def _tokens(fitted: Path, model_input: ModelInput) -> pa.Array | None:
     """Get the vocabulary of an input in the order of its ids; None if it has no vocabulary."""
-    path = fitted / "vocabularies" / f"{each.vocabulary or each.feature}.parquet"
+    path = fitted / "vocabularies" / f"{model_input.vocabulary or model_input.feature}.parquet"
     return pq.read_table(path)["token"].combine_chunks() if path.exists() else None

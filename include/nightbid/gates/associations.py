@@ -82,8 +82,8 @@ def unproven(days: Days, day: Day, name: str) -> float:
         if column is not None and name in other.profile.contradictions:
             flagged += (column.mean or 0.0) * column.values
             broken += other.profile.contradictions[name]
-    here = day.profile.columns[first]
-    share = (here.mean or 0.0) * here.values / max(day.profile.rows, 1)
+    flag_column = day.profile.columns[first]
+    share = (flag_column.mean or 0.0) * flag_column.values / max(day.profile.rows, 1)
     return share * (broken + SIGMAS**2) / (flagged + SIGMAS**2)
 
 
@@ -159,21 +159,21 @@ def _associations(measurements: Measurements, days: Days, day: Day, spec: Pipeli
     for name, column in day.profile.columns.items():
         if name in by_right or column.kind == "time":
             continue
-        mine = _auc(days, day, name)
-        if mine is None:
+        association = _auc(days, day, name)
+        if association is None:
             continue
         others = [auc for other in days.others(day) if (auc := _auc(days, other, name))]
         if len(others) < 2:
             continue
         for family, at, sign in (("auc_gain", 0, 1), ("auc_gain", 1, 1), ("auc_loss", 0, -1)):
             usual = float(np.median([other[at] for other in others]))
-            change = sign * beyond_chance(mine[at] - usual, 0.0, mine[2])
+            change = sign * beyond_chance(association[at] - usual, 0.0, association[2])
             measurements.add(
                 family,
                 max(change, 0.0),
                 subject=name,
                 part=day.name if at == 0 else f"{day.name}, its order",
-                note=f"AUC of this column alone {mine[at]:.3f}, usually {usual:.3f}",
+                note=f"AUC of this column alone {association[at]:.3f}, usually {usual:.3f}",
             )
 
 
@@ -193,8 +193,8 @@ def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
 def _attributes(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     """Compare the attributes of sampled users and items with those on other days."""
     for entity in filter(None, (spec.columns.user, spec.columns.item)):
-        mine = day.profile.attributes.get(entity)
-        for name in mine.columns if mine else ():
+        attributes = day.profile.attributes.get(entity)
+        for name in attributes.columns if attributes else ():
             now = days.agreement(day, entity, name)
             before = [
                 agreement[0]
@@ -225,7 +225,7 @@ def _concentration(measurements: Measurements, days: Days, day: Day, spec: Pipel
     both = days.against_others(day, user)
     if both is None:
         return
-    for what, new, old in (
+    for kind, new, old in (
         ("rows", both.new, both.old),
         ("positives", both.new_positives, both.old_positives),
     ):
@@ -240,7 +240,7 @@ def _concentration(measurements: Measurements, days: Days, day: Day, spec: Pipel
             "concentration",
             float(excess[at]),
             subject=user,
-            part=f"{day.name}, {what}",
-            note=f"one group of values has {new[at] / total:.1%} of the {what},"
+            part=f"{day.name}, {kind}",
+            note=f"one group of values has {new[at] / total:.1%} of the {kind},"
             f" usually {usual[at]:.1%}",
         )

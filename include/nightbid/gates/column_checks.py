@@ -280,11 +280,11 @@ def _lost(
 
 def _gone(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object, float]:
     """Map each value that all others have and this day lacks beyond chance to its lowest share."""
-    here = set(column.sample.values)
+    present = set(column.sample.values)
     least: dict[object, float] = {}
     for at, other in enumerate(others):
         pairs = zip(other.sample.values, other.sample.counts.tolist(), strict=True)
-        shares = {value: count / other.values for value, count in pairs if value not in here}
+        shares = {value: count / other.values for value, count in pairs if value not in present}
         if at == 0:
             least = shares
         least = {key: min(low, shares[key]) for key, low in least.items() if key in shares}

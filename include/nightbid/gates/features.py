@@ -161,7 +161,7 @@ def _is_seen_in_part(definition: Feature | None, task: StageTask) -> bool:
 
 def _sound(
     measurements: Measurements,
-    each: ModelInput,
+    model_input: ModelInput,
     splits: Mapping[str, Profile],
     definition: Feature | None,
     unknown: float = 0.0,
@@ -172,7 +172,7 @@ def _sound(
 
     Args:
         measurements: Measurements to add to.
-        each: Model input to measure.
+        model_input: Model input to measure.
         splits: Name of a split → its profile.
         definition: Feature that the input belongs to; None if it has none.
         unknown: Share of the newest rows that are out of vocabulary. If all are, `oov` reports it
@@ -180,27 +180,33 @@ def _sound(
         in_part: Whether the newest rows cover only part of the feature's cycle, such as a few hours
             of a day.
     """
-    columns = {split: profile.columns.get(each.name) for split, profile in splits.items()}
+    columns = {split: profile.columns.get(model_input.name) for split, profile in splits.items()}
     lost = [split for split, column in columns.items() if column is None]
-    measurements.add("missing_inputs", len(lost), subject=each.name, note=", ".join(lost))
+    measurements.add("missing_inputs", len(lost), subject=model_input.name, note=", ".join(lost))
     for split, column in columns.items():
         if column is None or not column.rows:
             continue
-        measurements.add("nulls", column.nulls, subject=each.name, part=split)
-        measurements.add("not_finite", column.nan + column.infinite, subject=each.name, part=split)
-        if each.kind != "float" and column.minimum is not None and column.maximum is not None:
-            wrong = float(column.minimum < 0 or column.maximum >= each.size)
+        measurements.add("nulls", column.nulls, subject=model_input.name, part=split)
+        measurements.add(
+            "not_finite", column.nan + column.infinite, subject=model_input.name, part=split
+        )
+        if (
+            model_input.kind != "float"
+            and column.minimum is not None
+            and column.maximum is not None
+        ):
+            wrong = float(column.minimum < 0 or column.maximum >= model_input.size)
             measurements.add(
                 "ids_out_of_range",
                 wrong,
-                subject=each.name,
+                subject=model_input.name,
                 part=split,
-                note=f"{column.minimum:g} to {column.maximum:g}, size {each.size}",
+                note=f"{column.minimum:g} to {column.maximum:g}, size {model_input.size}",
             )
     train, newest = columns["train"], columns["evaluate"]
     if train is None or newest is None:
         return
-    measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
+    measurements.add("constant", float(train.distinct <= 1), subject=model_input.name, part="train")
     # A single day has a single weekday, so the input is constant.
     of_the_day = in_part or (
         definition is not None and not class_of(definition).varies_within_a_day
@@ -214,16 +220,16 @@ def _sound(
             and by_chance < RARELY
             and unknown < 1
         ),
-        subject=each.name,
+        subject=model_input.name,
         part="evaluate",
         note=f"{train.distinct:,.0f} distinct values in training",
     )
-    if each.kind == "id":
+    if model_input.kind == "id":
         before, now = _zero_share(train), _zero_share(newest)
         measurements.add(
             "missing_excess",
             max(beyond_chance(now - before, 0.0, _share_error(before, newest.values)), 0.0),
-            subject=each.name,
+            subject=model_input.name,
             part="evaluate",
             note=f"missing in {now:.2%} of rows, in training {before:.2%}",
         )
@@ -253,7 +259,7 @@ def _zero_share(column: ColumnProfile) -> float:
 
 def _oov(
     measurements: Measurements,
-    each: ModelInput,
+    model_input: ModelInput,
     metrics: Mapping[str, Any],
     newest: Profile,
     history: tuple[StageInput, ...],
@@ -263,43 +269,43 @@ def _oov(
 
     Args:
         measurements: Measurements to add to.
-        each: Model input to measure.
+        model_input: Model input to measure.
         metrics: Metrics of the featurize stage.
         newest: Profile of the newest rows.
         history: Outputs of earlier nights.
         unlearned: Share of OOV values in the validation rows. Their share is higher than in the
             training rows, because a value has an id for being frequent in the training rows.
     """
-    rate = metrics.get("oov_rate", {}).get(each.name)
+    rate = metrics.get("oov_rate", {}).get(model_input.name)
     if rate is None:
         return
-    before = max(metrics.get("oov_rate_train", {}).get(each.name, 0.0), unlearned)
+    before = max(metrics.get("oov_rate_train", {}).get(model_input.name, 0.0), unlearned)
     # Rare values are OOV in the training rows too; with few rows, nearly all values are.
     known = max(1 - before, 1e-9)
     lost = max(rate - before, 0.0) / known
-    due = max(newest.columns[each.name].values * known, 1e-9)
+    due = max(newest.columns[model_input.name].values * known, 1e-9)
     note = f"{rate:.2%} of the newest rows, {before:.2%} of the rows before"
     measurements.add(
-        "oov", beyond_chance(lost, 0.0, 1 / math.sqrt(due)), subject=each.name, note=note
+        "oov", beyond_chance(lost, 0.0, 1 / math.sqrt(due)), subject=model_input.name, note=note
     )
     earlier = [
         value
         for night in history
-        if (value := night.manifest.metrics.get("oov_rate", {}).get(each.name)) is not None
+        if (value := night.manifest.metrics.get("oov_rate", {}).get(model_input.name)) is not None
     ]
     if earlier:
-        usual, values = float(np.median(earlier)), newest.columns[each.name].values
+        usual, values = float(np.median(earlier)), newest.columns[model_input.name].values
         measurements.add(
             "oov_excess",
             max(beyond_chance(rate - usual, 0.0, _share_error(usual, values)), 0.0),
-            subject=each.name,
+            subject=model_input.name,
             note=f"{rate:.2%}, usually {usual:.2%}",
         )
 
 
 def _drift(
     measurements: Measurements,
-    each: ModelInput,
+    model_input: ModelInput,
     splits: Mapping[str, Profile],
     history: list[dict[str, float]],
     *,
@@ -312,42 +318,46 @@ def _drift(
     validation rows.
     """
     train, newest = splits["train"], splits["evaluate"]
-    drift = distances(pair(newest.columns[each.name], train.columns[each.name]))
-    between = splits["validate"].columns.get(each.name)
+    drift = distances(pair(newest.columns[model_input.name], train.columns[model_input.name]))
+    between = splits["validate"].columns.get(model_input.name)
     if is_learned and between is not None and between.values:
-        other = distances(pair(newest.columns[each.name], between))
+        other = distances(pair(newest.columns[model_input.name], between))
         drift = Distances(*map(min, zip(drift, other, strict=True)))
-    means = [train.columns[each.name].mean, newest.columns[each.name].mean]
+    means = [train.columns[model_input.name].mean, newest.columns[model_input.name].mean]
     note = (
         f"mean {means[0]:.4g} → {means[1]:.4g}"
-        if each.kind == "float" and None not in means
+        if model_input.kind == "float" and None not in means
         else ""
     )
     for family, value in drift._asdict().items():
-        measurements.add(family, value, subject=each.name, part="evaluate vs train", note=note)
-    earlier = [night[each.name] for night in history if each.name in night]
+        measurements.add(
+            family, value, subject=model_input.name, part="evaluate vs train", note=note
+        )
+    earlier = [night[model_input.name] for night in history if model_input.name in night]
     if earlier:
         measurements.add(
             "psi_excess",
             max(drift.psi - max(earlier), 0.0),
-            subject=each.name,
+            subject=model_input.name,
             part="evaluate vs train",
             note=f"{drift.psi:.3f}, before at most {max(earlier):.3f}",
         )
 
 
-def _leakage(measurements: Measurements, each: ModelInput, train: Profile, newest: Profile) -> None:
+def _leakage(
+    measurements: Measurements, model_input: ModelInput, train: Profile, newest: Profile
+) -> None:
     fewest = min(train.label.positives, newest.label.positives)
     if fewest < FEWEST_POSITIVES:
         return
-    new, old = newest.columns[each.name], train.columns[each.name]
+    new, old = newest.columns[model_input.name], train.columns[model_input.name]
     ahead, error = transfer_auc(pair(new, old))
     # An AUC far above 0.5 has a smaller error than one near 0.5, so few positives show a leak.
     sure = auc_error(ahead, newest.label.positives, newest.label.rows - newest.label.positives)
     measurements.add(
         "single_auc",
         beyond_chance(ahead, 0.5, min(error, sure)),
-        subject=each.name,
+        subject=model_input.name,
         part="evaluate",
         note=f"alone {ahead:.3f}, on {newest.label.positives:,} positives",
     )
@@ -357,7 +367,7 @@ def _leakage(measurements: Measurements, each: ModelInput, train: Profile, newes
     measurements.add(
         "single_auc_gap",
         max(beyond_chance(back - ahead, 0.0, 1.4 * error), 0.0),
-        subject=each.name,
+        subject=model_input.name,
         part="train vs evaluate",
         note=f"alone {back:.3f} in training, {ahead:.3f} in the newest rows",
     )
@@ -401,9 +411,11 @@ def _unlearned(folder: Path) -> dict[str, float]:
     return {name: outside / max(known, 1) for name, (outside, known) in counts.items()}
 
 
-def _least_rows(spec: PipelineSpec, each: ModelInput) -> int:
+def _least_rows(spec: PipelineSpec, model_input: ModelInput) -> int:
     """Get the minimum number of rows that a value needs for an id of its own."""
-    return int(getattr(spec.features.get(each.vocabulary or each.feature), "min_count", 1))
+    return int(
+        getattr(spec.features.get(model_input.vocabulary or model_input.feature), "min_count", 1)
+    )
 
 
 def _newest_against_train(night: StageInput) -> dict[str, float]:

@@ -210,11 +210,12 @@ def _checks(
 
     Statistics include their column, so overriding each check that is shown leaves no stop.
     """
-    mine = [finding for finding in findings if finding.measurement.family == family]
-    mine.sort(key=lambda finding: finding.measurement.part, reverse=True)  # the newest day first
-    mine.sort(key=lambda finding: -WEIGHT[finding.verdict])
+    of_family = [finding for finding in findings if finding.measurement.family == family]
+    # The newest day comes first.
+    of_family.sort(key=lambda finding: finding.measurement.part, reverse=True)
+    of_family.sort(key=lambda finding: -WEIGHT[finding.verdict])
     by_statistic: dict[str, list[Finding]] = {}
-    for finding in mine:
+    for finding in of_family:
         by_statistic.setdefault(finding.measurement.statistic, []).append(finding)
     if not by_statistic:
         return [_check(family, measurements, [], limits)]
@@ -224,12 +225,12 @@ def _checks(
 def _check(
     family: str,
     measurements: Sequence[Measurement],
-    mine: Sequence[Finding],
+    findings: Sequence[Finding],
     limits: Mapping[str, Limit],
 ) -> Check:
-    if mine:
-        worst = mine[0]
-        others = f"; and on {len(mine) - 1} more" if len(mine) > 1 else ""
+    if findings:
+        worst = findings[0]
+        others = f"; and on {len(findings) - 1} more" if len(findings) > 1 else ""
         override = worst.override
         allowed = (
             f"; allowed until {override.until} by {override.name}: {override.reason}"
@@ -242,7 +243,7 @@ def _check(
             observed=figure(worst.measurement.value),
             expected=worst.expected,
             detail=_where(worst.measurement) + others + allowed,
-            findings=tuple(mine),
+            findings=tuple(findings),
         )
     limit = limits.get(family)
     tightest = (limit.warn or limit.stop) if limit else None

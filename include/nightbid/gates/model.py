@@ -150,18 +150,18 @@ def _beyond(
 
     A difference above 0, which the limits bound, is reduced by four paired standard errors.
     """
-    mine, theirs = metrics["candidate"][figure], metrics[other][figure]
-    if theirs is None:
+    candidate, reference = metrics["candidate"][figure], metrics[other][figure]
+    if reference is None:
         measurements.add(name, None, note=f"not defined for the {other}")
         return
     paired = (metrics.get("versus") or {}).get(other) or {}
-    value = mine - theirs
+    value = candidate - reference
     if value > 0:
         value = beyond_chance(value, 0.0, interval_error(paired.get(figure)))
     measurements.add(
         name,
         value,
-        note=f"{mine:.4f} vs {theirs:.4f}",
+        note=f"{candidate:.4f} vs {reference:.4f}",
     )
 
 
@@ -239,18 +239,18 @@ def _predictions(
     Curves are groups of rows by prediction. The groups have equal weight, except that equal
     predictions share a group.
     """
-    mine, theirs = curves.get("candidate"), curves.get(reference)
-    if not mine:
+    candidate, compared = curves.get("candidate"), curves.get(reference)
+    if not candidate:
         measurements.skip("the distribution of predictions: the evaluation has no curve of them")
         return
-    weights = np.array([point["weight"] for point in mine])
+    weights = np.array([point["weight"] for point in candidate])
     measurements.add(
-        "largest_tie", float(weights.max() / weights.sum()), note=f"{len(mine)} groups"
+        "largest_tie", float(weights.max() / weights.sum()), note=f"{len(candidate)} groups"
     )
-    if not theirs:
+    if not compared:
         return
     share = np.linspace(0.025, 0.975, 20)
-    one, two = _quantiles(mine, share), _quantiles(theirs, share)
+    one, two = _quantiles(candidate, share), _quantiles(compared, share)
     measurements.add(
         "predictions_moved",
         float(np.abs(one - two).mean() / two.mean()) if two.mean() > 0 else None,

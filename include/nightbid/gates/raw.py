@@ -95,8 +95,8 @@ def _ids(spec: PipelineSpec) -> Iterator[str]:
 
 def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     roles = spec.columns
-    wanted = {roles.key, roles.time, roles.user, spec.label.column}
-    wanted |= {
+    required = {roles.key, roles.time, roles.user, spec.label.column}
+    required |= {
         name
         for name in (
             roles.item,
@@ -113,7 +113,7 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
         name: sum(name in other for other in others) for columns in others for name in columns
     }
     usual = {name for name, count in counts.items() if 2 * count > len(others)}
-    lost = sorted((wanted | usual) - set(day.profile.columns))
+    lost = sorted((required | usual) - set(day.profile.columns))
     measurements.add("missing_columns", len(lost), part=day.name, note=", ".join(lost))
     changed: list[str] = []
     widened: list[str] = []
@@ -240,8 +240,8 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
             note=f"{at:02d}h: {seen[at]:,} rows, usually {expected[at]:,.0f}",
         )
 
-    def distance(each: Day) -> float:
-        counts = each.hours[0].copy()
+    def distance(any_day: Day) -> float:
+        counts = any_day.hours[0].copy()
         counts[uneven] = 0
         return float(np.abs(counts / max(counts.sum(), 1) - shares).sum() / 2)
 
@@ -347,11 +347,11 @@ def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:
     )
 
 
-def _is_chance(found: int, draws: int, usual: float, others: float) -> bool:
+def _is_chance(positives: int, draws: int, usual: float, others: float) -> bool:
     """Whether few positives can be so uneven by chance; the normal approximation fails for them.
 
     Args:
-        found: Number of positives in the evening.
+        positives: Number of positives in the evening.
         draws: Number of positives in the day.
         usual: Number of positives in the evenings of other days.
         others: Number of positives in the remaining hours of other days.
@@ -359,7 +359,7 @@ def _is_chance(found: int, draws: int, usual: float, others: float) -> bool:
     if draws > HANDFUL:
         return False
     share = betabinom.pmf(np.arange(draws + 1), draws, usual, others)
-    return bool(min(share[: found + 1].sum(), share[found:].sum()) > ONE_SIDED)
+    return bool(min(share[: positives + 1].sum(), share[positives:].sum()) > ONE_SIDED)
 
 
 def _evening_counts(of: Sequence[Day]) -> tuple[Ints, Ints]:

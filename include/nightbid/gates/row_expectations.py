@@ -107,26 +107,26 @@ def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
 def _column(
     name: str, column: ColumnProfile, others: Sequence[ColumnProfile], spec: PipelineSpec
 ) -> Iterator[RowRule]:
-    here = {"column": name}
+    arguments = {"column": name}
     nulls = _median([other.nulls / other.rows for other in others])
-    yield RowRule("null_excess", name, "ColumnValuesToNotBeNull", here, nulls)
+    yield RowRule("null_excess", name, "ColumnValuesToNotBeNull", arguments, nulls)
     if column.kind == "text":
         blank = _median([other.blank / other.rows for other in others])
-        lengths = {**here, "min_value": 1}
+        lengths = {**arguments, "min_value": 1}
         yield RowRule("blank_excess", name, "ColumnValueLengthsToBeBetween", lengths, blank)
     if column.kind == "number":
         wild = _median([(other.nan + other.infinite) / other.rows for other in others])
-        finite = {**here, "max_value": float(np.finfo(np.float64).max)}
+        finite = {**arguments, "max_value": float(np.finfo(np.float64).max)}
         yield RowRule("nan_excess", name, "ColumnValuesToBeBetween", finite, wild)
         bounds = far(column, others)
         if bounds is not None:
-            between = {**here, "min_value": bounds[0], "max_value": bounds[1]}
+            between = {**arguments, "min_value": bounds[0], "max_value": bounds[1]}
             yield RowRule("out_of_range", name, "ColumnValuesToBeBetween", between, of_values=True)
     filled = [other for other in others if other.values]
     if name not in spec.columns.turnover and filled:
         known = known_values(column, filled)
         if known is not None:
-            within = {**here, "value_set": sorted(map(exact, known.values), key=str)}
+            within = {**arguments, "value_set": sorted(map(exact, known.values), key=str)}
             yield RowRule(
                 "new_values", name, "ColumnValuesToBeInSet", within, known.usual, of_values=True
             )

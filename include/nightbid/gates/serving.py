@@ -16,23 +16,25 @@ def measure(task: StageTask) -> Measurements:
     measurements = Measurements()
     export = task.inputs["export"].manifest.metrics
     load = task.inputs["load_test"].manifest.metrics
-    asked = f"{load['requests']:,} requests of {load['candidates']} candidates on {load['engine']}"
+    load_note = (
+        f"{load['requests']:,} requests of {load['candidates']} candidates on {load['engine']}"
+    )
     if load.get("clock") == "thread":
-        asked += f", in its own time: others took {load['stolen']:.0%} of the core"
-    measurements.add("p99_ms", load["latency_ms"]["p99"], note=asked)
-    measurements.add("p50_ms", load["latency_ms"]["p50"], note=asked)
+        load_note += f", in its own time: others took {load['stolen']:.0%} of the core"
+    measurements.add("p99_ms", load["latency_ms"]["p99"], note=load_note)
+    measurements.add("p50_ms", load["latency_ms"]["p50"], note=load_note)
     measurements.add("requests_per_second_per_core", load["requests_per_second_per_core"])
     if served := load.get("served"):
-        asked, candidate = served["objective"], served["candidate"]
+        objective, candidate = served["objective"], served["candidate"]
         held = candidate["requests_per_second"]
         note = (
-            f"{held:,.0f} of {asked['requests_per_second']:,.0f} requests/s of"
-            f" {asked['candidates']} candidates with p99 <= {asked['p99_ms']:g} ms,"
+            f"{held:,.0f} of {objective['requests_per_second']:,.0f} requests/s of"
+            f" {objective['candidates']} candidates with p99 <= {objective['p99_ms']:g} ms,"
             f" {candidate['processes']} processes, over a socket"
         )
         if champion := served.get("champion"):
             note += f"; the champion: {champion['requests_per_second']:,.0f}"
-        measurements.add("rate_held", held / asked["requests_per_second"], note=note)
+        measurements.add("rate_held", held / objective["requests_per_second"], note=note)
     measurements.add(
         "parity", export["parity_max_difference"], note="prediction, exported vs reference"
     )
@@ -48,16 +50,16 @@ def measure(task: StageTask) -> Measurements:
     return measurements
 
 
-def _refit(measurements: Measurements, found: dict[str, Any]) -> None:
+def _refit(measurements: Measurements, refit: dict[str, Any]) -> None:
     """Measure how the refitted model differs from the judged one."""
-    automatic = found.get("automatic", False)
-    why = found.get("fallback", "")
+    automatic = refit.get("automatic", False)
+    why = refit.get("fallback", "")
     if automatic:
         note = f"the judged model serves: {why}" if why else ""
         measurements.add("refit_fallback", float(bool(why)), note=note, lasting=True)
     if why:
         return
-    for figure in figures(found):
+    for figure in figures(refit):
         if figure.value is None:
             measurements.skip(f"{figure.statistic} of the refitted model: {figure.note}")
         else:

@@ -23,17 +23,17 @@ def measure(task: StageTask) -> Measurements:
     return measurements
 
 
-def _policy(measurements: Measurements, found: dict[str, Any]) -> None:
+def _policy(measurements: Measurements, metrics: dict[str, Any]) -> None:
     """Measure what the candidate's choices lose against the logged choices."""
-    mine, logged = found["policies"]["candidate"], found["logged"]["value"]
-    if "refused" in mine:
-        measurements.skip(f"the value of the policy: {mine['refused']}")
+    candidate, logged = metrics["policies"]["candidate"], metrics["logged"]["value"]
+    if "refused" in candidate:
+        measurements.skip(f"the value of the policy: {candidate['refused']}")
     elif not logged:
         measurements.skip("the value of the policy: no logged row has a positive label")
     else:
-        value = mine["estimates"]["dr"]["value"]
-        loss = max(-mine["gains"]["dr"]["high"], 0.0) / logged
-        rows = f"{found['rows']:,} rows worth {mine['effective_sample_size']:,.0f}"
+        value = candidate["estimates"]["dr"]["value"]
+        loss = max(-candidate["gains"]["dr"]["high"], 0.0) / logged
+        rows = f"{metrics['rows']:,} rows worth {candidate['effective_sample_size']:,.0f}"
         measurements.add("policy_loss", loss, note=f"{value:.5f}, logged {logged:.5f}; {rows}")
 
 
@@ -42,17 +42,19 @@ def _money(measurements: Measurements, metrics: dict[str, Any]) -> None:
     bidders, reference = metrics["bidders"], metrics["reference"]
     known = "expected_surplus" in bidders["candidate"]
     name = "expected_surplus" if known else "surplus"
-    mine, theirs = bidders["candidate"][name], bidders[reference][name]
+    surplus, reference_surplus = bidders["candidate"][name], bidders[reference][name]
     measurements.add(
-        "surplus", mine, note=f"{name.replace('_', ' ')} on {metrics['auctions']:,} auctions"
+        "surplus", surplus, note=f"{name.replace('_', ' ')} on {metrics['auctions']:,} auctions"
     )
     high = metrics["differences"][reference][name]["high"]
     if high is None:
         measurements.skip("the loss against the reference: too few users for an interval")
-    elif theirs:
+    elif reference_surplus:
         # Only the loss that remains at the upper end of the interval is beyond chance.
-        loss = max(-high, 0.0) / abs(theirs)
-        measurements.add("surplus_loss", loss, note=f"{mine:,.2f}, {reference} {theirs:,.2f}")
+        loss = max(-high, 0.0) / abs(reference_surplus)
+        measurements.add(
+            "surplus_loss", loss, note=f"{surplus:,.2f}, {reference} {reference_surplus:,.2f}"
+        )
     measurements.add(
         "unusable_rows",
         metrics["unusable_share"],

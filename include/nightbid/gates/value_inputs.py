@@ -94,8 +94,8 @@ def _read(folder: Path, split: str, layout: Layout) -> pa.Table:
         return pa.table({LABEL: pa.array([], pa.float32())})
     # One file of the newest day is enough; a gate fetches only that one from a bucket.
     newest = [path for path in files if path.parent == files[-1].parent]
-    there = pq.read_schema(newest[0]).names
-    columns = [LABEL, *(name for name in layout.columns() if name in there)]
+    present = pq.read_schema(newest[0]).names
+    columns = [LABEL, *(name for name in layout.columns() if name in present)]
     return pq.read_table(newest[0], columns=columns, partitioning=None).slice(0, ROWS)
 
 
