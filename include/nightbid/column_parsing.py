@@ -233,15 +233,15 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:
         return np.where(np.abs(values) < LARGEST, values, np.nan)
 
 
-def _pandas(what: str) -> Any:
+def _pandas(values: str) -> Any:
     """Import pandas, which a bundle needs only to read texts as numbers or times."""
     try:
         import pandas as pd
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{what} in a column of text, and pandas is not installed",
+            f"{values} in a column of text, and pandas is not installed",
             where="lookup",
-            hint=f"pip install pandas, or send {what}",
+            hint=f"pip install pandas, or send {values}",
         ) from error
     return pd
 
@@ -260,8 +260,8 @@ def local_time(time: pa.Array | pa.ChunkedArray, zone: str) -> pa.Array:
     """Convert instants to the local clock of a zone, labeled as UTC: timestamp[us, UTC]."""
     if zone == "UTC":
         return whole(time)
-    here = whole(time).cast(pa.timestamp("us", zone))
-    return pc.local_timestamp(here).cast(MICROSECOND)
+    local = whole(time).cast(pa.timestamp("us", zone))
+    return pc.local_timestamp(local).cast(MICROSECOND)
 
 
 def time_of_zone(time: pa.Array, zone: str) -> pa.Array:

@@ -23,10 +23,10 @@ def integer_hashes(values: npt.NDArray[np.int64]) -> Hashes:
     return _mixed(values.astype(np.int64).view(np.uint64))
 
 
-def _mixed(found: Hashes) -> Hashes:
-    found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return found ^ (found >> np.uint64(31))
+def _mixed(bits: Hashes) -> Hashes:
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
 
 
 def text_hashes(values: npt.NDArray[np.object_]) -> Hashes:

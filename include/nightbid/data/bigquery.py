@@ -64,11 +64,11 @@ class BigQueryTable:
     Args:
         address: `bq://project.dataset.table`; a trailing star stands for the day.
         cache: Folder for the copies.
-        wanted: Returns whether a column is read; None: all columns are read.
+        is_wanted: Returns whether a column is read; None: all columns are read.
     """
 
     def __init__(
-        self, address: str, cache: Path, wanted: Callable[[str], bool] | None = None
+        self, address: str, cache: Path, is_wanted: Callable[[str], bool] | None = None
     ) -> None:
         match = BIGQUERY_TABLE.fullmatch(address)
         if match is None:
@@ -77,7 +77,7 @@ class BigQueryTable:
             )
         self.address = address
         self._project, self._dataset, self._table = match.groups()
-        self._wanted = wanted
+        self._is_wanted = is_wanted
         self._cache = cache / "bigquery" / self._project / self._dataset
         # Each selection of columns has its own copies.
         digest = hashlib.sha256(json.dumps(self._columns).encode()).hexdigest()[:16]
@@ -94,14 +94,14 @@ class BigQueryTable:
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """Copy the days whose local copy is missing or out of date."""
-        wanted = [path for path in paths if not self._is_here(path)]
-        if not wanted:
+        outdated = [path for path in paths if not self._is_here(path)]
+        if not outdated:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / ".lock", "w") as lock, self._one_line():
             fcntl.flock(lock, fcntl.LOCK_EX)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(self._copy, [path for path in wanted if not self._is_here(path)]))
+                list(pool.map(self._copy, [path for path in outdated if not self._is_here(path)]))
         self._remove_old()
 
     def version(self, path: Path) -> tuple[object, ...]:
@@ -259,7 +259,7 @@ class BigQueryTable:
     def _columns(self) -> list[str]:
         """Columns to read."""
         names = [field.name for field in self._shape.schema]
-        chosen = [name for name in names if self._wanted is None or self._wanted(name)]
+        chosen = [name for name in names if self._is_wanted is None or self._is_wanted(name)]
         return chosen or names[:1]
 
     @cached_property

@@ -210,8 +210,8 @@ def walk(root: Path) -> Iterator[tuple[Path, str]]:
         if real in visited:
             continue
         visited.add(real)
-        here = Path(folder).relative_to(root).as_posix()
-        inside = "" if here == "." else f"{here}/"
+        relative = Path(folder).relative_to(root).as_posix()
+        inside = "" if relative == "." else f"{relative}/"
         if inside:
             yield Path(folder), inside
         for name in names:

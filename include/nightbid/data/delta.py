@@ -55,9 +55,9 @@ def delta_files(root: Path, fetch: Fetch) -> Iterable[tuple[Path, str]]:
         )
     values = zip(*(actions[f"partition.{name}"] for name in names), strict=True)
     for path, of_file in zip(actions["path"], values, strict=True):
-        here = root / unquote(path)
+        file = root / unquote(path)
         parts = partition_folders(list(zip(names, of_file, strict=True)))
-        yield here, "/".join([*parts, here.name])
+        yield file, "/".join([*parts, file.name])
 
 
 def _refuse_unlike_parquet(root: Path, table: Any) -> None:

@@ -87,14 +87,14 @@ class Events:
         own = np.repeat([batch.own for batch in batches], [len(batch.key) for batch in batches])
         reason, text = (
             pa.concat_arrays(
-                [found if (found := getattr(batch, name)) is not None
+                [column if (column := getattr(batch, name)) is not None
                  else pa.nulls(len(batch.key), pa.string()) for batch in batches]
             )
             for name in ("reason", "text")
         )  # fmt: skip
         for why, rows in ((NO_KEY, pc.is_null(key)), (NO_TIME, pc.is_null(time))):
-            found = pc.and_(rows, pc.is_null(reason))
-            reason = pc.if_else(found, why.format(kind), reason)
+            fresh = pc.and_(rows, pc.is_null(reason))
+            reason = pc.if_else(fresh, why.format(kind), reason)
         good = np.asarray(pc.is_null(reason))
         at = pa.array(~good & own)
         unread = _aside(kind, *(column.filter(at) for column in (key, time, reason, text)))
@@ -114,17 +114,17 @@ class Events:
             order = np.argsort(event, kind="stable")
             again &= event < 0
             again[order[1:]] |= (np.diff(event[order]) == 0) & (event[order[1:]] >= 0)
-        kept = np.flatnonzero(~again)
-        kept = kept[np.lexsort((when[kept], code[kept]))]
-        found = cls(
-            kind, coded.dictionary, code[kept], when[kept], own[kept], None,
+        unique = np.flatnonzero(~again)
+        unique = unique[np.lexsort((when[unique], code[unique]))]
+        events = cls(
+            kind, coded.dictionary, code[unique], when[unique], own[unique], None,
             duplicates=int((again & own).sum()), unread=(unread,) if len(unread) else (),
         )  # fmt: skip
         if values := [batch.value for batch in batches if batch.value is not None]:
-            value = np.concatenate(values)[good][kept]
-            found.without_value = int((np.isnan(value) & found.own).sum())
-            found.value = np.where(np.isnan(value), 0.0, value)
-        return found
+            value = np.concatenate(values)[good][unique]
+            events.without_value = int((np.isnan(value) & events.own).sum())
+            events.value = np.where(np.isnan(value), 0.0, value)
+        return events
 
 
 class Join:

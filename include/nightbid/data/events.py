@@ -57,8 +57,8 @@ class EventLogs:
         later = {day + timedelta(days=n) for day in days for n in reach}
         earlier = {day - timedelta(days=n) for day in days for n in reach}
         roles = {block.key, block.time}
-        wanted = None if named is None else {*named, *roles} - set(MADE)
-        self._impressions = FolderLogs(block.impressions, days, cache, wanted)
+        columns = None if named is None else {*named, *roles} - set(MADE)
+        self._impressions = FolderLogs(block.impressions, days, cache, columns)
         self._ids = FolderLogs(block.impressions, earlier, cache, {block.key}, others=0)
         events = {*roles, *filter(None, (block.event_key,))}
         streams: dict[str, tuple[EventStream | None, set[str]]] = {

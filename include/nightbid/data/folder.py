@@ -132,10 +132,10 @@ class FolderLogs:
         types: Mapping[str, object] = (
             self._columns.text_types if self._kind == "csv" else self._columns.column_types
         )
-        mine = {name for part in parts for name in self._columns.names_in(part)}
+        names = {name for part in parts for name in self._columns.names_in(part)}
         if self._kind == "jsonl":  # a day has every column of the window
-            mine |= set(types)
-        type_names = {name: str(kind) for name, kind in types.items() if name in mine}
+            names |= set(types)
+        type_names = {name: str(kind) for name, kind in types.items() if name in names}
         for name in self._columns.may_be_lost(parts) & type_names.keys():
             type_names[name] += " or null"
         return {**digests, "types": json.dumps(type_names, sort_keys=True)}
@@ -285,9 +285,9 @@ class FolderLogs:
         if self._block.day_column:
             paths = [path for path, name in self._place.walk() if not name.endswith("/")]
             head = self._place.head
-            mine = [path for path in sorted(paths) if is_format(path, self._kind, head)]
-            self._place.fetch(mine)
-            return [Part(path) for path in mine]
+            files = [path for path in sorted(paths) if is_format(path, self._kind, head)]
+            self._place.fetch(files)
+            return [Part(path) for path in files]
         if self._block.layout != "avazu" or self._files:
             return []
         self._place.fetch(path for path, _ in self._place.walk())

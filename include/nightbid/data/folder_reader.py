@@ -83,12 +83,12 @@ class FolderReader:
 
     def _records(self, part: Part) -> Iterator[pa.Table]:
         types, declared = self.types, self._declared
-        wanted = {*types, *declared}
+        columns = {*types, *declared}
         is_json = self.kind == "jsonl"
         read = (
-            record_files.json_tables(part, wanted.__contains__)
+            record_files.json_tables(part, columns.__contains__)
             if is_json
-            else zip(record_files.tables(part, self.kind, wanted.__contains__), repeat([]))
+            else zip(record_files.tables(part, self.kind, columns.__contains__), repeat([]))
         )
         for table, broken in read:
             if is_json:

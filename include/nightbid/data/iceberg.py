@@ -85,12 +85,12 @@ def iceberg_files(root: Path, fetch: Fetch) -> Iterator[tuple[Path, str]]:
                 where=str(root),
                 hint="partition it by a column of days, such as dt, or by day(time)",
             )
-        here = _below(root, file.file_path, table.location())
+        path = _below(root, file.file_path, table.location())
         values = [
             (field.name, _value(table, field, file.partition[at]))
             for at, field in enumerate(fields)
         ]
-        yield here, "/".join([*partition_folders(values), here.name])
+        yield path, "/".join([*partition_folders(values), path.name])
 
 
 def _opened(root: Path, fetch: Fetch) -> Any:
@@ -109,9 +109,9 @@ def _opened(root: Path, fetch: Fetch) -> Any:
 
         def new_input(self, location: str) -> Any:
             """Open a file of the table."""
-            here = _below(root, location, metadata.location)
-            fetch([here])
-            return super().new_input(str(here))
+            path = _below(root, location, metadata.location)
+            fetch([path])
+            return super().new_input(str(path))
 
     return StaticTable(
         identifier=("table", root.name),
@@ -148,9 +148,9 @@ def _refuse_other_names(root: Path, table: Any) -> None:
                 raise _refused(root, f"a column that was renamed or added again ({field.name!r})")
 
 
-def _refused(root: Path, what: str) -> CorruptDataError:
+def _refused(root: Path, feature: str) -> CorruptDataError:
     return CorruptDataError(
-        f"the Iceberg table has {what}, which cannot be read",
+        f"the Iceberg table has {feature}, which cannot be read",
         where=str(root),
         hint="write a copy without it, for example with CREATE TABLE … AS SELECT",
     )

@@ -31,19 +31,19 @@ MADE = ("impression_id", "time", "user_id", "click")
 ORPHAN = "a click without an impression"
 
 
-def impression_files(found: dict[date, list[Path]]) -> dict[date, list[Part]]:
+def impression_files(files: dict[date, list[Path]]) -> dict[date, list[Part]]:
     """Select the impression logs of each day."""
-    impressions = {day: _of_kind(paths, "imp") for day, paths in found.items()}
+    impressions = {day: _of_kind(paths, "imp") for day, paths in files.items()}
     return {day: [Part(path) for path in paths] for day, paths in impressions.items() if paths}
 
 
-def click_files(found: dict[date, list[Path]], day: date) -> list[Part]:
+def click_files(files: dict[date, list[Path]], day: date) -> list[Part]:
     """Return the click logs of a day.
 
     Raises:
         MissingDataError: There is none; without this error the day would seem to have no clicks.
     """
-    paths = _of_kind(found.get(day, []), "clk")
+    paths = _of_kind(files.get(day, []), "clk")
     if not paths:
         raise MissingDataError(
             f"the day {day} has impressions and no click log",

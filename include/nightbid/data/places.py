@@ -72,7 +72,7 @@ def open_place(
     address: str,
     cache: Path | None,
     kind: str = "",
-    wanted: Callable[[str], bool] | None = None,
+    is_wanted: Callable[[str], bool] | None = None,
 ) -> Place:
     """Open a folder, a bucket or a table.
 
@@ -80,7 +80,7 @@ def open_place(
         address: A path, `gs://` or `s3://` with bucket and prefix, or `bq://` with a table.
         cache: Folder for copies of remote files.
         kind: `source.kind` of the pipeline.
-        wanted: Returns whether a column of a BigQuery table is read; None: all are. Files are
+        is_wanted: Returns whether a column of a BigQuery table is read; None: all are. Files are
             copied whole.
 
     Raises:
@@ -92,7 +92,7 @@ def open_place(
         from nightbid.data.bigquery import BigQueryTable
 
         assert cache is not None, "a table needs a cache"
-        return BigQueryTable(address, cache, wanted)
+        return BigQueryTable(address, cache, is_wanted)
     if kind in ("delta", "iceberg"):
         from nightbid.data.tables import TableBucket, TableFolder
 
@@ -192,14 +192,14 @@ class Bucket:
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """Copy the objects whose local copy is missing or out of date."""
-        wanted = [path for path in paths if self._versions.get(path) != self._now(path)]
-        if not wanted:
+        outdated = [path for path in paths if self._versions.get(path) != self._now(path)]
+        if not outdated:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / ".lock", "w") as lock, self._one_line():
             fcntl.flock(lock, fcntl.LOCK_EX)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(self._copy, wanted))
+                list(pool.map(self._copy, outdated))
             self._remove_old()
 
     def version(self, path: Path) -> tuple[object, ...]:

@@ -62,11 +62,11 @@ class TableBucket(Bucket):
             names = [newest_metadata(names, self.address)] if names else []
         if not names:
             raise _no_table(self._kind, self.address)
-        wanted = {self.root / name for name in names}
-        self.fetch(wanted)
+        newest = {self.root / name for name in names}
+        self.fetch(newest)
         # Files of older versions, or deleted from the bucket, are not part of the table.
         for path in (self.root / folder).glob("[!.]*" if folder == LOG else "*.json"):
-            if path not in wanted:
+            if path not in newest:
                 path.unlink(missing_ok=True)
         with named_place(self):
             return list(FILES[self._kind](self.root, self.fetch))

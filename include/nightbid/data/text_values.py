@@ -163,9 +163,9 @@ def typed(
         column, wrong = cast(table[name].combine_chunks(), kind, style)
         columns[name] = column
         if wrong.any():
-            what = "not UTF-8" if kind == "string" else f"not {CALLED[kind]}"
+            fault = "not UTF-8" if kind == "string" else f"not {CALLED[kind]}"
             fresh = wrong & (reason == None)  # noqa: E711 - element by element
-            reason[fresh] = f"{name} is {what}"
+            reason[fresh] = f"{name} is {fault}"
             stood = table[name].filter(pa.array(fresh)).to_pylist()
             text[fresh] = [_shown(value) for value in stood]
     columns[REASON] = pa.array(reason, pa.string())

@@ -81,10 +81,10 @@ class TimedFiles:
             for table, days in self._dated(part):
                 if row > last:
                     break
-                mine = table.filter(pa.array(days == np.datetime64(day)))
+                day_rows = table.filter(pa.array(days == np.datetime64(day)))
                 row += len(table)
-                if len(mine):
-                    yield part, mine
+                if len(day_rows):
+                    yield part, day_rows
 
     def _spans_of(self, part: Part) -> dict[date, Span]:
         """Scan a file for its days in bounded memory; the result is cached by content."""
@@ -107,8 +107,10 @@ class TimedFiles:
         for table, days in self._dated(part):
             for day in np.unique(days[~np.isnat(days)]):
                 places = np.flatnonzero(days == day)
-                mine = table if len(places) == len(table) else table.take(places)
-                seen.setdefault(day, _Rows(row + int(places[0]))).add(mine, row + int(places[-1]))
+                day_rows = table if len(places) == len(table) else table.take(places)
+                seen.setdefault(day, _Rows(row + int(places[0]))).add(
+                    day_rows, row + int(places[-1])
+                )
             row += len(table)
         return {_named(day): rows.span() for day, rows in seen.items()}
 

@@ -55,9 +55,9 @@ class UserKeys:
                     hint="mount it where tasks run, readable for their user",
                 ) from error  # fmt: skip
         if len(secret) < LEAST_BYTES:
-            what = f"the secret has {len(secret)} bytes" if secret else "the secret is not set"
+            fault = f"the secret has {len(secret)} bytes" if secret else "the secret is not set"
             raise ConfigError(
-                what, where=where, hint=f"give at least {LEAST_BYTES}: `openssl rand -hex 32`"
+                fault, where=where, hint=f"give at least {LEAST_BYTES}: `openssl rand -hex 32`"
             )
         return cls(tuple(dict.fromkeys((spec.columns.user, *block.columns))), secret)
 

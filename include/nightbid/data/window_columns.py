@@ -212,8 +212,8 @@ class WindowColumns:
         others = [name for name in have if name and self.is_optional(name)]
         if len(others) <= self._others:
             return None
-        wanted = {name for name in have if not self.is_optional(name)}
-        return {*wanted, *self._block.rename, *self._named, *others[: self._others]}
+        required = {name for name in have if not self.is_optional(name)}
+        return {*required, *self._block.rename, *self._named, *others[: self._others]}
 
     def names_in(self, part: Part) -> list[str]:
         """List the columns of a file; an empty file has none."""
@@ -237,8 +237,8 @@ class WindowColumns:
 
     def _check_names(self, have: set[str]) -> None:
         """Reject reserved column names, and names in `types` and `outcomes` that no file has."""
-        if taken := {REASON, TEXT}.intersection(self.renamed(name) for name in have):
-            name = sorted(taken)[0]
+        if reserved := {REASON, TEXT}.intersection(self.renamed(name) for name in have):
+            name = sorted(reserved)[0]
             raise CorruptDataError(
                 f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
                 where=str(self._root),

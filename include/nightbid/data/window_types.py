@@ -224,21 +224,21 @@ def _as_declared(
     column: pa.ChunkedArray, kind: ColumnType, name: str, path: Path, style: TextFormat
 ) -> tuple[pa.Array | pa.ChunkedArray, np.ndarray]:
     none = np.zeros(len(column), bool)
-    given = column.type
-    if pa.types.is_nested(given):
+    stored = column.type
+    if pa.types.is_nested(stored):
         raise CorruptDataError(
-            f"column {name!r} is {given}, which source.types declares as {kind}",
+            f"column {name!r} is {stored}, which source.types declares as {kind}",
             where=str(path),
             hint="a list has no other type: take the column out of source.types",
         )
-    if kind == "time" and not _is_text(_plain(given)):
+    if kind == "time" and not _is_text(_plain(stored)):
         times = as_time(column, style.time_zone)
         return times, np.asarray(pc.is_null(times)) & np.asarray(pc.is_valid(column))
-    if kind == "float" and (pa.types.is_integer(given) or pa.types.is_decimal(given)):
+    if kind == "float" and (pa.types.is_integer(stored) or pa.types.is_decimal(stored)):
         return column.cast(pa.float64(), safe=False), none
-    if kind == "float" and pa.types.is_floating(given):
+    if kind == "float" and pa.types.is_floating(stored):
         return column.cast(pa.float64()), none
-    if kind == "int" and pa.types.is_integer(given) and given != pa.uint64():
+    if kind == "int" and pa.types.is_integer(stored) and stored != pa.uint64():
         return column.cast(pa.int64()), none
     # Convert through text, since that is how other types are read when text is requested.
     codes, tokens = encode(column)

@@ -110,8 +110,10 @@ def write_streams(
         on = events[roles.time].cast(pa.date32())
         rows[stream] = 0
         for day in days:
-            mine = events.filter(pc.equal(on, day)).combine_chunks()
-            batches = mine.to_batches() or [pa.RecordBatch.from_pylist([], schema=mine.schema)]
+            day_events = events.filter(pc.equal(on, day)).combine_chunks()
+            batches = day_events.to_batches() or [
+                pa.RecordBatch.from_pylist([], schema=day_events.schema)
+            ]
             rows[stream] += write_day(batches, folder / stream, day)
     return rows
 

@@ -181,15 +181,15 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     sample = pa.concat_tables(tables, promote_options="permissive")
     columns = summarize(sample)
     brought = defaults_of(block)
-    given: dict[str, str | None] = {}
+    format_roles: dict[str, str | None] = {}
     if streams:
-        given = {**brought["columns"], "label": brought["label"]["column"]}
+        format_roles = {**brought["columns"], "label": brought["label"]["column"]}
     elif "layout" in block or block["kind"] == "kuairand":
-        given = {**Columns().model_dump(), **brought.get("columns", {})}
-        given["label"] = brought.get("label", {}).get("column", "click")
+        format_roles = {**Columns().model_dump(), **brought.get("columns", {})}
+        format_roles["label"] = brought.get("label", {}).get("column", "click")
         if block["kind"] == "kuairand":
-            given |= {"item": "video_id", "label": "is_click"}
-    findings = find_roles(columns, day_numbers(sampled), given)
+            format_roles |= {"item": "video_id", "label": "is_click"}
+    findings = find_roles(columns, day_numbers(sampled), format_roles)
     outcomes = source.meaning.outcomes & {summary.name for summary in columns}
     for column in sorted(outcomes - {findings.label, findings.event_time}):
         findings.outcomes.setdefault(column, "the format says that it is known only afterwards")

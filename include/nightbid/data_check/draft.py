@@ -31,7 +31,7 @@ def draft(
     name: str,
     block: dict[str, Any],
     columns: Sequence[ColumnSummary],
-    found: Findings,
+    findings: Findings,
     days: Sequence[date],
     *,
     has_hours: bool = False,
@@ -42,7 +42,7 @@ def draft(
         name: Name of the pipeline.
         block: The `source` block.
         columns: Summaries of the sample's columns.
-        found: Roles, label and outcomes.
+        findings: Roles, label and outcomes.
         days: All days of the folder, oldest first.
         has_hours: Whether all file names also state hours.
 
@@ -50,15 +50,17 @@ def draft(
         The text. Missing parts are comments to fill in.
     """
     block = dict(block)
-    if found.no_key and "layout" not in block:
+    if findings.no_key and "layout" not in block:
         block["make_key"] = "impression_id"
-    zone = next((clock for clock in found.clocks if clock.column == found.roles.get("time")), None)
+    zone = next(
+        (clock for clock in findings.clocks if clock.column == findings.roles.get("time")), None
+    )
     is_folder = block["kind"] not in ("kuairand", "events")
     if zone and zone.is_local and is_folder:
         block["time_zone"] = zone.zone
-    if found.types and is_folder:
-        block["types"] = {**block.get("types", {}), **found.types}
-    outcomes = [outcome for outcome in found.outcomes if outcome != found.event_time]
+    if findings.types and is_folder:
+        block["types"] = {**block.get("types", {}), **findings.types}
+    outcomes = [outcome for outcome in findings.outcomes if outcome != findings.event_time]
     if block["kind"] == "events":
         block = _streams(block, [outcome for outcome in outcomes if outcome not in MADE], zone)
     lines = [
@@ -72,14 +74,14 @@ def draft(
     if is_folder and outcomes:
         lines.append("  outcomes:  # known only after the impression, refused as features")
         lines += [
-            f"    - {_scalar(outcome)}  # {_comment(found.outcomes[outcome])}"
+            f"    - {_scalar(outcome)}  # {_comment(findings.outcomes[outcome])}"
             for outcome in outcomes
         ]
-    lines += _columns(found)
-    lines += _label(found, columns)
+    lines += _columns(findings)
+    lines += _label(findings, columns)
     lines += _window(days, unit_of(block))
-    lines += ["features:", *_features(columns, found), "model: {architecture: dcn_v2}"]
-    if slices := _slices(columns, found):
+    lines += ["features:", *_features(columns, findings), "model: {architecture: dcn_v2}"]
+    if slices := _slices(columns, findings):
         lines.append(f"evaluate: {{slices: [{', '.join(map(_scalar, slices))}]}}")
     if unit_of(block) == "week":
         lines.append('# schedule: "0 3 * * 1"  # every Monday at three, UTC')
@@ -102,38 +104,38 @@ def _streams(block: dict[str, Any], outcomes: Sequence[str], zone: Clock | None)
     return {**block, **streams}
 
 
-def _columns(found: Findings) -> list[str]:
-    roles = dict(found.roles)
-    if found.no_key:
+def _columns(findings: Findings) -> list[str]:
+    roles = dict(findings.roles)
+    if findings.no_key:
         roles = {"key": "impression_id", **roles}
     lines = ["columns:"]
     for role in ("key", "time", "user", "item", "position", "price", "bid", "floor", "value"):
-        if role == "key" and found.no_key:
+        if role == "key" and findings.no_key:
             lines.append("  key: impression_id  # made of the day and the row's number: no column"
                          " has a value of its own in every row")  # fmt: skip
         elif role in roles:
-            reason = _comment(found.reasons[role])
-            if role == "key" and found.repeated:
-                reason += f"; {found.repeated:,} rows of the sample repeat one and are left out"
+            reason = _comment(findings.reasons[role])
+            if role == "key" and findings.repeated:
+                reason += f"; {findings.repeated:,} rows of the sample repeat one and are left out"
             lines.append(f"  {role}: {_scalar(roles[role])}  # {reason}")
-        elif role in found.missing:
-            lines.append(f"  # {role}: ???  # missing: {_comment(found.missing[role])}")
+        elif role in findings.missing:
+            lines.append(f"  # {role}: ???  # missing: {_comment(findings.missing[role])}")
         elif role == "item":
             lines.append("  item: null  # no column names the ad")
     return lines
 
 
-def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
-    others = [candidate for candidate in found.labels if candidate.column != found.label]
+def _label(findings: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
+    others = [candidate for candidate in findings.labels if candidate.column != findings.label]
     note = (
         "; others: "
         + ", ".join(f"{candidate.column} {candidate.rate:.4f}" for candidate in others[:5])
         if others
         else ""
     )
-    if found.label is None:
-        return ["# label:", f"#   column: ???  # missing: {_comment(found.missing['label'])}"]
-    first = found.labels[0]
+    if findings.label is None:
+        return ["# label:", f"#   column: ???  # missing: {_comment(findings.missing['label'])}"]
+    first = findings.labels[0]
     if first.kind == "value":
         return [
             "label:",
@@ -151,8 +153,8 @@ def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
         lines.append(f"  texts: {{{pairs}}}")
     if first.kind == "known":
         lines.append("  positive: known  # 1 where the column has a value")
-    if found.event_time:
-        lines.append(f"  event_time: {_scalar(found.event_time)}  # known where the label is 1")
+    if findings.event_time:
+        lines.append(f"  event_time: {_scalar(findings.event_time)}  # known where the label is 1")
         lines.append("  # attribution_days: 1  # if labels are final only later")
     return lines
 
@@ -168,31 +170,31 @@ def _window(days: Sequence[date], unit: Unit) -> list[str]:
     return [f"window: {{train_{unit}s: {train}}}  # the folder has {note}"]
 
 
-def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
+def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]:
     lines: list[str] = []
     omitted: list[str] = []
     used: set[str] = set()
 
     def add(column: str, text: str, why: str, name: str = "") -> None:
-        wanted = name or re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_") or "column"
-        wanted = wanted if re.match(r"[A-Za-z_]", wanted) else f"c_{wanted}"
-        wanted = wanted[:60]
-        while wanted in used or wanted in RESERVED:
-            wanted += "_"
-        used.add(wanted)
-        if wanted != column and "column:" not in text and "columns:" not in text:
+        feature = name or re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_") or "column"
+        feature = feature if re.match(r"[A-Za-z_]", feature) else f"c_{feature}"
+        feature = feature[:60]
+        while feature in used or feature in RESERVED:
+            feature += "_"
+        used.add(feature)
+        if feature != column and "column:" not in text and "columns:" not in text:
             inner = text.strip("{}") if text.startswith("{") else f"transform: {text}"
             text = f"{{{inner}, column: {_scalar(column)}}}"
-        lines.append(f"  {wanted}: {text}" + (f"  # {_comment(why)}" if why else ""))
+        lines.append(f"  {feature}: {text}" + (f"  # {_comment(why)}" if why else ""))
 
-    roles = {name: role for role, name in found.roles.items() if role != "user"}
-    user = found.roles.get("user")
-    key = "impression_id" if found.no_key else found.roles.get("key")
+    roles = {name: role for role, name in findings.roles.items() if role != "user"}
+    user = findings.roles.get("user")
+    key = "impression_id" if findings.no_key else findings.roles.get("key")
     for column in columns:
         role = roles.get(column.name)
-        if column.name in found.outcomes or column.name == found.label:
+        if column.name in findings.outcomes or column.name == findings.label:
             continue
-        if column.name in (found.event_time, key) or role in ("price", "bid", "value"):
+        if column.name in (findings.event_time, key) or role in ("price", "bid", "value"):
             continue
         if role == "time":
             where = f"column: {_scalar(column.name)}"
@@ -265,12 +267,12 @@ def _rounded(number: float) -> str:
     return f"{float(f'{number:.2g}'):,.4g}"
 
 
-def _slices(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
-    taken = {*found.roles.values(), *found.outcomes, found.label}
+def _slices(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]:
+    used = {*findings.roles.values(), *findings.outcomes, findings.label}
     names = [
         column.name
         for column in columns
-        if column.name not in taken and column.kind == "text" and 2 <= column.distinct <= 20
+        if column.name not in used and column.kind == "text" and 2 <= column.distinct <= 20
     ]
     return names[:2]
 

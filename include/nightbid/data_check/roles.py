@@ -75,25 +75,27 @@ class Findings:
 
 
 def find_roles(
-    columns: Sequence[ColumnSummary], day: npt.NDArray[np.int64], given: dict[str, str | None]
+    columns: Sequence[ColumnSummary],
+    day: npt.NDArray[np.int64],
+    format_roles: dict[str, str | None],
 ) -> Findings:
     """Find roles, label and outcomes.
 
     Args:
         columns: Summaries of the sample's columns.
         day: Day of each row's file, int64 [rows], days since 1970.
-        given: Roles, and `label`, that the format defines.
+        format_roles: Roles, and `label`, that the format defines.
     """
     findings = Findings()
     known = {column.name: column for column in columns}
     findings.clocks = [
         clock_of(column, day) for column in columns if column.kind == "time" and column.known
     ]
-    _time(findings, known, given)
-    _key(findings, known, day, given)
+    _time(findings, known, format_roles)
+    _key(findings, known, day, format_roles)
     for role in ("user", "item", "position", "price", "bid", "floor", "value"):
-        _by_name(findings, known, role, given)
-    if "user" not in findings.roles and given.get("user") not in known:
+        _by_name(findings, known, role, format_roles)
+    if "user" not in findings.roles and format_roles.get("user") not in known:
         key = findings.roles.get("key")
         if key or findings.no_key:
             findings.roles["user"] = key or "impression_id"
@@ -102,30 +104,32 @@ def find_roles(
             )
         else:
             findings.missing["user"] = "whose impression it is (user_id, device_id, …)"
-    _labels(findings, columns, given)
+    _labels(findings, columns, format_roles)
     if findings.label:
         _outcomes(findings, columns)
     return findings
 
 
-def _take(found: Findings, role: str, name: str, reason: str) -> None:
-    found.roles[role], found.reasons[role] = name, reason
+def _take(findings: Findings, role: str, name: str, reason: str) -> None:
+    findings.roles[role], findings.reasons[role] = name, reason
 
 
-def _is_given(found: Findings, known: dict[str, ColumnSummary], role: str,
-              given: dict[str, str | None]) -> bool:  # fmt: skip
-    name = given.get(role)
+def _is_given(findings: Findings, known: dict[str, ColumnSummary], role: str,
+              format_roles: dict[str, str | None]) -> bool:  # fmt: skip
+    name = format_roles.get(role)
     if name and name in known:
-        _take(found, role, name, "the default of this format")
+        _take(findings, role, name, "the default of this format")
         return True
     return False
 
 
-def _time(found: Findings, known: dict[str, ColumnSummary], given: dict[str, str | None]) -> None:
-    if _is_given(found, known, "time", given):
+def _time(
+    findings: Findings, known: dict[str, ColumnSummary], format_roles: dict[str, str | None]
+) -> None:
+    if _is_given(findings, known, "time", format_roles):
         return
     best: tuple[tuple[float, float], Clock] | None = None
-    for clock in found.clocks:
+    for clock in findings.clocks:
         if known[clock.column].nulls > 0.05:
             continue
         rank = rank_of(clock.column, "time")
@@ -133,35 +137,35 @@ def _time(found: Findings, known: dict[str, ColumnSummary], given: dict[str, str
         if best is None or score > best[0]:
             best = (score, clock)
     if best is None:
-        found.missing["time"] = "when the impression was served (time, served_at, …)"
+        findings.missing["time"] = "when the impression was served (time, served_at, …)"
         unread = [
             column
             for column in known.values()
             if column.kind == "text" and has_meaning(column.name, "time") and column.examples
         ]
         if unread:
-            found.unread_time = unread[0].examples[0]
-            found.missing["time"] += (
-                f"; {unread[0].name!r} holds {found.unread_time!r}: say how it is spelled in"
+            findings.unread_time = unread[0].examples[0]
+            findings.missing["time"] += (
+                f"; {unread[0].name!r} holds {findings.unread_time!r}: say how it is spelled in"
                 " source.time_format, such as %d/%m/%Y %H:%M:%S"
             )
         return
     clock = best[1]
-    _take(found, "time", clock.column,
+    _take(findings, "time", clock.column,
           f"{clock.inside_zone:.1%} of its times are on the day of their file"
           + (f", by the clock of {clock.zone}" if clock.is_local else ""))  # fmt: skip
 
 
 def _key(
-    found: Findings,
+    findings: Findings,
     known: dict[str, ColumnSummary],
     day: npt.NDArray[np.int64],
-    given: dict[str, str | None],
+    format_roles: dict[str, str | None],
 ) -> None:
-    taken = set(found.roles.values())
+    assigned = set(findings.roles.values())
     ranked: list[tuple[tuple[int, float], str]] = []
     for name, column in known.items():
-        if name in taken or column.kind not in ("text", "integer") or column.mean_length > 200:
+        if name in assigned or column.kind not in ("text", "integer") or column.mean_length > 200:
             continue
         rank = rank_of(name, "key")
         if column.distinct_share < UNIQUE and not (rank == 0 and column.distinct_share > 0.5):
@@ -170,18 +174,18 @@ def _key(
             continue
         ranked.append(((len(MEANINGS["key"]) if rank is None else rank, -column.distinct_share),
                        name))  # fmt: skip
-    if not _is_given(found, known, "key", given):
+    if not _is_given(findings, known, "key", format_roles):
         if not ranked:
-            found.no_key = True
+            findings.no_key = True
             return
         name = min(ranked)[1]
         share = known[name].distinct_share
         why = "every value once" if share == 1 else f"{share:.2%} of its values are distinct"
-        _take(found, "key", name, why)
-    keys = hashes(known[found.roles["key"]].values)
+        _take(findings, "key", name, why)
+    keys = hashes(known[findings.roles["key"]].values)
     for file_day in np.unique(day):
         day_keys = keys[day == file_day]
-        found.repeated += len(day_keys) - len(np.unique(day_keys))
+        findings.repeated += len(day_keys) - len(np.unique(day_keys))
 
 
 FITS = {
@@ -200,15 +204,18 @@ IDS = ("user", "item")
 
 
 def _by_name(
-    found: Findings, known: dict[str, ColumnSummary], role: str, given: dict[str, str | None]
+    findings: Findings,
+    known: dict[str, ColumnSummary],
+    role: str,
+    format_roles: dict[str, str | None],
 ) -> None:
-    if _is_given(found, known, role, given):
+    if _is_given(findings, known, role, format_roles):
         return
-    taken = set(found.roles.values())
+    assigned = set(findings.roles.values())
     ranked = [
         (rank, -column.distinct, name)
         for name, column in known.items()
-        if name not in taken
+        if name not in assigned
         and (column.kind in FITS[role] or (role in IDS and column.is_whole))
         and (rank := rank_of(name, role)) is not None
     ]
@@ -217,53 +224,53 @@ def _by_name(
         why = "by its name"
         if known[name].is_spelled_twice and known[name].is_whole:
             why += "; some of its texts are 123, some 123.0: source.types makes them one"
-            found.types[name] = "int"
-        _take(found, role, name, why)
+            findings.types[name] = "int"
+        _take(findings, role, name, why)
 
 
 def _labels(
-    found: Findings, columns: Sequence[ColumnSummary], given: dict[str, str | None]
+    findings: Findings, columns: Sequence[ColumnSummary], format_roles: dict[str, str | None]
 ) -> None:
-    taken = set(found.roles.values())
+    assigned = set(findings.roles.values())
     ranked: list[tuple[tuple[int, float], LabelCandidate]] = []
     for column in columns:
         texts = _two_words(column)
-        if (column.kind != "flag" and not texts) or column.name in taken or column.nulls > 0.5:
+        if (column.kind != "flag" and not texts) or column.name in assigned or column.nulls > 0.5:
             continue
         value = flag(column.values, texts)
         positives, negatives = int(np.nansum(value == 1)), int(np.nansum(value == 0))
         if not positives or not negatives:
             continue
         rank = rank_of(column.name, "label")
-        if column.name == given.get("label"):
+        if column.name == format_roles.get("label"):
             rank = -1
         rate = positives / (positives + negatives)
         by_name = rank is not None
         order = (99 if rank is None else rank, rate)
         candidate = LabelCandidate(column.name, rate, positives, by_name, texts=texts)
         ranked.append((order, candidate))
-    found.labels = [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
-    if not found.labels:
+    findings.labels = [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
+    if not findings.labels:
         # Logs in which an event is marked only by its time.
         events = [
-            column for column in columns if column.kind == "time" and column.name not in taken
+            column for column in columns if column.kind == "time" and column.name not in assigned
         ]
-        found.labels = [
+        findings.labels = [
             LabelCandidate(column.name, column.known / column.rows, column.known, True, "known")
             for column in sorted(events, key=lambda column: column.known)
             if column.nulls >= 0.05 and column.known
         ]
-    amounts = _amounts(columns, {*taken} - {found.roles.get("value")})
-    found.amounts = amounts
-    if not found.labels:
-        found.labels = amounts
-        if amounts and found.roles.get("value") == amounts[0].column:
-            del found.roles["value"]
-    if not found.labels:
-        found.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
-    elif not found.labels[0].by_name and len(found.labels) > 1:
-        names = ", ".join(candidate.column for candidate in found.labels[:6])
-        found.missing["label"] = f"one of {names}: no name says which is to be predicted"
+    amounts = _amounts(columns, {*assigned} - {findings.roles.get("value")})
+    findings.amounts = amounts
+    if not findings.labels:
+        findings.labels = amounts
+        if amounts and findings.roles.get("value") == amounts[0].column:
+            del findings.roles["value"]
+    if not findings.labels:
+        findings.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
+    elif not findings.labels[0].by_name and len(findings.labels) > 1:
+        names = ", ".join(candidate.column for candidate in findings.labels[:6])
+        findings.missing["label"] = f"one of {names}: no name says which is to be predicted"
 
 
 def _two_words(column: ColumnSummary) -> dict[str, int]:
@@ -274,11 +281,11 @@ def _two_words(column: ColumnSummary) -> dict[str, int]:
     return next((dict(pair) for pair in OPPOSITES if words == pair.keys()), {})
 
 
-def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCandidate]:
+def _amounts(columns: Sequence[ColumnSummary], assigned: set[str]) -> list[LabelCandidate]:
     """Columns that are amounts by their names, such as revenue or seconds watched."""
     candidates = []
     for column in columns:
-        if column.kind not in ("integer", "number") or column.name in taken or column.low < 0:
+        if column.kind not in ("integer", "number") or column.name in assigned or column.low < 0:
             continue
         if not has_meaning(column.name, "amount") or has_meaning(column.name, "past"):
             continue
@@ -295,20 +302,20 @@ def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCan
     )
 
 
-def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
-    assert found.label is not None
-    label_column = next(column for column in columns if column.name == found.label)
-    label = flag(label_column.values, found.labels[0].texts)
-    if found.labels[0].kind == "value":
+def _outcomes(findings: Findings, columns: Sequence[ColumnSummary]) -> None:
+    assert findings.label is not None
+    label_column = next(column for column in columns if column.name == findings.label)
+    label = flag(label_column.values, findings.labels[0].texts)
+    if findings.labels[0].kind == "value":
         label = (np.nan_to_num(numbers(label_column.values)) > 0).astype(np.float64)
-    elif found.labels[0].kind == "known":
+    elif findings.labels[0].kind == "known":
         label = np.where(label_column.is_known, 1.0, 0.0)
-        found.event_time = found.label
+        findings.event_time = findings.label
     yes, no = label == 1, label == 0
-    taken = {*found.roles.values(), found.label}
-    times = next((column for column in columns if column.name == found.roles.get("time")), None)
+    assigned = {*findings.roles.values(), findings.label}
+    times = next((column for column in columns if column.name == findings.roles.get("time")), None)
     for column in columns:
-        if column.name in taken or column.kind in ("empty", "other"):
+        if column.name in assigned or column.kind in ("empty", "other"):
             continue
         if column.distinct == 1 and column.nulls == 0:
             continue
@@ -317,30 +324,31 @@ def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
         count = int(known_yes.sum())
         share_yes = count / max(int(yes.sum()), 1)
         if count >= LEAST_KNOWN and share_no <= 0.002 and share_yes >= 50 * share_no:
-            what = "known" if column.kind in ("text", "list", "time") else "other than 0"
-            found.outcomes[column.name] = (
-                f"{what} only where {found.label} is 1: {count:,} of {int(yes.sum()):,} such rows,"
-                f" {int(known_no.sum()):,} of {int(no.sum()):,} others"
+            condition = "known" if column.kind in ("text", "list", "time") else "other than 0"
+            findings.outcomes[column.name] = (
+                f"{condition} only where {findings.label} is 1: {count:,} of {int(yes.sum()):,}"
+                f" such rows, {int(known_no.sum()):,} of {int(no.sum()):,} others"
             )
-            if column.kind == "time" and share_yes > 0.95 and found.event_time is None:
-                found.event_time = column.name
+            if column.kind == "time" and share_yes > 0.95 and findings.event_time is None:
+                findings.event_time = column.name
             continue
         if column.kind == "time" and times is not None:
             later = column.days > times.days
             both = np.isfinite(column.days) & np.isfinite(times.days)
             if both.any() and later[both].mean() > 0.9:
-                found.outcomes[column.name] = f"later than {times.name}"
+                findings.outcomes[column.name] = f"later than {times.name}"
                 continue
         auc = _auc(column, label)
         if auc is not None and abs(auc - 0.5) > TELLTALE_AUC - 0.5:
-            found.outcomes[column.name] = (
-                f"tells {found.label} almost exactly (AUC {max(auc, 1 - auc):.3f}): suspected leak"
+            findings.outcomes[column.name] = (
+                f"tells {findings.label} almost exactly (AUC {max(auc, 1 - auc):.3f}):"
+                " suspected leak"
             )
             continue
         if has_meaning(column.name, "outcome") and not has_meaning(column.name, "past"):
-            found.outcomes[column.name] = "by its name: remove it here if it is known before"
+            findings.outcomes[column.name] = "by its name: remove it here if it is known before"
         elif has_meaning(column.name, "label") and column.kind == "flag":
-            found.outcomes[column.name] = "by its name: what the user did"
+            findings.outcomes[column.name] = "by its name: what the user did"
 
 
 def _auc(column: ColumnSummary, label: npt.NDArray[np.float64]) -> float | None:

@@ -80,10 +80,10 @@ def events_block(folders: Mapping[str, str], cache: Path) -> dict[str, Any]:
     block: dict[str, Any] = {"kind": "events"}
     for stream, summary in summaries.items():
         renamed = {} if key_columns.get(stream, key) == key else {key_columns[stream]: key}
-        taken = {key, *renamed}
+        assigned = {key, *renamed}
         own = time if stream == "impressions" else ""
-        own = own or _time([column for column in summary if column.name not in taken], days[stream],
-                           folders[stream], time)  # fmt: skip
+        own = own or _time([column for column in summary if column.name not in assigned],
+                           days[stream], folders[stream], time)  # fmt: skip
         renamed |= {} if own == time else {own: time}
         block[stream] = {**blocks[stream], **({"rename": renamed} if renamed else {})}
     block |= {"key": key, "time": time}
@@ -137,9 +137,9 @@ def _time(summary: list[ColumnSummary], day: Any, where: str, same: str = "") ->
         )
     day = np.resize(day, times[0].rows)
 
-    def score(each: ColumnSummary) -> tuple[float, float]:
-        rank = rank_of(each.name, "time")
-        return -round(clock_of(each, day).inside_zone, 1), 99 if rank is None else rank
+    def score(column: ColumnSummary) -> tuple[float, float]:
+        rank = rank_of(column.name, "time")
+        return -round(clock_of(column, day).inside_zone, 1), 99 if rank is None else rank
 
     return min(times, key=score).name
 

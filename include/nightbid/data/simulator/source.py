@@ -60,8 +60,8 @@ class SimulatorLogs:
                 is_mine = pc.equal(
                     pc.floor_temporal(times, unit="hour"), pa.scalar(day, times.type)
                 )
-                if (mine := batch.filter(is_mine)).num_rows:
-                    yield mine
+                if (rows := batch.filter(is_mine)).num_rows:
+                    yield rows
             return
         for later in range(STEPS[self._block.partition].days):
             yield from self._of_day(day + timedelta(days=later), chunk)
