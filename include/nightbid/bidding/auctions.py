@@ -110,10 +110,10 @@ class Auctions:
                 raise DataError(f"hour {outside[0]} is outside 0..23", where=where)
         return auctions
 
-    def part(self, which: slice | npt.NDArray[np.generic]) -> Auctions:
+    def part(self, rows: slice | npt.NDArray[np.generic]) -> Auctions:
         """Select rows by a slice, a mask or positions."""
         chosen: dict[str, Any] = {
-            field.name: None if (value := getattr(self, field.name)) is None else value[which]
+            field.name: None if (value := getattr(self, field.name)) is None else value[rows]
             for field in fields(self)
         }
         return Auctions(**chosen)

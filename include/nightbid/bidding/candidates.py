@@ -146,8 +146,8 @@ def latest_values(
     last = np.full(len(items), -1)
     known = np.flatnonzero(at >= 0)
     last[at[known]] = known  # later rows overwrite earlier ones
-    taken = table.take(pa.array(last, mask=last < 0))
-    return taken, int((last < 0).sum())
+    latest = table.take(pa.array(last, mask=last < 0))
+    return latest, int((last < 0).sum())
 
 
 def score_all(

@@ -49,21 +49,21 @@ class LoggedAuctions:
     currency: str = ""
     """Currency of the prices; empty if it is not logged."""
 
-    def among(self, kept: Bools, reason: str) -> LoggedAuctions:
+    def among(self, keep: Bools, reason: str) -> LoggedAuctions:
         """Leave out further rows.
 
         Args:
-            kept: Whether to keep each row of the split, in file order.
+            keep: Whether to keep each row of the split, in file order.
             reason: Why the other rows are left out.
         """
-        inside = kept[self.order]
+        inside = keep[self.order]
         if inside.all():
             return self
         return replace(
             self,
             auctions=self.auctions.part(inside),
             value=None if self.value is None else self.value[inside],
-            rows=self.rows & kept,
+            rows=self.rows & keep,
             order=self.order[inside],
             unusable={**self.unusable, reason: int((~inside).sum())},
         )
@@ -96,19 +96,19 @@ def read_auctions(
         columns.price, columns.bid, columns.floor, columns.value, columns.competing,
         columns.conversion, columns.currency,
     ]  # fmt: skip
-    wanted = [KEY, LABEL, TIME, USER, *dict.fromkeys(filter(None, names))]
+    required = [KEY, LABEL, TIME, USER, *dict.fromkeys(filter(None, names))]
     tables = []
     for path in split_files(folder, split):
-        there = pq.read_schema(path).names
-        for name in wanted:
-            if name not in there:
+        present = pq.read_schema(path).names
+        for name in required:
+            if name not in present:
                 raise MissingDataError(
                     f"there is no column {name!r}",
                     where=path.parent.name,
                     hint="correct `columns` of the pipeline, or the logs",
                 )
         rows = pq.read_table(
-            path, columns=[*wanted, *([TRUTH] if TRUTH in there else [])], partitioning=None
+            path, columns=[*required, *([TRUTH] if TRUTH in present else [])], partitioning=None
         )
         day = partition_of(path.parent.name.removeprefix("dt=")).toordinal()
         tables.append(rows.append_column(DAY, pa.array(np.full(len(rows), day))))

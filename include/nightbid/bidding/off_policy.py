@@ -102,12 +102,12 @@ def policy_value(task: StageTask) -> dict[str, Any]:
     }
 
 
-def policy_sentence(found: dict[str, Any]) -> str:
+def policy_sentence(metrics: dict[str, Any]) -> str:
     """Summarize the value of the candidate's policy in a clause."""
-    mine = found["policies"]["candidate"]
-    if "refused" in mine:
-        return f"no value of the policy: {mine['refused']}"
-    value, gain = mine["estimates"]["dr"]["value"], mine["gains"]["dr"]
+    candidate = metrics["policies"]["candidate"]
+    if "refused" in candidate:
+        return f"no value of the policy: {candidate['refused']}"
+    value, gain = candidate["estimates"]["dr"]["value"], candidate["gains"]["dr"]
     return (
         f"policy {value:.4f} a row by DR ({gain['value']:+.4f} [{gain['low']:+.4f},"
         f" {gain['high']:+.4f}] against the logged choices)"
@@ -275,19 +275,19 @@ def _mean(values: Floats, groups: Ints) -> Estimate:
     return Estimate.of(float(values.mean()), values - values.mean(), groups)
 
 
-def _plain(each: Estimate) -> dict[str, float]:
-    return {"value": each.value, "low": each.low, "high": each.high}
+def _plain(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
-def _summary(found: PolicyValue | str) -> dict[str, Any]:
-    if isinstance(found, str):
-        return {"refused": found}
+def _summary(outcome: PolicyValue | str) -> dict[str, Any]:
+    if isinstance(outcome, str):
+        return {"refused": outcome}
     return {
-        "estimates": {name: _plain(estimate) for name, estimate in found.estimates.items()},
-        "gains": {name: _plain(found.gain(name)) for name in found.estimates},
-        "effective_sample_size": found.effective_sample_size,
-        "mean_weight": found.mean_weight,
-        "largest_weight": found.largest_weight,
+        "estimates": {name: _plain(estimate) for name, estimate in outcome.estimates.items()},
+        "gains": {name: _plain(outcome.gain(name)) for name in outcome.estimates},
+        "effective_sample_size": outcome.effective_sample_size,
+        "mean_weight": outcome.mean_weight,
+        "largest_weight": outcome.largest_weight,
     }
 
 

@@ -182,17 +182,17 @@ def _check(
             "only one of the two predictions is given",
             hint="give the predicted reward of the logged action and under the policy",
         )
-    given = {
+    columns = {
         "reward": reward, "propensity": behavior, "candidate": chosen, "predicted": predicted,
         "predicted_policy": predicted_policy, "users": users,
     }  # fmt: skip
-    rows = {name: len(np.asarray(column)) for name, column in given.items() if column is not None}
+    rows = {name: len(np.asarray(column)) for name, column in columns.items() if column is not None}
     if len(set(rows.values())) > 1:
         raise DataError(f"columns differ in length: {rows}")
     if not len(reward):
         raise DataError("there are no logged rows", hint="choose a day that has impressions")
     for name in ("reward", "predicted", "predicted_policy"):
-        column = given[name]
+        column = columns[name]
         if column is not None and not np.isfinite(np.asarray(column, np.float64)).all():
             count = int((~np.isfinite(np.asarray(column, np.float64))).sum())
             raise DataError(f"{count:,} of {len(reward):,} values of {name} are not finite")

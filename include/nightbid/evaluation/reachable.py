@@ -119,8 +119,8 @@ def _predictions(
     logits = np.log(p) - np.log1p(-p)
     shift, share = np.zeros(1), np.ones(1)
     if ranked:
-        mine, shift, share = _position(evaluate, effects)
-        logits = logits - mine
+        position_effect, shift, share = _position(evaluate, effects)
+        logits = logits - position_effect
     without_position = _mean(logits, np.zeros(len(logits)), shift, share)
     uncertain = np.zeros(len(logits))
     for name, known in _evidence(sample).items():

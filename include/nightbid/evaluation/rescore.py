@@ -111,39 +111,39 @@ def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> 
     tonight = FittedFeatures.load(fetch(_output(newer, "featurize")[1]) / "fitted")
     bundle = Bundle.load(fetch(_output(older, "export")[1]), judged=True)
     features = bundle.fitted.with_history(tonight)
-    kept = KeptScores.load(fetch(_output(newer, "evaluate")[1]))
+    evaluated = KeptScores.load(fetch(_output(newer, "evaluate")[1]))
     keys: list[Ints] = []
     scores: list[Floats] = []
     files = split_files(sampled, "evaluate")
     total = sum(pq.read_metadata(path).num_rows for path in files)
     for done, raw in _pieces(files):
-        progress(done / max(total, 1), f"scoring {len(kept.keys):,} rows")
+        progress(done / max(total, 1), f"scoring {len(evaluated.keys):,} rows")
         keys.append(raw[KEY].to_numpy().astype(np.int64))
         scores.append(bundle.predict(features.transform(raw)))
     aligned = _aligned(
         np.concatenate([*keys, np.zeros(0, np.int64)]),
         np.concatenate([*scores, np.zeros(0)]),
-        kept.keys,
+        evaluated.keys,
         newer.run_id,
     )
     path = _place(older, newer)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as local:
         pq.write_table(
-            pa.table({KEY: kept.keys, USER: kept.users, SCORE: aligned}), local, compression="zstd",
-            write_page_checksum=True,
+            pa.table({KEY: evaluated.keys, USER: evaluated.users, SCORE: aligned}),
+            local, compression="zstd", write_page_checksum=True,
         )  # fmt: skip
     return len(aligned)
 
 
-def _aligned(keys: Ints, scores: Floats, wanted: Ints, run_id: str) -> Floats:
+def _aligned(keys: Ints, scores: Floats, evaluated: Ints, run_id: str) -> Floats:
     """Select the scores of the evaluated rows, which keep the order of the sampled ones."""
-    if len(keys) != len(wanted):
-        chosen = np.isin(keys, wanted)
+    if len(keys) != len(evaluated):
+        chosen = np.isin(keys, evaluated)
         keys, scores = keys[chosen], scores[chosen]
-    if not np.array_equal(keys, wanted):
+    if not np.array_equal(keys, evaluated):
         raise CorruptDataError(
-            f"the sampled rows are not the {len(wanted):,} that were evaluated",
+            f"the sampled rows are not the {len(evaluated):,} that were evaluated",
             where=run_id,
             hint="rerun that night from `sample`",
         )

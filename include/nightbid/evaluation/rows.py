@@ -362,8 +362,8 @@ def _count(paths: list[Path]) -> int:
 
 
 def _needed(path: Path, slices: tuple[str, ...]) -> list[str]:
-    there = pq.read_schema(path).names
-    return [name for name in dict.fromkeys((KEY, TRUTH, *slices)) if name in there]
+    present = pq.read_schema(path).names
+    return [name for name in dict.fromkeys((KEY, TRUTH, *slices)) if name in present]
 
 
 def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:

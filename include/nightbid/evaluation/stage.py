@@ -309,19 +309,19 @@ def _tasks(rows: Rows, k: int) -> dict[str, Any]:
     return by_task
 
 
-def _table(rows: Rows, scores: Floats, kept: npt.NDArray[np.bool_]) -> ScoreTable:
-    return ScoreTable.of(rows.labels[kept], scores[kept], rows.weights[kept])
+def _table(rows: Rows, scores: Floats, mask: npt.NDArray[np.bool_]) -> ScoreTable:
+    return ScoreTable.of(rows.labels[mask], scores[mask], rows.weights[mask])
 
 
 def _figures(
-    rows: Rows, table: ScoreTable, scores: Floats, kept: npt.NDArray[np.bool_], k: int
+    rows: Rows, table: ScoreTable, scores: Floats, mask: npt.NDArray[np.bool_], k: int
 ) -> Metrics:
-    columns = (rows.labels[kept], scores[kept], rows.weights[kept])
-    users: Ints = rows.users[kept]
+    columns = (rows.labels[mask], scores[mask], rows.weights[mask])
+    users: Ints = rows.users[mask]
     return summary(
         table,
         gauc=grouped_auc(GroupedScores.of(users, *columns)),
-        ndcg=ndcg(GroupedScores.of(rows.lists[kept], *columns), k),
+        ndcg=ndcg(GroupedScores.of(rows.lists[mask], *columns), k),
     )
 
 
@@ -329,14 +329,14 @@ def _replicates(
     rows: Rows,
     resampling: Resampling,
     models: dict[str, Floats],
-    kept: npt.NDArray[np.bool_],
+    mask: npt.NDArray[np.bool_],
 ) -> dict[str, Replicates]:
     return replicate(
         resampling,
-        rows.labels[kept],
-        rows.weights[kept],
-        rows.users[kept],
-        {name: scores[kept] for name, scores in models.items()},
+        rows.labels[mask],
+        rows.weights[mask],
+        rows.users[mask],
+        {name: scores[mask] for name, scores in models.items()},
     )
 
 
@@ -345,8 +345,8 @@ def _differences(
 ) -> dict[str, Difference]:
     differences = {}
     for figure in DIFFERENCES:
-        mine, theirs = figures["candidate"][figure], figures[reference][figure]  # type: ignore[literal-required]
-        value = None if mine is None or theirs is None else mine - theirs
+        candidate, other = figures["candidate"][figure], figures[reference][figure]  # type: ignore[literal-required]
+        value = None if candidate is None or other is None else candidate - other
         differences[figure] = drawn["candidate"].difference(drawn[reference], figure, value)
     return differences
 

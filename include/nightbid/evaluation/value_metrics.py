@@ -30,9 +30,9 @@ class ValueRows:
     weights: Floats
     users: Ints
 
-    def take(self, kept: Any) -> ValueRows:
+    def take(self, rows: Any) -> ValueRows:
         """Select some of the rows."""
-        return ValueRows(self.values[kept], self.weights[kept], self.users[kept])
+        return ValueRows(self.values[rows], self.weights[rows], self.users[rows])
 
     @property
     def mean(self) -> float:

@@ -130,7 +130,7 @@ def _figures(actual: ValueRows, predicted: Floats) -> dict[str, float | None]:
 
 
 def _differences(
-    found: Mapping[str, Mapping[str, float | None]],
+    metrics: Mapping[str, Mapping[str, float | None]],
     drawn: Mapping[str, ValueReplicates],
     reference: str,
 ) -> dict[str, Difference]:
@@ -138,8 +138,8 @@ def _differences(
         ("auc", "normalized_entropy", "log_loss"), UNKNOWN
     )
     for figure in FIGURES:
-        mine, theirs = found["candidate"][figure], found[reference][figure]
-        value = None if mine is None or theirs is None else mine - theirs
+        candidate, other = metrics["candidate"][figure], metrics[reference][figure]
+        value = None if candidate is None or other is None else candidate - other
         differences[figure] = drawn["candidate"].difference(drawn[reference], figure, value)
     return differences
 
@@ -148,11 +148,11 @@ def _ratchet(
     rows: Rows,
     actual: ValueRows,
     resampling: Resampling,
-    found: Mapping[str, Mapping[str, float | None]],
+    metrics: Mapping[str, Mapping[str, float | None]],
     settings: Evaluate,
 ) -> dict[str, Any] | None:
     """Compare with the best recent champion, if it beats the current one on these rows."""
-    champion = found["champion"]["normalized_deviance"] if "champion" in found else None
+    champion = metrics["champion"]["normalized_deviance"] if "champion" in metrics else None
     best = None
     for past in rows.earlier:
         of_past = _figures(actual, checked(past.scores))
@@ -164,7 +164,7 @@ def _ratchet(
     _, past, of_past = best
     pair = {"candidate": rows.scores["candidate"], "earlier": past.scores}
     drawn = replicate_values(resampling, actual, pair)
-    both = {"candidate": found["candidate"], "earlier": of_past}
+    both = {"candidate": metrics["candidate"], "earlier": of_past}
     difference = _differences(both, drawn, "earlier")
     return {
         "number": past.number,
