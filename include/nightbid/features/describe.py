@@ -95,22 +95,22 @@ def describe(
 
 
 def _input(
-    each: ModelInput, transforms: Mapping[str, Transform[Any]], learned: Collection[str]
+    model_input: ModelInput, transforms: Mapping[str, Transform[Any]], learned: Collection[str]
 ) -> str:
     shape = {
         "float": "float32",
         "id": "int32 id",
-        "bag": f"{each.length:,} int32 ids with float32 weights",
-        "sequence": f"{each.length:,} int32 ids",
-    }[each.kind]
-    if each.kind == "float":
-        return f"{each.name}: {shape}"
-    teacher = each.vocabulary or each.feature
+        "bag": f"{model_input.length:,} int32 ids with float32 weights",
+        "sequence": f"{model_input.length:,} int32 ids",
+    }[model_input.kind]
+    if model_input.kind == "float":
+        return f"{model_input.name}: {shape}"
+    teacher = model_input.vocabulary or model_input.feature
     transform = transforms[teacher]
     more = 0 if teacher in learned else transform.most_new_ids
-    size = f"{'at most ' if more else ''}{each.size + more:,}"
+    size = f"{'at most ' if more else ''}{model_input.size + more:,}"
     meaning = "0 is missing"
     if transform.vocabulary is not None:
         last = transform.vocabulary.oov_buckets
         meaning += ", 1 is OOV" if last == 1 else f", 1 to {last:,} are OOV"
-    return f"{each.name}: {shape} of {size} ({meaning})"
+    return f"{model_input.name}: {shape} of {size} ({meaning})"

@@ -78,14 +78,14 @@ class Definition(Block):
 
     def is_as(self, other: Definition, name: str) -> bool:
         """Whether a feature, and the vocabulary that it shares, have the same settings in both."""
-        mine, theirs = self.features.get(name), other.features.get(name)
-        if mine is None or mine != theirs:
+        feature, other_feature = self.features.get(name), other.features.get(name)
+        if feature is None or feature != other_feature:
             return False
         if (self.time, self.lag_days, self.time_zone) != (
             other.time, other.lag_days, other.time_zone,
         ):  # fmt: skip
             return False
-        shared = mine.shares()
+        shared = feature.shares()
         return not shared or self.is_as(other, shared)
 
 
@@ -98,14 +98,14 @@ class FittedFeatures:
 
     @classmethod
     def fit(
-        cls, definition: Definition, statistics: Statistics, each: Callable[..., Any] = map
+        cls, definition: Definition, statistics: Statistics, map_each: Callable[..., Any] = map
     ) -> FittedFeatures:
         """Fit features to merged statistics.
 
         Args:
             definition: Settings of the features.
             statistics: Statistics of all training rows, by feature.
-            each: Applies a function to each feature; for example `map` of a thread pool.
+            map_each: Applies a function to each feature; for example `map` of a thread pool.
         """
         transforms = cls(definition, {}).transforms
         known = [name for name in statistics if name in transforms]
@@ -116,7 +116,7 @@ class FittedFeatures:
             return (id(statistics[name]), of.fit) if of.learns_history else name
 
         first = {alike(name): name for name in reversed(known)}
-        fitted = each(lambda name: transforms[name].fit(statistics[name]), first.values())
+        fitted = map_each(lambda name: transforms[name].fit(statistics[name]), first.values())
         learned = dict(zip(first, fitted, strict=True))
         return cls(definition, {name: learned[alike(name)] for name in known})
 
@@ -194,18 +194,18 @@ class FittedFeatures:
         A champion keeps its vocabularies and scales but gets newer history, as in serving.
         """
         learned = dict(self.learned)
-        for name, mine in self.learned.items():
+        for name, state in self.learned.items():
             same = self.definition.features[name] == newer.definition.features.get(name)
-            if mine.history is not None and same and name in newer.learned:
-                learned[name] = replace(mine, history=newer.learned[name].history)
+            if state.history is not None and same and name in newer.learned:
+                learned[name] = replace(state, history=newer.learned[name].history)
         return FittedFeatures(self.definition, learned)
 
-    def save(self, folder: Path, each: Callable[..., Any] = map) -> None:
+    def save(self, folder: Path, map_each: Callable[..., Any] = map) -> None:
         """Save to a folder; equal features give equal bytes.
 
         Args:
             folder: Folder to write to; created if missing.
-            each: Applies a function to each feature, as in `fit`.
+            map_each: Applies a function to each feature, as in `fit`.
         """
         from nightbid.storage.verify import link_or_copy
 
@@ -216,19 +216,23 @@ class FittedFeatures:
         numbers = {name: state.numbers for name, state in self.learned.items() if state.numbers}
         (folder / "statistics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
         first = {id(state.history): name for name, state in reversed(list(self.learned.items()))}
-        list(each(lambda name: _save_tables(folder, name, self.learned[name], first), self.learned))
+        list(
+            map_each(
+                lambda name: _save_tables(folder, name, self.learned[name], first), self.learned
+            )
+        )
         for name, state in self.learned.items():
             if state.history is not None and (same := first[id(state.history)]) != name:
                 _history_path(folder, name).unlink(missing_ok=True)
                 link_or_copy(_history_path(folder, same), _history_path(folder, name))
 
     @classmethod
-    def load(cls, folder: Path, each: Callable[..., Any] = map) -> FittedFeatures:
+    def load(cls, folder: Path, map_each: Callable[..., Any] = map) -> FittedFeatures:
         """Load a folder that `save` wrote.
 
         Args:
             folder: Folder to read.
-            each: Applies a function to each feature, as in `fit`.
+            map_each: Applies a function to each feature, as in `fit`.
 
         Raises:
             CorruptDataError: The folder does not hold fitted features.
@@ -237,7 +241,7 @@ class FittedFeatures:
             definition = Definition.load(folder)
             numbers = json.loads((folder / "statistics.json").read_text())
             names = list(definition.features)
-            states = each(lambda name: _load_one(folder, name, numbers.get(name, ())), names)
+            states = map_each(lambda name: _load_one(folder, name, numbers.get(name, ())), names)
             learned = {name: state for name, state in zip(names, states, strict=True) if state}
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise CorruptDataError(

@@ -241,12 +241,12 @@ Statistics = Mapping[str, Statistic]
 """Statistics by feature; features that learn nothing are absent."""
 
 
-def merge_all(mine: Statistics, theirs: Statistics) -> dict[str, Statistic]:
+def merge_all(left: Statistics, right: Statistics) -> dict[str, Statistic]:
     """Merge the statistics of two sets of rows."""
-    merged = dict(mine)
-    for name, statistic in theirs.items():
+    merged = dict(left)
+    for name, statistic in right.items():
         # The statistics of a feature are always of the same class.
-        merged[name] = mine[name].merge(statistic) if name in mine else statistic  # type: ignore[arg-type]
+        merged[name] = left[name].merge(statistic) if name in left else statistic  # type: ignore[arg-type]
     return merged
 
 

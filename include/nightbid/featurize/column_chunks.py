@@ -35,12 +35,14 @@ Chunks = dict[str, list[tuple[IO[bytes], Fields]]]
 """Column → its chunks in one row group (one per leaf), each with the file to read them from."""
 
 
-def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target: Path) -> None:
+def write_with_columns_of(
+    base: Path, new_columns: pa.Table, schema: pa.Schema, target: Path
+) -> None:
     """Write rows as Parquet: new columns are encoded, the others copied from an earlier file.
 
     Args:
         base: File that `encode_rows` wrote for the same rows.
-        made: New columns, which replace columns of the same name.
+        new_columns: New columns, which replace columns of the same name.
         schema: Names and types of all columns of the new file, in order.
         target: File to write.
 
@@ -53,8 +55,8 @@ def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target:
     with open(base, "rb") as old, open(target, "wb") as out:
         try:
             rows, known = _row_groups(old)
-            if made.num_columns:
-                encode_rows(made, new)
+            if new_columns.num_columns:
+                encode_rows(new_columns, new)
                 new_rows, new_chunks = _row_groups(new)
                 if new_rows != rows:
                     raise ValueError(f"row groups of {rows} rows, {new_rows} are written")

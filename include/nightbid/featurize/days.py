@@ -166,15 +166,15 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
     for group in groups:
         by_day.setdefault((group.split, group.day), []).append(group)
     for (split, day), day_groups in by_day.items():
-        wanted: dict[str, str] = {}
+        statistics: dict[str, str] = {}
         for name in learning_features(definition.features, train=split == "train"):
-            wanted.setdefault(_statistic(name, definition), name)
+            statistics.setdefault(_statistic(name, definition), name)
         depends_on = {
             "rows": digest_of(files[f"split={split}/dt={day}"]),
             "code": code_of(CODE),
             "libraries": versions_of(LIBRARIES),
         }
-        yield _Day(split, day, day_groups, depends_on, wanted)
+        yield _Day(split, day, day_groups, depends_on, statistics)
 
 
 def _statistic(name: str, definition: Definition) -> str:
@@ -195,8 +195,8 @@ def _known(task: StageTask, day: _Day) -> _Day:
             manifest = read_manifest(folder)
             names = [name for name in _statistics(manifest) if name in day.missing]
             if names:
-                here = fetch(folder, tuple(f"{name}." for name in names), manifest)
-                paths = {name: here / file for name, file in _statistics(manifest).items()}
+                local = fetch(folder, tuple(f"{name}." for name in names), manifest)
+                paths = {name: local / file for name, file in _statistics(manifest).items()}
                 day.known.update({name: paths[name] for name in names})
                 day.used.add(folder.name)
         except CorruptDataError as error:
@@ -260,14 +260,14 @@ def _keep(task: StageTask, day: _Day, learned: Path) -> str:
 
 
 def _merged(
-    days: list[_Day], definition: Definition, each: Callable[..., Iterator[Statistic]]
+    days: list[_Day], definition: Definition, map_each: Callable[..., Iterator[Statistic]]
 ) -> dict[str, Statistic]:
     """Merge the statistics of all days; returns them by feature."""
     paths: dict[str, list[Path]] = {}
     for day in days:
         for name in day.wanted:
             paths.setdefault(name, []).append(day.known[name])
-    merged = dict(zip(paths, each(load_merged, paths.values()), strict=True))
+    merged = dict(zip(paths, map_each(load_merged, paths.values()), strict=True))
     return {
         name: merged[statistic]
         for name, feature in definition.features.items()

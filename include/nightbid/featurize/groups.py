@@ -53,8 +53,8 @@ class Group:
         with _opened(self.path) as source:
             with pq.ParquetFile(source, pre_buffer=False) as plain:
                 schema, metadata = plain.schema_arrow, plain.metadata
-            wanted = set(columns)
-            names = [name for name in schema.names if name in wanted]
+            requested = set(columns)
+            names = [name for name in schema.names if name in requested]
             texts = [name for name in names if _is_text(schema.field(name).type)]
             with pq.ParquetFile(
                 source, metadata=metadata, read_dictionary=texts, pre_buffer=False

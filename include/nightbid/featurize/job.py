@@ -92,10 +92,10 @@ class JobTarget:
                 where="worker image",
                 hint=hint,
             )
-        for name, wanted in self.versions:
-            if (version := importlib.metadata.version(name)) != wanted:
+        for name, expected in self.versions:
+            if (version := importlib.metadata.version(name)) != expected:
                 raise StageError(
-                    f"the worker has {name} {version}, and {wanted} is wanted",
+                    f"the worker has {name} {version}, and {expected} is wanted",
                     where="worker image",
                     hint=hint,
                 )

@@ -190,13 +190,13 @@ def transformed(
         The rows with the reserved columns (with `base`: only the columns that it lacks), and a
         summary of the computed columns.
     """
-    taken = base.features if base else frozenset[str]()
+    copied = base.features if base else frozenset[str]()
     computed = {
-        name: feature for name, feature in fitted.definition.features.items() if name not in taken
+        name: feature for name, feature in fitted.definition.features.items() if name not in copied
     }
     reserved = set() if base else set(RESERVED)
     rows = group.read({*_sources(computed, fitted.definition.time), *reserved})
-    inputs = fitted.transform(rows, taken)
+    inputs = fitted.transform(rows, copied)
     reserved_names = [
         name
         for name in RESERVED
@@ -263,8 +263,8 @@ class Pass:
         with ThreadPoolExecutor(self.threads) as pool:
             running: deque[Future[list[tuple[str, Any]]]] = deque()
 
-            def add(found: list[tuple[str, Any]]) -> None:
-                for key, value in found:
+            def add(results: list[tuple[str, Any]]) -> None:
+                for key, value in results:
                     before = merged[key] if key in merged else self.merge.create_accumulator()
                     merged[key] = self.merge.add_input(before, value)
 

@@ -84,13 +84,13 @@ class Base:
 
     def complete(self, split: str, profile: Profile) -> Profile:
         """Add the profiles of the copied columns."""
-        theirs = Profile.load(Path(self.folder) / "profile" / f"split={split}.json").columns
-        taken = {
+        earlier = Profile.load(Path(self.folder) / "profile" / f"split={split}.json").columns
+        copied = {
             name: column
-            for name, column in theirs.items()
+            for name, column in earlier.items()
             if name in self.inputs or name in RESERVED
         }
-        return replace(profile, columns=dict(sorted({**profile.columns, **taken}.items())))
+        return replace(profile, columns=dict(sorted({**profile.columns, **copied}.items())))
 
     def counts(self, name: str, split: str, keys: Collection[str]) -> dict[str, object]:
         """Read counts of the copied features or inputs.
@@ -139,8 +139,8 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
     best: tuple[frozenset[str], Path] | None = None
     for _, folder, manifest in sorted(outputs, key=lambda entry: entry[0], reverse=True)[:LOOK_AT]:
         try:
-            theirs = fetch(folder, ("fitted/",), manifest) / "fitted"
-            same = _same(definition, fitted, digests, theirs, manifest)
+            earlier_fitted = fetch(folder, ("fitted/",), manifest) / "fitted"
+            same = _same(definition, fitted, digests, earlier_fitted, manifest)
             if same and (best is None or len(same) > len(best[0])):
                 best = same, fetch(folder, manifest=manifest)
         except (CorruptDataError, WorkspaceError) as error:
@@ -180,17 +180,23 @@ def _as_computed(kind: pa.DataType) -> pa.DataType:
 
 
 def _same(
-    mine: Definition, fitted: Path, files: Mapping[str, str], theirs: Path, manifest: Manifest
+    definition: Definition,
+    fitted: Path,
+    files: Mapping[str, str],
+    earlier_fitted: Path,
+    manifest: Manifest,
 ) -> frozenset[str]:
     """Features whose definition and fitted state are the same in both."""
-    other = Definition.load(theirs)
+    other = Definition.load(earlier_fitted)
     known = {entry.path: entry.digest for entry in manifest.files}
-    numbers = [json.loads((folder / "statistics.json").read_text()) for folder in (fitted, theirs)]
+    numbers = [
+        json.loads((folder / "statistics.json").read_text()) for folder in (fitted, earlier_fitted)
+    ]
 
     def is_same(name: str) -> bool:
-        if not mine.is_as(other, name):
+        if not definition.is_as(other, name):
             return False
-        feature = mine.features[name]
+        feature = definition.features[name]
         states = [f"fitted/vocabularies/{name}.parquet", f"fitted/history/{name}.arrow"]
         if shared := feature.shares():
             states.append(f"fitted/vocabularies/{shared}.parquet")
@@ -198,4 +204,4 @@ def _same(
             files.get(path) == known.get(path) for path in states
         )
 
-    return frozenset(name for name in mine.features if is_same(name))
+    return frozenset(name for name in definition.features if is_same(name))

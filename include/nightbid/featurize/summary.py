@@ -15,15 +15,15 @@ from nightbid.profile import Profile
 from nightbid.unreadable_values import Unreadable
 
 
-def check_rows(done: str, found: int, expected: int) -> None:
+def check_rows(done: str, rows: int, expected: int) -> None:
     """Check that all rows were processed: no runner may lose or repeat rows unnoticed.
 
     Raises:
         StageError: There are more or fewer rows than the row groups hold.
     """
-    if found != expected:
+    if rows != expected:
         raise StageError(
-            f"{done} {found:,} rows of {expected:,}",
+            f"{done} {rows:,} rows of {expected:,}",
             where="runner",
             hint="the runner lost or repeated rows: rerun, and try another runner",
         )

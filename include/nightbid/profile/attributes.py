@@ -70,11 +70,11 @@ class Attributes:
     def merge(self, other: Attributes, limit: int = LIMIT) -> Attributes:
         """Merge with the sample of other rows."""
         entities = np.union1d(self.entities, other.entities)[:limit]
-        mine, theirs = self._on(entities), other._on(entities)
+        ranges, other_ranges = self._on(entities), other._on(entities)
         nothing = _nothing(len(entities))
         columns = {}
-        for name in sorted({*mine, *theirs}):
-            left, right = mine.get(name, nothing), theirs.get(name, nothing)
+        for name in sorted({*ranges, *other_ranges}):
+            left, right = ranges.get(name, nothing), other_ranges.get(name, nothing)
             columns[name] = np.stack([np.minimum(left[0], right[0]), np.maximum(left[1], right[1])])
         return Attributes(entities, columns)
 
@@ -93,12 +93,12 @@ class Attributes:
             Share of the common entities that have one and the same value in both, and the number of
             common entities; None if there are none.
         """
-        _, mine, theirs = np.intersect1d(
+        _, places, other_places = np.intersect1d(
             self.entities, other.entities, assume_unique=True, return_indices=True
         )
         if name not in self.columns or name not in other.columns:
             return None
-        left, right = self.columns[name][:, mine], other.columns[name][:, theirs]
+        left, right = self.columns[name][:, places], other.columns[name][:, other_places]
         known = (left[0] <= left[1]) & (right[0] <= right[1])
         if not known.any():
             return None
@@ -107,13 +107,13 @@ class Attributes:
 
     def _on(self, entities: Hashes) -> dict[str, Range]:
         """Rearrange for a superset or a subset of these entities."""
-        _, here, there = np.intersect1d(
+        _, source, target = np.intersect1d(
             self.entities, entities, assume_unique=True, return_indices=True
         )
         spread = {}
         for name, values in self.columns.items():
             spread[name] = _nothing(len(entities))
-            spread[name][:, there] = values[:, here]
+            spread[name][:, target] = values[:, source]
         return spread
 
     def to_json(self) -> dict[str, Any]:

@@ -108,14 +108,14 @@ class Profile:
         """
         columns: dict[str, ColumnProfile] = {}
         for name in sorted({*self.columns, *other.columns}):
-            mine, theirs = self.columns.get(name), other.columns.get(name)
-            if mine and theirs:
+            left, right = self.columns.get(name), other.columns.get(name)
+            if left and right:
                 try:
-                    columns[name] = mine.merge(theirs)
+                    columns[name] = left.merge(right)
                 except CorruptDataError as error:
                     raise CorruptDataError(error.what, where=name, hint=error.hint) from error
             else:
-                column = mine or theirs
+                column = left or right
                 assert column is not None
                 columns[name] = column
         names = sorted({*self.contradictions, *other.contradictions})

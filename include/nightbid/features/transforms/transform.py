@@ -238,29 +238,29 @@ def matrix_column(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:
 
 
 def bag_columns(
-    name: str, matrix: Int32s, given: npt.NDArray[np.float64] | None = None
+    name: str, matrix: Int32s, logged: npt.NDArray[np.float64] | None = None
 ) -> dict[str, pa.Array]:
     """Build the two columns of a bag: ids, and weights that sum to 1 in each row.
 
     Args:
         name: Name of the model input.
         matrix: Ids, int32 [rows, length]; 0: no value.
-        given: Logged weights, [rows, length]; None: equal weights.
+        logged: Logged weights, [rows, length]; None: equal weights.
     """
     return {
         name: matrix_column(matrix),
-        f"{name}__weight": matrix_column(bag_weights(matrix, given)),
+        f"{name}__weight": matrix_column(bag_weights(matrix, logged)),
     }
 
 
-def bag_weights(matrix: Int32s, given: npt.NDArray[np.float64] | None = None) -> Floats32:
+def bag_weights(matrix: Int32s, logged: npt.NDArray[np.float64] | None = None) -> Floats32:
     """Normalize the weights of a bag to a sum of 1 in each row; float32 [rows, length].
 
     Args:
         matrix: Ids, int32 [rows, length]; 0: no value.
-        given: Logged weights, [rows, length]; None: equal weights.
+        logged: Logged weights, [rows, length]; None: equal weights.
     """
-    weight = np.where(matrix > 0, 1.0 if given is None else given, 0.0)
+    weight = np.where(matrix > 0, 1.0 if logged is None else logged, 0.0)
     total = weight.sum(axis=1, keepdims=True)
     normalized = np.where(total > 0, weight / np.where(total > 0, total, 1.0), 0.0)
     return normalized.astype(np.float32)
