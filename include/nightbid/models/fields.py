@@ -91,15 +91,15 @@ class Fields:
         """[floats]: values of the float inputs."""
         return self._numbers
 
-    def sequence(self, each: ModelInput) -> tuple[Tensor, Tensor]:
+    def sequence(self, model_input: ModelInput) -> tuple[Tensor, Tensor]:
         """Return a sequence's vectors, [length, embedding_dim], and mask [length], 1 if filled."""
-        places = self.layout.places[each.name]
+        places = self.layout.places[model_input.name]
         mask = ops.cast(ops.not_equal(self._ids[:, places], 0), "float32")
         return self._embedded[:, places], mask
 
-    def vector(self, each: ModelInput) -> Tensor:
+    def vector(self, model_input: ModelInput) -> Tensor:
         """Return the vector, [embedding_dim], of one id, bag (weighted sum) or sequence (mean)."""
-        return self._pooled(self._embedded[:, self.layout.places[each.name]], each)
+        return self._pooled(self._embedded[:, self.layout.places[model_input.name]], model_input)
 
     @cached_property
     def _embedded(self) -> Tensor:
@@ -142,13 +142,13 @@ class Fields:
         ]
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-    def _pooled(self, vectors: Tensor, each: ModelInput) -> Tensor:
+    def _pooled(self, vectors: Tensor, model_input: ModelInput) -> Tensor:
         """Pool the vectors of one input, [length, dim] to [dim]."""
-        if each.kind == "bag":
-            weights = self.inputs[2][:, self.layout.bag_places[each.name]]
+        if model_input.kind == "bag":
+            weights = self.inputs[2][:, self.layout.bag_places[model_input.name]]
             return ops.sum(vectors * ops.expand_dims(weights, -1), axis=1)
-        if each.kind == "sequence":
-            places = self.layout.places[each.name]
+        if model_input.kind == "sequence":
+            places = self.layout.places[model_input.name]
             mask = ops.cast(ops.not_equal(self._ids[:, places], 0), "float32")
             filled = ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1.0)
             return ops.sum(vectors * ops.expand_dims(mask, -1), axis=1) / filled

@@ -200,9 +200,9 @@ class Layout:
                 target[start : start + BLOCK] = values[start : start + BLOCK]
 
 
-def width(each: ModelInput) -> int:
+def width(model_input: ModelInput) -> int:
     """Return the number of ids per row: 1, or the length of a bag or sequence."""
-    return each.length if each.kind in ("bag", "sequence") else 1
+    return model_input.length if model_input.kind in ("bag", "sequence") else 1
 
 
 def weight_column(name: str) -> str:
@@ -210,9 +210,13 @@ def weight_column(name: str) -> str:
     return f"{name}__weight"
 
 
-def vocabulary_of(each: ModelInput) -> str:
+def vocabulary_of(model_input: ModelInput) -> str:
     """Return the key of an input's embeddings: inputs with the same vocabulary share it."""
-    return f"vocabulary {each.vocabulary}" if each.vocabulary else f"input {each.name}"
+    return (
+        f"vocabulary {model_input.vocabulary}"
+        if model_input.vocabulary
+        else f"input {model_input.name}"
+    )
 
 
 def column_values(
@@ -262,5 +266,5 @@ def _slices(widths: object) -> dict[str, slice]:
     return slices
 
 
-def _extent(each: slice) -> int:
-    return int(each.stop - each.start)
+def _extent(places: slice) -> int:
+    return int(places.stop - places.start)

@@ -58,7 +58,7 @@ class Architecture:
                 return engine
         return "tensorflow"
 
-    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Complete hyperparameters with the defaults of the function's signature.
 
         Raises:
@@ -69,7 +69,7 @@ class Architecture:
             for name, parameter in inspect.signature(self.build, eval_str=True).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
-        for name in given:
+        for name in values:
             if name not in known:
                 raise ConfigError(
                     f"{self.name} has no hyperparameter {name!r}",
@@ -79,7 +79,7 @@ class Architecture:
         fields: dict[str, Any] = known
         typed = create_model("Parameters", __config__=ConfigDict(extra="forbid"), **fields)
         try:
-            return dict(typed(**given))
+            return dict(typed(**values))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

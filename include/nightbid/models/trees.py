@@ -92,23 +92,23 @@ def tree_matrix(layout: Layout, packed: Packed) -> Floats32:
     return np.ascontiguousarray(np.concatenate([*parts, packed.numbers], axis=1), np.float32)
 
 
-def columns_of(each: ModelInput) -> int:
+def columns_of(model_input: ModelInput) -> int:
     """Return the number of columns that an input has in the tree matrix."""
-    return each.size - 1 if is_small_list(each) else 1
+    return model_input.size - 1 if is_small_list(model_input) else 1
 
 
-def is_small_list(each: ModelInput) -> bool:
+def is_small_list(model_input: ModelInput) -> bool:
     """Return whether each id of a list has its own column; id 0, padding, never has one."""
-    return each.kind in ("bag", "sequence") and 1 < each.size <= SMALL_LIST
+    return model_input.kind in ("bag", "sequence") and 1 < model_input.size <= SMALL_LIST
 
 
-def _columns(each: ModelInput, ids: npt.NDArray[np.int32]) -> Floats32:
+def _columns(model_input: ModelInput, ids: npt.NDArray[np.int32]) -> Floats32:
     """Return the columns of one input, [rows, columns], from its ids, [rows, places]."""
-    if each.kind == "id":
+    if model_input.kind == "id":
         return np.asarray(ids, np.float32)
-    if not is_small_list(each):
+    if not is_small_list(model_input):
         return np.asarray((ids > 0).sum(axis=1)[:, None], np.float32)
-    indicators = np.zeros((len(ids), each.size), np.float32)
+    indicators = np.zeros((len(ids), model_input.size), np.float32)
     for start in range(0, len(ids), BLOCK):
         np.put_along_axis(
             indicators[start : start + BLOCK], ids[start : start + BLOCK], 1.0, axis=1

@@ -185,9 +185,9 @@ class Sweep:
         return cls(head, space, folder)
 
     @contextmanager
-    def alone(self, what: str) -> Iterator[None]:
+    def alone(self, action: str) -> Iterator[None]:
         """Lock out other processes of this machine that do the same."""
-        with open(self.folder / f".{what}.lock", "w") as lock:
+        with open(self.folder / f".{action}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -219,13 +219,13 @@ class Sweep:
                 frozen.user_attrs.get("number"): frozen
                 for frozen in study.get_trials(deepcopy=False)
             }
-            mine = known.get(number)
-            if mine is not None and mine.state.is_finished():
-                return self._trial(mine), None
-            if mine is None:
+            earlier = known.get(number)
+            if earlier is not None and earlier.state.is_finished():
+                return self._trial(earlier), None
+            if earlier is None:
                 handle = self._ask(study, number)
             else:
-                handle = optuna.trial.Trial(study, mine._trial_id)
+                handle = optuna.trial.Trial(study, earlier._trial_id)
             attempts = int(handle.user_attrs.get("attempts", 0)) + 1
             handle.set_user_attr("number", number)
             handle.set_user_attr("attempts", attempts)
@@ -262,19 +262,21 @@ class Sweep:
         return {name: float(share) for name, share in shares.items()}
 
     def _ask(self, study: optuna.Study, number: int) -> optuna.Trial:
-        wanted = {parameter.key: _distribution(parameter) for parameter in self.space.parameters}
+        distributions = {
+            parameter.key: _distribution(parameter) for parameter in self.space.parameters
+        }
         if self.space.size is not None:
             # Training is deterministic: repeating the same values would give no information.
-            begun = study.get_trials(deepcopy=False)
+            trials = study.get_trials(deepcopy=False)
             draft = optuna.create_study(direction=study.direction, sampler=study.sampler)
-            draft.add_trials(begun)
-            values = draft.ask(wanted).params
-            tried = [frozen.params for frozen in begun]
+            draft.add_trials(trials)
+            values = draft.ask(distributions).params
+            tried = [frozen.params for frozen in trials]
             if values in tried:
                 left = [proposal for proposal in self._all() if proposal not in tried]
                 values = random.Random(f"{self.head.seed} {number}").choice(left)  # noqa: S311
             study.enqueue_trial(values)
-        return study.ask(wanted)
+        return study.ask(distributions)
 
     def _all(self) -> Iterator[dict[str, Value]]:
         keys = [parameter.key for parameter in self.space.parameters]
@@ -382,12 +384,14 @@ def _spec_digest(spec: PipelineSpec) -> str:
     return _digest(spec.model_dump_json(include=blocks))
 
 
-def _distribution(each: Parameter) -> optuna.distributions.BaseDistribution:
-    if each.choices:
-        return optuna.distributions.CategoricalDistribution(each.choices)
-    if each.whole:
-        return optuna.distributions.IntDistribution(int(each.low), int(each.high), log=each.log)
-    return optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
+def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
+    if parameter.choices:
+        return optuna.distributions.CategoricalDistribution(parameter.choices)
+    if parameter.whole:
+        return optuna.distributions.IntDistribution(
+            int(parameter.low), int(parameter.high), log=parameter.log
+        )
+    return optuna.distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def _digest(text: str) -> str:

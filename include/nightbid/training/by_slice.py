@@ -24,13 +24,17 @@ STEPS, LARGEST_STEP, CLOSE = 50, 1.0, 1e-7
 
 
 def fit_offsets(
-    score: Score, found: Calibration, validation: Rows, layout: Layout, slices: Mapping[str, int]
+    score: Score,
+    calibration: Calibration,
+    validation: Rows,
+    layout: Layout,
+    slices: Mapping[str, int],
 ) -> tuple[Offsets, ...]:
     """Fit the offsets of each column, one column after the other.
 
     Args:
-        score: Function from model inputs to probabilities, without the calibration `found`.
-        found: Calibration that is applied to the logits before the offsets.
+        score: Function from model inputs to probabilities, without `calibration`.
+        calibration: Calibration that is applied to the logits before the offsets.
         validation: Rows that the model was not trained on, as served.
         layout: The model's inputs.
         slices: Input → number of its out-of-vocabulary ids, which follow id 0. These ids stand for
@@ -41,7 +45,7 @@ def fit_offsets(
         rows = every_so_many(rows, MOST_ROWS)
     if not slices or rows.labels.min() == rows.labels.max():
         return ()
-    z = found.logits(logits_of(score(rows.inputs)))
+    z = calibration.logits(logits_of(score(rows.inputs)))
     labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
     slice_offsets = []
     for name, unknown in slices.items():

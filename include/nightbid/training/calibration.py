@@ -130,11 +130,11 @@ def rate(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
 def shift_to_rate(logits: Floats, labels: Floats, weights: Floats) -> float:
     """Find the shift of logits that makes the mean prediction the label rate; inputs are [rows]."""
     weights = weights / weights.sum()
-    wanted = float(weights @ labels)
+    positives = float(weights @ labels)
     low, high = -MOST_SHIFT, MOST_SHIFT
     for _ in range(STEPS):  # bisection: the mean increases with the shift
         middle = (low + high) / 2
-        if float(weights @ (1 / (1 + np.exp(-logits - middle)))) < wanted:
+        if float(weights @ (1 / (1 + np.exp(-logits - middle)))) < positives:
             low = middle
         else:
             high = middle

@@ -250,8 +250,8 @@ def _fill(
 
 def reserved_in(file: pq.ParquetFile) -> list[str]:
     """Return the names of the columns that training reads in addition to the inputs."""
-    there = file.schema_arrow.names
-    return [LABEL, WEIGHT, *(name for name in (GIVEN, SEEN) if name in there)]
+    present = file.schema_arrow.names
+    return [LABEL, WEIGHT, *(name for name in (GIVEN, SEEN) if name in present)]
 
 
 def fill(place: Examples, table: pa.Table, layout: Layout, *, serving: bool) -> None:

@@ -80,22 +80,22 @@ def place_of_environment() -> WorkerRole:
     return place
 
 
-def agreed(strategy: Any, wanted: bool) -> bool:
+def agreed(strategy: Any, vote: bool) -> bool:
     """Return whether any worker wants something, so that all workers do the same.
 
     Machines may differ, for example in memory.
 
     Args:
         strategy: Distribution strategy of this training.
-        wanted: Whether this worker wants it.
+        vote: Whether this worker wants it.
     """
     import tensorflow as tf
 
     if place_of_environment().workers == 1:
-        return wanted
+        return vote
 
     def ask() -> Any:
-        return tf.constant(float(wanted))
+        return tf.constant(float(vote))
 
     total = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(ask), axis=None)
     return bool(float(total) > 0)

@@ -83,12 +83,12 @@ class Lesson:
             }
         )
 
-    def learned(self, batch_size: int, found: Validation, validation: Rows) -> Learned:
+    def learned(self, batch_size: int, result: Validation, validation: Rows) -> Learned:
         """Describe what the weights have learned after the night.
 
         Args:
             batch_size: Rows per step.
-            found: Validation metrics.
+            result: Validation metrics.
             validation: Validation rows.
         """
         past = self.continuation.learned
@@ -111,8 +111,8 @@ class Lesson:
         if base > 0:
             reference = DayScore(
                 day=night, night=night, through=self.window[-1], rows=len(validation),
-                log_loss=found.log_loss, normalized_entropy=found.log_loss / base,
-                error=0.0, auc=found.auc,
+                log_loss=result.log_loss, normalized_entropy=result.log_loss / base,
+                error=0.0, auc=result.auc,
             )  # fmt: skip
         return Learned(
             days=self.window, fresh=self.fresh, left_out=self.left_out, full_night=night, nights=0,
@@ -141,12 +141,12 @@ def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.dat
         days: Days to count, a subset of `of`.
         of: Days that the share refers to.
     """
-    wanted, everything = set(days), set(of)
+    counted, everything = set(days), set(of)
     rows = {True: 0, False: 0}
     for path in split_files(featurized, "train"):
         day = partition_of(path.parent.name.removeprefix("dt="))
         if day in everything:
-            rows[day in wanted] += pq.read_metadata(path).num_rows
+            rows[day in counted] += pq.read_metadata(path).num_rows
     return rows[True] / max(sum(rows.values()), 1)
 
 
@@ -160,9 +160,9 @@ def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> L
     """
     continuation = job.continuation
     assert continuation is not None
-    there = days_of(job.featurized)
-    window = tuple(day for day in there if day not in continuation.left_out)
-    out = tuple(day for day in there if day in continuation.left_out)
+    days = days_of(job.featurized)
+    window = tuple(day for day in days if day not in continuation.left_out)
+    out = tuple(day for day in days if day in continuation.left_out)
     learned = continuation.learned
 
     def full(why: str, scored: tuple[DayScore, ...] = (), excess: float | None = None) -> Lesson:
@@ -179,7 +179,7 @@ def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> L
     fresh = tuple(day for day in window if day > learned.through)
     if not fresh:
         return full(f"{learned.through} is the newest day already")
-    if there[0] - learned.through > _step(there):
+    if days[0] - learned.through > _step(days):
         return full(f"the state ends on {learned.through}, before the window")
     old = load_card(job.start / "model")
     card = old.model_copy(update={"features": layout.schema})

@@ -70,7 +70,7 @@ class Job(Fit):
 
 
 def run_job(
-    job: Job, *, progress: Progress, watch: EpochWatcher, kept: UPath | None = None
+    job: Job, *, progress: Progress, watch: EpochWatcher, checkpoint_folder: UPath | None = None
 ) -> dict[str, Any]:
     """Train and write the model.
 
@@ -78,7 +78,7 @@ def run_job(
         job: Training job to run.
         progress: Progress callback.
         watch: Callback that receives the validation metrics after each epoch.
-        kept: Folder for checkpoints; None means the job's folder.
+        checkpoint_folder: Folder for checkpoints; None means the job's folder.
 
     Returns:
         The stage's metrics.
@@ -164,7 +164,10 @@ def run_job(
             plain,
             validation,
             train=lambda member, inside: run_job(
-                member, progress=inside, watch=unwatched, kept=kept and kept / member.output.name
+                member,
+                progress=inside,
+                watch=unwatched,
+                checkpoint_folder=checkpoint_folder and checkpoint_folder / member.output.name,
             ),
             progress=inner,
         )
@@ -184,7 +187,7 @@ def run_job(
         return {**rows_metrics, **metrics, **_told(trees.card)}
     network_metrics = _fit_network(
         job, card, train, validation, fitted_on, lesson, strategy,
-        progress=inner, watch=watch, kept=kept,
+        progress=inner, watch=watch, checkpoint_folder=checkpoint_folder,
     )  # fmt: skip
     return {**rows_metrics, **network_metrics}
 
@@ -200,7 +203,7 @@ def _fit_network(
     *,
     progress: Progress,
     watch: EpochWatcher,
-    kept: UPath | None,
+    checkpoint_folder: UPath | None,
 ) -> dict[str, Any]:
     """Train a network, calibrate it, and write it.
 
@@ -214,7 +217,7 @@ def _fit_network(
         strategy: Distribution strategy.
         progress: Progress callback.
         watch: Callback that receives the validation metrics after each epoch.
-        kept: Folder for checkpoints; None means the job's folder.
+        checkpoint_folder: Folder for checkpoints; None means the job's folder.
 
     Returns:
         The stage's metrics.
@@ -255,7 +258,7 @@ def _fit_network(
             take_layers(network, optimizer, job.start / "model")
         chief = strategy.extended.should_checkpoint
         checkpoints = Checkpoints(
-            kept or job.checkpoints, settings.checkpoint_seconds, writes=chief
+            checkpoint_folder or job.checkpoints, settings.checkpoint_seconds, writes=chief
         )
         with closing(TensorBoardLogger(job.output / "tensorboard" if chief else None)) as board:
             fitted = training.run(
@@ -389,8 +392,8 @@ def _start(label: Label, train: Rows, architecture: Architecture) -> dict[str, A
 
 def _tasks(label: Label, train: Rows) -> dict[str, Any]:
     """Return the fields of a multi-task model's card: its tasks and their initial logits."""
-    given = train.given_rate
-    rates = (given, train.rate / given if given else 0.0)
+    given_rate = train.given_rate
+    rates = (given_rate, train.rate / given_rate if given_rate else 0.0)
     return {"tasks": (label.given, label.column), "task_priors": tuple(map(_logit, rates))}
 
 

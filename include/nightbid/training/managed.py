@@ -70,9 +70,9 @@ def main(address: str) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     output = logging.StreamHandler(sys.stdout)
     output.addFilter(lambda record: record.levelno < logging.WARNING)
-    ours = logging.getLogger("nightbid")
-    ours.setLevel(logging.INFO)
-    ours.addHandler(output)
+    logger = logging.getLogger("nightbid")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(output)
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)
     try:
@@ -97,8 +97,10 @@ def check_image(job_record: TrainingOrder) -> None:
         ConfigError: The source code or a library version differs.
     """
     stage = stage_named(job_record.stage)
-    here = library_versions()
-    wrong = [f"{n} {here[n]}, not {v}" for n, v in job_record.versions.items() if here[n] != v]
+    installed = library_versions()
+    wrong = [
+        f"{n} {installed[n]}, not {v}" for n, v in job_record.versions.items() if installed[n] != v
+    ]
     if source_of(stage) != job_record.code_digest:
         wrong.insert(0, "other code than the one that ordered")
     if wrong:
@@ -118,22 +120,24 @@ def _train(workspace: Workspace, job_record: TrainingOrder) -> None:
     cache = Settings().cache
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        here = Path(folder) / "output"
-        here.mkdir()
+        local = Path(folder) / "output"
+        local.mkdir()
         job = Job(
             **{name: getattr(job_record, name) for name in Fit.model_fields},
             featurized=fetch(workspace.at(job_record.featurized)),
-            output=here,
+            output=local,
             start=fetch(workspace.at(job_record.start)) if job_record.start else None,
         )
         checkpoints = workspace.at(job_record.checkpoints)
-        metrics = run_job(job, progress=LogProgress("train"), watch=_told, kept=checkpoints)
+        metrics = run_job(
+            job, progress=LogProgress("train"), watch=_told, checkpoint_folder=checkpoints
+        )
         if not place.is_first:
             return
-        names = (path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file())
+        names = (path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file())
         result = Result(metrics=metrics, files=tuple(sorted(names)))
-        (here / RESULT).write_text(result.model_dump_json(), encoding="utf-8")
-        workspace.commit(UPath(here), output, RESULT)
+        (local / RESULT).write_text(result.model_dump_json(), encoding="utf-8")
+        workspace.commit(UPath(local), output, RESULT)
         log.info("written to %s", job_record.output)
 
 

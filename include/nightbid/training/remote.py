@@ -93,7 +93,7 @@ class TrainingJob:
 
         requested, folder = self._asked(task), job_folder(task, job_record)
         versions = library_versions()
-        wanted = TrainingOrder(
+        order = TrainingOrder(
             **requested.fit.model_dump(),
             stage=job_record.stage,
             featurized=task.workspace.uri(task.inputs["featurize"].folder),
@@ -110,7 +110,7 @@ class TrainingJob:
         log.info(
             "%s: machines for %.2f %s an hour", job_record.stage, hourly.amount, hourly.currency
         )
-        write_atomically(address, wanted.model_dump_json(indent=1))
+        write_atomically(address, order.model_dump_json(indent=1))
         return self._service.submit(job)
 
     def collect(self, task: StageTask, job_record: JobRecord) -> Outcome:

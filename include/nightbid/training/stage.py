@@ -137,13 +137,13 @@ def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
     )
 
 
-def _memory(found: dict[str, Any]) -> str:
-    if not found.get("streams"):
+def _memory(memory: dict[str, Any]) -> str:
+    if not memory.get("streams"):
         return ""
-    share = f" of {found['share']:.1%}" if "share" in found else ""
+    share = f" of {memory['share']:.1%}" if "share" in memory else ""
     return (
-        f", rows stream{share}: {found['estimated_gb']:.3g} GB in memory would be more than"
-        f" train.memory_gb {found['limit_gb']:.3g}"
+        f", rows stream{share}: {memory['estimated_gb']:.3g} GB in memory would be more than"
+        f" train.memory_gb {memory['limit_gb']:.3g}"
     )
 
 

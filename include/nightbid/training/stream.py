@@ -210,10 +210,10 @@ class Stream:
         def part(of: int, worker: int) -> int:
             return (of + self.workers - 1 - worker) // self.workers
 
-        mine = [part(min(at * size, rows), self.worker) for at in range(steps + 1)]
+        bounds = [part(min(at * size, rows), self.worker) for at in range(steps + 1)]
         before = sum(part(rows, worker) for worker in range(self.worker))
-        count = -(-mine[-1] // self.buffer)
-        cuts = [mine[-1] * at // max(count, 1) for at in range(count + 1)]
+        count = -(-bounds[-1] // self.buffer)
+        cuts = [bounds[-1] * at // max(count, 1) for at in range(count + 1)]
         stripes = self._stripes()
         line = [stripes[at] for at in np.random.default_rng(seed).permutation(len(stripes))]
         ends = np.cumsum([stop - start for _, start, stop in line], dtype=np.int64)
@@ -231,11 +231,11 @@ class Stream:
             mixed = np.random.default_rng((*seed, 1 + self.worker, at)).permutation(high - low)
             return self._read(stretches), mixed
 
-        begin = int(np.searchsorted(cuts, mine[first], side="right")) - 1 if count else 0
+        begin = int(np.searchsorted(cuts, bounds[first], side="right")) - 1 if count else 0
         at, coming = begin - 1, reader.submit(read, begin) if begin < count else None
         buffer: tuple[Examples, Ints] | None = None
         for step in range(first, steps):
-            low, high, parts = mine[step], mine[step + 1], []
+            low, high, parts = bounds[step], bounds[step + 1], []
             while low < high:
                 if buffer is None or low >= cuts[at + 1]:
                     assert coming is not None
@@ -263,20 +263,20 @@ class Stream:
     def _read(self, stretches: list[tuple[RowGroup, int, int]]) -> Examples:
         """Read and concatenate ranges of row groups; each group is decoded once."""
         whole = Examples.blank(self.layout, sum(high - low for _, low, high in stretches))
-        wanted: dict[RowGroup, list[tuple[Examples, int]]] = {}
+        reads: dict[RowGroup, list[tuple[Examples, int]]] = {}
         start = 0
         for group, low, high in stretches:
             place = whole.take(slice(start, start + high - low))
-            wanted.setdefault(group, []).append((place, low))
+            reads.setdefault(group, []).append((place, low))
             start += high - low
 
         def one(group: RowGroup) -> None:
             table = self._table(group, self.layout.columns())
-            for place, low in wanted[group]:
+            for place, low in reads[group]:
                 fill(place, table.slice(low, len(place)), self.layout, serving=self.serving)
 
         with ThreadPoolExecutor(READERS) as threads:
-            list(threads.map(one, wanted))
+            list(threads.map(one, reads))
         return whole if self.weigh is None else whole.weighed(self.weigh)
 
     def _columns(self) -> Iterator[Examples]:

@@ -76,11 +76,11 @@ def scale(score: Callable[[Packed], Floats], rows: Rows) -> Calibration:
         score: Function from model inputs to expected values, [rows].
         rows: Training rows, as served.
     """
-    wanted = predicted = 0.0
+    actual = predicted = 0.0
     for piece in rows.pieces():
         weights = piece.weights.astype(np.float64)
-        wanted += float(weights @ piece.labels)
+        actual += float(weights @ piece.labels)
         predicted += float(weights @ score(piece.inputs))
-    if wanted <= 0 or predicted <= SMALLEST:
+    if actual <= 0 or predicted <= SMALLEST:
         return Calibration()
-    return Calibration(intercept=math.log(wanted / predicted))
+    return Calibration(intercept=math.log(actual / predicted))

@@ -44,10 +44,12 @@ def why_cold(old: ModelCard, new: ModelCard) -> str:
     """
     requested = ("architecture", "embedding_dim", "parameters")
     # Compare as JSON: a tuple in `new` is a list in the card that was read from a file.
-    theirs, mine = (card.model_dump(mode="json", include=set(requested)) for card in (old, new))
+    old_card, new_card = (
+        card.model_dump(mode="json", include=set(requested)) for card in (old, new)
+    )
     for name in requested:
-        if theirs[name] != mine[name]:
-            return f"it has another {name.replace('_', ' ')}, {theirs[name]}"
+        if old_card[name] != new_card[name]:
+            return f"it has another {name.replace('_', ' ')}, {old_card[name]}"
     if [_shape(field) for field in old.features.inputs] != [
         _shape(field) for field in new.features.inputs
     ]:
@@ -140,20 +142,22 @@ def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
     known = {(lookup.name, lookup.kind): lookup for lookup in before.lookups}
     moves = np.full(now.table_rows, -1, np.int64)
     for lookup in now.lookups:
-        theirs = known.get((lookup.name, lookup.kind))
-        if theirs is None:
+        old_lookup = known.get((lookup.name, lookup.kind))
+        if old_lookup is None:
             continue
-        ids = _ids(lookup, theirs, old, new)
-        start, old_start = now.rows_of(lookup.name)[0], before.rows_of(theirs.name)[0]
+        ids = _ids(lookup, old_lookup, old, new)
+        start, old_start = now.rows_of(lookup.name)[0], before.rows_of(old_lookup.name)[0]
         moves[start : start + len(ids)] = np.where(ids >= 0, ids + old_start, -1)
     return moves
 
 
-def _ids(mine: ModelInput, theirs: ModelInput, old: FittedFeatures, new: FittedFeatures) -> Rows:
+def _ids(
+    new_input: ModelInput, old_input: ModelInput, old: FittedFeatures, new: FittedFeatures
+) -> Rows:
     """Return the old id of each new id of one input, -1 for none; [new ids]."""
-    if mine.vocabulary and theirs.vocabulary:
-        tokens, buckets = _vocabulary(new, mine.vocabulary)
-        old_tokens, old_buckets = _vocabulary(old, theirs.vocabulary)
+    if new_input.vocabulary and old_input.vocabulary:
+        tokens, buckets = _vocabulary(new, new_input.vocabulary)
+        old_tokens, old_buckets = _vocabulary(old, old_input.vocabulary)
         # Values outside the vocabulary share buckets by hash: the same if the counts are.
         outside = np.arange(1, buckets + 1) if buckets == old_buckets else np.full(buckets, -1)
         place = pc.fill_null(pc.index_in(tokens, value_set=old_tokens), -1)
@@ -161,12 +165,12 @@ def _ids(mine: ModelInput, theirs: ModelInput, old: FittedFeatures, new: FittedF
         inside = np.where(positions >= 0, positions + 1 + old_buckets, -1)
         return np.concatenate([[0], outside, inside]).astype(np.int64)
     requested = (
-        new.definition.features.get(mine.feature),
-        old.definition.features.get(theirs.feature),
+        new.definition.features.get(new_input.feature),
+        old.definition.features.get(old_input.feature),
     )
-    if requested[0] == requested[1] and mine.size == theirs.size:
-        return np.arange(mine.size, dtype=np.int64)
-    return np.full(mine.size, -1, np.int64)
+    if requested[0] == requested[1] and new_input.size == old_input.size:
+        return np.arange(new_input.size, dtype=np.int64)
+    return np.full(new_input.size, -1, np.int64)
 
 
 def _vocabulary(fitted: FittedFeatures, name: str) -> tuple[pa.Array, int]:
@@ -194,5 +198,5 @@ def _move(variable: Any, old: Array, moves: Rows | None, *, table: bool) -> None
         variable.assign(fresh)
 
 
-def _shape(each: ModelInput) -> tuple[str, str, int, bool]:
-    return (each.name, each.kind, each.length, each.training_only)
+def _shape(model_input: ModelInput) -> tuple[str, str, int, bool]:
+    return (model_input.name, model_input.kind, model_input.length, model_input.training_only)

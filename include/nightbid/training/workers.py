@@ -122,8 +122,8 @@ def _addresses(count: int) -> list[str]:
         return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
 
 
-def _say(stream: IO[str] = sys.stdout, **said: Any) -> None:
-    stream.write(json.dumps(said) + "\n")
+def _say(stream: IO[str] = sys.stdout, **fields: Any) -> None:
+    stream.write(json.dumps(fields) + "\n")
     stream.flush()
 
 
