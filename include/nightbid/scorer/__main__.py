@@ -19,13 +19,13 @@ QUEUE_MS = 50.0
 def main() -> None:
     """Serve until the parent process closes the pipe or exits."""
     bundle, pipeline, processes = sys.argv[1:]
-    taken = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     threading.Thread(target=_end_with_input, daemon=True).start()
     serve(
         ScorerSettings(workspace="", pipeline=pipeline, bundle=bundle, queue_ms=QUEUE_MS),
-        taken,
+        listener,
         processes=int(processes),
-        started=lambda: _say(taken.getsockname()[1]),
+        started=lambda: _say(listener.getsockname()[1]),
     )
 
 

@@ -129,8 +129,8 @@ class Tokens:
         try:
             lines = self._path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            what = error.strerror if isinstance(error, OSError) else "not a text"
-            raise self._error(str(what)) from error
+            fault = error.strerror if isinstance(error, OSError) else "not a text"
+            raise self._error(str(fault)) from error
         clients = {}
         for number, line in enumerate(lines, 1):
             parts = line.partition("#")[0].split()
@@ -145,9 +145,9 @@ class Tokens:
             raise self._error("no token")
         self._clients = clients
 
-    def _error(self, what: str) -> ConfigError:
+    def _error(self, fault: str) -> ConfigError:
         return ConfigError(
-            what,
+            fault,
             where=str(self._path),
             hint=f"write one token of at least {SHORTEST_TOKEN} characters per line,"
             " with the client's name before it: `openssl rand -hex 32`",
@@ -256,11 +256,11 @@ class Guard:
         """Forward a request, or respond with 401 or 429."""
         if scope["type"] == "http" and scope["path"] not in OPEN:
             address = scope["client"][0] if scope["client"] else ""
-            given = next(
+            authorization = next(
                 (value for name, value in scope["headers"] if name == b"authorization"), b""
             )
             try:
-                self._admission.admit(address, given)
+                self._admission.admit(address, authorization)
             except NightbidError as error:
                 await self._refuse(error)(scope, receive, send)
                 return

@@ -65,7 +65,7 @@ def read_rank(body: bytes, columns: pa.Schema) -> tuple[Asked, dict[str, Any]]:
         columns: Name and type of each column that the model reads.
 
     Returns:
-        The rows, and the argument `asked` of `nightbid.scorer.auction.ranked`.
+        The rows, and the argument `request` of `nightbid.scorer.auction.ranked`.
 
     Raises:
         DataError: The request is invalid; see `read`.
@@ -83,8 +83,8 @@ def read_rank(body: bytes, columns: pa.Schema) -> tuple[Asked, dict[str, Any]]:
             raise MissingDataError(
                 f"column {BID!r} is missing", where="body", hint="send the bid of each row in it"
             )
-        given = [name for name in table.column_names if name not in (BID, ID)]
-        return _asked(table.select(given), columns), others
+        names = [name for name in table.column_names if name not in (BID, ID)]
+        return _asked(table.select(names), columns), others
 
 
 @contextmanager
@@ -155,15 +155,15 @@ def _metadata(schema: pa.Schema, name: str) -> dict[str, Any]:
     return value
 
 
-def _column(given: pa.ChunkedArray, field: pa.Field) -> pa.Array:
+def _column(values: pa.ChunkedArray, field: pa.Field) -> pa.Array:
     try:
-        for chunk in given.chunks:
+        for chunk in values.chunks:
             if _largest(chunk) > MOST_VALUES:
                 raise TooManyRowsError(
                     f"more than {MOST_VALUES:,} values", where=field.name, hint="send fewer at once"
                 )
             chunk.validate(full=True)
-        column = pa.concat_arrays(given.chunks) if given.chunks else pa.array([], given.type)
+        column = pa.concat_arrays(values.chunks) if values.chunks else pa.array([], values.type)
         if column.type == field.type:
             return column
         if not is_same_kind(column.type, field.type):
@@ -207,8 +207,8 @@ def is_same_kind(given: pa.DataType, logged: pa.DataType) -> bool:
     if pa.types.is_timestamp(given) and pa.types.is_timestamp(logged):
         return bool((given.tz is None) == (logged.tz is None))
     return any(
-        any(test(given) for test in ours) and any(test(logged) for test in theirs)
-        for ours, theirs in _LOSSLESS
+        any(test(given) for test in request_tests) and any(test(logged) for test in logged_tests)
+        for request_tests, logged_tests in _LOSSLESS
     )
 
 

@@ -27,11 +27,11 @@ SETTINGS = ("pricing", "reserve", "ecpm_floor", "quality_floor", "slots")
 _HINT = 'send one bid per row in "bids"'
 
 
-def ranked(asked: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+def ranked(request: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
     """Order the candidates of a request.
 
     Args:
-        asked: Request. `bids` holds one number per row. `ids` (all strings or all integers;
+        request: Request. `bids` holds one number per row. `ids` (all strings or all integers;
             default: row indices) break ties: of equal eCPMs, the smaller id ranks higher. `auction`
             may hold `pricing` (`gsp`, the second price by quality; `vcg`; `first`), `reserve`
             (minimum price per click), `ecpm_floor` (minimum eCPM), `quality_floor` (minimum
@@ -46,12 +46,12 @@ def ranked(asked: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict
     Raises:
         DataError: Bids, ids or settings are invalid.
     """
-    bids = _numbers(asked.get("bids"), "bids", len(quality))
-    ids = _ids(asked.get("ids"), len(quality))
-    settings = asked.get("auction", {})
+    bids = _numbers(request.get("bids"), "bids", len(quality))
+    ids = _ids(request.get("ids"), len(quality))
+    settings = request.get("auction", {})
     if not isinstance(settings, dict) or (unknown := sorted(set(settings) - set(SETTINGS))):
-        what = "not an object" if not isinstance(settings, dict) else f"unknown key {unknown[0]!r}"
-        raise CorruptDataError(what, where="auction", hint=f"it may hold {', '.join(SETTINGS)}")
+        fault = "not an object" if not isinstance(settings, dict) else f"unknown key {unknown[0]!r}"
+        raise CorruptDataError(fault, where="auction", hint=f"it may hold {', '.join(SETTINGS)}")
     pricing = settings.get("pricing", "gsp")
     slots = settings.get("slots")
     if slots is None and pricing == "vcg":

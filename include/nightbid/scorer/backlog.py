@@ -100,9 +100,9 @@ class Backlog:
         )
 
     def _run(self) -> None:
-        begun = time.monotonic()  # the loop's own clock has a resolution of milliseconds
+        start = time.monotonic()  # the loop's own clock has a resolution of milliseconds
         self._waiting.popleft()()
-        self._seconds += NEW_SHARE * (time.monotonic() - begun - self._seconds)
+        self._seconds += NEW_SHARE * (time.monotonic() - start - self._seconds)
         self._rest(STEPS)
 
     def _rest(self, turns: int) -> None:

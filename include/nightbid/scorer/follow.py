@@ -162,11 +162,11 @@ class Served:
         Call this only before the bundle serves. Requests that it cannot read are skipped.
         """
         for body in bodies:
-            begun = time.thread_time()
+            start = time.thread_time()
             with contextlib.suppress(Exception):
                 wire = RANK.decode(body)
                 self._small.run(self._requests.inputs(wire.context, wire.rows))
-            time.sleep(PAUSES * (time.thread_time() - begun))
+            time.sleep(PAUSES * (time.thread_time() - start))
 
     def newly_missed(self) -> int:
         """Return the number of feature values not found in the cache since the last call."""

@@ -108,14 +108,14 @@ class _Shadow:
         sums = shadow.read(self._folder)
         if sums is None:
             return
-        for name, what, value in (
+        for name, documentation, value in (
             ("skipped", "Requests that the shadow did not score: too many waited.", sums.skipped),
             ("failed", "Requests that the shadow could not score.", sums.failed),
         ):
-            yield CounterMetricFamily(f"nightbid_shadow_{name}", what, value=value)
+            yield CounterMetricFamily(f"nightbid_shadow_{name}", documentation, value=value)
         labels = ["champion", "shadow", "run_id"]
-        for name, what in SHADOW_SUMS.items():
-            family = CounterMetricFamily(f"nightbid_shadow_{name}", what, labels=labels)
+        for name, documentation in SHADOW_SUMS.items():
+            family = CounterMetricFamily(f"nightbid_shadow_{name}", documentation, labels=labels)
             for pair in sums.pairs.values():
                 family.add_metric([str(pair.champion), pair.shadow, pair.run_id],
                                   getattr(pair, name))  # fmt: skip

@@ -104,9 +104,9 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
                 f"line {number} is no line of a shadow log", where=str(log), hint="remove the line"
             ) from error
     if len(keys) != 1:
-        what = "no keys" if not keys else f"keys of {len(keys)} kinds"
+        fault = "no keys" if not keys else f"keys of {len(keys)} kinds"
         raise ConfigError(
-            f"the log has {what}",
+            f"the log has {fault}",
             where=str(log),
             hint="serve with --shadow-log FILE --shadow-key COLUMN, and a new file for another key",
         )

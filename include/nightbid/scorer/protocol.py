@@ -303,11 +303,11 @@ REASONS = {400: "not http", 408: "slow", 431: "too large", 503: "too many connec
 class Loop(uvloop.Loop):
     """uvloop's event loop with the request deadline for TLS handshakes."""
 
-    async def create_server(self, *given: Any, **more: Any) -> Any:
+    async def create_server(self, *arguments: Any, **more: Any) -> Any:
         """Create a server with a deadline for TLS handshakes."""
         if more.get("ssl") is not None:
             more["ssl_handshake_timeout"] = READ_SECONDS
-        return await super().create_server(*given, **more)
+        return await super().create_server(*arguments, **more)
 
 
 @functools.cache

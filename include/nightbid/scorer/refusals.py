@@ -57,8 +57,8 @@ def refusal(error: Exception) -> Response:
 
 def no_champion(trouble: str) -> HTTPException:
     """Return the error for a scorer that serves no champion."""
-    what = trouble or "no candidate has passed every gate yet"
-    return HTTPException(503, f"no champion serves: {what}", headers={"Retry-After": "5"})
+    reason = trouble or "no candidate has passed every gate yet"
+    return HTTPException(503, f"no champion serves: {reason}", headers={"Retry-After": "5"})
 
 
 def too_large() -> HTTPException:

@@ -69,8 +69,8 @@ class RankWire(Wire, forbid_unknown_fields=True):
 
     def others(self) -> dict[str, Any]:
         """Decode everything except rows and context."""
-        given = {"bids": self.bids, "ids": self.ids, "auction": self.auction}
-        return {name: orjson.loads(raw) for name, raw in given.items() if bytes(raw)}
+        fields = {"bids": self.bids, "ids": self.ids, "auction": self.auction}
+        return {name: orjson.loads(raw) for name, raw in fields.items() if bytes(raw)}
 
 
 def parse(body: bytes, columns: pa.Schema) -> pa.Table:
@@ -108,7 +108,7 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
     return request
 
 
-def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset()) -> Asked:
+def read(request: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset()) -> Asked:
     """Read a request.
 
     ::
@@ -117,7 +117,7 @@ def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset
         {"context": {"user_id": 5, …}, "rows": [{"ad_id": 17}, {"ad_id": 4}]}
 
     Args:
-        asked: Parsed JSON; `context` holds values that all rows share. Columns that the model
+        request: Parsed JSON; `context` holds values that all rows share. Columns that the model
             does not read are ignored.
         columns: Name and type of each column that the model reads.
         others: Allowed keys in addition to `rows` and `context`.
@@ -127,10 +127,10 @@ def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset
         MissingDataError: A row lacks a column.
         TooManyRowsError: There are more than `MOST_ROWS` rows.
     """
-    rows, context = asked.get("rows"), asked.get("context", {})
+    rows, context = request.get("rows"), request.get("context", {})
     if not isinstance(rows, list) or not isinstance(context, dict):
         raise CorruptDataError("no list of rows", where="body", hint=_SHAPE)
-    if unknown := sorted(asked.keys() - {"rows", "context"} - others):
+    if unknown := sorted(request.keys() - {"rows", "context"} - others):
         raise CorruptDataError(f"unknown key {unknown[0]!r}", where="body", hint=_SHAPE)
     if len(rows) > MOST_ROWS:
         raise TooManyRowsError(

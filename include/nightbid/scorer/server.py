@@ -98,7 +98,7 @@ def listen(host: str, port: int) -> ReusedSocket:
 
 def serve(
     settings: ScorerSettings,
-    taken: ReusedSocket,
+    listener: ReusedSocket,
     *,
     processes: int,
     started: Callable[[], None] = lambda: None,
@@ -107,7 +107,7 @@ def serve(
 
     Args:
         settings: Settings for each process.
-        taken: Socket with the address, from `listen`.
+        listener: Socket with the address, from `listen`.
         processes: Number of processes; each one loads the model.
         started: Called when all processes are ready.
     """
@@ -133,7 +133,7 @@ def serve(
     if settings.shadow:
         threading.Thread(target=_keep_shadow, args=(settings, folder), daemon=True).start()
     try:
-        _Supervisor(config, taken, started).run()
+        _Supervisor(config, listener, started).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -142,9 +142,9 @@ class _Supervisor(Multiprocess):
     """uvicorn's supervisor with a callback when all processes are ready."""
 
     def __init__(
-        self, config: uvicorn.Config, taken: ReusedSocket, started: Callable[[], None]
+        self, config: uvicorn.Config, listener: ReusedSocket, started: Callable[[], None]
     ) -> None:
-        super().__init__(config, [taken])
+        super().__init__(config, [listener])
         self._started = started
 
     def init_processes(self) -> None:
@@ -184,11 +184,11 @@ def _keep_shadow(settings: ScorerSettings, folder: Path) -> None:
     """Run the shadow's process, and restart it when it exits."""
     from nightbid.scorer import shadow
 
-    given = (settings.workspace, settings.pipeline, settings.shadow, folder,
+    arguments = (settings.workspace, settings.pipeline, settings.shadow, folder,
              settings.shadow_log, settings.poll_seconds, settings.shadow_key)  # fmt: skip
     while True:
         process = multiprocessing.get_context("spawn").Process(
-            target=shadow.run, args=given, daemon=True
+            target=shadow.run, args=arguments, daemon=True
         )
         process.start()
         process.join()

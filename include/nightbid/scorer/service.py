@@ -167,14 +167,14 @@ class Service:
         return await self._answer(request, "rank")
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        begun = time.monotonic()
+        start = time.monotonic()
         served = self._serving()
         body = await self._body(request)
         large = len(body) > LARGE_BYTES
         is_arrow = _is_arrow(request.headers.get("content-type", ""))
         work = functools.partial(self._work, endpoint, served, is_arrow, body, large=large)
         answer = await self._backlog.do(work, large=large)
-        SECONDS.observe(time.monotonic() - begun)
+        SECONDS.observe(time.monotonic() - start)
         return Response(answer, media_type="application/json")
 
     def _work(
@@ -212,22 +212,22 @@ class Service:
         endpoint, served = DIRECT.get(path), self._follower.state.served
         if endpoint is None or served is None:
             return None
-        given = dict(headers)
-        length = given.get(b"content-length", b"")
-        if len(given) < len(headers) or len(length) > 7 or not length.isdigit():
+        values = dict(headers)
+        length = values.get(b"content-length", b"")
+        if len(values) < len(headers) or len(length) > 7 or not length.isdigit():
             return None
         if int(length) > LARGE_BYTES or (endpoint == "rank" and served.output == "value"):
             return None
         try:
-            self._admission.admit(address, given.get(b"authorization", b""))
+            self._admission.admit(address, values.get(b"authorization", b""))
         except NightbidError:
             return None
-        is_arrow = _is_arrow(given.get(b"content-type", b"").decode("latin-1"))
-        begun = time.monotonic()
+        is_arrow = _is_arrow(values.get(b"content-type", b"").decode("latin-1"))
+        start = time.monotonic()
 
         def score(body: bytes) -> bytes:
             answer = self._work(endpoint, served, is_arrow, body, large=False)
-            SECONDS.observe(time.monotonic() - begun)
+            SECONDS.observe(time.monotonic() - start)
             return answer
 
         return score
@@ -310,8 +310,8 @@ class Service:
         """Compare the scores of champion and shadow."""
         sums = shadow.read(self._states.folder) if self._shadow else None
         if sums is None:
-            what = "starting" if self._shadow else "none → start the scorer with --shadow"
-            raise HTTPException(404, f"shadow: {what}")
+            state = "starting" if self._shadow else "none → start the scorer with --shadow"
+            raise HTTPException(404, f"shadow: {state}")
         pairs = [pair.summary() for pair in sums.pairs.values()]
         counts = {"skipped": sums.skipped, "failed": sums.failed}
         return json_response(

@@ -83,37 +83,39 @@ class Comparison:
 
     def add(
         self,
-        ours: npt.NDArray[np.float64],
-        theirs: npt.NDArray[np.float64],
+        champion: npt.NDArray[np.float64],
+        shadow: npt.NDArray[np.float64],
         bids: npt.NDArray[np.float64] | None = None,
     ) -> dict[str, Any]:
         """Add a request, and return its own differences.
 
         Args:
-            ours: Probabilities of the champion, [rows].
-            theirs: Probabilities of the shadow, [rows].
+            champion: Probabilities of the champion, [rows].
+            shadow: Probabilities of the shadow, [rows].
             bids: Bids, [rows]; rows are then ordered by bid times probability.
         """
-        differences: dict[str, Any] = {"rows": len(ours)}
+        differences: dict[str, Any] = {"rows": len(champion)}
         self.requests += 1
-        if not len(ours):
+        if not len(champion):
             return differences
-        difference = np.abs(ours - theirs)
-        self.rows += len(ours)
-        self.champion_sum += float(ours.sum())
-        self.shadow_sum += float(theirs.sum())
+        difference = np.abs(champion - shadow)
+        self.rows += len(champion)
+        self.champion_sum += float(champion.sum())
+        self.shadow_sum += float(shadow.sum())
         self.difference_sum += float(difference.sum())
         self.largest_difference = max(self.largest_difference, float(difference.max()))
         differences |= {"mean_difference": float(difference.mean()),
                         "largest_difference": float(difference.max())}  # fmt: skip
-        if len(ours) > 1:
+        if len(champion) > 1:
             from scipy.stats import kendalltau  # slow import, not needed by scoring processes
 
-            mine, other = (ours, theirs) if bids is None else (ours * bids, theirs * bids)
-            changed = bool(other[int(mine.argmax())] < other.max())
+            champion_value, shadow_value = (
+                (champion, shadow) if bids is None else (champion * bids, shadow * bids)
+            )
+            changed = bool(shadow_value[int(champion_value.argmax())] < shadow_value.max())
             self.ordered += 1
             self.winners_changed += changed
-            tau = float(kendalltau(mine, other).statistic)
+            tau = float(kendalltau(champion_value, shadow_value).statistic)
             if not np.isnan(tau):
                 self.tau_sum += tau
                 self.taus += 1
@@ -186,11 +188,11 @@ class Choice:
     Args:
         workspace: Workspace with champions and runs.
         pipeline: Name of the pipeline.
-        what: `previous`, `candidate`, or the folder of an exported bundle.
+        model: `previous`, `candidate`, or the folder of an exported bundle.
     """
 
-    def __init__(self, workspace: Workspace, pipeline: str, what: str) -> None:
-        self._workspace, self._pipeline, self._what = workspace, pipeline, what
+    def __init__(self, workspace: Workspace, pipeline: str, model: str) -> None:
+        self._workspace, self._pipeline, self._model = workspace, pipeline, model
 
     def find(self, now: str = "") -> tuple[Champion, Path] | None:
         """Find the bundle to score with.
@@ -205,7 +207,7 @@ class Choice:
         Raises:
             NightbidError: There is no such bundle, or it is damaged.
         """
-        if self._what == PREVIOUS:
+        if self._model == PREVIOUS:
             pointer = ChampionPointer(self._workspace, self._pipeline)
             before = pointer.before()
             if before is None:
@@ -213,7 +215,7 @@ class Choice:
             return None if before.bundle_digest == now else (
                 before, fetch_bundle(self._workspace, before)
             )  # fmt: skip
-        uri, run_id = self._candidate() if self._what == CANDIDATE else (self._what, "")
+        uri, run_id = self._candidate() if self._model == CANDIDATE else (self._model, "")
         folder = fetch(_at(self._workspace, uri))
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
         if manifest.digest == now:
@@ -244,23 +246,23 @@ class Choice:
 
 def _at(workspace: Workspace, folder: str) -> UPath:
     """Return a local folder if it exists, else one of the workspace."""
-    here = Path(folder)
-    return UPath(here.absolute()) if here.exists() else workspace.at(folder)
+    local = Path(folder)
+    return UPath(local.absolute()) if local.exists() else workspace.at(folder)
 
 
-def check(workspace: Workspace, what: str) -> None:
+def check(workspace: Workspace, model: str) -> None:
     """Check the choice of a shadow.
 
     Raises:
         ConfigError: It is neither a keyword nor the folder of a bundle.
     """
-    if what in (PREVIOUS, CANDIDATE):
+    if model in (PREVIOUS, CANDIDATE):
         return
     try:
-        read_card(fetch(_at(workspace, what)))
+        read_card(fetch(_at(workspace, model)))
     except NightbidError as error:
         raise ConfigError(
-            f"no bundle at {what!r}: {error.what}",
+            f"no bundle at {model!r}: {error.what}",
             where="--shadow",
             hint=f"give {PREVIOUS}, {CANDIDATE} or the folder of an exported bundle",
         ) from error
@@ -271,7 +273,7 @@ class Shadow:
 
     Args:
         choice: Finds the bundle.
-        what: Choice as the user gave it.
+        model: Choice as the user gave it.
         folder: Folder that is shared with the scoring processes.
         log: File that receives a line per request; None disables the log.
         poll_seconds: Seconds between two polls for a newer bundle.
@@ -281,7 +283,7 @@ class Shadow:
     def __init__(
         self,
         choice: Choice,
-        what: str,
+        model: str,
         folder: Path,
         log: Path | None,
         poll_seconds: float,
@@ -289,7 +291,7 @@ class Shadow:
     ) -> None:
         self._choice, self._folder, self._log, self._key = choice, folder, log, key
         self._poll_seconds = poll_seconds
-        self._sums = Sums(what)
+        self._sums = Sums(model)
         self._served: Served | None = None
         self._waiting: queue.Queue[bytes] = queue.Queue(MOST_WAITING)
 
@@ -338,17 +340,17 @@ class Shadow:
         try:
             message = msgspec.msgpack.decode(packed, type=Message)
             if message.is_arrow:
-                theirs = served.answer_arrow(message.body)
+                shadow = served.answer_arrow(message.body)
             else:
-                theirs = served.rank(message.body)[0]
-            ours = np.frombuffer(message.scores, np.float64)
+                shadow = served.rank(message.body)[0]
+            champion = np.frombuffer(message.scores, np.float64)
             bids = np.array(message.bids) if message.bids else None
             entry = served.champion
             name = entry.bundle_digest[:12]
             pair = self._sums.pairs.setdefault(
                 f"{message.champion}/{name}", Comparison(message.champion, name, entry.run_id)
             )
-            line = pair.add(ours, theirs, bids)
+            line = pair.add(champion, shadow, bids)
         except Exception as error:  # for example a column that only this model reads
             self._sums.failed += 1
             self._sums.trouble = " ".join(str(error).split())
@@ -358,7 +360,7 @@ class Shadow:
                       "shadow": name, **line}  # fmt: skip
             if keys := {} if message.is_arrow else _keys(message.body, self._key):
                 record["keys"] = keys
-                record["probabilities"] = {"champion": ours.tolist(), "shadow": theirs.tolist()}
+                record["probabilities"] = {"champion": champion.tolist(), "shadow": shadow.tolist()}
             with self._log.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
@@ -381,7 +383,7 @@ def _keys(body: bytes, names: tuple[str, ...]) -> dict[str, list[Any]]:
 def run(
     workspace: str,
     pipeline: str,
-    what: str,
+    model: str,
     folder: Path,
     log: str,
     poll: float,
@@ -392,8 +394,8 @@ def run(
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.nice(NICENESS)
-    choice = Choice(Workspace(workspace), pipeline, what)
-    Shadow(choice, what, folder, Path(log) if log else None, poll, key).run()
+    choice = Choice(Workspace(workspace), pipeline, model)
+    Shadow(choice, model, folder, Path(log) if log else None, poll, key).run()
 
 
 def read(folder: Path) -> Sums | None:

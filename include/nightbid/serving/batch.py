@@ -68,7 +68,7 @@ def score_files(
     for file in files:
         _check(pq.read_schema(file), columns, keep, file)
     temporary = to.with_name(f".tmp-{to.name}-{uuid.uuid4().hex[:8]}")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     parts = []
     for file in files:
         name = Path(file.name) if rows.is_file() else file.relative_to(rows)
@@ -85,7 +85,7 @@ def score_files(
         totals = [_total(Path(part.to)) for part in parts]
         count = sum(counts["rows"] for counts in totals)
         total = math.fsum(counts["sum"] for counts in totals)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         summary = {
             "model": described or {},
             "rows": count,

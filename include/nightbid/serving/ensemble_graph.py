@@ -37,9 +37,9 @@ def write_ensemble_onnx(
             proto = onnx.load(Path(folder) / "model.onnx")
         for opset in proto.opset_import:
             opsets[opset.domain] = max(opsets.get(opset.domain, 0), opset.version)
-        for given in proto.graph.input:
-            inputs.setdefault(given.name, given)
-        _rename(proto.graph, {given.name for given in proto.graph.input}, f"m{number}/")
+        for graph_input in proto.graph.input:
+            inputs.setdefault(graph_input.name, graph_input)
+        _rename(proto.graph, {graph_input.name for graph_input in proto.graph.input}, f"m{number}/")
         nodes += proto.graph.node
         constants += proto.graph.initializer
         prefix = f"m{number}"
@@ -83,11 +83,11 @@ def write_ensemble_onnx(
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _rename(graph: Any, kept: set[str], prefix: str) -> None:
+def _rename(graph: Any, inputs: set[str], prefix: str) -> None:
     """Prefix all names except the inputs, so that members' names are unique."""
 
     def own(name: str) -> str:
-        return name if not name or name in kept else f"{prefix}{name}"
+        return name if not name or name in inputs else f"{prefix}{name}"
 
     for node in graph.node:
         node.name = f"{prefix}{node.name}" if node.name else ""

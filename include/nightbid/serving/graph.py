@@ -114,22 +114,22 @@ def _serving(network: Network) -> Any:
     names = [spec.name for spec in signature(layout)]
 
     def serve(*columns: Any) -> dict[str, Any]:
-        given = dict(zip(names, columns, strict=True))
+        tensors = dict(zip(names, columns, strict=True))
         rows = tf.shape(columns[0])[0]
 
         def matrix(parts: list[Any], dtype: Any) -> Any:
             return tf.concat(parts, axis=1) if parts else tf.zeros([rows, 0], dtype)
 
-        def column(each: ModelInput, dtype: Any) -> Any:
-            if each.training_only:
-                return tf.zeros([rows, width(each)], dtype)
-            return tf.reshape(given[each.name], [-1, width(each)])
+        def column(model_input: ModelInput, dtype: Any) -> Any:
+            if model_input.training_only:
+                return tf.zeros([rows, width(model_input)], dtype)
+            return tf.reshape(tensors[model_input.name], [-1, width(model_input)])
 
         ids = matrix([column(model_input, tf.int32) for model_input in layout.lookups], tf.int32)
         numbers = matrix(
             [column(model_input, tf.float32) for model_input in layout.numbers], tf.float32
         )
-        weights = matrix([given[weight_column(name)] for name in layout.bag_places], tf.float32)
+        weights = matrix([tensors[weight_column(name)] for name in layout.bag_places], tf.float32)
         return network.probabilities(ids, numbers, weights)
 
     return serve

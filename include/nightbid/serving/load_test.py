@@ -146,8 +146,8 @@ def _over_the_socket(
     for at, (name, bundle) in enumerate(bundles.items()):
         done = 0.9 + 0.05 * at
 
-        def say(what: str, name: str = name, done: float = done) -> None:
-            task.progress(done, f"{name}: {what}")
+        def say(step: str, name: str = name, done: float = done) -> None:
+            task.progress(done, f"{name}: {step}")
 
         bodies = make_bodies(requests, of_item, bundle.path)
         results[name] = measure(bundle.path, task.spec.pipeline, serve, bodies, say)

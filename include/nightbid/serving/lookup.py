@@ -221,9 +221,9 @@ class Memo:
         at = np.array(slots, np.int64)
         return {name: stored.take(at, axis=0) for name, stored in self._stored.items()}
 
-    def _learn(self, keys: list[Any], found: list[int | None], request: Request) -> None:
+    def _learn(self, keys: list[Any], slots: list[int | None], request: Request) -> None:
         new = {
-            key: row for row, (key, at) in enumerate(zip(keys, found, strict=True)) if at is None
+            key: row for row, (key, at) in enumerate(zip(keys, slots, strict=True)) if at is None
         }
         self.missed += len(new)
         rows = request.rows(self.reads, list(new.values()))

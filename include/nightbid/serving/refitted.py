@@ -64,15 +64,15 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
     return json.dumps({name: spec.gates.stops_at("serving", name, night.date) for name in CHECKS})
 
 
-def why_judged(found: Mapping[str, Any], gates: Gates, night: date) -> str:
+def why_judged(refit: Mapping[str, Any], gates: Gates, night: date) -> str:
     """Return why the judged model serves instead of the refitted one; empty if the refit may.
 
     Args:
-        found: Result of `nightbid.training.refit.compare`.
+        refit: Result of `nightbid.training.refit.compare`.
         gates: Gate settings with the stops of `gates.serving`, bands and overrides.
         night: Date of the night; overrides apply until their `until`.
     """
-    for figure in figures(found):
+    for figure in figures(refit):
         stop = gates.stops_at("serving", figure.statistic, night)
         if figure.value is not None and stop is not None and _is_outside(figure.value, stop):
             return (
@@ -82,14 +82,14 @@ def why_judged(found: Mapping[str, Any], gates: Gates, night: date) -> str:
     return ""
 
 
-def figures(found: Mapping[str, Any]) -> Iterator[Figure]:
+def figures(refit: Mapping[str, Any]) -> Iterator[Figure]:
     """Yield statistics of how a refitted model differs from the judged one, beyond chance.
 
     Args:
-        found: Result of `nightbid.training.refit.compare`.
+        refit: Result of `nightbid.training.refit.compare`.
     """
-    judged, refitted, difference = found["judged"], found["refitted"], found["difference"]
-    rows = f"{found['held_rows']:,} held-back rows with {found['held_positives']:,} positives"
+    judged, refitted, difference = refit["judged"], refit["refitted"], refit["difference"]
+    rows = f"{refit['held_rows']:,} held-back rows with {refit['held_positives']:,} positives"
     if difference["low"] is None:
         yield Figure("refit_loss", None, "too few held-back users for its log loss")
     else:
@@ -99,26 +99,26 @@ def figures(found: Mapping[str, Any]) -> Iterator[Figure]:
     if refitted["calibration"] is None:
         yield Figure("refit_calibration", None, "no held-back row is positive")
     else:
-        chance = SIGMAS / math.sqrt(max(found["held_positives"], 1))
+        chance = SIGMAS / math.sqrt(max(refit["held_positives"], 1))
         value = _beyond(refitted["calibration"], chance)
         note = f"{refitted['calibration']:.4f} measured on {rows}"
         yield Figure("refit_calibration", value, note)
-    note = f"{found['mean_ratio']:.4f} measured on {rows}"
-    yield Figure("refit_mean", _beyond(found["mean_ratio"], _rate_error(found)), note)
-    if found["agreement"] is None:
+    note = f"{refit['mean_ratio']:.4f} measured on {rows}"
+    yield Figure("refit_mean", _beyond(refit["mean_ratio"], _rate_error(refit)), note)
+    if refit["agreement"] is None:
         yield Figure("refit_agreement", None, "a model says the same of every row")
     else:
-        note = f"{found['agreement']:.4f} measured on {rows} of {found['held_users']:,} users"
-        value = _agreement(found["agreement"], found["held_users"])
+        note = f"{refit['agreement']:.4f} measured on {rows} of {refit['held_users']:,} users"
+        value = _agreement(refit["agreement"], refit["held_users"])
         yield Figure("refit_agreement", value, note)
 
 
-def _rate_error(found: Mapping[str, Any]) -> float:
+def _rate_error(refit: Mapping[str, Any]) -> float:
     """Compute the chance deviation in the ratio of mean predictions: rates vary with positives.
 
     The refitted model learned all positives of the judged one too, so only the newer ones count.
     """
-    before, after = (max(count, 1) for count in found.get("positives", (1, 1)))
+    before, after = (max(count, 1) for count in refit.get("positives", (1, 1)))
     return SIGMAS * math.sqrt(max(1 / before - 1 / after, 0.0))
 
 

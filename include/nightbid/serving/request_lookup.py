@@ -86,8 +86,8 @@ class RequestLookup:
         if not 0 < len(rows) <= BATCH:
             raise UnusualRequestError("no rows, or too many")
         layout = self._layout(tuple(context))
-        given = {name: bytes(context[name]) for name in layout.shared}
-        parsed = SharedValues(given, self._columns, self._decode)
+        shared = {name: bytes(context[name]) for name in layout.shared}
+        parsed = SharedValues(shared, self._columns, self._decode)
         day = None
         if layout.reads_day:
             day = parsed.day(self._time, self._zone)
@@ -128,9 +128,9 @@ class RequestLookup:
         values: list[Any] = []
         missing: list[int] = []
         keys: list[Any] = []
-        given = parsed.given
+        raw_values = parsed.given
         for at, memo in enumerate(layout.once):
-            key = memo.key(given)
+            key = memo.key(raw_values)
             if memo.by_day:
                 key = (key, day)
             keys.append(key)
@@ -165,13 +165,13 @@ class RequestLookup:
         return ints, floats, matrices
 
     def _find(
-        self, memo: ContextMemo, parsed: SharedValues, day: int | None, found: list[Any], at: int
+        self, memo: ContextMemo, parsed: SharedValues, day: int | None, values: list[Any], at: int
     ) -> bool:
         """Compute a value without Arrow if possible; return whether it was."""
         if memo.quick is None:
             return False
         try:
-            found[at] = memo.quick(parsed, day)
+            values[at] = memo.quick(parsed, day)
         except UnusualRequestError:
             return False
         return True

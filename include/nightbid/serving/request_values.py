@@ -162,12 +162,12 @@ def quick(feature: ServedFeature, types: Mapping[str, pa.DataType]) -> Quick | N
     return None
 
 
-def value_of(made: Mapping[str, Array]) -> Value:
+def value_of(columns: Mapping[str, Array]) -> Value:
     """Group columns of one row by their type."""
     ints: list[int] = []
     floats: list[float] = []
     matrices: list[tuple[str, Array]] = []
-    for name, values in made.items():
+    for name, values in columns.items():
         if values.ndim == 2:
             matrices.append((name, values))
         elif values.dtype == np.int32:

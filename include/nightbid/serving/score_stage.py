@@ -130,8 +130,8 @@ def run(task: StageTask) -> Outcome:
         )
     names = pq.read_schema(files[0]).names
     columns = task.spec.columns
-    wanted = [KEY, columns.key, columns.user, columns.item, columns.time]
-    keep = list(dict.fromkeys(name for name in wanted if name and name in names))
+    identifiers = [KEY, columns.key, columns.user, columns.item, columns.time]
+    keep = list(dict.fromkeys(name for name in identifiers if name and name in names))
     export = task.inputs["export"]
     summary = score_files(
         export.path,
@@ -153,38 +153,38 @@ def run(task: StageTask) -> Outcome:
     )
 
 
-def check(found: dict[str, Any], rows: int, expected: float | None) -> None:
+def check(result: dict[str, Any], rows: int, expected: float | None) -> None:
     """Check scores before they are published.
 
     Args:
-        found: Result of `score_files`.
+        result: Result of `score_files`.
         rows: Number of rows that were read.
         expected: Mean prediction in the evaluation; None if unknown.
 
     Raises:
         DataError: Rows are missing, a score is invalid, or the mean is far off.
     """
-    if found["rows"] != rows:
-        what, hint = f"{found['rows']:,} scores for {rows:,} rows", "run it again"
-    elif found.get("not_probabilities") or found.get("not_values"):
-        kind = "values" if "not_values" in found else "probabilities"
-        what = f"{found[f'not_{kind}']:,} scores are no {kind}"
+    if result["rows"] != rows:
+        fault, hint = f"{result['rows']:,} scores for {rows:,} rows", "run it again"
+    elif result.get("not_probabilities") or result.get("not_values"):
+        kind = "values" if "not_values" in result else "probabilities"
+        fault = f"{result[f'not_{kind}']:,} scores are no {kind}"
         hint = "roll back, and check the gates of the champion's night"
     elif (
         expected
         and rows >= SURE_ROWS
-        and not 1 / FACTOR <= (_mean(found) or math.nan) / expected <= FACTOR
+        and not 1 / FACTOR <= (_mean(result) or math.nan) / expected <= FACTOR
     ):
-        kind = "value" if "mean_value" in found else "probability"
-        what = f"the mean {kind} is {_mean(found):.4g}, not near {expected:.4g}"
+        kind = "value" if "mean_value" in result else "probability"
+        fault = f"the mean {kind} is {_mean(result):.4g}, not near {expected:.4g}"
         hint = "compare the day with the evaluation's: `nightbid data` and the raw gate"
     else:
         return
-    raise DataError(what, where="scores", hint=hint)
+    raise DataError(fault, where="scores", hint=hint)
 
 
-def _mean(found: dict[str, Any]) -> float | None:
-    mean: float | None = found.get("mean_value", found.get("mean_probability"))
+def _mean(result: dict[str, Any]) -> float | None:
+    mean: float | None = result.get("mean_value", result.get("mean_probability"))
     return mean
 
 

@@ -61,7 +61,7 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
     Raises:
         CorruptDataError: The scorer does not start.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     command = [sys.executable, "-m", "nightbid.scorer", str(bundle), pipeline, str(processes)]
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -80,7 +80,7 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
                     where=str(bundle),
                     hint="run `nightbid serve` by hand to see more",
                 )
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             yield Running(int(port), psutil.Process(process.pid), seconds)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -190,6 +190,6 @@ def make_bodies(requests: Sequence[pa.Table], of_item: Sequence[str], bundle: Pa
 
 
 def _time_to_load(bundle: Path, pipeline: str) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     OneBundle(bundle, pipeline).look()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start

@@ -81,37 +81,40 @@ def _mean_nodes(model: Trees) -> list[Any]:
     ]
 
 
-def _name(each: ModelInput) -> str:
-    return f"{each.name}/column"
+def _name(model_input: ModelInput) -> str:
+    return f"{model_input.name}/column"
 
 
-def _column(each: ModelInput) -> list[Any]:
+def _column(model_input: ModelInput) -> list[Any]:
     """Return nodes that convert an input to its columns of `tree_matrix`, [rows, columns]."""
-    column = _name(each)
-    if each.kind == "float":
-        return [helper.make_node("Unsqueeze", [each.name, "last"], [column])]
+    column = _name(model_input)
+    if model_input.kind == "float":
+        return [helper.make_node("Unsqueeze", [model_input.name, "last"], [column])]
     as_float = helper.make_node("Cast", [f"{column}/value"], [column], to=TensorProto.FLOAT)
-    if each.kind == "id":
-        return [helper.make_node("Unsqueeze", [each.name, "last"], [f"{column}/value"]), as_float]
-    if is_small_list(each):
+    if model_input.kind == "id":
+        return [
+            helper.make_node("Unsqueeze", [model_input.name, "last"], [f"{column}/value"]),
+            as_float,
+        ]
+    if is_small_list(model_input):
         # [rows, length, 1] against [ids]: whether any position of the row holds the id.
         return [
-            helper.make_node("Unsqueeze", [each.name, "two"], [f"{column}/places"]),
+            helper.make_node("Unsqueeze", [model_input.name, "two"], [f"{column}/places"]),
             helper.make_node("Equal", [f"{column}/places", f"{column}/ids"], [f"{column}/equal"]),
             helper.make_node("Cast", [f"{column}/equal"], [f"{column}/ones"], to=TensorProto.FLOAT),
             helper.make_node("ReduceMax", [f"{column}/ones", "one"], [column], keepdims=0),
         ]
     return [
-        helper.make_node("Greater", [each.name, "zero"], [f"{column}/filled"]),
+        helper.make_node("Greater", [model_input.name, "zero"], [f"{column}/filled"]),
         helper.make_node("Cast", [f"{column}/filled"], [f"{column}/ones"], to=TensorProto.INT32),
         helper.make_node("ReduceSum", [f"{column}/ones", "one"], [f"{column}/value"], keepdims=1),
         as_float,
     ]
 
 
-def _ids_of(each: ModelInput) -> Any:
-    ids = list(range(1, each.size))
-    return helper.make_tensor(f"{_name(each)}/ids", TensorProto.INT32, [len(ids)], ids)
+def _ids_of(model_input: ModelInput) -> Any:
+    ids = list(range(1, model_input.size))
+    return helper.make_tensor(f"{_name(model_input)}/ids", TensorProto.INT32, [len(ids)], ids)
 
 
 def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
