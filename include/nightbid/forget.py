@@ -79,10 +79,10 @@ def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] 
     """
     if not any(users):
         raise ConfigError("no user is named", where="forget", hint="give one id or more")
-    wanted = _hashes([*users, *keyed])
+    user_hashes = _hashes([*users, *keyed])
     all_outputs = [
-        (what, folder, manifest)
-        for what, folder in outputs(workspace)
+        (kind, folder, manifest)
+        for kind, folder in outputs(workspace)
         if not folder.name.startswith(LEFT_OVER) and (manifest := _manifest(folder)) is not None
     ]
     rows: Counter[str] = Counter()
@@ -90,28 +90,28 @@ def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] 
     digests: set[str] = set()
     days: set[str] = set()
 
-    def add(what: str, folder: UPath, manifest: Manifest | None) -> None:
+    def add(kind: str, folder: UPath, manifest: Manifest | None) -> None:
         created = manifest.created if manifest else dt.datetime.now(dt.UTC)
-        affected[str(folder)] = Unneeded(folder, what, size_of(folder), created)
+        affected[str(folder)] = Unneeded(folder, kind, size_of(folder), created)
         if manifest is not None and "days" in folder.parts[-4:]:
             days.add(manifest.night)
         elif manifest is not None:
             digests.add(manifest.digest)
 
-    for what, folder, manifest in all_outputs:
-        if count := _count(folder, wanted):
-            rows[what] += count
-            add(what, folder, manifest)
-    for what, folder in _other_copies(workspace):
-        if count := _count(folder, wanted):
-            rows[what] += count
-            add(what, folder, None)
+    for kind, folder, manifest in all_outputs:
+        if count := _count(folder, user_hashes):
+            rows[kind] += count
+            add(kind, folder, manifest)
+    for kind, folder in _other_copies(workspace):
+        if count := _count(folder, user_hashes):
+            rows[kind] += count
+            add(kind, folder, None)
     while True:
         before = len(affected)
-        for what, folder, manifest in all_outputs:
+        for kind, folder, manifest in all_outputs:
             of_day = "days" in folder.parts[-4:] and manifest.night in days
             if str(folder) not in affected and (of_day or digests & set(manifest.inputs.values())):
-                add(what, folder, manifest)
+                add(kind, folder, manifest)
         if len(affected) == before:
             break
     learned = {
@@ -120,28 +120,30 @@ def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] 
         for entry in ChampionPointer(workspace, pipeline).history()
         if entry.serves and str(workspace.at(entry.bundle_uri)) in affected
     }
-    gone = tuple(output for place, output in affected.items() if place not in learned)
-    return Found(len(set(users)), dict(rows), gone, tuple(learned.values()))
+    removable = tuple(output for place, output in affected.items() if place not in learned)
+    return Found(len(set(users)), dict(rows), removable, tuple(learned.values()))
 
 
-def forget(workspace: Workspace, found: Found, *, by: str, reason: str = "") -> Erasure:
+def forget(workspace: Workspace, affected: Found, *, by: str, reason: str = "") -> Erasure:
     """Remove what `find_users` found, and write a record that does not name the removed users.
 
     Args:
         workspace: Workspace to remove from.
-        found: Data to remove.
+        affected: Data to remove.
         by: Name of the acting user.
         reason: Reason of the removal, without ids.
     """
-    prune(Pruning(found.outputs, 0, 0))
+    prune(Pruning(affected.outputs, 0, 0))
     erasure = Erasure(
         at=dt.datetime.now(dt.UTC),
         by=by,
         reason=reason,
-        users=found.users,
-        outputs=dict(Counter(output.what for output in found.outputs)),
+        users=affected.users,
+        outputs=dict(Counter(output.what for output in affected.outputs)),
         learned=tuple(
-            dict.fromkeys(f"{champion.pipeline} #{champion.number}" for champion in found.learned)
+            dict.fromkeys(
+                f"{champion.pipeline} #{champion.number}" for champion in affected.learned
+            )
         ),
     )
     number = len(erasures(workspace)) + 1
@@ -183,18 +185,18 @@ def _other_copies(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
     """Yield folders with rows that are not outputs: frozen data, comparisons, leftovers."""
     for name in names(workspace.root / "datasets"):
         yield "frozen data sets", workspace.root / "datasets" / name
-    for what, folder in comparisons(workspace):
-        yield what, folder
+    for kind, folder in comparisons(workspace):
+        yield kind, folder
     for top in ("stages", "days"):
         for _, _, folder in folders(workspace.root / top):
             if folder.name.startswith(LEFT_OVER):
                 yield "left over", folder
 
 
-def _count(folder: UPath, wanted: set[int]) -> int:
+def _count(folder: UPath, user_hashes: set[int]) -> int:
     """Count the users' rows in the Parquet files of a folder; each hard link counts."""
     count = 0
-    values = pa.array(sorted(wanted), pa.int64())
+    values = pa.array(sorted(user_hashes), pa.int64())
     for path in folder.rglob("*.parquet"):
         try:
             with path.open("rb") as stream:

@@ -88,7 +88,7 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
     since = moment - dt.timedelta(days=days)
     needed = _needed(workspace, since)
     removable, kept = [], 0
-    for what, folder in outputs(workspace):
+    for kind, folder in outputs(workspace):
         if folder.name.startswith(LEFT_OVER):
             changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
             if changed < since:
@@ -102,11 +102,11 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
             kept += 1
         else:
             size = sum(file.size for file in manifest.files)
-            removable.append(Unneeded(folder, what, size, manifest.created))
-    for what, folder in comparisons(workspace):
+            removable.append(Unneeded(folder, kind, size, manifest.created))
+    for kind, folder in comparisons(workspace):
         scored = dt.datetime.fromtimestamp((folder / "scores.parquet").stat().st_mtime, dt.UTC)
         if scored < since:
-            removable.append(Unneeded(folder, what, size_of(folder), scored))
+            removable.append(Unneeded(folder, kind, size_of(folder), scored))
         else:
             kept += 1
     return Pruning(tuple(removable), kept, _freed(removable))
@@ -188,10 +188,10 @@ def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -
             os.rename(str(output.folder), str(aside))
             hidden.append((output.folder, aside))
     # Determine the needed outputs again once no process can reuse any of these.
-    taken = needed()
+    in_use = needed()
     still_needed = 0
     for folder, aside in hidden:
-        if str(folder) in taken:
+        if str(folder) in in_use:
             with suppress(OSError):  # the output was created again
                 os.rename(str(aside), str(folder))
             still_needed += 1
@@ -201,7 +201,7 @@ def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -
     for output in pruning.unneeded:
         if is_local(output.folder):
             continue
-        if str(output.folder) in taken:
+        if str(output.folder) in in_use:
             still_needed += 1
             continue
         remove(output.folder / "manifest.json")
@@ -226,18 +226,18 @@ def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:
     for pipeline in names(workspace.root / "runs"):
         champions = ChampionPointer(workspace, pipeline).history()
         needed.uris.update(champion.bundle_uri for champion in champions)
-        wanted = {
+        run_ids = {
             data_set.run_id for data_set in frozen(workspace) if data_set.pipeline == pipeline
         }
         if champions:
-            wanted.add(champions[-1].run_id)
-            wanted.update(_maker(workspace, champions[-1].bundle_uri))
+            run_ids.add(champions[-1].run_id)
+            run_ids.update(_maker(workspace, champions[-1].bundle_uri))
         for run_id in names(workspace.root / "runs" / pipeline):
             if not (workspace.run_folder(pipeline, run_id) / "run.json").exists():
                 continue
             run = RunRecord.load(workspace, pipeline, run_id)
             used = max((record.started for record in run.records()), default=run.head.started)
-            if run_id in wanted or max(used, run.head.started) >= since:
+            if run_id in run_ids or max(used, run.head.started) >= since:
                 needed.add_run(workspace, run)
     return needed
 
@@ -288,11 +288,11 @@ def size_of(folder: UPath) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _freed(found: list[Unneeded]) -> int:
+def _freed(removable: list[Unneeded]) -> int:
     """Sum the bytes of the files whose hard links are all removed."""
     links: dict[tuple[int, int], int] = {}
     total = 0
-    for output in found:
+    for output in removable:
         if not is_local(output.folder):
             total += output.size
             continue

@@ -139,8 +139,8 @@ def begin_stage(
             outcome = work.without_job(task)
             if outcome is not None:
                 return outcome
-        mine = job_record or JobRecord.new(plan, number, work.service.kind)
-        return DeferredJob(submit_once(run, mine, work, task), work.service)
+        record = job_record or JobRecord.new(plan, number, work.service.kind)
+        return DeferredJob(submit_once(run, record, work, task), work.service)
 
     return _Attempt(plan, number, cache_folder, progress, watch).run(submit)
 

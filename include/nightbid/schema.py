@@ -97,5 +97,5 @@ def split_files(folder: Path, split: str, days: Collection[date] = ()) -> list[P
         days: Days to list; empty: all days.
     """
     paths = sorted((folder / f"split={split}").glob("dt=*/part-*.parquet"))
-    wanted = {f"dt={day}" for day in days}
-    return [path for path in paths if path.parent.name in wanted] if wanted else paths
+    partitions = {f"dt={day}" for day in days}
+    return [path for path in paths if path.parent.name in partitions] if partitions else paths

@@ -249,9 +249,9 @@ class ChampionPointer:
         except ConcurrentUpdateError:
             # Another process of the same run was faster, for example after a worker was presumed
             # lost.
-            taken = self.current()
-            if taken and taken.bundle_digest == bundle_digest and taken.run_id == run_id:
-                return taken
+            serving = self.current()
+            if serving and serving.bundle_digest == bundle_digest and serving.run_id == run_id:
+                return serving
             raise
 
     def rollback(self, reason: str, to: int | None = None, by: str = "") -> Champion:

@@ -130,8 +130,8 @@ def day_output(
         why = why or reason(workspace, key, pipeline)
         scratch = workspace.scratch(final)
         try:
-            made = make(Path(str(scratch)))
-            manifest = _manifest(key, made, Path(str(scratch)), pipeline, run_id)
+            result = make(Path(str(scratch)))
+            manifest = _manifest(key, result, Path(str(scratch)), pipeline, run_id)
             (scratch / MANIFEST).write_text(seal(manifest))
             workspace.commit(scratch, final)
         except BaseException:
@@ -184,22 +184,22 @@ def reason(workspace: Workspace, key: DayKey, pipeline: str) -> str:
     return ", ".join(sorted(differences, key=len)[0]) if differences else "new"
 
 
-def days_made(made: Mapping[str, str], days: int, most: int = 4, unit: str = "day") -> str:
+def days_made(reasons: Mapping[str, str], days: int, most: int = 4, unit: str = "day") -> str:
     """Summarize how many days were built, and which, for a stage's summary.
 
     Args:
-        made: Day → reason, oldest first.
+        reasons: Day → reason, oldest first.
         days: Total number of days.
         most: Maximum number of days to name.
         unit: What a partition is called, such as `day`.
     """
-    if not made:
+    if not reasons:
         return f"{days} {unit}s, all reused"
-    if len(made) == days and set(made.values()) == {"new"}:
+    if len(reasons) == days and set(reasons.values()) == {"new"}:
         return f"{days} {unit}s, all new"
-    named = [f"{day} ({why})" for day, why in list(made.items())[-most:]]
-    more = f" and {len(made) - most} more" if len(made) > most else ""
-    return f"{days} {unit}s, {days - len(made)} reused, made {', '.join(named)}{more}"
+    named = [f"{day} ({why})" for day, why in list(reasons.items())[-most:]]
+    more = f" and {len(reasons) - most} more" if len(reasons) > most else ""
+    return f"{days} {unit}s, {days - len(reasons)} reused, made {', '.join(named)}{more}"
 
 
 def versions_of(libraries: Iterable[str]) -> str:
@@ -212,11 +212,11 @@ def _version(name: str) -> str:
     return importlib.metadata.version(name)
 
 
-def _differences(mine: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+def _differences(parts: Mapping[str, str], earlier_parts: Mapping[str, str]) -> list[str]:
     """List the parts of the key that differ, with details for readable parts."""
     changes = []
-    for name in sorted({*mine, *theirs}):
-        now, before = mine.get(name, ""), theirs.get(name, "")
+    for name in sorted({*parts, *earlier_parts}):
+        now, before = parts.get(name, ""), earlier_parts.get(name, "")
         if now == before:
             continue
         text = f"{name} changed"
@@ -245,7 +245,7 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else str(value)
 
 
-def _manifest(key: DayKey, made: Made, folder: Path, pipeline: str, run_id: str) -> Manifest:
+def _manifest(key: DayKey, result: Made, folder: Path, pipeline: str, run_id: str) -> Manifest:
     files = inventory(folder)
     return Manifest(
         pipeline=pipeline,
@@ -259,8 +259,8 @@ def _manifest(key: DayKey, made: Made, folder: Path, pipeline: str, run_id: str)
         code_digest=key.depends_on.get("code", ""),
         versions={},
         seed=0,
-        rows=made.rows,
-        metrics=dict(made.metrics),
+        rows=result.rows,
+        metrics=dict(result.metrics),
         files=files,
         created=datetime.now(UTC),
     )

@@ -79,25 +79,25 @@ def write_head(folder: UPath, head: RunHead, after: RunHead | None) -> RunHead:
     Raises:
         ConcurrentUpdateError: Another process has written different settings since `after`.
     """
-    mine = head.model_copy(update={"revision": after.revision + 1 if after else 1})
+    result = head.model_copy(update={"revision": after.revision + 1 if after else 1})
     if after is not None and _asks_the_same(head, after):
-        mine = after
+        result = after
     else:
         try:
-            write_once(folder / "heads" / f"{mine.revision:06d}.json", seal(mine))
+            write_once(folder / "heads" / f"{result.revision:06d}.json", seal(result))
         except FileExistsError:
             other = newest_head(folder)
-            if other is None or not _asks_the_same(mine, other):
+            if other is None or not _asks_the_same(result, other):
                 raise ConcurrentUpdateError(
                     "another process took this run up, with other settings",
                     where=head.run_id,
                     hint="wait until it has ended, or give another --run-id",
                 ) from None
-            mine = other
-    if not (folder / "run.json").exists() or _copied(folder) < mine.revision:
+            result = other
+    if not (folder / "run.json").exists() or _copied(folder) < result.revision:
         # The process that took the number may not have copied it yet, or may have been killed.
-        write_newest(folder / "run.json", lambda: seal(newest_head(folder) or mine))
-    return mine
+        write_newest(folder / "run.json", lambda: seal(newest_head(folder) or result))
+    return result
 
 
 def _copied(folder: UPath) -> int:

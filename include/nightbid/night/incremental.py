@@ -276,9 +276,9 @@ def _changed(before: dict[str, Any], spec: PipelineSpec, stage: str) -> str:
     for name in ("model" if stage == "train" else "baseline", *SAME):
         if before.get(name) != now[name]:
             return f"`{name}`"
-    theirs = before.get("train")
+    earlier = before.get("train")
     for key, value in now["train"].items():
-        if key not in FREE and (not isinstance(theirs, dict) or theirs.get(key) != value):
+        if key not in FREE and (not isinstance(earlier, dict) or earlier.get(key) != value):
             return f"`train.{key}`"
     return "" if before.get("seed") == now["seed"] else "`seed`"
 

@@ -28,8 +28,8 @@ class Usage(BaseModel):
     wall_seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
-        mine, theirs = self.model_dump(), other.model_dump()
-        return Usage(**{key: mine[key] + theirs[key] for key in mine})
+        left, right = self.model_dump(), other.model_dump()
+        return Usage(**{key: left[key] + right[key] for key in left})
 
 
 class FileEntry(BaseModel):

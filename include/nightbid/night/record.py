@@ -118,8 +118,8 @@ class RunRecord:
                 where=str(folder),
                 hint="give another --run-id",
             )
-        begun = {"started": existing.started, "number": existing.number}
-        resumed = head.model_copy(update=begun)
+        first_start = {"started": existing.started, "number": existing.number}
+        resumed = head.model_copy(update=first_start)
         taken_up = cls(workspace, write_head(folder, resumed, existing))
         taken_up.accept()
         return taken_up
@@ -234,15 +234,15 @@ class RunRecord:
 
         Their `label` blocks must be equal: models of conversions and of clicks are not comparable.
         """
-        theirs = self._label_of(champion)
-        mine = spec.label.model_dump(mode="json")
-        if theirs is None:
+        champion_label = self._label_of(champion)
+        label = spec.label.model_dump(mode="json")
+        if champion_label is None:
             return ""
         # The distribution of a value does not change what is predicted.
         changed = ", ".join(
-            f"{key} {theirs.get(key)!r}, now {value!r}"
-            for key, value in mine.items()
-            if key != "distribution" and theirs.get(key) != value
+            f"{key} {champion_label.get(key)!r}, now {value!r}"
+            for key, value in label.items()
+            if key != "distribution" and champion_label.get(key) != value
         )
         if not changed:
             return ""

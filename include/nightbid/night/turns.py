@@ -76,39 +76,39 @@ class Turns:
             The run to wait for; empty if this one has started. For a patient run with no other run
             to wait for, its own id.
         """
-        mine = Turn(run_id=run_id, date=date)
+        own_turn = Turn(run_id=run_id, date=date)
         held = self._held() - {run_id}
 
         def busy(run_ids: Sequence[str]) -> bool:
             return bool(held.intersection(run_ids)) or at_work(run_ids)
 
-        begun = self._begun()
-        newest = max(begun, default=0)
-        if newest and begun[newest].run_id == run_id:
+        started = self._begun()
+        newest = max(started, default=0)
+        if newest and started[newest].run_id == run_id:
             self._stop_waiting(run_id)
             return ""
         waiting = {
             turn.run_id: turn for turn in self._read("waiting").values() if turn.run_id != run_id
         }
-        before = {turn.run_id for number, turn in begun.items() if number > newest - KEPT}
+        before = {turn.run_id for number, turn in started.items() if number > newest - KEPT}
         # A cleared run that waits again does not block others, unless its turn is the newest.
         before -= {*waiting, run_id}
         if newest:
-            before.add(begun[newest].run_id)
-        earlier = [turn for turn in waiting.values() if _order(turn) < _order(mine)]
+            before.add(started[newest].run_id)
+        earlier = [turn for turn in waiting.values() if _order(turn) < _order(own_turn)]
         other = _first(sorted(before), busy) or _first(
             [turn.run_id for turn in sorted(earlier, key=_order)], busy
         )
         if other or is_patient:
             path = self._folder / "waiting" / f"{safe_run_id(run_id)}.json"
-            write_atomically(path, seal(mine))
+            write_atomically(path, seal(own_turn))
             return other or run_id
         try:
-            write_once(self._folder / "begun" / f"{newest + 1:06d}.json", seal(mine))
+            write_once(self._folder / "begun" / f"{newest + 1:06d}.json", seal(own_turn))
         except FileExistsError:
             return self.take(run_id, date, at_work)
         self._stop_waiting(run_id)
-        for number in begun:
+        for number in started:
             if number <= newest - KEPT:
                 remove(self._folder / "begun" / f"{number:06d}.json")
         return ""

@@ -68,25 +68,25 @@ class OthersWriter:
         self._batches: list[tuple[int, int, bool]] = []
         self._read = self._others = 0
 
-    def add(self, table: pa.Table, kept: npt.NDArray[np.int64]) -> None:
+    def add(self, table: pa.Table, kept_places: npt.NDArray[np.int64]) -> None:
         """Store the rows of a batch that are not kept.
 
         Args:
             table: The batch as it was read.
-            kept: Positions of the rows that are kept, int64.
+            kept_places: Positions of the rows that are kept, int64.
         """
         if self._writer is None:
             return
         self._read += len(table)
-        self._others += len(table) - len(kept)
+        self._others += len(table) - len(kept_places)
         if len(table) >= LARGEST_BATCH or self._others > MOST_OTHERS * self._read + 1:
             self._give_up()
             return
         has_reasons = REASON in table.column_names
-        self._batches.append((len(kept), len(table) - len(kept), has_reasons))
-        if len(kept) == len(table):
+        self._batches.append((len(kept_places), len(table) - len(kept_places), has_reasons))
+        if len(kept_places) == len(table):
             return
-        places = np.setdiff1d(np.arange(len(table)), kept, assume_unique=True)
+        places = np.setdiff1d(np.arange(len(table)), kept_places, assume_unique=True)
         rows = plain_table(table.take(pa.array(places)))
         for name in (REASON, TEXT):
             if name not in rows.column_names:
@@ -153,9 +153,9 @@ class SampledRows:
         path = folder / numbered(OTHERS, self.number, self.of)
         text = (folder / numbered(BATCHES, self.number, self.of)).read_text()
         others_rows = _tables(path) if path.exists() else iter(())
-        for kept, others, has_reasons in json.loads(text)["batches"]:
-            table = next(kept_rows) if kept else nothing
-            table = _together(table, next(others_rows), has_reasons) if others else table
+        for kept_count, others_count, has_reasons in json.loads(text)["batches"]:
+            table = next(kept_rows) if kept_count else nothing
+            table = _together(table, next(others_rows), has_reasons) if others_count else table
             if has_reasons and REASON not in table.column_names:
                 table = _with_reasons(table)
             yield from table.combine_chunks().to_batches()
@@ -203,13 +203,13 @@ def sampled_elsewhere(workspace: Workspace, key: DayKey) -> tuple[Manifest, Path
     parent = days_folder(workspace, key.kind, key.day)
     if not is_local(workspace.root) or not parent.exists():
         return None
-    wanted = _as_read(key.depends_on)
+    logged = _as_read(key.depends_on)
     for folder in sorted(parent.iterdir(), key=lambda path: path.name):
         if folder.name.startswith("."):
             continue
         try:
             manifest = read_manifest(folder)
-            if _as_read(manifest.inputs) == wanted and _is_complete(manifest):
+            if _as_read(manifest.inputs) == logged and _is_complete(manifest):
                 return manifest, fetch(folder, manifest=manifest)
         except (CorruptDataError, WorkspaceError):
             continue  # reported by the runs that use this output

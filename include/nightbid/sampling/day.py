@@ -267,8 +267,8 @@ def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
         order = np.argsort(values, kind="stable")
         again = np.flatnonzero(values[order][1:] == values[order][:-1]) + 1
         for number in np.unique(numbers[order[again]]).tolist():
-            mine = order[again][numbers[order[again]] == number]
-            repeated.setdefault(number, []).append(values[mine])
+            repeats = order[again][numbers[order[again]] == number]
+            repeated.setdefault(number, []).append(values[repeats])
     return {number: np.concatenate(pieces) for number, pieces in sorted(repeated.items())}
 
 

@@ -114,10 +114,10 @@ def learn_delays(files: Iterable[Path], spec: PipelineSpec) -> Delays | None:
     """
     label = spec.label
     assert label.event_time is not None
-    wanted = [label.event_time, TIME, LABEL, *([label.delay_by] if label.delay_by else [])]
+    columns = [label.event_time, TIME, LABEL, *([label.delay_by] if label.delay_by else [])]
     delays, groups = [], []
     for path in files:
-        table = pq.read_table(path, columns=wanted, partitioning=None)
+        table = pq.read_table(path, columns=columns, partitioning=None)
         table = table.filter(pc.greater(table[LABEL], 0))
         event = as_time(table[label.event_time], zone_of(spec)).cast(pa.int64())
         waited = pc.subtract(event, table[TIME].cast(pa.int64()))

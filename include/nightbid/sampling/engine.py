@@ -81,8 +81,8 @@ def _in_threads(
                     done, future = running.popleft()
                     future.result()
                     yield done
-                mine = replace(unit, logs=_Stoppable(unit.logs, stop))
-                running.append((unit, pool.submit(_sample, folder / unit.name, mine, spec)))
+                stoppable = replace(unit, logs=_Stoppable(unit.logs, stop))
+                running.append((unit, pool.submit(_sample, folder / unit.name, stoppable, spec)))
             while running:
                 done, future = running.popleft()
                 future.result()

@@ -181,14 +181,14 @@ def place(
             where=f"data set {name!r}",
             hint=f"run with --date {data_set.night}",
         )
-    mine = spec.model_dump(mode="json")
+    settings = spec.model_dump(mode="json")
     for key, value in data_set.meaning.items():
         # Settings that are newer than the data set had their default.
         unset = type(getattr(spec, key))().model_dump(mode="json")
-        theirs = {**unset, **value} if isinstance(value, dict) else value
-        if mine[key] != theirs:
+        frozen_value = {**unset, **value} if isinstance(value, dict) else value
+        if settings[key] != frozen_value:
             raise ConfigError(
-                f"its rows were sampled with another `{key}`: {value}, not {mine[key]}",
+                f"its rows were sampled with another `{key}`: {value}, not {settings[key]}",
                 where=f"data set {name!r}",
                 hint=f"use the `{key}` of {data_set.run_id}, or freeze rows of this pipeline",
             )
@@ -204,15 +204,15 @@ def name_of(workspace: Workspace, digest: str) -> str:
     return next((data_set.name for data_set in frozen(workspace) if data_set.digest == digest), "")
 
 
-def _same(found: FrozenData, manifest: Manifest) -> FrozenData:
-    if found.digest != manifest.digest:
+def _same(existing: FrozenData, manifest: Manifest) -> FrozenData:
+    if existing.digest != manifest.digest:
         raise ConfigError(
-            f"{found.name!r} is frozen already, with other rows: those of {found.run_id}"
-            f" ({found.digest[:12]}, not {manifest.digest[:12]})",
+            f"{existing.name!r} is frozen already, with other rows: those of {existing.run_id}"
+            f" ({existing.digest[:12]}, not {manifest.digest[:12]})",
             where="datasets",
             hint="choose another name: the rows of a name never change",
         )
-    return found
+    return existing
 
 
 def _check(folder: UPath, manifest: Manifest, name: str) -> None:

@@ -87,19 +87,19 @@ def parse(
         read = np.flatnonzero(nulls(table[REASON]))
         known = _without(table.filter(pc.invert(unread)), REASON, TEXT)
         parsed = parse(known, spec, truth, where, until)
-        mine = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
-        theirs = plain_table(table.filter(unread))
-        if TEXT not in theirs.column_names:
-            theirs = theirs.append_column(TEXT, pa.nulls(len(theirs), pa.string()))
-        theirs = theirs.select(mine.column_names).cast(mine.schema)
-        spoiled = pc.starts_with(theirs[REASON], f"{spec.label.column} is not ")
-        lost = (label_of(theirs, spec) > 0) | np.asarray(spoiled)
+        parsed_aside = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
+        unread_rows = plain_table(table.filter(unread))
+        if TEXT not in unread_rows.column_names:
+            unread_rows = unread_rows.append_column(TEXT, pa.nulls(len(unread_rows), pa.string()))
+        unread_rows = unread_rows.select(parsed_aside.column_names).cast(parsed_aside.schema)
+        spoiled = pc.starts_with(unread_rows[REASON], f"{spec.label.column} is not ")
+        lost = (label_of(unread_rows, spec) > 0) | np.asarray(spoiled)
         return replace(
             parsed,
-            aside=pa.concat_tables([theirs, mine]),
+            aside=pa.concat_tables([unread_rows, parsed_aside]),
             places=read[parsed.places],
             aside_positives=parsed.aside_positives + int(lost.sum()),
-            examples={**_examples(theirs, spec), **parsed.examples},
+            examples={**_examples(unread_rows, spec), **parsed.examples},
         )
     table = plain_table(table)
     roles, label = spec.columns, spec.label
@@ -178,24 +178,24 @@ def zone_of(spec: PipelineSpec) -> str:
 def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
     """Reject a table that lacks a column of the pipeline or has a column with a reserved name."""
     roles, label = spec.columns, spec.label
-    wanted = [roles.key, roles.time, roles.user, label.column]
+    required = [roles.key, roles.time, roles.user, label.column]
     logged = (
         roles.price, roles.bid, roles.floor, roles.value, roles.competing, roles.propensity,
         roles.candidates, roles.weight, roles.conversion, roles.currency,
     )  # fmt: skip
-    wanted += [name for name in (label.given, label.event_time, label.delay_by, *logged) if name]
-    mine = [name for name in table.column_names if name not in (REASON, TEXT)]
-    missing = [repr(name) for name in dict.fromkeys(wanted) if name not in mine]
+    required += [name for name in (label.given, label.event_time, label.delay_by, *logged) if name]
+    present = [name for name in table.column_names if name not in (REASON, TEXT)]
+    missing = [repr(name) for name in dict.fromkeys(required) if name not in present]
     if missing:
         is_one = len(missing) == 1
         raise MissingDataError(
             f"column{'' if is_one else 's'} {', '.join(missing)} {'is' if is_one else 'are'}"
             " missing",
             where=where,
-            hint=f"the day has {', '.join(mine[:12])}{'…' if len(mine) > 12 else ''}; fix the"
+            hint=f"the day has {', '.join(present[:12])}{'…' if len(present) > 12 else ''}; fix the"
             " logs, or `columns` and `label` of the pipeline",
         )
-    for name in dict.fromkeys(wanted):
+    for name in dict.fromkeys(required):
         kind = table.schema.field(name).type
         if pa.types.is_nested(kind) and name not in (roles.competing, roles.candidates):
             raise CorruptDataError(
@@ -204,7 +204,7 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
                 hint="name another column in `columns` and `label`; lists can be features, with"
                 " transform: bag or transform: sequence",
             )
-    for name in mine:
+    for name in present:
         if name in RESERVED:
             raise CorruptDataError(
                 f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
@@ -269,8 +269,8 @@ def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:
 def _truth(good: pa.Table, spec: PipelineSpec, truth: Mapping[str, str]) -> pa.Array | None:
     """True probability of the label (and condition, in the entire space), float64 [rows]."""
     label = spec.label
-    wanted = [label.column] + ([label.given] if label.entire_space and label.given else [])
-    names = [truth.get(column, "") for column in wanted]
+    columns = [label.column] + ([label.given] if label.entire_space and label.given else [])
+    names = [truth.get(column, "") for column in columns]
     if not all(name in good.column_names for name in names):
         return None
     factors = [np.asarray(good[name].cast(pa.float64())) for name in names]

@@ -76,8 +76,8 @@ def run(task: StageTask) -> Outcome:
     rows_of: dict[str, str] = {}
     keys: dict[str, str] = {}
     for day, output in _sampled(task, source, window):
-        mine = young if day.split == "young" else counts
-        mine[str(day.day)] = DayCount.from_json(output.manifest.metrics["count"])
+        day_counts = young if day.split == "young" else counts
+        day_counts[str(day.day)] = DayCount.from_json(output.manifest.metrics["count"])
         keys[str(day.day)] = output.key
         if output.why:
             why_made[str(day.day)] = output.why
@@ -324,11 +324,11 @@ def with_known_history(spec: PipelineSpec, night: Night, cache: Path) -> Night:
     return night.model_copy(update={"history": history})
 
 
-def _history(found: int, asked: Night) -> str:
-    if not asked.history:
+def _history(days: int, night: Night) -> str:
+    if not night.history:
         return ""
-    of = "" if found == len(asked.history) else f" of {len(asked.history)}"
-    return f"{found}{of} of them for history only, "
+    of = "" if days == len(night.history) else f" of {len(night.history)}"
+    return f"{days}{of} of them for history only, "
 
 
 def _young(days: int, delays: dict[str, float]) -> str:
@@ -348,8 +348,8 @@ def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
     known = source.days()
     if known is None:
         return
-    wanted = (*night.history, *night.train, *night.validate_, *night.evaluate, *night.young)
-    missing = [day for day in wanted if day not in set(known)]
+    window = (*night.history, *night.train, *night.validate_, *night.evaluate, *night.young)
+    missing = [day for day in window if day not in set(known)]
     if not missing:
         return
     if not known:
@@ -358,26 +358,26 @@ def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
             where="source",
             hint=f"name days {SPELLED}",
         )
-    if missing[0] == wanted[0] and wanted[0] < known[0]:
+    if missing[0] == window[0] and window[0] < known[0]:
         raise MissingDataError(
-            f"the window of {len(wanted)} {unit}s starts on {wanted[0]}, but the logs start on"
+            f"the window of {len(window)} {unit}s starts on {window[0]}, but the logs start on"
             f" {known[0]}",
             where="window",
             hint=f"shorten window.train_{unit}s or take a later date",
         )
     raise MissingDataError(
-        f"{len(missing)} of {len(wanted)} {unit}s are missing: {', '.join(map(str, missing[:5]))}",
+        f"{len(missing)} of {len(window)} {unit}s are missing: {', '.join(map(str, missing[:5]))}",
         where="source",
         hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or take"
         " another date",
     )
 
 
-def _rows_of(rows_of: Mapping[str, str], made: Mapping[str, str]) -> str:
+def _rows_of(rows_of: Mapping[str, str], why_made: Mapping[str, str]) -> str:
     """Name the pipelines whose sampled days were read."""
     if not rows_of:
         return ""
-    days = "" if len(rows_of) == len(made) else f"{len(rows_of)} "
+    days = "" if len(rows_of) == len(why_made) else f"{len(rows_of)} "
     return f" ({days}from rows of {', '.join(sorted(set(rows_of.values())))}, not the logs)"
 
 
@@ -387,10 +387,10 @@ def _rate_word(spec: PipelineSpec) -> str:
 
 def _accounted(rows: Rows) -> str:
     parts = [f"{rows.read:,} rows: {rows.written:,} kept"]
-    for count, what in (
+    for count, outcome in (
         (rows.quarantined, "quarantined"),
         (rows.repeated, "repeated keys"),
         (rows.dropped, "sampled away or outside the label's condition"),
     ):
-        parts += [f"{count:,} {what}"] if count else []
+        parts += [f"{count:,} {outcome}"] if count else []
     return ", ".join(parts)

@@ -153,17 +153,17 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
     seen: list[npt.NDArray[np.int64]] = []
     kept, aside = RowWriter(folder / ROWS), RowWriter(folder / ASIDE)
     thins = unit.split in THINNED and spec.sampling.negative_rate < 1
-    wanted = is_slow(spec.source) and not thins
-    others = OthersWriter(folder, spec.columns.user, is_wanted=wanted)
+    keeps_others = is_slow(spec.source) and not thins
+    others = OthersWriter(folder, spec.columns.user, is_wanted=keeps_others)
     try:
         keys = None if unit.is_keyed else UserKeys.of(spec)
         for table in _tables(unit.logs):
             table = keys.keyed(table) if keys else table
             parsed = parse(table, spec, unit.truth, f"logs of {unit.day}", unit.until)
-            mine = chosen(parsed.good, spec, seen)
+            is_chosen = chosen(parsed.good, spec, seen)
             count.repeated += len(parsed.good) - len(seen[-1])
-            others.add(table, parsed.places[mine])
-            rows = parsed.good.filter(pa.array(mine))
+            others.add(table, parsed.places[is_chosen])
+            rows = parsed.good.filter(pa.array(is_chosen))
             rows = thinned(rows, spec) if thins else rows
             local = _for_profile(parsed.good, zone_of(spec))
             profile = profile.merge(Profile.of(local, entities))

@@ -76,13 +76,13 @@ class Workspace:
         folder = self.root / "checkpoints" / pipeline / stage / key
         return folder if self.is_local else UPath(_local_copy(folder))
 
-    def delete_old_checkpoints(self, mine: UPath) -> None:
+    def delete_old_checkpoints(self, current: UPath) -> None:
         """Delete this stage's checkpoints older than 7 days."""
-        if not mine.parent.exists():
+        if not current.parent.exists():
             return
         old = time.time() - CHECKPOINT_DAYS * 86_400
-        for checkpoint in mine.parent.iterdir():
-            if checkpoint.name != mine.name and checkpoint.stat().st_mtime < old:
+        for checkpoint in current.parent.iterdir():
+            if checkpoint.name != current.name and checkpoint.stat().st_mtime < old:
                 self.discard(checkpoint)
 
     def uri(self, path: UPath) -> str:
@@ -184,9 +184,9 @@ def fetch(folder: UPath, prefixes: tuple[str, ...] = (), manifest: Manifest | No
         CorruptDataError: A file is missing, or differs from the manifest.
     """
     if is_local(folder):
-        here = Path(str(folder))
-        _verify(here, manifest or read_manifest(folder), prefixes)
-        return here
+        path = Path(str(folder))
+        _verify(path, manifest or read_manifest(folder), prefixes)
+        return path
     local = _local_copy(folder)
     if (local / "manifest.json").exists():
         try:
@@ -307,9 +307,9 @@ def local_file(path: UPath | Path) -> Iterator[Path]:
 @contextmanager
 def replaced(path: UPath | Path) -> Iterator[Path]:
     """Yield a local path to write to; afterwards the file replaces `path` atomically."""
-    here = Path(str(path.parent)) if is_local(path) else Path(tempfile.gettempdir())
-    here.mkdir(parents=True, exist_ok=True)
-    temporary = here / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    parent = Path(str(path.parent)) if is_local(path) else Path(tempfile.gettempdir())
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         yield temporary
         if is_local(path):
