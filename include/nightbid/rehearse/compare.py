@@ -56,19 +56,21 @@ class Comparison:
         self.findings.append(Finding(kind=kind, subject=subject, grave=grave, text=text))
 
 
-def failures(found: Comparison, before: Answer, after: Answer) -> None:
+def failures(comparison: Comparison, before: Answer, after: Answer) -> None:
     """Find stages that fail on the candidate's side only."""
     if after.night is None:
         return
     if after.night.error:
-        found.add("failure", "night", f"the night cannot start: {after.night.error}", grave=True)
+        comparison.add(
+            "failure", "night", f"the night cannot start: {after.night.error}", grave=True
+        )
     for name, stage in _stages(after).items():
         other = _stages(before).get(name, StageAnswer())
         if stage.error and not other.error:
-            found.add("failure", name, f"{name} fails: {stage.error}", grave=True)
+            comparison.add("failure", name, f"{name} fails: {stage.error}", grave=True)
 
 
-def settings(found: Comparison, before: Answer, after: Answer) -> None:
+def settings(comparison: Comparison, before: Answer, after: Answer) -> None:
     """Find settings whose values differ for the same YAML, because defaults have changed."""
     if before.night is None or after.night is None or not (before.night.spec and after.night.spec):
         return
@@ -76,29 +78,31 @@ def settings(found: Comparison, before: Answer, after: Answer) -> None:
     for key in sorted({*one, *two}):
         if one.get(key) != two.get(key):
             row = {"key": key, "before": one.get(key, "–"), "after": two.get(key, "–")}
-            found.settings.append(row)
-            found.add("settings", key, f"{key} is {row['after']}, was {row['before']}", grave=False)
+            comparison.settings.append(row)
+            comparison.add(
+                "settings", key, f"{key} is {row['after']}, was {row['before']}", grave=False
+            )
 
 
-def features(found: Comparison, before: Answer, after: Answer) -> None:
+def features(comparison: Comparison, before: Answer, after: Answer) -> None:
     """Compare model inputs and fitted state, value by value if their bytes differ."""
     one, two = _stages(before).get("featurize"), _stages(after).get("featurize")
     if one is None or two is None or one.error or two.error:
         return
     if one.digest == two.digest:
-        found.features_equal = f"byte-equal: {one.rows:,} rows, {len(one.files)} files"
+        comparison.features_equal = f"byte-equal: {one.rows:,} rows, {len(one.files)} files"
         return
     names = sorted({*one.files, *two.files})
     absent = [name for name in names if name not in one.files or name not in two.files]
     for name in absent:
-        found.add("features", name, f"{name} exists on one side only", grave=True)
+        comparison.add("features", name, f"{name} exists on one side only", grave=True)
     other = [name for name in names if name not in absent and one.files[name] != two.files[name]]
     rows = [name for name in other if name.startswith("split=") and name.endswith(".parquet")]
-    found.features = compare_files(Path(one.folder), Path(two.folder), rows)
-    for change in found.features:
+    comparison.features = compare_files(Path(one.folder), Path(two.folder), rows)
+    for change in comparison.features:
         grave = not (change.is_float and change.relative <= ROUNDING)
         how_far = f"by at most {change.largest:.3g} (relative {change.relative:.3g})"
-        found.add(
+        comparison.add(
             "features",
             change.column,
             f"{change.column} differs in {change.rows:,} of {change.of_rows:,} rows, {how_far};"
@@ -106,25 +110,25 @@ def features(found: Comparison, before: Answer, after: Answer) -> None:
             grave=grave,
         )
     fitted = [name for name in other if name.startswith("fitted/")]
-    found.features_equal = (
-        f"{len(found.features)} columns differ"
-        if found.features
+    comparison.features_equal = (
+        f"{len(comparison.features)} columns differ"
+        if comparison.features
         else f"values equal; {len(other)} files differ in bytes only"
     )
     if fitted:
         text = f"fitted state differs: {', '.join(fitted[:3])}"
-        found.features_equal += f"; {text}"
-        if not found.features:
-            found.add("features", "fitted state", text, grave=False)
+        comparison.features_equal += f"; {text}"
+        if not comparison.features:
+            comparison.add("features", "fitted state", text, grave=False)
 
 
-def metrics(found: Comparison, before: Answer, after: Answer) -> None:
+def metrics(comparison: Comparison, before: Answer, after: Answer) -> None:
     """Compare the metrics of both sides on identical predictions."""
     one, two = before.metrics, after.metrics
     if one is None or two is None or "error" in one:
         return
     if "error" in two:
-        found.add("metrics", "all", f"metrics cannot be computed: {two['error']}", grave=True)
+        comparison.add("metrics", "all", f"metrics cannot be computed: {two['error']}", grave=True)
         return
     for model, figures in one.items():
         for name, value in figures.items():
@@ -134,18 +138,18 @@ def metrics(found: Comparison, before: Answer, after: Answer) -> None:
                 and other is not None
                 and abs(other - value) <= METRIC_TOLERANCE * max(1.0, abs(value))
             )
-            found.metrics.append(
+            comparison.metrics.append(
                 {"model": model, "name": name, "before": value, "after": other, "same": same}
             )
             if not same:
-                found.add(
+                comparison.add(
                     "metrics", name,
                     f"{name} of the same predictions ({model}) is {other}, was {value}", grave=True,
                 )  # fmt: skip
 
 
 def training(
-    found: Comparison, before: Sequence[Answer], after: Sequence[Answer], margin: float
+    comparison: Comparison, before: Sequence[Answer], after: Sequence[Answer], margin: float
 ) -> None:
     """Test the equivalence of the trained models, and compare their predictions row by row."""
     pairs = [
@@ -160,10 +164,10 @@ def training(
         [float(_entropy(two)) for _, two in pairs],  # type: ignore[arg-type]
         margin,
     )
-    found.training = tested
+    comparison.training = tested
     if not tested.equivalent:
         verb = "is not shown to be equivalent" if abs(tested.mean) < margin else "changes"
-        found.add(
+        comparison.add(
             "training", "normalized entropy",
             f"normalized entropy {verb}: {tested.mean:+.5f} [{tested.low:+.5f}, {tested.high:+.5f}]"
             f" against a margin of {margin:g}; seeds alone: {tested.seed_noise:.5f}"
@@ -174,16 +178,16 @@ def training(
         a, b = _scores(one), _scores(two)
         if a is None or b is None or not np.array_equal(a.keys, b.keys):
             continue
-        found.predictions.append((seed, compare_predictions(a.scores, b.scores, a.users)))
+        comparison.predictions.append((seed, compare_predictions(a.scores, b.scores, a.users)))
     first, second = _scores(before[0]), _scores(before[1])
     if first is not None and second is not None and np.array_equal(first.keys, second.keys):
-        found.between_seeds = compare_predictions(first.scores, second.scores, first.users)
-    changed = [difference for _, difference in found.predictions if difference.changed]
+        comparison.between_seeds = compare_predictions(first.scores, second.scores, first.users)
+    changed = [difference for _, difference in comparison.predictions if difference.changed]
     if changed:
         worst = max(changed, key=lambda difference: difference.largest)
-        share = sum(difference.share for difference in changed) / len(found.predictions)
-        noise = found.between_seeds
-        found.add(
+        share = sum(difference.share for difference in changed) / len(comparison.predictions)
+        noise = comparison.between_seeds
+        comparison.add(
             "predictions", "retrained models",
             f"predictions differ by at most {worst.largest:.3g}, {worst.mean:.3g} on average;"
             f" {share:.1%} of rankings change"
@@ -192,11 +196,13 @@ def training(
         )  # fmt: skip
 
 
-def models(found: Comparison, before: Answer, after: Answer, first: Answer, second: Answer) -> None:
+def models(
+    comparison: Comparison, before: Answer, after: Answer, first: Answer, second: Answer
+) -> None:
     """Compare the scores of a model of each side, computed by both sides.
 
     Args:
-        found: Comparison to add to.
+        comparison: Comparison to add to.
         before: Answer of the present side's probe, with its own model and the candidate's.
         after: Answer of the candidate's probe.
         first: First night of the present side, for errors.
@@ -210,8 +216,8 @@ def models(found: Comparison, before: Answer, after: Answer, first: Answer, seco
             continue
         place = "under the candidate" if one is before.score_own else "under the present lock"
         if "error" in two:
-            found.models.append({"model": title, "error": two["error"]})
-            found.add(
+            comparison.models.append({"model": title, "error": two["error"]})
+            comparison.add(
                 "champion", title, f"a model {title} does not load {place}: {two['error']}",
                 grave=True,
             )  # fmt: skip
@@ -221,9 +227,9 @@ def models(found: Comparison, before: Answer, after: Answer, first: Answer, seco
         largest = float(distance.max(initial=0.0))
         row = {"model": title, "rows": len(a), "largest": largest,
                "changed": int((distance > 0).sum())}  # fmt: skip
-        found.models.append(row)
+        comparison.models.append(row)
         if largest > 0:
-            found.add(
+            comparison.add(
                 "champion", title,
                 f"a model {title} scores {row['changed']:,} of {len(a):,} rows otherwise {place},"
                 f" by at most {largest:.3g}",
@@ -234,30 +240,34 @@ def models(found: Comparison, before: Answer, after: Answer, first: Answer, seco
         now = _stages(second).get("export", StageAnswer()).metrics.get(figure)
         if was is None or now is None:
             continue
-        found.serving.append({"name": figure, "before": was, "after": now})
+        comparison.serving.append({"name": figure, "before": was, "after": now})
         if now > max(was, ROUNDING if figure.startswith("parity") else 0) * 2:
-            found.add("serving", figure, f"{figure} is {now:g}, was {was:g}", grave=True)
+            comparison.add("serving", figure, f"{figure} is {now:g}, was {was:g}", grave=True)
 
 
-def records(found: Comparison, before: Answer, after: Answer) -> None:
+def records(comparison: Comparison, before: Answer, after: Answer) -> None:
     """Compare what each side reads from a workspace that the present version wrote."""
     one, two = before.records, after.records
     if one is None or two is None or "error" in one:
         return
     if "error" in two:
-        found.add("records", "workspace", f"old records do not open: {two['error']}", grave=True)
+        comparison.add(
+            "records", "workspace", f"old records do not open: {two['error']}", grave=True
+        )
         return
     for name in one:
         same = one[name] == two.get(name)
-        found.records.append(
+        comparison.records.append(
             {"name": name, "before": _brief(one[name]), "after": _brief(two.get(name)),
              "same": same}
         )  # fmt: skip
         if not same:
-            found.add("records", name, f"{name} of the old workspace reads otherwise", grave=True)
+            comparison.add(
+                "records", name, f"{name} of the old workspace reads otherwise", grave=True
+            )
 
 
-def speed(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
+def speed(comparison: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
     """Compare time, memory and latency, seed by seed, with intervals."""
     names = [name for name in _stages(before[0]) if name != "sample"]
     rows: list[tuple[str, str, list[float], list[float]]] = []
@@ -272,12 +282,12 @@ def speed(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) 
         compared = ratio(one, two, compared=len(rows))
         if compared is None:
             continue
-        found.speed.append({"stage": name, "what": title, **compared.model_dump()})
+        comparison.speed.append({"stage": name, "what": title, **compared.model_dump()})
         if compared.low is not None and compared.low > SLOWER:
-            found.add("speed", f"{name}, {title}", _slower(name, title, compared), grave=False)
+            comparison.add("speed", f"{name}, {title}", _slower(name, title, compared), grave=False)
 
 
-def warned(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
+def warned(comparison: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
     """Find deprecation warnings that only the candidate issues."""
     known = {(warning.library, warning.text) for answer in before for warning in answer.warnings}
     fresh: dict[tuple[str, str, str], dict[str, str]] = {}
@@ -286,31 +296,31 @@ def warned(found: Comparison, before: Sequence[Answer], after: Sequence[Answer])
             fresh[deprecation.library, deprecation.text, deprecation.line] = (
                 deprecation.model_dump()
             )
-    found.warnings = [fresh[key] for key in sorted(fresh)]
-    for warning in found.warnings:
+    comparison.warnings = [fresh[key] for key in sorted(fresh)]
+    for warning in comparison.warnings:
         line = f" at {warning['line']}" if warning["line"] else ""
         text = f"{warning['library']}: {warning['category']}{line}: {warning['text'][:160]}"
-        found.add("warnings", warning["library"], text, grave=False)
+        comparison.add("warnings", warning["library"], text, grave=False)
 
 
-def _slower(name: str, title: str, each: Ratio) -> str:
+def _slower(name: str, title: str, compared: Ratio) -> str:
     return (
-        f"{name} takes {each.ratio:.2f} times the {title}"
-        f" [{each.low or 0:.2f}, {each.high or 0:.2f}]"
+        f"{name} takes {compared.ratio:.2f} times the {title}"
+        f" [{compared.low or 0:.2f}, {compared.high or 0:.2f}]"
     )
 
 
-def metadata(found: Comparison, done: Migrated) -> None:
+def metadata(comparison: Comparison, done: Migrated) -> None:
     """Add findings if Airflow's database cannot be migrated or loses rows."""
-    found.metadata = done
+    comparison.metadata = done
     if done.error:
-        found.add("database", "metadata", done.error, grave=True)
+        comparison.add("database", "metadata", done.error, grave=True)
     if done.not_copied:
         text = "the installation's database was not copied, a new one was migrated"
         text = f"{text}: {done.not_copied}"
-        found.add("database", "copy", text, grave=False)
+        comparison.add("database", "copy", text, grave=False)
     for line in done.fewer:
-        found.add("database", line.partition(":")[0], line, grave=False)
+        comparison.add("database", line.partition(":")[0], line, grave=False)
 
 
 def _stages(answer: Answer) -> dict[str, StageAnswer]:

@@ -112,8 +112,8 @@ class Environments:
         shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         uv = str(find_uv())
-        wanted = self._folder / f"{lock.digest}.txt"
-        wanted.write_text(lock.text(), encoding="utf-8")
+        requirements = self._folder / f"{lock.digest}.txt"
+        requirements.write_text(lock.text(), encoding="utf-8")
         try:
             _run([uv, "venv", "--quiet", "--python", sys.executable, str(final)], lock)
             (packages,) = final.glob("lib/python*/site-packages")
@@ -121,14 +121,14 @@ class Environments:
             # The lock is complete: install its pins without resolving dependencies, and remove
             # all other packages.
             _run([uv, "pip", "sync", "--quiet", "--python", str(final / "bin" / "python"),
-                  str(wanted)], lock)  # fmt: skip
+                  str(requirements)], lock)  # fmt: skip
         except BaseException:
             shutil.rmtree(final, ignore_errors=True)
             raise
         (final / "made").touch()
 
-    def _delete_old(self, mine: Path) -> None:
-        markers = [marker for marker in self._folder.glob("*/made") if marker.parent != mine]
+    def _delete_old(self, current: Path) -> None:
+        markers = [marker for marker in self._folder.glob("*/made") if marker.parent != current]
         markers.sort(key=lambda marker: marker.stat().st_mtime, reverse=True)
         for marker in markers[KEPT - 1 :]:
             with self._alone(marker.parent.name, wait=False) as free:
@@ -156,14 +156,14 @@ def _link_present(packages: Path) -> None:
     present = Path(sysconfig.get_paths()["purelib"])
     if not present.is_relative_to(sys.prefix):
         return
-    mine = {path.name for path in packages.iterdir()}
-    paths = [str(path) for path in sorted(present.iterdir()) if path.name not in mine]
+    installed = {path.name for path in packages.iterdir()}
+    paths = [str(path) for path in sorted(present.iterdir()) if path.name not in installed]
     done = subprocess.run(  # noqa: S603 - our own arguments
         ["/bin/cp", "-al", *paths, str(packages)], capture_output=True
     )
     if done.returncode:
         for path in packages.iterdir():
-            if path.name not in mine:
+            if path.name not in installed:
                 shutil.rmtree(path, ignore_errors=True)
 
 

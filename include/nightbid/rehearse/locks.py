@@ -140,25 +140,25 @@ class Lock:
 
 def _pin(line: str, place: str) -> tuple[str | None, str]:
     try:
-        wanted = Requirement(line)
+        requirement = Requirement(line)
     except InvalidRequirement as error:
         raise ConfigError(
             f"{line!r} is not a pinned requirement",
             where=place,
             hint="write name==version, or name @ file:///path/to/package.whl",
         ) from error
-    if wanted.marker is not None and not wanted.marker.evaluate():
+    if requirement.marker is not None and not requirement.marker.evaluate():
         return None, ""
-    if wanted.url:
-        return canonicalize_name(wanted.name), f"@ {wanted.url}"
-    pins = [specifier for specifier in wanted.specifier if specifier.operator == "=="]
-    if len(pins) != 1 or len(wanted.specifier) != 1 or "*" in pins[0].version:
+    if requirement.url:
+        return canonicalize_name(requirement.name), f"@ {requirement.url}"
+    pins = [specifier for specifier in requirement.specifier if specifier.operator == "=="]
+    if len(pins) != 1 or len(requirement.specifier) != 1 or "*" in pins[0].version:
         raise ConfigError(
             f"{line!r} pins no version",
             where=place,
             hint="write name==version for every package; `uv pip compile` does",
         )
-    return canonicalize_name(wanted.name), f"=={pins[0].version}"
+    return canonicalize_name(requirement.name), f"=={pins[0].version}"
 
 
 def _short(pin: str) -> str:
@@ -167,13 +167,13 @@ def _short(pin: str) -> str:
     return pin.removeprefix("==") or "not installed"
 
 
-def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv: Path) -> Lock:
+def resolve(upgrades: Sequence[str], source: Path, lock: Path, folder: Path, uv: Path) -> Lock:
     """Resolve a lock with other versions of some packages; others change only if necessary.
 
     Args:
-        upgrades: Pins, `name==version` or `name @ URL`; empty: the newest versions that `wanted`
+        upgrades: Pins, `name==version` or `name @ URL`; empty: the newest versions that `source`
             allows, of all packages.
-        wanted: Path of the `requirements.in` from which the present lock was resolved.
+        source: Path of the `requirements.in` from which the present lock was resolved.
         lock: Path of the present lock.
         folder: Folder to resolve in.
         uv: Path of the program `uv`.
@@ -186,7 +186,7 @@ def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv:
         name, pin = _pin(upgrade, "--upgrade")
         requested[name or upgrade] = pin
     lines = []
-    for line in wanted.read_text(encoding="utf-8").splitlines():
+    for line in source.read_text(encoding="utf-8").splitlines():
         name = _name_of(line)
         if name in requested and not requested[name].startswith("@"):
             extras = "".join(re.findall(r"\[[^]]*\]", line.split("#")[0]))
@@ -210,14 +210,14 @@ def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv:
     if done.returncode:
         raise ConfigError(
             f"no set of versions satisfies all requirements: {' '.join(done.stderr.split())[:600]}",
-            where="--upgrade " + ", ".join(upgrades) if upgrades else str(wanted),
+            where="--upgrade " + ", ".join(upgrades) if upgrades else str(source),
             hint="upgrade the packages that it names too, or choose another version",
         )
     resolved = Lock.read(output)
     return Lock({**resolved.pins, **direct})
 
 
-def check_lock(wanted: Path, lock: Path) -> list[str]:
+def check_lock(source: Path, lock: Path) -> list[str]:
     """List where a lock contradicts the file that it was resolved from, without network access.
 
     Returns:
@@ -226,7 +226,7 @@ def check_lock(wanted: Path, lock: Path) -> list[str]:
     text = lock.read_text(encoding="utf-8")
     pins = Lock.parse(text, str(lock)).pins
     requirements: dict[str, Requirement] = {}
-    for line in wanted.read_text(encoding="utf-8").splitlines():
+    for line in source.read_text(encoding="utf-8").splitlines():
         stripped = line.split("#")[0].strip()
         if stripped and not stripped.startswith("-"):
             parsed = Requirement(stripped)
@@ -234,26 +234,26 @@ def check_lock(wanted: Path, lock: Path) -> list[str]:
     faults = []
     for name, requirement in requirements.items():
         if name not in pins:
-            faults.append(f"{wanted.name} asks for {name}, which {lock.name} does not pin")
+            faults.append(f"{source.name} asks for {name}, which {lock.name} does not pin")
         elif pins[name].startswith("==") and not requirement.specifier.contains(
             pins[name][2:], prereleases=True
         ):
             faults.append(
-                f"{wanted.name} asks for {requirement}, {lock.name} pins {name}{pins[name]}"
+                f"{source.name} asks for {requirement}, {lock.name} pins {name}{pins[name]}"
             )
-    for name in sorted(_direct(text, wanted.name) - set(requirements)):
-        faults.append(f"{lock.name} pins {name} for {wanted.name}, which does not ask for it")
+    for name in sorted(_direct(text, source.name) - set(requirements)):
+        faults.append(f"{lock.name} pins {name} for {source.name}, which does not ask for it")
     return faults
 
 
-def _direct(text: str, wanted: str) -> set[str]:
+def _direct(text: str, source: str) -> set[str]:
     """Get the packages that a lock pins because the `.in` file requires them, by its comments."""
     names: set[str] = set()
     name = ""
     for line in text.splitlines():
         if line and not line.startswith((" ", "#")):
             name = _name_of(line) or ""
-        elif name and any(file.rsplit("/", 1)[-1] == wanted for file in _VIA.findall(line)):
+        elif name and any(file.rsplit("/", 1)[-1] == source for file in _VIA.findall(line)):
             names.add(name)
     return names
 

@@ -94,9 +94,9 @@ def address_of(settings: Settings) -> str:
     """
     if settings.airflow_database is not None:
         return settings.airflow_database.get_secret_value()
-    given = os.environ.get(CONNECTION, "")
-    if given and not given.startswith(HIDDEN):
-        return given
+    address = os.environ.get(CONNECTION, "")
+    if address and not address.startswith(HIDDEN):
+        return address
     homes = [Path(home)] if (home := os.environ.get("AIRFLOW_HOME")) else []
     if "://" not in settings.workspace:
         homes.append(Path(settings.workspace).resolve().parent / "airflow")
@@ -140,9 +140,9 @@ def _migrate(
     sides: Sides, folder: Path, copy: Copy, present: Environment, candidate: Environment
 ) -> Migrated:
     rows: dict[str, int] = {}
-    begun = time.monotonic()
+    start = time.monotonic()
     for name, environment in (("present", present), ("candidate", candidate)):
-        rows, begun = (copy.rows() if name == "candidate" else {}), time.monotonic()
+        rows, start = (copy.rows() if name == "candidate" else {}), time.monotonic()
         variables = {"AIRFLOW_HOME": str(folder), CONNECTION: copy.address,
                      "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}  # fmt: skip
         code = sides.program(folder, environment, ["-m", "airflow", "db", "migrate"], **variables)
@@ -163,7 +163,7 @@ def _migrate(
         what=copy.what,
         tables=len(rows),
         rows=sum(rows.values()),
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - start,
         fewer=tuple(fewer),
     )
 
@@ -180,10 +180,10 @@ def _copied(address: str, folder: Path, name: str) -> Iterator[Copy]:
         target = folder / "copy.db"
         source = f"{Path(_file_of(address)).resolve().as_uri()}?mode=ro"
         with (
-            closing(sqlite3.connect(source, uri=True)) as mine,
-            closing(sqlite3.connect(target)) as theirs,
+            closing(sqlite3.connect(source, uri=True)) as original,
+            closing(sqlite3.connect(target)) as copied,
         ):
-            mine.backup(theirs)
+            original.backup(copied)
         yield Copy(f"sqlite:///{target}", "a copy of the installation's SQLite database")
         target.unlink(missing_ok=True)
         return

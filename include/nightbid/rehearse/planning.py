@@ -45,15 +45,15 @@ def candidate_lock(
         )
     if requirements is not None:
         return Lock.read(requirements)
-    wanted = present.with_suffix(".in")
-    if not wanted.exists():
+    source = present.with_suffix(".in")
+    if not source.exists():
         raise ConfigError(
-            f"no {wanted.name} beside the present lock: nothing to resolve",
+            f"no {source.name} beside the present lock: nothing to resolve",
             where=str(present.parent),
             hint="give the whole candidate lock with --requirements",
         )
     with TemporaryDirectory(prefix="nightbid-lock-") as folder:
-        return resolve(() if newest else upgrades, wanted, present, Path(folder), find_uv())
+        return resolve(() if newest else upgrades, source, present, Path(folder), find_uv())
 
 
 def plan_rehearsal(

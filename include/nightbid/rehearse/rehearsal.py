@@ -68,7 +68,7 @@ class Rehearsal:
             BudgetExceeded: The budget was used up before both sides were compared.
             StageError: The present side failed, so there is nothing to compare with.
         """
-        begun = time.monotonic()
+        start = time.monotonic()
         with self._alone():
             if self._sides.is_outdated:
                 self._say("the code of Nightbid changed since this rehearsal began: it starts over")
@@ -97,7 +97,7 @@ class Rehearsal:
                 causes=causes,
                 compared=_tables(comparison),
                 cost_usd=self._sides.spent,
-                seconds=time.monotonic() - begun,
+                seconds=time.monotonic() - start,
                 created=dt.datetime.now(dt.UTC),
             )
             self._write(report)
@@ -195,18 +195,18 @@ class Rehearsal:
 
     def _compare(
         self,
-        found: Comparison,
+        comparison: Comparison,
         present: Environment,
         candidate: Environment,
         before: list[Answer],
         after: list[Answer],
     ) -> None:
-        compare.failures(found, before[0], after[0])
-        compare.settings(found, before[0], after[0])
-        compare.features(found, before[0], after[0])
-        compare.training(found, before, after, self.plan.margin)
+        compare.failures(comparison, before[0], after[0])
+        compare.settings(comparison, before[0], after[0])
+        compare.features(comparison, before[0], after[0])
+        compare.training(comparison, before, after, self.plan.margin)
         probes = []
-        for side, environment, mine, other in (
+        for side, environment, own, other in (
             ("present", present, before[0], after[0]),
             ("candidate", candidate, after[0], before[0]),
         ):
@@ -215,7 +215,7 @@ class Rehearsal:
             copy = folder / "records"
             if not (folder / "answer.json").exists():
                 self._copy_records(copy)
-            steps = probe(folder, before[0], mine=mine, other=other, records=copy,
+            steps = probe(folder, before[0], own=own, other=other, records=copy,
                           pipeline=self.plan.pipeline)  # fmt: skip
             try:
                 probes.append(self._sides.ask(folder, environment, steps))
@@ -223,17 +223,17 @@ class Rehearsal:
                 if side == "present":
                     raise
                 probes.append(Answer(contract=CONTRACT))
-                found.add("failure", "probe", str(error), grave=True)
-        compare.metrics(found, *probes)
-        compare.models(found, probes[0], probes[1], before[0], after[0])
-        compare.records(found, *probes)
-        compare.speed(found, before, after)
-        compare.warned(found, [*before, probes[0]], [*after, probes[1]])
+                comparison.add("failure", "probe", str(error), grave=True)
+        compare.metrics(comparison, *probes)
+        compare.models(comparison, probes[0], probes[1], before[0], after[0])
+        compare.records(comparison, *probes)
+        compare.speed(comparison, before, after)
+        compare.warned(comparison, [*before, probes[0]], [*after, probes[1]])
         if any(change.name.startswith(("apache-airflow", "alembic", "sqlalchemy"))
                for change in self.plan.changes):  # fmt: skip
             self._say("Airflow's metadata, migrated on a copy")
             compare.metadata(
-                found,
+                comparison,
                 migrate_copy(self._sides, self.folder / "units" / "airflow",
                              address_of(self._settings), present, candidate),
             )  # fmt: skip
@@ -255,12 +255,12 @@ class Rehearsal:
 
     # Causes
 
-    def _causes(self, found: Comparison, present: Environment) -> Iterator[Cause]:
-        kinds = {finding.kind for finding in found.findings}
+    def _causes(self, comparison: Comparison, present: Environment) -> Iterator[Cause]:
+        kinds = {finding.kind for finding in comparison.findings}
         if "training" in kinds:
             kinds.discard("predictions")
         for kind in (kind for kind in BISECTED if kind in kinds):
-            subjects = {finding.subject for finding in found.findings if finding.kind == kind}
+            subjects = {finding.subject for finding in comparison.findings if finding.kind == kind}
             changes = self.plan.changes
             if not changes:
                 yield Cause(kind=kind, packages=(), steps=0, finished=True,
@@ -310,7 +310,7 @@ class Rehearsal:
 
     def _step(
         self,
-        found: Comparison,
+        comparison: Comparison,
         kind: Kind,
         lock: Lock,
         environment: Environment,
@@ -326,20 +326,20 @@ class Rehearsal:
         after = before[:1]
         if stages or kind == "settings":
             after = [self._sides.night(step, environment, seed, stages) for seed in seeds]
-            compare.failures(found, before[0], after[0])
+            compare.failures(comparison, before[0], after[0])
         if kind == "settings":
-            compare.settings(found, before[0], after[0])
+            compare.settings(comparison, before[0], after[0])
         elif kind == "features":
-            compare.features(found, before[0], after[0])
+            compare.features(comparison, before[0], after[0])
         elif kind in ("training", "predictions"):
-            compare.training(found, before, after, self.plan.margin)
+            compare.training(comparison, before, after, self.plan.margin)
         elif kind in ("metrics", "records", "champion", "serving"):
             original = self._probe_of_present()
             folder = self.folder / "units" / f"{step}-{kind}-probe"
             copy = folder / "records"
             if kind == "records" and not (folder / "answer.json").exists():
                 self._copy_records(copy)
-            steps = probe(folder, before[0], mine=after[0], other=before[0], records=copy,
+            steps = probe(folder, before[0], own=after[0], other=before[0], records=copy,
                           pipeline=self.plan.pipeline, only=kind)  # fmt: skip
             answer = self._sides.ask(folder, environment, steps)
             back = None
@@ -351,10 +351,10 @@ class Rehearsal:
                 ]
                 name = folder.with_name(f"{folder.name}-back")
                 back = self._sides.ask(name, present, own).score_own
-            compare.metrics(found, original, answer)
+            compare.metrics(comparison, original, answer)
             reference = original.model_copy(update={"score_other": back})
-            compare.models(found, reference, answer, before[0], after[0])
-            compare.records(found, original, answer)
+            compare.models(comparison, reference, answer, before[0], after[0])
+            compare.records(comparison, original, answer)
 
     def _probe_of_present(self) -> Answer:
         return read_answer(self.folder / "units" / "present-probe" / "answer.json")
@@ -367,7 +367,7 @@ class Rehearsal:
         write_atomically(folder / "rehearsal.html", rehearsal_page(report))
 
 
-def _tables(found: Comparison) -> dict[str, Any]:
+def _tables(comparison: Comparison) -> dict[str, Any]:
     """Convert the comparison to JSON values; infinite distances become None."""
 
     def plain(value: Any) -> Any:
@@ -382,7 +382,7 @@ def _tables(found: Comparison) -> dict[str, Any]:
         return value
 
     return {
-        field.name: plain(getattr(found, field.name))
-        for field in dataclasses.fields(found)
+        field.name: plain(getattr(comparison, field.name))
+        for field in dataclasses.fields(comparison)
         if field.name != "findings"
     }

@@ -165,8 +165,10 @@ class Sides:
             self._enter(number, meter.usage, started, state)
 
     def _variables(self, folder: Path, lock: Lock) -> dict[str, str]:
-        ours = ("NIGHTBID_", "AIRFLOW", "PYTHON", "MLFLOW_")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        prefixes = ("NIGHTBID_", "AIRFLOW", "PYTHON", "MLFLOW_")
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(prefixes)
+        }
         if self._settings.prices:
             inherited["NIGHTBID_PRICES"] = str(self._settings.prices.resolve())
         if PROGRAM not in lock.pins:

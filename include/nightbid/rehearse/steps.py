@@ -35,7 +35,7 @@ def probe(
     folder: Path,
     reference: Answer,
     *,
-    mine: Answer,
+    own: Answer,
     other: Answer,
     records: Path,
     pipeline: str,
@@ -46,7 +46,7 @@ def probe(
     Args:
         folder: Folder of the process.
         reference: Night of the present side, whose predictions and rows both sides use.
-        mine: Night of this side.
+        own: Night of this side.
         other: Night of the other side.
         records: Folder for a copy of the installation's records, which may not exist.
         pipeline: Name of the pipeline.
@@ -61,7 +61,7 @@ def probe(
              "columns": {"user": USER, "label": LABEL, "weight": WEIGHT},
              "models": ["candidate", "baseline"]}
         )  # fmt: skip
-    for name, night in (("score_own", mine), ("score_other", other)):
+    for name, night in (("score_own", own), ("score_other", other)):
         export = _stage(night, "export")
         if export is None or sampled is None or only not in (None, "champion"):
             continue

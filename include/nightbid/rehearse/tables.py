@@ -75,10 +75,10 @@ def _compare(one: pa.Table, two: pa.Table, name: str) -> list[ColumnDifference]:
     return differences
 
 
-def _all_rows(column: str, rows: int, said: str) -> ColumnDifference:
+def _all_rows(column: str, rows: int, example: str) -> ColumnDifference:
     return ColumnDifference(
         column=column, rows=rows, of_rows=rows, largest=np.inf, relative=np.inf, is_float=False,
-        examples=(said,),
+        examples=(example,),
     )  # fmt: skip
 
 

@@ -55,34 +55,34 @@ class Warned:
     ) -> None:
         if not issubclass(category, DEPRECATIONS):
             return
-        ours = ""
+        caller = ""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             path = frame.f_code.co_filename
             if f"{os.sep}nightbid{os.sep}" in path and not path.startswith("<"):
                 inside = path.rsplit(f"{os.sep}nightbid{os.sep}", 1)[1]
                 if not inside.startswith("rehearse"):
-                    ours = f"nightbid/{inside}:{frame.f_lineno}"
+                    caller = f"nightbid/{inside}:{frame.f_lineno}"
                     break
             frame = frame.f_back
         library = _library(filename)
         text = " ".join(str(message).split())[:300]
-        self.found[library, text, ours] = {
+        self.found[library, text, caller] = {
             "library": library,
             "category": category.__name__,
             "text": text,
-            "line": ours,
+            "line": caller,
         }
 
 
 def _without_ignoring(function: Callable[..., None]) -> Callable[..., None]:
     """Keep libraries from hiding deprecation warnings; their other filters stay."""
 
-    def changed(action: str, *given: Any, **named: Any) -> None:
+    def changed(action: str, *arguments: Any, **named: Any) -> None:
         at = 0 if function.__name__ == "simplefilter" else 1
-        category = named.get("category", given[at] if len(given) > at else Warning)
+        category = named.get("category", arguments[at] if len(arguments) > at else Warning)
         if action != "ignore" or not (category is Warning or issubclass(category, DEPRECATIONS)):
-            function(action, *given, **named)
+            function(action, *arguments, **named)
 
     return changed
 
@@ -106,7 +106,7 @@ def main(request_path: str, answer_path: str) -> int:
         return 1
     warned = Warned()
     warned.listen()
-    begun = time.monotonic()
+    start = time.monotonic()
     answer["versions"] = _versions()
     steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "night": night, "metrics": metrics, "score": score, "records": records,
@@ -118,12 +118,12 @@ def main(request_path: str, answer_path: str) -> int:
             traceback.print_exc()
             answer[step["name"]] = {"error": _said(error)}
     answer["warnings"] = sorted(warned.found.values(), key=lambda warning: json.dumps(warning))
-    answer["seconds"] = time.monotonic() - begun
+    answer["seconds"] = time.monotonic() - start
     _write(answer, answer_path)
     return 0
 
 
-def night(asked: dict[str, Any]) -> dict[str, Any]:
+def night(request: dict[str, Any]) -> dict[str, Any]:
     """Run stages of a night with one seed, in a workspace of its own.
 
     Keys of the request: pipeline, pipelines (folder), overrides, date, run_id, stages. The answer
@@ -138,26 +138,26 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
     from nightbid.storage.workspace import Workspace
 
     settings = Settings()
-    spec = find_pipeline(asked["pipeline"], settings.pipelines, tuple(asked["overrides"]))
+    spec = find_pipeline(request["pipeline"], settings.pipelines, tuple(request["overrides"]))
     run = RunRecord.start(
         Workspace(settings.workspace),
         spec,
-        partition_of(asked["date"]),
-        run_id=asked["run_id"],
-        overrides=tuple(asked["overrides"]),
+        partition_of(request["date"]),
+        run_id=request["run_id"],
+        overrides=tuple(request["overrides"]),
         trigger="rehearsal",
     )
     answer: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "stages": {}}
     # Import all modules first, so that the first stage is not charged for the imports.
     broken: dict[str, str] = {}
-    for name in asked["stages"]:
+    for name in request["stages"]:
         try:
             stage_named(name).load()
         except Exception as error:
             traceback.print_exc()
             broken[name] = _said(error)
-    for name in asked["stages"]:
-        sys.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {asked['run_id']}: {name}\n")
+    for name in request["stages"]:
+        sys.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {request['run_id']}: {name}\n")
         sys.stdout.flush()
         try:
             if name in broken:
@@ -189,7 +189,7 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def metrics(asked: dict[str, Any]) -> dict[str, Any]:
+def metrics(request: dict[str, Any]) -> dict[str, Any]:
     """Compute all metrics from predictions in a Parquet file.
 
     Keys of the request: scores, models, columns, replicates.
@@ -202,21 +202,21 @@ def metrics(asked: dict[str, Any]) -> dict[str, Any]:
     from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
     from nightbid.evaluation.scores import ScoreTable
 
-    table = pq.read_table(asked["scores"], partitioning=None)
+    table = pq.read_table(request["scores"], partitioning=None)
     column = {name: table[name].to_numpy() for name in table.column_names}
-    roles = asked["columns"]
+    roles = request["columns"]
     users = column[roles["user"]].astype(np.int64)
     y = column[roles["label"]].astype(np.float64)
     w = column[roles["weight"]].astype(np.float64)
     figures: dict[str, Any] = {}
-    for name in asked["models"]:
+    for name in request["models"]:
         p = column[name].astype(np.float64)
         scored = ScoreTable.of(y, p, w)
         grouped = GroupedScores.of(users, y, p, w)
         figures[name] = dict(summary(scored, grouped_auc(grouped), ndcg(grouped, 10)))
         for at, point in enumerate(calibration_curve(scored)):
             figures[name][f"calibration curve {at + 1}"] = point["observed"]
-        drawn = replicate(Resampling.of(users, asked["replicates"], 0), y, w, users, {name: p})[
+        drawn = replicate(Resampling.of(users, request["replicates"], 0), y, w, users, {name: p})[
             name
         ]
         for figure in FIGURES:
@@ -226,7 +226,7 @@ def metrics(asked: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def score(asked: dict[str, Any]) -> dict[str, Any]:
+def score(request: dict[str, Any]) -> dict[str, Any]:
     """Score raw rows with a bundle.
 
     Keys of the request: bundle, rows, to (path of the Parquet file to write).
@@ -236,19 +236,19 @@ def score(asked: dict[str, Any]) -> dict[str, Any]:
 
     from nightbid.serving.bundle import Bundle, read_columns
 
-    folder, begun = Path(asked["bundle"]), time.perf_counter()
+    folder, start = Path(request["bundle"]), time.perf_counter()
     bundle, columns = Bundle.load(folder), read_columns(folder)
-    parts, wanted = [], [*columns.names]
-    for path in sorted(Path(asked["rows"]).rglob("*.parquet")):
-        rows = pq.read_table(path, columns=wanted, partitioning=None)
+    parts, names = [], [*columns.names]
+    for path in sorted(Path(request["rows"]).rglob("*.parquet")):
+        rows = pq.read_table(path, columns=names, partitioning=None)
         raw = pa.table({field.name: rows[field.name].cast(field.type) for field in columns})
         parts.append(pa.array(bundle.score(raw)))
     table = pa.table({"probability": pa.chunked_array(parts, pa.float64())})
-    pq.write_table(table, asked["to"])
-    return {"to": asked["to"], "rows": len(table), "seconds": time.perf_counter() - begun}
+    pq.write_table(table, request["to"])
+    return {"to": request["to"], "rows": len(table), "seconds": time.perf_counter() - start}
 
 
-def records(asked: dict[str, Any]) -> dict[str, Any]:
+def records(request: dict[str, Any]) -> dict[str, Any]:
     """Open a workspace that another version wrote: read all, write reports, roll back.
 
     Keys of the request: workspace (a copy, which may be changed), pipeline.
@@ -262,7 +262,7 @@ def records(asked: dict[str, Any]) -> dict[str, Any]:
     from nightbid.report.write import write_report
     from nightbid.storage.workspace import Workspace
 
-    workspace, pipeline = Workspace(asked["workspace"]), asked["pipeline"]
+    workspace, pipeline = Workspace(request["workspace"]), request["pipeline"]
     runs = runs_of(workspace, pipeline)
     answer: dict[str, Any] = {"runs": {}, "reports": 0}
     for run in runs:
