@@ -127,7 +127,8 @@ def _access(spec: PipelineSpec, settings: Settings) -> dict[str, dict[str, set[s
     may = {"read": {"can_read"}, "edit": {"can_read", "can_edit"}}
     runs = {"read": {"can_read"}, "edit": {"can_create", "can_read"}}
     return {
-        role: {"DAGs": may[what], "DAG Runs": runs[what]} for role, what in spec.access.items()
+        role: {"DAGs": may[permission], "DAG Runs": runs[permission]}
+        for role, permission in spec.access.items()
     } or None
 
 

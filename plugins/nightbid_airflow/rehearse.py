@@ -125,13 +125,13 @@ class RehearseOperator(BaseOperator):
         params: dict[str, Any] = dict(context["params"])
         settings, budget = Settings(), params["budget_usd"]
         try:
-            given = Path(params["requirements"]) if params.get("requirements") else None
+            requirements = Path(params["requirements"]) if params.get("requirements") else None
             upgrades = tuple(params.get("upgrade") or ())
             plan = plan_rehearsal(
                 params["pipeline"],
                 settings,
                 present=Lock.read(LOCK),
-                candidate=candidate_lock(given, upgrades, LOCK, newest=self.newest),
+                candidate=candidate_lock(requirements, upgrades, LOCK, newest=self.newest),
                 run_id=params["run_id"],
                 seeds=params["seeds"],
                 margin=params["margin"],

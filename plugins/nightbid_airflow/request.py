@@ -182,7 +182,7 @@ class Request:
 
 
 def _night(
-    pipeline: str, overrides: tuple[str, ...], run: AirflowRun, asked: str | None
+    pipeline: str, overrides: tuple[str, ...], run: AirflowRun, requested: str | None
 ) -> dt.date:
     """Get the partition that is asked for, or the last complete one."""
 
@@ -191,11 +191,11 @@ def _night(
 
     try:
         spec = find_pipeline(pipeline, Settings().pipelines, overrides)
-        if asked:
-            return spec.partition_at(partition_of(asked))
+        if requested:
+            return spec.partition_at(partition_of(requested))
         return spec.newest_complete(moment())
     except ConfigError:  # reported when the night starts
-        return partition_of(asked) if asked else moment().date() - STEPS["day"]
+        return partition_of(requested) if requested else moment().date() - STEPS["day"]
 
 
 def _accepted_lag(record: RunRecord) -> tuple[str, ...]:

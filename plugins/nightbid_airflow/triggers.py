@@ -190,12 +190,12 @@ class CostTrigger(BaseTrigger):
         if run is None:
             return {"spent_usd": "0", "unusual": ""}
         costs = run_costs(run.workspace, self.pipeline, lenient=True)
-        mine = next((cost for cost in costs if cost.run_id == run.run_id), None)
+        night_cost = next((cost for cost in costs if cost.run_id == run.run_id), None)
         alert = ""
-        if mine is not None and mine.per_million_rows is not None:
-            send("per_million_rows_usd", mine.per_million_rows, pipeline=self.pipeline)
+        if night_cost is not None and night_cost.per_million_rows is not None:
+            send("per_million_rows_usd", night_cost.per_million_rows, pipeline=self.pipeline)
             earlier = [cost for cost in costs if cost.run_id != run.run_id]
-            alert = unusual([*earlier, mine]) or "" if mine.is_whole else ""
+            alert = unusual([*earlier, night_cost]) or "" if night_cost.is_whole else ""
             send("unusual", float(bool(alert)), pipeline=self.pipeline)
         spent = self._spent(run)
         send("run_usd", spent, pipeline=self.pipeline)

@@ -49,6 +49,10 @@ def _shown(difference: dict[str, Any] | None, digits: int) -> str:
     return f"{signed(difference['value'], digits)} {bounds}".strip()
 
 
-def _per_usd(each: dict[str, Any]) -> str:
-    value = (each["log_loss"] or {}).get("value")
-    return DASH if value is None or not each["night_usd"] else f"{value / each['night_usd']:,.1f}"
+def _per_usd(feature: dict[str, Any]) -> str:
+    value = (feature["log_loss"] or {}).get("value")
+    return (
+        DASH
+        if value is None or not feature["night_usd"]
+        else f"{value / feature['night_usd']:,.1f}"
+    )

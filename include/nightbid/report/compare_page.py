@@ -13,32 +13,32 @@ from nightbid.report.formatting import interval
 from nightbid.report.run_page import MARKED
 
 
-def compare_context(found: Comparison) -> dict[str, Any]:
+def compare_context(comparison: Comparison) -> dict[str, Any]:
     """Get the context of the template `compare.html`, without addresses."""
-    views = found.views
+    views = comparison.views
     words = words_of(views[0].evaluation)
     stages = dict.fromkeys(stage.name for view in views for stage in view.stages if stage.cost)
     return {
         "views": views,
         "first": views[0].head.run_id,
-        "codes": found.codes,
-        "pairs": found.pairs,
+        "codes": comparison.codes,
+        "pairs": comparison.pairs,
         "paired": {name: words[name] for name in (words.rank, *words.losses)},
-        "changed": found.changed,
+        "changed": comparison.changed,
         "figure_words": words.names,
         "words": words,
         "cost_stages": list(stages),
-        "pair_chart": _pair_chart(found),
+        "pair_chart": _pair_chart(comparison),
         "architectures": [view.stage("train").metrics.get("architecture") for view in views],
         "parameters": [view.stage("train").metrics.get("parameters") for view in views],
-        **_curves(found),
+        **_curves(comparison),
     }
 
 
-def _curves(found: Comparison) -> dict[str, Any]:
+def _curves(comparison: Comparison) -> dict[str, Any]:
     """Make a chart of the validation loss per epoch of all runs."""
     lines = []
-    for at, view in enumerate(found.views):
+    for at, view in enumerate(comparison.views):
         points = [
             (epoch["epoch"], epoch["validation_log_loss"])
             for epoch in view.stage("train").metrics.get("history") or []
@@ -53,7 +53,7 @@ def _curves(found: Comparison) -> dict[str, Any]:
             )  # fmt: skip
     if len(lines) < 2:
         return {"curves": [], "curve_chart": Markup("")}
-    loss = words_of(found.views[0].evaluation).validation
+    loss = words_of(comparison.views[0].evaluation).validation
     chart = line_chart(
         lines,
         Words(
@@ -67,9 +67,9 @@ def _curves(found: Comparison) -> dict[str, Any]:
     return {"curves": lines, "curve_chart": chart}
 
 
-def _pair_chart(found: Comparison) -> Markup:
+def _pair_chart(comparison: Comparison) -> Markup:
     """Make a chart of normalized entropy (or deviance) of each run minus that of the first."""
-    words = words_of(found.views[0].evaluation)
+    words = words_of(comparison.views[0].evaluation)
     loss = words[words.loss].lower()
     spans = [
         Span(
@@ -79,7 +79,7 @@ def _pair_chart(found: Comparison) -> Markup:
             difference["high"],
             interval(difference, sign=True),
         )
-        for pair in found.pairs
+        for pair in comparison.pairs
         if (difference := pair.differences.get(words.loss)) and difference["value"] is not None
     ]
     if not spans:
@@ -91,5 +91,5 @@ def _pair_chart(found: Comparison) -> Markup:
             f"Difference of {loss} with its paired 95 % interval; left of 0 is better.",
             "pair-figures",
         ),
-        label=f"{loss} less that of {found.views[0].head.run_id}",
+        label=f"{loss} less that of {comparison.views[0].head.run_id}",
     )

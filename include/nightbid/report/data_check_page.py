@@ -33,5 +33,5 @@ def data_checks_page(checks: Sequence[SavedCheck], links: Links, pipelines: list
         pipelines: Names of pipelines in the navigation.
     """
     body = render("data_checks.html", {"rows": checks, "links": links})
-    here = links.data_checks()
-    return document("Folders of logs", body, links=links, pipelines=pipelines, here=here)
+    address = links.data_checks()
+    return document("Folders of logs", body, links=links, pipelines=pipelines, address=address)

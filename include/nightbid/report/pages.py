@@ -120,29 +120,31 @@ def nights_document(
         "knows_champions": champions is not None,
         "damaged": damaged,
     }
-    here = links.nights(pipeline)
+    address = links.nights(pipeline)
     return document(
         f"Nights of {pipeline}" if pipeline else "Nights",
         render("nights.html", context),
         links=links,
         pipelines=pipelines,
-        here=here,
+        address=address,
     )
 
 
 def compare_document(
-    found: Comparison, *, links: Links, pipelines: list[str], asked: bool = False
+    comparison: Comparison, *, links: Links, pipelines: list[str], requested: bool = False
 ) -> str:
     """Render the comparison of runs.
 
     Args:
-        found: Comparison to show.
+        comparison: Comparison to show.
         links: Link targets; with a token, a button scores an older model on newer rows.
         pipelines: Names of pipelines in the navigation.
-        asked: Whether that scoring was requested: the page reloads until it is done.
+        requested: Whether that scoring was requested: the page reloads until it is done.
     """
-    body = render("compare.html", {"links": links, "asked": asked, **compare_context(found)})
-    waits = asked and any(pair.can_score for pair in found.pairs)
+    body = render(
+        "compare.html", {"links": links, "asked": requested, **compare_context(comparison)}
+    )
+    waits = requested and any(pair.can_score for pair in comparison.pairs)
     refresh = REFRESH_SECONDS if waits else 0
     return document("Compare", body, links=links, pipelines=pipelines, refresh=refresh)
 
@@ -150,7 +152,7 @@ def compare_document(
 def costs_document(runs: Sequence[RunSummary], *, links: Links, pipelines: list[str]) -> str:
     """Render the costs of pipelines by month."""
     body = render("costs.html", {"links": links, **costs_context(runs)})
-    return document("Costs", body, links=links, pipelines=pipelines, here=links.costs())
+    return document("Costs", body, links=links, pipelines=pipelines, address=links.costs())
 
 
 def checks_document(gate: str, pipeline: str, *, links: Links, pipelines: list[str]) -> str:
@@ -202,13 +204,13 @@ def champion_document(
         render("champion.html", context),
         links=links,
         pipelines=pipelines,
-        here=links.champion(pipeline),
+        address=links.champion(pipeline),
     )
 
 
 def message_document(
     title: str,
-    what: str,
+    message: str,
     *,
     links: Links,
     pipelines: Sequence[str] = (),
@@ -219,13 +221,13 @@ def message_document(
 
     Args:
         title: Short title.
-        what: One-line message: what is wrong, where, and what to do.
+        message: One-line message: what is wrong, where, and what to do.
         links: Link targets.
         pipelines: Names of pipelines in the navigation.
         to: Address of the link; empty: no link.
         text: Text of the link.
     """
-    body = render("message.html", {"title": title, "what": what, "to_url": to, "text": text})
+    body = render("message.html", {"title": title, "what": message, "to_url": to, "text": text})
     return document(title, body, links=links, pipelines=list(pipelines))
 
 
@@ -235,7 +237,7 @@ def document(
     *,
     links: Links,
     pipelines: list[str],
-    here: str = "",
+    address: str = "",
     refresh: int = 0,
 ) -> str:
     """Render the frame around the content of a page, with inline styles and inline scripts.
@@ -245,7 +247,7 @@ def document(
         body: Content of the page, from `render`.
         links: Link targets.
         pipelines: Names of pipelines in the navigation, if there is one.
-        here: Address of this page, if the navigation contains it.
+        address: Address of this page, if the navigation contains it.
         refresh: Seconds after which a page on a server is reloaded; 0: never.
     """
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our file
@@ -257,7 +259,7 @@ def document(
             "style": style,
             "links": links,
             "pipelines": pipelines,
-            "here": here,
+            "here": address,
             "refresh": refresh,
             "policy": inline_policy(),
             "scripts": scripts() if 'class="chart ' in body else (),

@@ -62,21 +62,21 @@ def proposal_page(pipeline: str, proposals: Sequence[Proposal], *, path: Path, f
     return document(f"Gate limits of {pipeline}", body, links=Links(), pipelines=[pipeline])
 
 
-def _excluded(each: Proposal) -> list[str]:
-    return sorted({point.excluded for point in each.points if point.excluded})
+def _excluded(proposal: Proposal) -> list[str]:
+    return sorted({point.excluded for point in proposal.points if point.excluded})
 
 
-def _row(each: Proposal) -> dict[str, Any]:
-    values = each.values
+def _row(proposal: Proposal) -> dict[str, Any]:
+    values = proposal.values
     low, high = (figure(min(values)), figure(max(values))) if values else ("–", "–")
     return {
-        "statistic": each.statistic,
+        "statistic": proposal.statistic,
         "seen": low if low == high else f"{low} to {high}",
         "points": len(values),
-        "excluded": _excluded(each),
-        "now": _words(each.general),
-        "band": _words(each.band.limit) if each.band else _words(each.general),
-        "kept": each.band is None,
+        "excluded": _excluded(proposal),
+        "now": _words(proposal.general),
+        "band": _words(proposal.band.limit) if proposal.band else _words(proposal.general),
+        "kept": proposal.band is None,
     }
 
 
@@ -87,11 +87,11 @@ def _words(limit: Limit) -> dict[str, str]:
     }
 
 
-def _chart(each: Proposal, table: str) -> Markup:
+def _chart(proposal: Proposal, table: str) -> Markup:
     """Draw the history as a line, excluded values as dots, and the band as dashed lines."""
-    limit = each.band.limit if each.band else each.general
-    seen = [(p.day, p.value) for p in each.points if not p.excluded]
-    out = [(p.day, p.value) for p in each.points if p.excluded]
+    limit = proposal.band.limit if proposal.band else proposal.general
+    seen = [(p.day, p.value) for p in proposal.points if not p.excluded]
+    out = [(p.day, p.value) for p in proposal.points if p.excluded]
     days = [x for x, _ in (*seen, *out)]
     ends = (min(days), max(days))
     series = [Series("seen", seen, tone="s0")]
@@ -105,13 +105,13 @@ def _chart(each: Proposal, table: str) -> Markup:
     return line_chart(
         series,
         Words(
-            f"{each.gate}/{each.statistic}",
+            f"{proposal.gate}/{proposal.statistic}",
             f"{len(seen)} values that were learned from, {len(out)} left out; proposed:"
             f" warn unless {_words(limit)['warn']}, stop unless {_words(limit)['stop']}.",
             table,
         ),
         x_label="day",
-        y_label=each.statistic.partition(":")[0],
+        y_label=proposal.statistic.partition(":")[0],
         height=240,
     )
 

@@ -49,8 +49,8 @@ def rehearsals_page(reports: Sequence[Report], links: Links, pipelines: list[str
         pipelines: Names of pipelines in the navigation.
     """
     body = render("rehearsals.html", {"rows": reports, "links": links})
-    here = links.rehearsals()
-    return document("Rehearsed upgrades", body, links=links, pipelines=pipelines, here=here)
+    address = links.rehearsals()
+    return document("Rehearsed upgrades", body, links=links, pipelines=pipelines, address=address)
 
 
 def _training_chart(report: Report) -> Markup:

@@ -101,21 +101,21 @@ def policy_context(view: RunView) -> dict[str, Any]:
     }
 
 
-def _estimate(found: dict[str, float] | None, *, sign: bool = False) -> str:
-    if not found:
+def _estimate(estimate: dict[str, float] | None, *, sign: bool = False) -> str:
+    if not estimate:
         return ""
-    value = signed(found["value"], 4) if sign else number(found["value"], 4)
-    return f"{value} {interval(found, 4, sign=sign)}".strip()
+    value = signed(estimate["value"], 4) if sign else number(estimate["value"], 4)
+    return f"{value} {interval(estimate, 4, sign=sign)}".strip()
 
 
 def _level(bidder: dict[str, Any], name: str) -> str:
     return f"{number(bidder[name], 2)} {interval(bidder['intervals'].get(name), 2)}".strip()
 
 
-def _difference(found: dict[str, Any] | None, name: str) -> str:
-    if not found or name not in found:
+def _difference(differences: dict[str, Any] | None, name: str) -> str:
+    if not differences or name not in differences:
         return ""
-    difference = found[name]
+    difference = differences[name]
     return f"{signed(difference['value'], 2)} {interval(difference, 2, sign=True)}".strip()
 
 

@@ -151,11 +151,11 @@ def address(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def free_port(wanted: int = 0) -> int:
+def free_port(requested: int = 0) -> int:
     """Pick a free port on this machine.
 
     Args:
-        wanted: Port to check; 0: any free port.
+        requested: Port to check; 0: any free port.
 
     Raises:
         ConfigError: The wanted port is in use.
@@ -163,10 +163,10 @@ def free_port(wanted: int = 0) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", requested))
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on port {wanted} ({error.strerror})",
+                f"cannot listen on port {requested} ({error.strerror})",
                 where="--port",
                 hint="give another port, for example: make ui PORT=8090",
             ) from error

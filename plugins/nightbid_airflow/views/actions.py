@@ -46,11 +46,11 @@ def token_of(user: str, day: dt.date | None = None) -> str:
     return hmac.new(secret.encode(), f"nightbid {user} {day}".encode(), hashlib.sha256).hexdigest()
 
 
-def _is_token(given: str, user: str) -> bool:
+def _is_token(text: str, user: str) -> bool:
     """Whether a token is of today or yesterday, since a page may be open over midnight."""
     today = dt.datetime.now(dt.UTC).date()
     known = [token_of(user, today - dt.timedelta(days=back)) for back in (0, 1)]
-    return any(hmac.compare_digest(given.encode(), token.encode()) for token in known)
+    return any(hmac.compare_digest(text.encode(), token.encode()) for token in known)
 
 
 async def _given(request: Request) -> dict[str, str]:
@@ -69,7 +69,7 @@ async def _given(request: Request) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace")))
 
 
-def _check_request(request: Request, given: Given, reader: CurrentUser, pipeline: str) -> None:
+def _check_request(request: Request, form: Given, reader: CurrentUser, pipeline: str) -> None:
     """Refuse users without permission, and requests that another site may have sent.
 
     Raises:
@@ -79,7 +79,7 @@ def _check_request(request: Request, given: Given, reader: CurrentUser, pipeline
         raise HTTPException(403, f"Your role may not change {pipeline}.")
     if request.headers.get("authorization", "").lower().startswith("bearer "):
         return
-    if not _is_token(given.get("token", ""), reader.name):
+    if not _is_token(form.get("token", ""), reader.name):
         raise HTTPException(403, "This form is not of these pages, or is older than a day: open the"
                             " page again.")  # fmt: skip
 
@@ -93,48 +93,48 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         settings: Settings that name the folder of the pipelines and suites.
     """
 
-    def rollback(pipeline: str, given: Given, by: str) -> str:
-        number = given.get("to", "")
+    def rollback(pipeline: str, form: Given, by: str) -> str:
+        number = form.get("to", "")
         if number and not number.isdigit():
             raise ConfigError(f"{number!r} is no number of the history", where="to")
         pointer = ChampionPointer(shelf.workspace, pipeline)
-        entry = pointer.rollback(_reason(given), int(number) if number else None, by)
+        entry = pointer.rollback(_reason(form), int(number) if number else None, by)
         return f"champion #{entry.number} is run {entry.run_id}"
 
-    def pause(pipeline: str, given: Given, by: str) -> str:
-        ChampionPointer(shelf.workspace, pipeline).pause(_reason(given), by)
+    def pause(pipeline: str, form: Given, by: str) -> str:
+        ChampionPointer(shelf.workspace, pipeline).pause(_reason(form), by)
         return "nothing is promoted until promotions are resumed"
 
-    def resume(pipeline: str, given: Given, by: str) -> str:
+    def resume(pipeline: str, form: Given, by: str) -> str:
         ChampionPointer(shelf.workspace, pipeline).resume(by)
         return "nights may promote again"
 
-    def promote(pipeline: str, given: Given, by: str) -> str:
-        run_id = given.get("run", "")
-        entry = promote_by_hand(shelf.workspace, pipeline, run_id, _reason(given), by)
+    def promote(pipeline: str, form: Given, by: str) -> str:
+        run_id = form.get("run", "")
+        entry = promote_by_hand(shelf.workspace, pipeline, run_id, _reason(form), by)
         return f"champion #{entry.number} is run {entry.run_id}"
 
-    def override(pipeline: str, given: Given, by: str) -> str:
+    def override(pipeline: str, form: Given, by: str) -> str:
         spec = find_pipeline(pipeline, settings.pipelines)
         try:
-            until = dt.date.fromisoformat(given.get("until", ""))
+            until = dt.date.fromisoformat(form.get("until", ""))
         except ValueError:
             raise ConfigError(
-                f"{given.get('until', '')!r} is no date", where="until", hint="write YYYY-MM-DD"
+                f"{form.get('until', '')!r} is no date", where="until", hint="write YYYY-MM-DD"
             ) from None
-        check = given.get("check", "")
-        add_override(settings, spec.pipeline, check, name=by, reason=_reason(given), until=until)
+        check = form.get("check", "")
+        add_override(settings, spec.pipeline, check, name=by, reason=_reason(form), until=until)
         return f"{check} warns instead of stopping until {until}: clear the gate's task"
 
-    def rerun(pipeline: str, given: Given, by: str) -> str:
-        run_id = given.get("run", "")
+    def rerun(pipeline: str, form: Given, by: str) -> str:
+        run_id = form.get("run", "")
         return f"{rerun_failed(pipeline, run_id)}, asked by {by}"
 
-    def winner(pipeline: str, given: Given, by: str) -> str:
-        return f"run {run_winner(pipeline, given.get('sweep', ''), settings, by)} is triggered"
+    def winner(pipeline: str, form: Given, by: str) -> str:
+        return f"run {run_winner(pipeline, form.get('sweep', ''), settings, by)} is triggered"
 
-    def rescore(pipeline: str, given: Given, by: str) -> str:
-        runs = [given.get("run", ""), given.get("other", "")]
+    def rescore(pipeline: str, form: Given, by: str) -> str:
+        runs = [form.get("run", ""), form.get("other", "")]
         for run_id in runs:
             RunRecord.load(shelf.workspace, pipeline, safe_run_id(run_id))
         run = trigger("same_rows", {"pipeline": pipeline, "runs": runs}, by)
@@ -156,13 +156,13 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         shelf.open(pipeline, reader)
         if action not in acts:
             raise HTTPException(404, f"There is no action {action!r}.")
-        given = await _given(request)
-        _check_request(request, given, reader, pipeline)
-        by_form = "token" in given
-        if by_form and given.get("confirm") != "yes":
+        form = await _given(request)
+        _check_request(request, form, reader, pipeline)
+        by_form = "token" in form
+        if by_form and form.get("confirm") != "yes":
             raise HTTPException(422, "Tick the box to confirm.")
         try:
-            done = acts[action](pipeline, given, reader.name)
+            done = acts[action](pipeline, form, reader.name)
         except NightbidError as error:
             raise HTTPException(422, str(error)) from error
         except OSError as error:
@@ -173,27 +173,27 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
             return JSONResponse({"done": done, "pipeline": pipeline, "by": reader.name})
         base = request.scope.get("root_path", "").rstrip("/")
         if action == "override":
-            here = ServedLinks(request.scope.get("root_path", ""))
+            served_links = ServedLinks(request.scope.get("root_path", ""))
             page = message_document(
-                "Overridden", f"{done}.", links=here, to=here.nights(pipeline),
+                "Overridden", f"{done}.", links=served_links, to=served_links.nights(pipeline),
                 text=f"Nights of {pipeline}",
             )  # fmt: skip
             return HTMLResponse(page)
         page = {
-            "rerun": f"runs/{pipeline}/{quote(given.get('run', ''))}",
-            "winner": f"airflow/nightly_{pipeline}/{quote(given.get('sweep', ''))}-winner",
-            "rescore": f"compare/{pipeline}?{_compared(given)}",
+            "rerun": f"runs/{pipeline}/{quote(form.get('run', ''))}",
+            "winner": f"airflow/nightly_{pipeline}/{quote(form.get('sweep', ''))}-winner",
+            "rescore": f"compare/{pipeline}?{_compared(form)}",
         }.get(action, f"champion/{pipeline}")
         return RedirectResponse(f"{base}/{page}", status_code=303)
 
 
-def _compared(given: Given) -> str:
-    runs = (given.get("runs") or f"{given.get('run', '')} {given.get('other', '')}").split()
+def _compared(form: Given) -> str:
+    runs = (form.get("runs") or f"{form.get('run', '')} {form.get('other', '')}").split()
     return urlencode([*(("run", run) for run in runs), ("asked", "yes")])
 
 
-def _reason(given: Given) -> str:
-    reason: Any = given.get("reason", "").strip()
+def _reason(form: Given) -> str:
+    reason: Any = form.get("reason", "").strip()
     if len(reason) < 8:
         raise ConfigError("a reason needs at least eight letters", where="reason")
     return str(reason)

@@ -172,9 +172,9 @@ def make_pages(settings: Settings) -> FastAPI:
         return ServedLinks(request.scope.get("root_path", ""), mlflow=shelf.mlflow or "")
 
     def _to_act(request: Request, pipeline: str, reader: CurrentUser) -> ServedLinks:
-        here = links(request)
-        here.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
-        return here
+        served_links = links(request)
+        served_links.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
+        return served_links
 
     add_data_checks(app, shelf, links)
     add_rehearsals(app, shelf, links)
@@ -225,9 +225,9 @@ def make_pages(settings: Settings) -> FastAPI:
         chosen: Filter,
     ) -> HTMLResponse:
         every = {name: shelf.summaries.of(name) for name in names}
-        there = {run.kind for pipeline_runs in every.values() for run in pipeline_runs}
+        kinds = {run.kind for pipeline_runs in every.values() for run in pipeline_runs}
         # If there is no night yet, list runs of all kinds.
-        kind = chosen.kind or ("night" if "night" in there else "")
+        kind = chosen.kind or ("night" if "night" in kinds else "")
         by_name = {
             name: [
                 run for run in pipeline_runs if (run.kind == kind if kind else run.kind != "sweep")
@@ -349,8 +349,10 @@ def make_pages(settings: Settings) -> FastAPI:
                 ),
                 status_code=422,
             )
-        here, comparison = _to_act(request, pipeline, reader), Comparison.of(chosen)
-        page = documents.compare_document(comparison, links=here, pipelines=names, asked=asked)
+        served_links, comparison = _to_act(request, pipeline, reader), Comparison.of(chosen)
+        page = documents.compare_document(
+            comparison, links=served_links, pipelines=names, requested=asked
+        )
         return HTMLResponse(page)
 
     @app.get("/costs")
@@ -375,9 +377,9 @@ def make_pages(settings: Settings) -> FastAPI:
             )
         )
 
-    def _complaint(request: Request, status: int, what: str, to: str, text: str) -> HTMLResponse:
+    def _complaint(request: Request, status: int, message: str, to: str, text: str) -> HTMLResponse:
         page = documents.message_document(
-            TITLES.get(status, "It did not work"), what, links=links(request), to=to, text=text
+            TITLES.get(status, "It did not work"), message, links=links(request), to=to, text=text
         )
         return HTMLResponse(page, status_code=status)
 
@@ -386,15 +388,17 @@ def make_pages(settings: Settings) -> FastAPI:
         if "authorization" in request.headers and request.method == "POST":
             return JSONResponse({"detail": error.detail}, status_code=error.status_code)
         if error.status_code == 401:
-            what = "These pages are behind Airflow's login."
-            return _complaint(request, 401, what, login_address(str(request.url)), "Log in")
-        what = str(error.detail)
-        return _complaint(request, error.status_code, what, links(request).nights(), "All nights")
+            message = "These pages are behind Airflow's login."
+            return _complaint(request, 401, message, login_address(str(request.url)), "Log in")
+        message = str(error.detail)
+        return _complaint(
+            request, error.status_code, message, links(request).nights(), "All nights"
+        )
 
     @app.exception_handler(RequestValidationError)
     async def misunderstood(request: Request, error: RequestValidationError) -> HTMLResponse:
-        what = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
-        return _complaint(request, 422, what, links(request).nights(), "All nights")
+        message = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
+        return _complaint(request, 422, message, links(request).nights(), "All nights")
 
     @app.exception_handler(NightbidError)
     @app.exception_handler(ValidationError)
@@ -405,7 +409,7 @@ def make_pages(settings: Settings) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> HTMLResponse:
-        what = "The API server's log says why."
-        return _complaint(request, 500, what, links(request).nights(), "All nights")
+        message = "The API server's log says why."
+        return _complaint(request, 500, message, links(request).nights(), "All nights")
 
     return app

@@ -103,8 +103,8 @@ class ServedLinks(Links):
 
     def log(self, run: Named, stage: str) -> str:
         """Address of the log of a stage's newest attempt in Airflow."""
-        there = self.dag_run(run)
-        return f"{there}/tasks/{quote(stage)}" if there else ""
+        address = self.dag_run(run)
+        return f"{address}/tasks/{quote(stage)}" if address else ""
 
     def dag_run(self, run: Named) -> str:
         """Address of the run in Airflow; empty if Airflow does not know the run."""

@@ -53,5 +53,5 @@ def in_one_line(detail: str) -> str:
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     if name in known:
         hint = "write key=value, as in train.learning_rate=0.002"
-    what = f"{value!r} names no key of the pipeline's YAML" if "=" in rest else f"no {value!r}"
-    return f"{field}: {what if name not in known else repr(value)} → {hint}"
+    problem = f"{value!r} names no key of the pipeline's YAML" if "=" in rest else f"no {value!r}"
+    return f"{field}: {problem if name not in known else repr(value)} → {hint}"

@@ -45,8 +45,8 @@ def add_sweeps(
             study = open_sweep(pipeline, name, settings)
         except ConfigError as error:
             raise HTTPException(404, str(error)) from error
-        here, names = links(request, pipeline, reader), shelf.pipelines(reader)
-        return HTMLResponse(sweep_document(study, settings, here, names))
+        served_links, names = links(request, pipeline, reader), shelf.pipelines(reader)
+        return HTMLResponse(sweep_document(study, settings, served_links, names))
 
 
 def open_sweep(pipeline: str, name: str, settings: Settings) -> Sweep:

@@ -29,35 +29,39 @@ PAGES = {"nightly": "nights", "score": "champion"}
 def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedLinks]) -> None:
     """Add a route per page of Airflow that has the tab."""
 
-    def _message(request: Request, title: str, what: str, to: str, text: str) -> Response:
-        page = message_document(title, what, links=links(request), to=to, text=text)
+    def _message(request: Request, title: str, message: str, to: str, text: str) -> Response:
+        page = message_document(title, message, links=links(request), to=to, text=text)
         return HTMLResponse(page)
 
     def _lead(request: Request, reader: CurrentUser, dag_id: str, run_id: str, task: str) -> Any:
-        here = links(request)
+        served_links = links(request)
         kind, _, pipeline = dag_id.partition("_")
         if dag_id == "sweep":
-            return RedirectResponse(_sweep_page(here, run_id) or here.sweeps(""))
+            return RedirectResponse(_sweep_page(served_links, run_id) or served_links.sweeps(""))
         if dag_id == "data_check":
             name = safe_run_id(run_id) if run_id else ""
-            return RedirectResponse(here.data_check(name) if name else here.data_checks())
+            return RedirectResponse(
+                served_links.data_check(name) if name else served_links.data_checks()
+            )
         if kind not in PAGES or not reader.may_read(pipeline):
-            what = f"{dag_id} is no night of a pipeline: there is no page of it here."
-            return _message(request, "Nothing here", what, here.nights(), "All nights")
+            message = f"{dag_id} is no night of a pipeline: there is no page of it here."
+            return _message(request, "Nothing here", message, served_links.nights(), "All nights")
         if pipeline not in records.pipelines(shelf.workspace):
-            what = f"{pipeline} has no run yet. This page shows one once its first stage begins."
-            return _message(request, "No run yet", what, here.nights(), "All nights")
+            message = f"{pipeline} has no run yet. This page shows one once its first stage begins."
+            return _message(request, "No run yet", message, served_links.nights(), "All nights")
         if kind != "nightly" or not run_id:
-            return RedirectResponse(f"{here.base}/{PAGES[kind]}/{quote(pipeline)}")
+            return RedirectResponse(f"{served_links.base}/{PAGES[kind]}/{quote(pipeline)}")
         name = safe_run_id(run_id)
         run = records.run(shelf.workspace, pipeline, name)
         if run is None:
-            what = "No stage of this run has begun. Open this page again once one has."
-            return _message(request, run_id, what, here.nights(pipeline), f"Nights of {pipeline}")
+            message = "No stage of this run has begun. Open this page again once one has."
+            return _message(
+                request, run_id, message, served_links.nights(pipeline), f"Nights of {pipeline}"
+            )
         stage = task.rpartition(".")[2]
-        if stage.startswith("gate_") and (page := here.output(RunView(run).stage(stage))):
+        if stage.startswith("gate_") and (page := served_links.output(RunView(run).stage(stage))):
             return RedirectResponse(page)
-        return RedirectResponse(here.run(run.head))
+        return RedirectResponse(served_links.run(run.head))
 
     @app.get("/airflow/{dag_id}")
     def of_dag(request: Request, dag_id: str, reader: Login) -> Response:
@@ -77,7 +81,7 @@ def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedL
         return page
 
 
-def _sweep_page(here: ServedLinks, run_id: str) -> str:
+def _sweep_page(served_links: ServedLinks, run_id: str) -> str:
     """Get the address of the sweep of a DAG run; empty if its pipeline is unknown."""
     with create_session() as session:
         conf = session.scalar(
@@ -85,4 +89,4 @@ def _sweep_page(here: ServedLinks, run_id: str) -> str:
         )
     if not conf or not conf.get("pipeline"):
         return ""
-    return here.sweep(conf["pipeline"], conf.get("name") or safe_run_id(f"sweep-{run_id}"))
+    return served_links.sweep(conf["pipeline"], conf.get("name") or safe_run_id(f"sweep-{run_id}"))
