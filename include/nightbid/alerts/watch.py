@@ -133,7 +133,7 @@ class Watch:
     def _names(self) -> list[str]:
         return sorted({*records.pipelines(self._workspace), *self._expected})
 
-    def _runs(self, pipeline: str, found: list[Alert]) -> list[RunRecord]:
+    def _runs(self, pipeline: str, alerts: list[Alert]) -> list[RunRecord]:
         """Nights of a pipeline; unreadable records become alerts."""
         runs = []
         for run_id in records.run_ids(self._workspace, pipeline):
@@ -143,7 +143,7 @@ class Watch:
                 if path.exists():
                     summary = f"{path}: the record of run {run_id} cannot be read"
                     summary += " → move the folder away and run its night again"
-                    found.append(
+                    alerts.append(
                         self._alert(f"damaged {run_id}", "damaged_record", pipeline, summary)
                     )
             elif not run.head.sweep:
@@ -244,7 +244,7 @@ class Watch:
         key: str,
         kind: str,
         pipeline: str,
-        said: str,
+        summary: str,
         night: str = "",
         run: RunRecord | None = None,
     ) -> Alert:
@@ -257,7 +257,7 @@ class Watch:
         message = Message(
             kind=kind,  # type: ignore[arg-type]
             pipeline=pipeline,
-            summary=said,
+            summary=summary,
             night=night or (run.date.isoformat() if run else ""),
             run_id=run.run_id if run else "",
             page=page,

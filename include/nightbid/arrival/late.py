@@ -61,10 +61,10 @@ def late_nights(
 
     def now_of(day: dt.date) -> str | None:
         if day not in logs:
-            there = known is None or day in known
+            is_known = known is None or day in known
             logs[day] = (
                 source.identity(day, lambda path: kept_digest(path, cache))["logs"]
-                if there
+                if is_known
                 else None
             )
         return logs[day]

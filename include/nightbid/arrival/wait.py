@@ -29,11 +29,11 @@ def look(spec: PipelineSpec, run: RunRecord, cache: Path, now: dt.datetime) -> D
     return arrival
 
 
-def waiting_words(spec: PipelineSpec, run: RunRecord, found: DayArrival) -> str:
+def waiting_words(spec: PipelineSpec, run: RunRecord, arrival: DayArrival) -> str:
     """Describe what the run waits for, and until when."""
     ends = spec.arrival_deadline(run.date)
     until = f" until {ends:%Y-%m-%d %H:%M} UTC" if ends else ""
-    return f"waits for the logs of {found.day}{until}: {', '.join(found.missing)}"
+    return f"waits for the logs of {arrival.day}{until}: {', '.join(arrival.missing)}"
 
 
 def wait(spec: PipelineSpec, run: RunRecord, cache: Path, say: Callable[[str], None]) -> DayArrival:
@@ -65,7 +65,7 @@ def conclude(
     spec: PipelineSpec,
     run: RunRecord,
     cache: Path,
-    found: DayArrival,
+    arrival: DayArrival,
     *,
     now: dt.datetime,
     started: dt.datetime | None = None,
@@ -76,7 +76,7 @@ def conclude(
         spec: Settings of the pipeline, with an `arrival` block.
         run: The run; it gets a record `arrival`, and new settings if a lag is accepted.
         cache: Cache folder for downloads and for scans of large files.
-        found: Result of the last check.
+        arrival: Result of the last check.
         now: Current time.
         started: Time at which the waiting began; None: now.
 
@@ -89,31 +89,31 @@ def conclude(
     ends = spec.arrival_deadline(run.date)
     assert spec.arrival is not None
     assert ends is not None
-    begun = started or now
+    since = started or now
 
     def record(state: str, summary: str, verdict: str) -> None:
         run.record(
             StageRecord.model_validate(
                 {
                     "stage": ARRIVAL, "state": state, "summary": summary, "verdict": verdict,
-                    "started": begun, "seconds": max(0.0, (now - begun).total_seconds()),
+                    "started": since, "seconds": max(0.0, (now - since).total_seconds()),
                 }
             )
         )  # fmt: skip
 
-    if found.is_complete:
-        message = f"{found.day} is complete: {', '.join(found.found)}"
+    if arrival.is_complete:
+        message = f"{arrival.day} is complete: {', '.join(arrival.found)}"
         record("done", message, "pass")
         return spec, message
-    lacking = ", ".join(found.missing)
+    lacking = ", ".join(arrival.missing)
     if now >= ends:
         for back in range(1, spec.arrival.lag_days + 1):
             older = day_arrival(
-                spec, found.day - back * STEPS[spec.partition], run.workspace, cache, now
+                spec, arrival.day - back * STEPS[spec.partition], run.workspace, cache, now
             )
             if older.is_complete:
                 message = (
-                    f"{back} {spec.partition}{'s' * (back > 1)} behind: the logs of {found.day}"
+                    f"{back} {spec.partition}{'s' * (back > 1)} behind: the logs of {arrival.day}"
                     f" were not complete by {ends:%Y-%m-%d %H:%M} UTC ({lacking}); the window ends"
                     f" on {older.day}"
                 )
@@ -132,7 +132,7 @@ def conclude(
                 record("done", message, "warn")
                 return lagging, message
     error = MissingDataError(
-        f"the logs of {found.day} are not complete: {lacking}",
+        f"the logs of {arrival.day} are not complete: {lacking}",
         where=ARRIVAL,
         hint=f"load the day and run the night again; `nightbid data arrival {spec.pipeline}`"
         " shows it"

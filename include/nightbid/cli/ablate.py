@@ -36,7 +36,7 @@ def parse_groups(texts: list[str]) -> dict[str, list[str]]:
     return groups
 
 
-def ablation_table(found: Ablation) -> Table:
+def ablation_table(ablation: Ablation) -> Table:
     """Make a table with a row per feature, the most valuable first."""
     table = Table(
         Column("feature", overflow="fold"),
@@ -46,12 +46,12 @@ def ablation_table(found: Ablation) -> Table:
         Column("USD a night", justify="right"),
         Column("ms a request", justify="right"),
         Column("log loss per USD", justify="right"),
-        title=f"{found.run_id}: log loss {found.log_loss:.5f}, AUC {found.auc:.4f} on"
-        f" {found.rows:,} rows; each feature {TITLES[found.method]}; 95 % over"
-        f" {found.users:,} users",
+        title=f"{ablation.run_id}: log loss {ablation.log_loss:.5f}, AUC {ablation.auc:.4f} on"
+        f" {ablation.rows:,} rows; each feature {TITLES[ablation.method]}; 95 % over"
+        f" {ablation.users:,} users",
         title_justify="left",
     )
-    for feature in found.features:
+    for feature in ablation.features:
         table.add_row(
             feature.name,
             feature.why_not if feature.why_not else _shown(feature.log_loss, 5, worse_is_more=True),
@@ -64,8 +64,8 @@ def ablation_table(found: Ablation) -> Table:
     return table
 
 
-def _per_usd(each: Worth) -> str:
-    return DASH if each.per_usd is None else f"{each.per_usd:,.1f}"
+def _per_usd(feature: Worth) -> str:
+    return DASH if feature.per_usd is None else f"{feature.per_usd:,.1f}"
 
 
 def _shown(difference: Difference | None, digits: int, *, worse_is_more: bool) -> str | Text:

@@ -265,10 +265,10 @@ def read_log(path: Path, names: str) -> pd.DataFrame:
     try:
         if kinds and kinds[0] in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        given = [name.strip() for name in names.split(",")] if names else None
+        columns = [name.strip() for name in names.split(",")] if names else None
         tabs = not kinds or kinds[0] != ".csv"
         return pd.read_csv(
-            path, sep="\t" if tabs else ",", header=None if given else "infer", names=given
+            path, sep="\t" if tabs else ",", header=None if columns else "infer", names=columns
         )
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise CorruptDataError(str(error).splitlines()[0], where=str(path)) from error
@@ -326,7 +326,7 @@ def _cell(summary: dict[str, Any], name: str, form: str) -> str:
     return text
 
 
-def _difference(each: dict[str, float | None]) -> str:
-    if each["low"] is None:
-        return f"{each['value']:+,.2f}"
-    return f"{each['value']:+,.2f} [{each['low']:+,.2f}, {each['high']:+,.2f}]"
+def _difference(difference: dict[str, float | None]) -> str:
+    if difference["low"] is None:
+        return f"{difference['value']:+,.2f}"
+    return f"{difference['value']:+,.2f} [{difference['low']:+,.2f}, {difference['high']:+,.2f}]"

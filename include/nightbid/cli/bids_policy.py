@@ -64,31 +64,33 @@ def show_policies(
     _show(values, len(frame), len(np.unique(users)) if users is not None else len(frame))
 
 
-def _show(found: dict[str, PolicyValue], rows: int, units: int) -> None:
-    table = Table("mean reward", *found)
-    logged = next(iter(found.values())).logged
-    table.add_row("as logged", *[_cell(logged)] * len(found))
+def _show(policies: dict[str, PolicyValue], rows: int, units: int) -> None:
+    table = Table("mean reward", *policies)
+    logged = next(iter(policies.values())).logged
+    table.add_row("as logged", *[_cell(logged)] * len(policies))
     for estimator in ESTIMATORS:
-        if any(estimator in policy.estimates for policy in found.values()):
+        if any(estimator in policy.estimates for policy in policies.values()):
             table.add_row(TITLES[estimator], *[
                 _cell(policy.estimates[estimator]) if estimator in policy.estimates else DASH
-                for policy in found.values()
+                for policy in policies.values()
             ])  # fmt: skip
-    best = ["dr" if "dr" in policy.estimates else "snips" for policy in found.values()]
+    best = ["dr" if "dr" in policy.estimates else "snips" for policy in policies.values()]
     table.add_row("gain", *[
         f"{_cell(policy.gain(name), sign='+')} {TITLES[name]}"
-        for name, policy in zip(best, found.values(), strict=True)
+        for name, policy in zip(best, policies.values(), strict=True)
     ])  # fmt: skip
     for title, name, form in (
         ("effective sample size", "effective_sample_size", ",.0f"),
         ("mean weight", "mean_weight", ".4f"),
         ("largest weight", "largest_weight", ",.1f"),
     ):
-        table.add_row(title, *[format(getattr(policy, name), form) for policy in found.values()])
+        table.add_row(title, *[format(getattr(policy, name), form) for policy in policies.values()])
     console.print(table)
     console.print(f"{rows:,} rows; 95 % intervals over {units:,} users or rows")
 
 
-def _cell(each: Estimate, sign: str = "") -> str:
-    value, low, high = (format(x, f"{sign}.5f") for x in (each.value, each.low, each.high))
+def _cell(estimate: Estimate, sign: str = "") -> str:
+    value, low, high = (
+        format(x, f"{sign}.5f") for x in (estimate.value, estimate.low, estimate.high)
+    )
     return f"{value} [{low}, {high}]"

@@ -109,9 +109,9 @@ def _names(views: Sequence[RunView]) -> list[str]:
     return [view.head.run_id for view in views]
 
 
-def _figures(found: Comparison) -> Table:
-    views = found.views
-    codes = dict(zip((view.head.run_id for view in views), found.codes, strict=True))
+def _figures(comparison: Comparison) -> Table:
+    views = comparison.views
+    codes = dict(zip((view.head.run_id for view in views), comparison.codes, strict=True))
     table = Table("", *_names(views), title="The candidates", title_justify="left")
     rows: dict[str, Callable[[RunView], str | Text]] = {
         "night": lambda view: view.head.date.isoformat(),
@@ -155,9 +155,9 @@ def _level(view: RunView, name: str) -> str:
     return f"{value} {bounds}".strip()
 
 
-def _pairs(found: Comparison) -> Table:
-    first = found.views[0].head.run_id
-    words = words_of(found.views[0].evaluation)
+def _pairs(comparison: Comparison) -> Table:
+    first = comparison.views[0].head.run_id
+    words = words_of(comparison.views[0].evaluation)
     compared = (words.rank, *words.losses)
     table = Table(
         _whole(f"less {first}"),
@@ -165,7 +165,7 @@ def _pairs(found: Comparison) -> Table:
         title="On the very same rows, paired over users, 95 %",
         title_justify="left",
     )
-    for pair in found.pairs:
+    for pair in comparison.pairs:
         if pair.why_not:
             hint = "; --same-rows scores the older model on them" if pair.can_score else ""
             why = Text(pair.why_not + hint, "dim")

@@ -282,21 +282,23 @@ def write(
     """Write days of a source as daily Parquet partitions, for `kind: parquet`."""
     spec, source = _opened(pipeline, set_)
     first = spec.partition_at(date_)
-    wanted = [first + at * STEPS[spec.partition] for at in range(days)]
+    partitions = [first + at * STEPS[spec.partition] for at in range(days)]
     if streams:
         with console.status(Text(f"{spec.source.kind} → {to}")):
-            rows = write_streams(source, spec.columns, wanted, to)
+            rows = write_streams(source, spec.columns, partitions, to)
         counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-        console.print(f"{counts} of {some(len(wanted), spec.partition)} in {to}", soft_wrap=True)
+        console.print(
+            f"{counts} of {some(len(partitions), spec.partition)} in {to}", soft_wrap=True
+        )
         return
     total = 0
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(escape(f"{spec.source.kind} → {to}"), total=len(wanted))
-        for day in wanted:
+        task = bar.add_task(escape(f"{spec.source.kind} → {to}"), total=len(partitions))
+        for day in partitions:
             total += write_day(source.batches(day), to, day)
             bar.advance(task)
     console.print(
-        f"{some(total, 'row')} of {some(len(wanted), spec.partition)} in {to}", soft_wrap=True
+        f"{some(total, 'row')} of {some(len(partitions), spec.partition)} in {to}", soft_wrap=True
     )
 
 

@@ -105,10 +105,10 @@ def _print(report: FolderReport, console: Console) -> None:
     console.print(table)
     for label in findings.labels:
         chosen = " (the label)" if label.column == findings.label else ""
-        what = f"rate {label.rate:.4f}, {label.positives:,} positives"
+        distribution = f"rate {label.rate:.4f}, {label.positives:,} positives"
         if label.kind == "value":
-            what = f"{label.rate:.4f} above 0, mean {label.mean:,.4g}"
-        say(f"label    {label.column}: {what}{chosen}")
+            distribution = f"{label.rate:.4f} above 0, mean {label.mean:,.4g}"
+        say(f"label    {label.column}: {distribution}{chosen}")
     for label in findings.amounts:
         if label not in findings.labels:
             say(f"amount   {label.column}: {label.rate:.4f} above 0, mean {label.mean:,.4g}"

@@ -30,7 +30,7 @@ def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation,
     return declared, ""
 
 
-def _told(asked: Documentation, now: Definition, folder: UPath) -> Documentation:
+def _told(documentation: Documentation, now: Definition, folder: UPath) -> Documentation:
     then = Definition.load(folder / "fitted")
     rates = read_manifest(folder).metrics["oov_rate"]
     known = Documentation.load(folder / "fitted").with_oov(rates)
@@ -38,7 +38,7 @@ def _told(asked: Documentation, now: Definition, folder: UPath) -> Documentation
     return Documentation(
         features=tuple(
             fitted[feature.name] if now.is_as(then, feature.name) else feature
-            for feature in asked.features
+            for feature in documentation.features
         )
     )
 
@@ -74,9 +74,9 @@ def features_markdown(pipeline: str, documentation: Documentation, run_id: str) 
     ]
     for feature in documentation.features:
         reads = ", ".join(f"`{name}`" for name in feature.reads)
-        what = f"{feature.transform}: {feature.makes}"
+        transform = f"{feature.transform}: {feature.makes}"
         inputs = "; ".join(feature.inputs) + ("; training only" if feature.training_only else "")
-        cells = (f"`{feature.name}`", reads, what, inputs, feature.looks_back, feature.learned)
+        cells = (f"`{feature.name}`", reads, transform, inputs, feature.looks_back, feature.learned)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += ["", origin(pipeline, run_id)]
     return "\n".join(lines)

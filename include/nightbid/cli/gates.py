@@ -230,11 +230,11 @@ def _row(
     )
 
 
-def _proposed(found: list[Proposal]) -> Table:
+def _proposed(proposals: list[Proposal]) -> Table:
     """Make a table of the proposed limits that changed; the page lists all."""
     statistic = Column("statistic", overflow="fold")
     table = Table("gate", "history", "largest", "warn unless", "stop unless", statistic)
-    for proposal in found:
+    for proposal in proposals:
         band = proposal.band
         assert band is not None
         values = proposal.values[-40:]

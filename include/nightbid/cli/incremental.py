@@ -90,19 +90,19 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     """Exclude a day, or unlearn it: the next night resumes from the state before that day."""
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
-    gone = _partition(name, settings, day)
+    partition = _partition(name, settings, day)
     _must_have_a_reason(reason)
-    if gone in undone(workspace, name):
+    if partition in undone(workspace, name):
         raise ConfigError(
-            f"{gone} is undone already", where=name, hint=f"`nightbid incremental show {name}`"
+            f"{partition} is undone already", where=name, hint=f"`nightbid incremental show {name}`"
         )
-    _keep(workspace, name, "undo", gone, reason)
+    _keep(workspace, name, "undo", partition, reason)
     nights = list(chain(workspace, name))
-    affected = [(run, learned) for run, learned in nights if gone in learned.days]
+    affected = [(run, learned) for run, learned in nights if partition in learned.days]
     before = [run.date for run, _ in nights if affected and run.date < affected[0][0].date]
     if not affected:
         effect = "no night has learned it, and none will"
-    elif gone not in nights[-1][1].days:
+    elif partition not in nights[-1][1].days:
         effect = "the newest night has not learned it, and the next one goes on from there"
     elif before:
         effect = (
@@ -111,7 +111,7 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
         )
     else:
         effect = "the next night learns all other days of its window"
-    console.print(f"{name}: {gone} is undone; {effect}", highlight=False, soft_wrap=True)
+    console.print(f"{name}: {partition} is undone; {effect}", highlight=False, soft_wrap=True)
     champion = ChampionPointer(workspace, name).current()
     if champion is not None and any(run.run_id == champion.run_id for run, _ in affected):
         console.print(

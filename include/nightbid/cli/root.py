@@ -39,8 +39,8 @@ Overrides = Annotated[
 ]
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"nightbid {version('nightbid')}")
         raise typer.Exit
 

@@ -274,7 +274,7 @@ def young_days_can_be_learned(spec: PipelineSpec) -> None:
                 " or remove delay_by"
             )
         return
-    for is_wrong, what in (
+    for is_wrong, fault in (
         (not (label.event_time and label.attribution_days),
          "needs label.event_time and label.attribution_days: how long positives take"),
         (not spec.train.refit, "is learned by the model that serves: set train.refit: true"),
@@ -286,7 +286,7 @@ def young_days_can_be_learned(spec: PipelineSpec) -> None:
         (spec.model.architecture in NOT_FOR_VALUES, f"is not for {spec.model.architecture}"),
     ):  # fmt: skip
         if is_wrong:
-            raise ValueError(f"label.young_days: elapsed_time {what}")
+            raise ValueError(f"label.young_days: elapsed_time {fault}")
 
 
 def names_of(spec: PipelineSpec) -> Iterator[tuple[str, str]]:

@@ -213,5 +213,5 @@ class Train(Block):
             while size > SMALLEST_BATCH and rows * FEWEST_EPOCHS / size < self.least_steps:
                 size //= 2
         per_epoch = max(-(-rows // size), 1)
-        wanted = -(-self.least_steps // per_epoch)
-        return size, min(max(wanted, FEWEST_EPOCHS), MOST_EPOCHS)
+        epochs = -(-self.least_steps // per_epoch)
+        return size, min(max(epochs, FEWEST_EPOCHS), MOST_EPOCHS)

@@ -71,13 +71,13 @@ def _place(tree: Any, fault: ErrorDetails) -> Location:
     return tuple(place)
 
 
-def _without(node: Any, places: set[Location], here: Location = ()) -> Any:
-    if here in places:
+def _without(node: Any, places: set[Location], location: Location = ()) -> Any:
+    if location in places:
         return _GONE
     if isinstance(node, dict):
-        entries = {key: _without(value, places, (*here, key)) for key, value in node.items()}
+        entries = {key: _without(value, places, (*location, key)) for key, value in node.items()}
         return {key: value for key, value in entries.items() if value is not _GONE}
     if isinstance(node, list):
-        elements = [_without(value, places, (*here, at)) for at, value in enumerate(node)]
+        elements = [_without(value, places, (*location, at)) for at, value in enumerate(node)]
         return [value for value in elements if value is not _GONE]
     return node

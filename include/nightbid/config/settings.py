@@ -153,10 +153,10 @@ class Settings(BaseSettings):
         for name in ("dataflow", "training"):
             if (block := getattr(self.cloud, name)) is not None:
                 endpoints[f"{name}.endpoint"] = block.endpoint
-        for name, given in endpoints.items():
-            if self.profile == "gcp" and given:
+        for name, endpoint in endpoints.items():
+            if self.profile == "gcp" and endpoint:
                 raise ValueError(f"cloud.{name} is for profile gcp-emulated only")
-            if self.profile == "gcp-emulated" and not given:
+            if self.profile == "gcp-emulated" and not endpoint:
                 raise ValueError(f"profile gcp-emulated needs cloud.{name}")
         flow = self.cloud.dataflow
         if self.profile == "gcp" and flow is not None and not flow.image:

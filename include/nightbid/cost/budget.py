@@ -100,7 +100,7 @@ def past_costs(run: RunRecord, stage: str) -> list[Decimal]:
     ):
         if entry.run_id != run.run_id and entry.state in FINISHED:
             by_run.setdefault(entry.run_id, []).append(entry)
-    return [total(mine).amount for mine in by_run.values()]
+    return [total(entries).amount for entries in by_run.values()]
 
 
 def budget_status(
@@ -151,13 +151,13 @@ def limits_of(
     """List the limits that apply to an attempt, with the used part of each."""
     day = at.astimezone(UTC).date()
     month = f"{day:%Y-%m}"
-    wanted: list[tuple[str, Decimal | None]] = [
+    limits: list[tuple[str, Decimal | None]] = [
         (f"stage {stage}", budget.stage_usd.get(stage)),
         (f"run {run_id}", budget.run_usd),
         (f"day {day}", budget.day_usd),
         (f"month {month}", budget.month_usd),
     ]
-    if all(limit is None for _, limit in wanted):
+    if all(limit is None for _, limit in limits):
         return []
     # Read the ledger of the whole pipeline only if a limit spans runs.
     spans_runs = budget.day_usd is not None or budget.month_usd is not None
@@ -178,7 +178,7 @@ def limits_of(
     }
     return [
         BudgetLimit(name, limit, total(groups[name]).amount)
-        for name, limit in wanted
+        for name, limit in limits
         if limit is not None
     ]
 

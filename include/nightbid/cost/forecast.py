@@ -75,8 +75,8 @@ def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> 
         by_run.setdefault(entry.run_id, []).append(index)
     costs = []
     for run in runs_of(workspace, pipeline):
-        mine = [entries[index] for index in by_run.get(run.run_id, [])]
-        if not mine:
+        run_entries = [entries[index] for index in by_run.get(run.run_id, [])]
+        if not run_entries:
             continue
         records = run.records()
         trained = {
@@ -90,8 +90,8 @@ def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> 
             RunCost(
                 run_id=run.run_id,
                 night=run.date,
-                cloud=total(mine),
-                here=total(mine, here=True),
+                cloud=total(run_entries),
+                here=total(run_entries, here=True),
                 rows=sampled.rows.read if sampled else 0,
                 trained=len(trained),
                 auc_gain=_auc_gain(evaluated),

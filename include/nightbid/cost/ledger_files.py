@@ -147,12 +147,12 @@ class FileLedger:
 
     def _json_files(self, pipeline: str | None, run_id: str | None) -> list[UPath]:
         folders = [self._root / "entries"]
-        for wanted in (pipeline, run_id):
+        for name in (pipeline, run_id):
             folders = [
                 child
                 for folder in folders
                 if folder.is_dir()
-                for child in ([folder / wanted] if wanted else folder.iterdir())
+                for child in ([folder / name] if name else folder.iterdir())
             ]
         return [
             path

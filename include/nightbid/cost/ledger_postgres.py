@@ -63,12 +63,12 @@ class PostgresLedger:
         self, pipeline: str | None = None, run_id: str | None = None, stage: str | None = None
     ) -> list[LedgerEntry]:
         """Read the relevant observations: per key, the largest one and the most reliable state."""
-        wanted = {"pipeline": pipeline, "run_id": run_id, "stage": stage}
-        given = {name: value for name, value in wanted.items() if value is not None}
+        columns = {"pipeline": pipeline, "run_id": run_id, "stage": stage}
+        filters = {name: value for name, value in columns.items() if value is not None}
         where = sql.SQL(" AND ").join(
             [sql.SQL("true"), *(sql.SQL("{} = {}").format(sql.Identifier(name),
                                                           sql.Placeholder(name))
-                                for name in given)]
+                                for name in filters)]
         )  # fmt: skip
         key = sql.SQL(", ").join(map(sql.Identifier, KEY))
         best = [
@@ -85,7 +85,7 @@ class PostgresLedger:
         ]
         return [
             LedgerEntry.model_validate(row)
-            for row in self._rows(sql.SQL(" UNION ").join(best), given)
+            for row in self._rows(sql.SQL(" UNION ").join(best), filters)
         ]
 
     def compact(self) -> int:

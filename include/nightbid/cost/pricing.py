@@ -178,14 +178,16 @@ class PriceBook(Block):
         return Money(amount, price.currency)
 
     def _check_option(self, service: str, option: str, at: date) -> None:
-        mine = [
+        discounts = [
             discount
             for discount in self.discounts
             if (discount.service, discount.option) == (service, option)
         ]
-        if any(discount.valid_from <= at <= discount.valid_until for discount in mine):
+        if any(discount.valid_from <= at <= discount.valid_until for discount in discounts):
             return
-        spans = ", ".join(f"{discount.valid_from} to {discount.valid_until}" for discount in mine)
+        spans = ", ".join(
+            f"{discount.valid_from} to {discount.valid_until}" for discount in discounts
+        )
         raise PriceError(
             f"no multiplier for {option} on {service} is valid on {at} (known: {spans or 'none'})",
             where="price book, discounts",

@@ -98,8 +98,8 @@ def _read(path: Path) -> list[tuple[dict[str, str], Money]]:
             reader = csv.DictReader(stream)
             names = reader.fieldnames or []
             cost, currency, label = (
-                next((name for name in wanted if name in names), "")
-                for wanted in (COST_COLUMNS, CURRENCY_COLUMNS, LABEL_COLUMNS)
+                next((name for name in candidates if name in names), "")
+                for candidates in (COST_COLUMNS, CURRENCY_COLUMNS, LABEL_COLUMNS)
             )
             if not (cost and currency and label):
                 raise ConfigError(

@@ -52,14 +52,14 @@ def kept_outputs(
     for kind in ("learn",) if workspace.is_local else ("learn", "sample"):
         days = workspace.root / "days" / kind
         folders = sorted(days.iterdir()) if days.exists() else []
-        mine = [
+        day_manifests = [
             manifest
             for day_folder in folders
             for manifest in _manifests(day_folder)
             if manifest.pipeline == pipeline
         ]
-        if mine:
-            outputs[f"{kind}, by day"] = mine
+        if day_manifests:
+            outputs[f"{kind}, by day"] = day_manifests
     for stage_name, manifests in outputs.items():
         sizes = [sum(file.size for file in manifest.files) for manifest in manifests]
         so_far = [

@@ -132,8 +132,8 @@ class DataflowService(CloudService):
         return "flexrs" if self._settings.flexrs else ""
 
     def _request_cancel(self, job_id: str) -> None:
-        wanted = api.Job(requested_state=api.JobState.JOB_STATE_CANCELLED)
-        request = api.UpdateJobRequest(**self._place, job_id=job_id, job=wanted)
+        job = api.Job(requested_state=api.JobState.JOB_STATE_CANCELLED)
+        request = api.UpdateJobRequest(**self._place, job_id=job_id, job=job)
         self._clients.jobs.update_job(request, timeout=TIMEOUT_SECONDS)
 
     def page(self, job_id: str) -> str:

@@ -71,7 +71,7 @@ class CloudService(ABC):
         )
 
     @contextmanager
-    def in_one_line(self, what: str) -> Iterator[None]:
+    def in_one_line(self, action: str) -> Iterator[None]:
         """Convert errors of the service's client to one-line errors.
 
         Raises:
@@ -81,7 +81,7 @@ class CloudService(ABC):
         try:
             yield
         except WRONG as error:
-            raise self._told(error, f"{self.title}: {what}") from error
+            raise self._told(error, f"{self.title}: {action}") from error
 
     def _told(self, error: Exception, where: str) -> NightbidError:
         text = short(error)

@@ -232,9 +232,9 @@ def raise_unless_succeeded(
         look.said.partition(": ")[2],
         *(" ".join(error.split())[-300:] for error in errors[-1:]),
     )
-    what = "; ".join(filter(None, reasons)) or look.said
+    cause = "; ".join(filter(None, reasons)) or look.said
     raise StageError(
-        f"job {job_record.job_id} ended as {look.state}: {what}",
+        f"job {job_record.job_id} ended as {look.state}: {cause}",
         where=where,
         hint=f"see {page}; a rerun submits a new job",
     )

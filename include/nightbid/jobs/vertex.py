@@ -112,13 +112,13 @@ class TrainingService(CloudService):
 
     def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
         """Get the messages of a job's workers."""
-        wanted = ['resource.type="ml_job"', f'resource.labels.job_id="{job_id}"']
+        conditions = ['resource.type="ml_job"', f'resource.labels.job_id="{job_id}"']
         if since is not None:
             moment = since.astimezone(UTC).isoformat(timespec="microseconds")
-            wanted.append(f'timestamp>="{moment}"')
+            conditions.append(f'timestamp>="{moment}"')
         request = logs.ListLogEntriesRequest(
             resource_names=[f"projects/{self._cloud.project}"],
-            filter=" AND ".join(wanted),
+            filter=" AND ".join(conditions),
             order_by="timestamp asc",
             page_size=PAGE,
         )

@@ -196,7 +196,7 @@ def sweep(
     settings = Settings()
     if metric not in ("log_loss", "auc"):
         raise ConfigError(f"no metric {metric!r}", where="--metric", hint="take log_loss or auc")
-    begun = Sweep.start(
+    search = Sweep.start(
         known(pipeline, settings),
         settings,
         date=date_ or newest_night(pipeline, settings),
@@ -207,7 +207,7 @@ def sweep(
         name=name,
         seed=seed,
     )
-    run_sweep(begun, settings, console, as_json=as_json)
+    run_sweep(search, settings, console, as_json=as_json)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -98,14 +98,14 @@ def serve(
 
         check(Workspace(settings.workspace), shadow)
     scorer.access.check(host, insecure=insecure)
-    taken = listen(host, port)
-    address = f"http{'s' if tls_cert else ''}://{host}:{taken.getsockname()[1]}/score"
+    listener = listen(host, port)
+    address = f"http{'s' if tls_cert else ''}://{host}:{listener.getsockname()[1]}/score"
 
     def started() -> None:
         console.print(f"scoring with the champion of {pipeline}: {address}", soft_wrap=True)
 
     serve_until_stopped(
-        scorer, taken, processes=processes or len(os.sched_getaffinity(0)), started=started
+        scorer, listener, processes=processes or len(os.sched_getaffinity(0)), started=started
     )
 
 
