@@ -180,16 +180,15 @@ def _sound(
         in_part: Whether the newest rows cover only part of the feature's cycle, such as a few hours
             of a day.
     """
-    columns = {split: profile.columns.get(model_input.name) for split, profile in splits.items()}
+    name = model_input.name
+    columns = {split: profile.columns.get(name) for split, profile in splits.items()}
     lost = [split for split, column in columns.items() if column is None]
-    measurements.add("missing_inputs", len(lost), subject=model_input.name, note=", ".join(lost))
+    measurements.add("missing_inputs", len(lost), subject=name, note=", ".join(lost))
     for split, column in columns.items():
         if column is None or not column.rows:
             continue
-        measurements.add("nulls", column.nulls, subject=model_input.name, part=split)
-        measurements.add(
-            "not_finite", column.nan + column.infinite, subject=model_input.name, part=split
-        )
+        measurements.add("nulls", column.nulls, subject=name, part=split)
+        measurements.add("not_finite", column.nan + column.infinite, subject=name, part=split)
         if (
             model_input.kind != "float"
             and column.minimum is not None
@@ -199,14 +198,14 @@ def _sound(
             measurements.add(
                 "ids_out_of_range",
                 wrong,
-                subject=model_input.name,
+                subject=name,
                 part=split,
                 note=f"{column.minimum:g} to {column.maximum:g}, size {model_input.size}",
             )
     train, newest = columns["train"], columns["evaluate"]
     if train is None or newest is None:
         return
-    measurements.add("constant", float(train.distinct <= 1), subject=model_input.name, part="train")
+    measurements.add("constant", float(train.distinct <= 1), subject=name, part="train")
     # A single day has a single weekday, so the input is constant.
     of_the_day = in_part or (
         definition is not None and not class_of(definition).varies_within_a_day
@@ -220,7 +219,7 @@ def _sound(
             and by_chance < RARELY
             and unknown < 1
         ),
-        subject=model_input.name,
+        subject=name,
         part="evaluate",
         note=f"{train.distinct:,.0f} distinct values in training",
     )
@@ -229,7 +228,7 @@ def _sound(
         measurements.add(
             "missing_excess",
             max(beyond_chance(now - before, 0.0, _share_error(before, newest.values)), 0.0),
-            subject=model_input.name,
+            subject=name,
             part="evaluate",
             note=f"missing in {now:.2%} of rows, in training {before:.2%}",
         )
@@ -276,29 +275,28 @@ def _oov(
         unlearned: Share of OOV values in the validation rows. Their share is higher than in the
             training rows, because a value has an id for being frequent in the training rows.
     """
-    rate = metrics.get("oov_rate", {}).get(model_input.name)
+    name = model_input.name
+    rate = metrics.get("oov_rate", {}).get(name)
     if rate is None:
         return
-    before = max(metrics.get("oov_rate_train", {}).get(model_input.name, 0.0), unlearned)
+    before = max(metrics.get("oov_rate_train", {}).get(name, 0.0), unlearned)
     # Rare values are OOV in the training rows too; with few rows, nearly all values are.
     known = max(1 - before, 1e-9)
     lost = max(rate - before, 0.0) / known
-    due = max(newest.columns[model_input.name].values * known, 1e-9)
+    due = max(newest.columns[name].values * known, 1e-9)
     note = f"{rate:.2%} of the newest rows, {before:.2%} of the rows before"
-    measurements.add(
-        "oov", beyond_chance(lost, 0.0, 1 / math.sqrt(due)), subject=model_input.name, note=note
-    )
+    measurements.add("oov", beyond_chance(lost, 0.0, 1 / math.sqrt(due)), subject=name, note=note)
     earlier = [
         value
         for night in history
-        if (value := night.manifest.metrics.get("oov_rate", {}).get(model_input.name)) is not None
+        if (value := night.manifest.metrics.get("oov_rate", {}).get(name)) is not None
     ]
     if earlier:
-        usual, values = float(np.median(earlier)), newest.columns[model_input.name].values
+        usual, values = float(np.median(earlier)), newest.columns[name].values
         measurements.add(
             "oov_excess",
             max(beyond_chance(rate - usual, 0.0, _share_error(usual, values)), 0.0),
-            subject=model_input.name,
+            subject=name,
             note=f"{rate:.2%}, usually {usual:.2%}",
         )
 
@@ -317,28 +315,27 @@ def _drift(
     do. So such ids (`is_learned`) have drifted only if the newest rows also differ from the
     validation rows.
     """
+    name = model_input.name
     train, newest = splits["train"], splits["evaluate"]
-    drift = distances(pair(newest.columns[model_input.name], train.columns[model_input.name]))
-    between = splits["validate"].columns.get(model_input.name)
+    drift = distances(pair(newest.columns[name], train.columns[name]))
+    between = splits["validate"].columns.get(name)
     if is_learned and between is not None and between.values:
-        other = distances(pair(newest.columns[model_input.name], between))
+        other = distances(pair(newest.columns[name], between))
         drift = Distances(*map(min, zip(drift, other, strict=True)))
-    means = [train.columns[model_input.name].mean, newest.columns[model_input.name].mean]
+    means = [train.columns[name].mean, newest.columns[name].mean]
     note = (
         f"mean {means[0]:.4g} → {means[1]:.4g}"
         if model_input.kind == "float" and None not in means
         else ""
     )
     for family, value in drift._asdict().items():
-        measurements.add(
-            family, value, subject=model_input.name, part="evaluate vs train", note=note
-        )
-    earlier = [night[model_input.name] for night in history if model_input.name in night]
+        measurements.add(family, value, subject=name, part="evaluate vs train", note=note)
+    earlier = [night[name] for night in history if name in night]
     if earlier:
         measurements.add(
             "psi_excess",
             max(drift.psi - max(earlier), 0.0),
-            subject=model_input.name,
+            subject=name,
             part="evaluate vs train",
             note=f"{drift.psi:.3f}, before at most {max(earlier):.3f}",
         )
@@ -347,17 +344,18 @@ def _drift(
 def _leakage(
     measurements: Measurements, model_input: ModelInput, train: Profile, newest: Profile
 ) -> None:
+    name = model_input.name
     fewest = min(train.label.positives, newest.label.positives)
     if fewest < FEWEST_POSITIVES:
         return
-    new, old = newest.columns[model_input.name], train.columns[model_input.name]
+    new, old = newest.columns[name], train.columns[name]
     ahead, error = transfer_auc(pair(new, old))
     # An AUC far above 0.5 has a smaller error than one near 0.5, so few positives show a leak.
     sure = auc_error(ahead, newest.label.positives, newest.label.rows - newest.label.positives)
     measurements.add(
         "single_auc",
         beyond_chance(ahead, 0.5, min(error, sure)),
-        subject=model_input.name,
+        subject=name,
         part="evaluate",
         note=f"alone {ahead:.3f}, on {newest.label.positives:,} positives",
     )
@@ -367,7 +365,7 @@ def _leakage(
     measurements.add(
         "single_auc_gap",
         max(beyond_chance(back - ahead, 0.0, 1.4 * error), 0.0),
-        subject=model_input.name,
+        subject=name,
         part="train vs evaluate",
         note=f"alone {back:.3f} in training, {ahead:.3f} in the newest rows",
     )
