@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def _text_settings(path: Path) -> dict[str, Any]:
         settings["delimiter"] = delimiter
     csv.field_size_limit(HEAD_BYTES)  # a quotation mark may never be closed
     rows = list(csv.reader(lines, delimiter=delimiter))
-    if _is_data(rows[0]):
+    if _is_data(rows):
         raise CorruptDataError(
             f"has no header: its first line is {first[:60]!r}",
             where=str(path),
@@ -224,7 +225,24 @@ def _is_criteo(line: str) -> bool:
     return len(fields) == len(LAYOUTS["criteo"].names) and fields[0] in ("0", "1")
 
 
-def _is_data(row: list[str]) -> bool:
-    """Return whether a first line holds values: most of its fields are numbers."""
-    numbers = sum(bool(re.match(r"^-?[0-9.,:\- ]+$", field)) for field in row if field)
-    return len(row) > 1 and numbers * 2 > len(row)
+def _is_data(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first line holds values: it looks like the columns of numbers and times.
+
+    Without other lines, or without such columns, most of its fields must be numbers.
+    """
+    first, others = rows[0], rows[1:]
+    if len(first) < 2:
+        return False
+    alike = different = 0
+    for at, field in enumerate(first):
+        values = [row[at] for row in others if at < len(row) and row[at]]
+        if field and values and all(map(_is_number_or_time, values)):
+            alike += _is_number_or_time(field)
+            different += not _is_number_or_time(field)
+    if alike or different:
+        return alike > different
+    return sum(map(_is_number_or_time, first)) * 2 > len(first)
+
+
+def _is_number_or_time(field: str) -> bool:
+    return re.fullmatch(r"[0-9.,:+\- ]*[0-9][0-9.,:+\-TZ ]*", field) is not None

@@ -17,7 +17,7 @@ from nightbid.data.events import MADE
 from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
 from nightbid.data_check.names import has_meaning
 from nightbid.data_check.partitions import unit_of
-from nightbid.data_check.roles import Findings
+from nightbid.data_check.roles import Findings, is_named_label, is_pair
 from nightbid.partitions import STEPS, Unit
 from nightbid.schema import RESERVED
 
@@ -207,6 +207,8 @@ def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]
                 add(column.name, text, "clicks depend on the slot, which serving does not know")
             continue
         text, why = _feature(column)
+        if findings.label is None and _may_be_label(column, findings):
+            text, why = "", "may be the label"
         if not text:
             omitted.append(f"{column.name} ({why})")
         elif len(lines) < MOST_FEATURES:
@@ -223,6 +225,12 @@ def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]
         )
         lines.append(f"  # left out: {_comment(note)}")
     return lines
+
+
+def _may_be_label(column: ColumnSummary, findings: Findings) -> bool:
+    """Return whether a column may be the undecided label, which is no feature."""
+    candidates = {candidate.column for candidate in findings.labels}
+    return column.name in candidates or is_named_label(column.name) or is_pair(column)
 
 
 def _top(column: ColumnSummary) -> int:
@@ -273,6 +281,7 @@ def _slices(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]:
         column.name
         for column in columns
         if column.name not in used and column.kind == "text" and 2 <= column.distinct <= 20
+        if findings.label is not None or not _may_be_label(column, findings)
     ]
     return names[:2]
 

@@ -22,6 +22,8 @@ LEAST_KNOWN = 10
 TELLTALE_AUC = 0.97
 OPPOSITES: tuple[dict[str, int], ...] = (
     {"yes": 1, "no": 0}, {"y": 1, "n": 0}, {"t": 1, "f": 0}, {"on": 1, "off": 0},
+    {"ja": 1, "nein": 0}, {"oui": 1, "non": 0}, {"si": 1, "no": 0}, {"sí": 1, "no": 0},
+    {"sim": 1, "não": 0},
 )  # fmt: skip
 """Pairs of opposite words; the draft states which one is 1."""
 
@@ -251,14 +253,17 @@ def _labels(
         ranked.append((order, candidate))
     findings.labels = [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
     if not findings.labels:
-        # Logs in which an event is marked only by its time.
+        # Logs in which an event is marked only by its flag (1 or nothing) or by its time.
         events = [
-            column for column in columns if column.kind == "time" and column.name not in assigned
+            column
+            for column in columns
+            if column.name not in assigned and column.nulls >= 0.05 and column.known
+            if column.kind == "time"
+            or (column.distinct == 1 and is_named_label(column.name) and column.is_known.any())
         ]
         findings.labels = [
             LabelCandidate(column.name, column.known / column.rows, column.known, True, "known")
-            for column in sorted(events, key=lambda column: column.known)
-            if column.nulls >= 0.05 and column.known
+            for column in sorted(events, key=lambda column: (column.kind == "time", column.known))
         ]
     amounts = _amounts(columns, {*assigned} - {findings.roles.get("value")})
     findings.amounts = amounts
@@ -268,14 +273,31 @@ def _labels(
             del findings.roles["value"]
     if not findings.labels:
         findings.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
+        pairs = [column for column in columns if column.name not in assigned and is_pair(column)]
+        if pairs:
+            column = min(pairs, key=lambda column: not is_named_label(column.name))
+            findings.missing["label"] += (
+                f"; {column.name!r} holds {column.examples[0]!r} and {column.examples[1]!r}: if it"
+                " is the label, say which is 1 in label.texts"
+            )
     elif not findings.labels[0].by_name and len(findings.labels) > 1:
         names = ", ".join(candidate.column for candidate in findings.labels[:6])
         findings.missing["label"] = f"one of {names}: no name says which is to be predicted"
 
 
+def is_named_label(name: str) -> bool:
+    """Return whether a column is named like a label, and not like a rate of past events."""
+    return has_meaning(name, "label") and not has_meaning(name, "past")
+
+
+def is_pair(column: ColumnSummary) -> bool:
+    """Return whether a column has two different texts, such as click and view."""
+    return column.kind == "text" and column.distinct == 2
+
+
 def _two_words(column: ColumnSummary) -> dict[str, int]:
     """Map a column of two opposite words, such as yes and no, to labels; empty if it is none."""
-    if column.kind != "text" or column.distinct != 2:
+    if not is_pair(column):
         return {}
     words = {str(example).lower() for example in column.examples}
     return next((dict(pair) for pair in OPPOSITES if words == pair.keys()), {})
@@ -310,7 +332,8 @@ def _outcomes(findings: Findings, columns: Sequence[ColumnSummary]) -> None:
         label = (np.nan_to_num(numbers(label_column.values)) > 0).astype(np.float64)
     elif findings.labels[0].kind == "known":
         label = np.where(label_column.is_known, 1.0, 0.0)
-        findings.event_time = findings.label
+        if label_column.kind == "time":
+            findings.event_time = findings.label
     yes, no = label == 1, label == 0
     assigned = {*findings.roles.values(), findings.label}
     times = next((column for column in columns if column.name == findings.roles.get("time")), None)

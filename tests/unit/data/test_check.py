@@ -219,6 +219,12 @@ def test_ids_written_as_floats_are_recognized_as_ids(tmp_path, kind):
         ("notes.docx", "x", MissingDataError, "no file of a known format; the folder has notes"),
         ("logs.csv", "a,b\n1,2\n", MissingDataError, "no file of the folder belongs to a day"),
         ("2026-01-05.csv", "1,2026-01-05,3\n", CorruptDataError, "has no header"),
+        (
+            "2026-01-05.csv",
+            "0,2026-01-05T06:21:57Z,u5,US\n1,2026-01-05T07:00:01Z,u7,DE\n",
+            CorruptDataError,
+            "has no header: its first line is '0,2026",
+        ),
     ],
 )
 def test_unusable_folders_are_reported_in_one_line(tmp_path, name, text, error, message):
@@ -299,6 +305,41 @@ def test_local_time_formats_and_yes_no_labels_are_detected(tmp_path, form, zone)
     assert parsed.good[LABEL].to_pylist() == [
         float(label.as_py()) for label in expected["is_click"]
     ]
+
+
+def test_a_flag_with_a_value_only_for_clicks_becomes_the_label(tmp_path):
+    def change(table: pa.Table) -> pa.Table:
+        clicked = pa.array(
+            [("1" if clicked else None) for clicked in table["is_click"].to_pylist()]
+        )
+        return table.drop_columns(["is_click", "clicked_at", "dwell"]).append_column(
+            "clicked", clicked
+        )
+
+    path = tmp_path / "first.yaml"
+    check(write(tmp_path / "logs", change=change), "--write", path)
+    spec = load_pipeline(path)
+    assert (spec.label.column, spec.label.positive) == ("clicked", "known")
+    assert spec.label.event_time is None
+    assert "clicked" not in spec.features
+
+
+def test_two_unknown_words_may_be_the_label_and_are_no_feature(tmp_path):
+    def change(table: pa.Table) -> pa.Table:
+        events = np.where(table["is_click"].to_numpy(), "click", "view")
+        return table.drop_columns(["is_click", "clicked_at", "dwell"]).append_column(
+            "event", pa.array(events)
+        )
+
+    path = tmp_path / "first.yaml"
+    with pytest.raises(MissingDataError, match=r"'event' holds 'view' and 'click'.*label\.texts"):
+        check(write(tmp_path / "logs", change=change), "--write", path)
+    assert "event (may be the label)" in path.read_text()
+    assert "event" not in yaml.safe_load(path.read_text())["features"]
+    # The draft runs after the label is filled in as the message says.
+    label = 'label: {column: event, texts: {"click": 1, "view": 0}}'
+    path.write_text(path.read_text().replace("# label:", label, 1))
+    assert load_pipeline(path).label.texts == {"click": 1, "view": 0}
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
