@@ -77,7 +77,7 @@ def test_slots_stay_empty_without_ads() -> None:
 
 
 @given(AUCTIONS, st.floats(0, 2), st.sampled_from(["gsp", "vcg"]))
-def test_one_slot_is_a_second_price(
+def test_a_single_slot_is_sold_at_the_second_price(
     auction: tuple[list[float], list[float]], reserve: float, pricing: str
 ) -> None:
     bids, quality = np.array(auction[0]), np.array(auction[1])

@@ -108,18 +108,18 @@ def test_audit_without_a_pipeline_lists_decisions_of_all_pipelines(night, record
 
 
 def test_forgetting_a_user_deletes_derived_outputs_and_names_the_champion(night) -> None:
-    def there() -> set[str]:
+    def existing_outputs() -> set[str]:
         stages = night.workspace.root / "stages" / "ctr"
         return {path.parent.parent.name for path in stages.rglob("manifest.json")}
 
-    before = there()
+    before = existing_outputs()
     assert "nothing of them is kept" in stdout_of("data forget 9")
     listed = stdout_of("data forget 8 9")
     assert "champion #1 of ctr has learned from them and stays" in listed
     assert "would go" in listed
-    assert there() == before, "only listed"
+    assert existing_outputs() == before, "only listed"
     stdout_of("data forget 8 --delete --reason request-12 --by dee")
-    assert before - there() == {"sample", "featurize", "train"}
+    assert before - existing_outputs() == {"sample", "featurize", "train"}
     assert not list((night.workspace.root / "comparisons").rglob("*.parquet"))
     assert not list((night.workspace.root / "days").rglob("manifest.json")), "learn of the day too"
     assert "nothing of them is kept" in stdout_of("data forget 8")

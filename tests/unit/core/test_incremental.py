@@ -20,64 +20,66 @@ TRAIN = {"mode": "incremental"}
 
 
 @pytest.fixture
-def after(recorded_run):
+def record_night(recorded_run):
     """Return a function that records a night and tells why the next one trains in full."""
 
     def record(learned=LEARNED, **metrics):
         known = {"train": {"incremental": learned} if learned else {}, **metrics}
         run = recorded_run(metrics=known, train=TRAIN)
 
-        def ask(**changes):
+        def why_full(**changes):
             spec = PipelineSpec.model_validate({**run.head.spec, **changes})
             tonight = RunRecord.start(run.workspace, spec, NIGHT + dt.timedelta(days=1))
             stage_input = continuation(tonight, spec, "train")
             assert bool(stage_input.uri) == (not stage_input.continuation.why_full)
             return stage_input.continuation.why_full
 
-        return run, ask
+        return run, why_full
 
     return record
 
 
-def test_training_continues_from_a_night_that_passed(after):
-    run, ask = after()
-    assert ask() == ""
-    assert ask(train={**TRAIN, "full_every": 2}) == "every 2 nights"
-    assert ask(train={**TRAIN, "learning_rate": 0.1}).startswith("`train.learning_rate` is not as")
-    assert ask(label={"column": "other"}).startswith("`label` is not as")
+def test_training_continues_from_a_night_that_passed(record_night):
+    run, why_full = record_night()
+    assert why_full() == ""
+    assert why_full(train={**TRAIN, "full_every": 2}) == "every 2 nights"
+    assert why_full(train={**TRAIN, "learning_rate": 0.1}).startswith(
+        "`train.learning_rate` is not as"
+    )
+    assert why_full(label={"column": "other"}).startswith("`label` is not as")
     ended = run.stage("gate_model").model_copy(update={"state": "stopped"})
     run.record(StageRecord.model_validate(ended.model_dump()))
-    assert ask() == f"gate_model stopped the night of {NIGHT}"
+    assert why_full() == f"gate_model stopped the night of {NIGHT}"
 
 
-def test_training_restarts_after_a_night_that_was_worse_than_the_champion(after):
-    _, ask = after(evaluate={"verdict": "worse", "reference": "champion"})
-    assert ask() == f"the night of {NIGHT} was worse than the champion"
+def test_training_restarts_after_a_night_that_was_worse_than_the_champion(record_night):
+    _, why_full = record_night(evaluate={"verdict": "worse", "reference": "champion"})
+    assert why_full() == f"the night of {NIGHT} was worse than the champion"
 
 
-def test_training_restarts_after_a_rolled_back_champion(after):
-    run, ask = after()
+def test_training_restarts_after_a_rolled_back_champion(record_night):
+    run, why_full = record_night()
     pointer = ChampionPointer(run.workspace, "ctr")
     for number in (1, 2):
         pointer.promote(
             run_id=run.run_id, night=NIGHT - dt.timedelta(days=2 - number), bundle_uri="x",
             bundle_digest=str(number), reason="tests",
         )  # fmt: skip
-    assert ask() == ""
+    assert why_full() == ""
     pointer.rollback("tests")
-    assert ask() == f"the champion of {NIGHT} was withdrawn"
+    assert why_full() == f"the champion of {NIGHT} was withdrawn"
 
 
-def test_training_restarts_when_a_learned_day_was_undone(after):
-    run, ask = after()
+def test_training_restarts_when_a_learned_day_was_undone(record_night):
+    run, why_full = record_night()
     day = dt.date(2026, 1, 18)
     word = Decision(change="undo", day=day, reason="bots", at=dt.datetime.now(dt.UTC))
     decide(run.workspace, "ctr", word)
-    assert ask() == "there is no state without 2026-01-18"
+    assert why_full() == "there is no state without 2026-01-18"
     decide(run.workspace, "ctr", word.model_copy(update={"change": "restore"}))
-    assert ask() == ""
+    assert why_full() == ""
 
 
-def test_training_restarts_after_a_night_that_kept_no_state(after):
-    _, ask = after(learned=None)
-    assert ask() == f"the night of {NIGHT} kept no state"
+def test_training_restarts_after_a_night_that_kept_no_state(record_night):
+    _, why_full = record_night(learned=None)
+    assert why_full() == f"the night of {NIGHT} kept no state"

@@ -21,7 +21,7 @@ LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=40)
 DAY = dt.date(2026, 1, 5)
 
 
-def made_day(run: RunRecord, logs: str) -> str:
+def write_day_output(run: RunRecord, logs: str) -> str:
     """Write a day's output, made forty days before LATER, and return its key."""
     key = DayKey("sample", DAY, {"logs": logs})
 
@@ -32,7 +32,7 @@ def made_day(run: RunRecord, logs: str) -> str:
     return day_output(run.workspace, key, make, pipeline="ctr", run_id=run.run_id).key
 
 
-def uses(run: RunRecord, key: str) -> None:
+def use_day_output(run: RunRecord, key: str) -> None:
     """Make the run's sample stage use this day's output."""
     record = run.stage("sample")
     path = run.workspace.at(record.uri) / "manifest.json"
@@ -41,7 +41,7 @@ def uses(run: RunRecord, key: str) -> None:
     path.write_text(json.dumps(tree))
 
 
-def stay(run: RunRecord) -> set[str]:
+def existing_stages(run: RunRecord) -> set[str]:
     """Return the stages of a run whose output exists."""
     return {r.stage for r in run.records() if (run.workspace.at(r.uri) / "manifest.json").exists()}
 
@@ -56,20 +56,20 @@ def test_outputs_of_recent_runs_champions_and_frozen_rows_are_kept(recorded_run)
             run_id=run.run_id, night=DAY, bundle_uri=uri, bundle_digest=run.run_id, reason="better"
         )
     freeze(workspace, frozen_run, "rows-of-january")
-    keys = {name: made_day(first, name) for name in ("champion", "third", "frozen")}
-    uses(second, keys["champion"])
-    uses(third, keys["third"])
-    uses(frozen_run, keys["frozen"])
-    everything = stay(third)
+    keys = {name: write_day_output(first, name) for name in ("champion", "third", "frozen")}
+    use_day_output(second, keys["champion"])
+    use_day_output(third, keys["third"])
+    use_day_output(frozen_run, keys["frozen"])
+    everything = existing_stages(third)
     assert unneeded(workspace, 60, LATER).unneeded == ()
 
     report = unneeded(workspace, 30, LATER)
-    assert stay(third) == everything, "a dry run removes nothing"
+    assert existing_stages(third) == everything, "a dry run removes nothing"
     prune(report)
-    assert stay(first) == {"export"}, "a rollback may go to any earlier champion"
-    assert stay(second) == everything
-    assert stay(third) == set()
-    assert stay(frozen_run) == everything
+    assert existing_stages(first) == {"export"}, "a rollback may go to any earlier champion"
+    assert existing_stages(second) == everything
+    assert existing_stages(third) == set()
+    assert existing_stages(frozen_run) == everything
     left = {path.name for path in (workspace.root / "days" / "sample" / str(DAY)).iterdir()}
     assert left == {keys["champion"], keys["frozen"]}
     assert unneeded(workspace, 30, LATER).unneeded == ()
@@ -78,7 +78,7 @@ def test_outputs_of_recent_runs_champions_and_frozen_rows_are_kept(recorded_run)
 
 def test_hard_linked_bytes_are_not_counted_as_freed(recorded_run):
     run = recorded_run("ctr-a")
-    key = made_day(run, "linked")
+    key = write_day_output(run, "linked")
     folder = run.workspace.root / "days" / "sample" / str(DAY) / key
     size = (folder / "rows.parquet").stat().st_size
     before = unneeded(run.workspace, 30, LATER).freed
@@ -125,22 +125,22 @@ def test_prune_only_lists_outputs_without_delete(recorded_run, monkeypatch):
     del head["checksum"]
     head["started"] = "2026-01-21T02:00:00Z"
     (run.folder / "run.json").write_text(json.dumps(head))
-    everything = stay(run)
+    everything = existing_stages(run)
     refused = CliRunner().invoke(app, ["prune", "--delete"])
     assert refused.exit_code
     assert "no run is of the last 30 days (the newest: ctr ctr-a, 2026-01-21)" in str(
         refused.exception
     )
-    assert stay(run) == everything
+    assert existing_stages(run) == everything
     listed = CliRunner().invoke(app, ["prune", "--trust-clock"])
     assert listed.exit_code == 0, listed.output
     assert "sample of ctr" in listed.output
     assert "remove them with --delete" in listed.output
-    assert stay(run) == everything
+    assert existing_stages(run) == everything
     done = CliRunner().invoke(app, ["prune", "--delete", "--trust-clock"])
     assert done.exit_code == 0, done.output
     assert "removed" in done.output
-    assert stay(run) == set()
+    assert existing_stages(run) == set()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_outputs_that_a_night_starts_to_use_during_prune_are_kept(recorded_run):
     run = recorded_run("ctr-a")
     report = unneeded(run.workspace, 30, LATER)
     assert {entry.folder for entry in report.unneeded}
-    everything = stay(run)
+    everything = existing_stages(run)
     removed = prune(report, lambda: needed_now(run.workspace, 30))
     assert removed == len(everything)
-    assert stay(run) == everything
+    assert existing_stages(run) == everything

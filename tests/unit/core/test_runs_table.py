@@ -18,7 +18,7 @@ NIGHT = dt.date(2026, 1, 8)
 SHORT, LONG = "kuairand-2026-01-08", "scheduled__2026-01-08T02_00_00_00_00"
 
 
-def listed(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -> list[list[str]]:
+def table_cells(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -> list[list[str]]:
     """List a run with these stages and states on 80 columns; return the cells of each line."""
     spec = PipelineSpec.model_construct(pipeline="p", features={})
     run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id=name, until=until)
@@ -46,7 +46,7 @@ def listed(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -> lis
     ],
 )
 def test_the_table_shows_the_state_of_a_run(tmp_path, until, done, state):
-    cells = listed(tmp_path, SHORT, until, *done)
+    cells = table_cells(tmp_path, SHORT, until, *done)
     assert "".join(line[2] for line in cells).startswith(state)
 
 
@@ -62,7 +62,7 @@ def test_a_sweep_trial_is_done_once_it_has_trained(tmp_path):
 def test_names_are_not_truncated_on_80_columns(tmp_path):
     ended = [("sample", "done"), ("gate_features", "stopped")]
     for name in (SHORT, LONG):
-        cells = listed(tmp_path, name, "", *ended)
+        cells = table_cells(tmp_path, name, "", *ended)
         whole = ["".join(column) for column in zip(*cells, strict=True)]
         assert whole[0] == name
         assert whole[1] == "2026-01-08"

@@ -34,18 +34,18 @@ def start(root: Path, epochs: int) -> RunRecord:
     return RunRecord.start(Workspace(str(root)), spec(epochs), NIGHT, run_id="r")
 
 
-def made(run: RunRecord, stage: str, uri: str) -> None:
+def record_stage(run: RunRecord, stage: str, uri: str) -> None:
     run.record(StageRecord(stage=stage, state="done", uri=uri, seconds=1.0,
                            started=dt.datetime.now(dt.UTC)))  # fmt: skip
 
 
 def test_late_records_of_a_stalled_process_are_ignored(tmp_path: Path) -> None:
     stalled = start(tmp_path, 1)
-    made(stalled, "sample", "stages/sample")
+    record_stage(stalled, "sample", "stages/sample")
     other = start(tmp_path, 2)
     for stage in ("sample", "featurize", "train", "evaluate"):
-        made(other, stage, f"stages/{stage}-of-2")
-    made(stalled, "train", "stages/train-of-1")
+        record_stage(other, stage, f"stages/{stage}-of-2")
+    record_stage(stalled, "train", "stages/train-of-1")
     stages = RunRecord.load(other.workspace, "p", "r").current()
     assert stages["train"].uri == "stages/train-of-2"
     assert stages["evaluate"].uri == "stages/evaluate-of-2", "not taken for one of older inputs"

@@ -101,7 +101,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def test_unit_costs_per_rows_model_and_auc_point(workspace: Workspace) -> None:
+def test_unit_costs_are_computed_per_rows_model_and_auc_point(workspace: Workspace) -> None:
     (run,) = run_costs(workspace, "ctr")
     assert run.cloud.amount == Decimal("0.224")
     assert run.per_million_rows == Decimal("0.112")

@@ -36,7 +36,7 @@ def write_logs(folder: Path, columns: dict[str, object]) -> None:
 
 
 @pytest.fixture
-def kept(tmp_path: Path):
+def stored_check(tmp_path: Path):
     """Check logs with these columns, and return everything that is stored and shown."""
 
     def look(columns: dict[str, object]) -> tuple[str, dict[str, list[str] | None]]:
@@ -80,9 +80,9 @@ IDENTIFYING = {
 
 
 @pytest.mark.parametrize("kind", IDENTIFYING)
-def test_identifying_values_are_not_stored(kept, kind):
+def test_identifying_values_are_not_stored(stored_check, kind):
     values = IDENTIFYING[kind]
-    text, examples = kept({"c3": pa.array(values)})
+    text, examples = stored_check({"c3": pa.array(values)})
     assert {examples[name] for name in examples if name.startswith("c3")} == {None}
     assert examples["c0"] is None, "the key of a row"
     assert examples["c1"], "the time"
@@ -94,14 +94,16 @@ def test_identifying_values_are_not_stored(kept, kind):
     ] == []
 
 
-def test_values_of_columns_named_after_people_are_not_stored(kept):
+def test_values_of_columns_named_after_people_are_not_stored(stored_check):
     values = of_people(lambda n: ["Ann", "Bob"][n], people=2)
-    _, examples = kept({name: pa.array(values) for name in ("member", "first_name", "Email")})
+    _, examples = stored_check(
+        {name: pa.array(values) for name in ("member", "first_name", "Email")}
+    )
     assert {examples[name] for name in ("member", "first_name", "Email")} == {None}
 
 
-def test_category_values_are_shown(kept):
-    text, examples = kept(
+def test_category_values_are_shown(stored_check):
+    text, examples = stored_check(
         {
             "c3": pa.array(of_people(lambda n: ["DE", "FR", "New York"][n], people=3)),
             "c4": pa.array(of_people(lambda n: n % 12)),
@@ -118,17 +120,17 @@ def test_category_values_are_shown(kept):
     assert "not shown" in text
 
 
-def test_only_the_pattern_of_an_unreadable_time_is_stored(kept):
+def test_only_the_pattern_of_an_unreadable_time_is_stored(stored_check):
     odd = [f"on the {row % 28 + 1}.  day, noon" for row in range(ROWS)]
-    folder_text, examples = kept({"c1": pa.array(odd), "event_time": pa.array(odd)})
+    folder_text, examples = stored_check({"c1": pa.array(odd), "event_time": pa.array(odd)})
     assert examples["event_time"] is None
     assert "aa aaa 9. aaa, aaaa" in folder_text
     assert "aa aaa 9.  aaa, aaaa" in folder_text
     assert "on the 1." not in folder_text
 
 
-def test_examples_stored_by_an_earlier_version_are_not_shown(kept, tmp_path):
-    kept({"c3": pa.array(of_people(lambda n: ["DE", "FR"][n], people=2))})
+def test_examples_stored_by_an_earlier_version_are_not_shown(stored_check, tmp_path):
+    stored_check({"c3": pa.array(of_people(lambda n: ["DE", "FR"][n], people=2))})
     (path,) = (tmp_path / "workspace" / "data_checks").glob("*.json")
     tree = json.loads(path.read_text())
     assert tree.pop("judged_by_values")

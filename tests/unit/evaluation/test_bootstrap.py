@@ -25,14 +25,14 @@ def night(seed: int, users: int = 300, each: int = 10, spread: float = 1.0):
     return user.astype(np.int64), labels, guess, truth
 
 
-def drawn(user, labels, models, *, weights=None, seed=0, replicates=REPLICATES):
+def bootstrap(user, labels, models, *, weights=None, seed=0, replicates=REPLICATES):
     weights = np.ones(len(labels)) if weights is None else weights
     return replicate(Resampling.of(user, replicates, seed), labels, weights, user, models)
 
 
 def test_identical_models_have_a_zero_difference_and_interval():
     user, labels, guess, _ = night(0)
-    draws = drawn(user, labels, {"a": guess, "b": guess.copy()})
+    draws = bootstrap(user, labels, {"a": guess, "b": guess.copy()})
     for figure in FIGURES:
         assert draws["a"].difference(draws["b"], figure, 0.0) == {
             "value": 0.0, "low": 0.0, "high": 0.0}  # fmt: skip
@@ -41,7 +41,7 @@ def test_identical_models_have_a_zero_difference_and_interval():
 def test_paired_intervals_detect_a_better_model_when_levels_overlap():
     user, labels, guess, truth = night(1)
     near = 0.8 * guess + 0.2 * truth
-    draws = drawn(user, labels, {"near": near, "guess": guess})
+    draws = bootstrap(user, labels, {"near": near, "guess": guess})
     levels = [draws[name].interval("normalized_entropy") for name in ("near", "guess")]
     assert levels[0]["high"] > levels[1]["low"], "the levels' intervals overlap"
     apart = draws["near"].difference(draws["guess"], "normalized_entropy", -0.1)
@@ -56,7 +56,7 @@ def test_intervals_cover_the_metric_of_the_population(figure):
     inside = 0
     for seed in range(60):
         user, labels, guess, _ = night(seed)
-        interval = drawn(user, labels, {"m": guess}, seed=seed)["m"].interval(figure)
+        interval = bootstrap(user, labels, {"m": guess}, seed=seed)["m"].interval(figure)
         inside += interval["low"] <= truth <= interval["high"]
     # 95 % of 60 is 57; fewer than 50 has a chance below one in ten thousand.
     assert inside >= 50, inside
@@ -64,9 +64,9 @@ def test_intervals_cover_the_metric_of_the_population(figure):
 
 def test_resampling_users_widens_intervals_of_correlated_rows():
     user, labels, guess, _ = night(3, users=200, each=20, spread=2.0)
-    by_user = drawn(user, labels, {"m": guess})["m"].interval("log_loss")
+    by_user = bootstrap(user, labels, {"m": guess})["m"].interval("log_loss")
     alone = np.arange(len(user), dtype=np.int64)
-    by_row = drawn(alone, labels, {"m": guess})["m"].interval("log_loss")
+    by_row = bootstrap(alone, labels, {"m": guess})["m"].interval("log_loss")
     assert by_user["high"] - by_user["low"] > 1.5 * (by_row["high"] - by_row["low"])
 
 
@@ -103,12 +103,12 @@ def test_a_replicate_equals_the_metric_of_the_drawn_rows():
 
 def test_undefined_metrics_have_no_interval():
     one = np.zeros(5, np.int64)
-    draw = drawn(one, np.array([1.0, 0, 0, 0, 0]), {"m": np.full(5, 0.2)})["m"]
+    draw = bootstrap(one, np.array([1.0, 0, 0, 0, 0]), {"m": np.full(5, 0.2)})["m"]
     assert draw.interval("auc") == {
         "low": None,
         "high": None,
     }  # a third of the replicates draw no user
-    negatives = drawn(np.arange(50), np.zeros(50), {"m": np.full(50, 0.2)})["m"]
+    negatives = bootstrap(np.arange(50), np.zeros(50), {"m": np.full(50, 0.2)})["m"]
     assert negatives.interval("auc") == {"low": None, "high": None}
     assert negatives.interval("normalized_entropy") == {"low": None, "high": None}
     assert negatives.interval("log_loss")["low"] == pytest.approx(-np.log(0.8))

@@ -44,14 +44,14 @@ def night(
     )
 
 
-def judged(rows: Rows, **changes):
+def evaluate_rows(rows: Rows, **changes):
     settings = {"base_rate": 0.1, "replicates": 50, "margin": 0.002, "ndcg_k": 10,
                 "slices": ("platform",), "slice_values": 10, "seed": 0}  # fmt: skip
     return evaluate(rows, **(settings | changes))
 
 
 def test_a_candidate_that_predicts_the_truth_beats_the_champion():
-    metrics = judged(night())
+    metrics = evaluate_rows(night())
     assert (metrics["verdict"], metrics["reference"]) == ("better", "champion")
     assert metrics["difference"]["normalized_entropy"]["high"] < 0
     assert metrics["difference"]["auc"]["low"] > 0
@@ -67,7 +67,7 @@ def test_a_candidate_that_predicts_the_truth_beats_the_champion():
 
 
 def test_the_first_night_is_compared_with_the_baseline():
-    metrics = judged(night(champion=False))
+    metrics = evaluate_rows(night(champion=False))
     assert metrics["reference"] == "baseline"
     assert metrics["champion"] is None
 
@@ -75,7 +75,7 @@ def test_the_first_night_is_compared_with_the_baseline():
 def test_a_candidate_equal_to_the_champion_is_neutral():
     rows = night()
     same = Rows(**{**vars(rows), "scores": {**rows.scores, "champion": rows.scores["candidate"]}})
-    metrics = judged(same)
+    metrics = evaluate_rows(same)
     assert metrics["verdict"] == "neutral"
     assert metrics["difference"]["normalized_entropy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
@@ -86,30 +86,33 @@ def test_a_neutral_candidate_that_lost_to_a_recent_champion_is_undecided():
     slid = {**rows.scores, "candidate": rows.scores["champion"]}
     best = EarlierChampion(number=3, night="2026-01-02", scores=rows.truth)
     worst = EarlierChampion(number=2, night="2026-01-01", scores=rows.scores["baseline"])
-    alone = judged(Rows(**{**vars(rows), "scores": slid}))
+    alone = evaluate_rows(Rows(**{**vars(rows), "scores": slid}))
     assert (alone["verdict"], alone["ratchet"]) == ("neutral", None)
-    metrics = judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst, best)}))
+    metrics = evaluate_rows(Rows(**{**vars(rows), "scores": slid, "earlier": (worst, best)}))
     assert metrics["verdict"] == "undecided"
     assert (metrics["ratchet"]["number"], metrics["ratchet"]["verdict"]) == (3, "worse")
     assert "worse than the best recent champion #3 of 2026-01-02: NE +" in explain(metrics)
     # A past champion that is worse than the current one on these rows is no reference.
-    assert judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst,)}))["ratchet"] is None
+    assert (
+        evaluate_rows(Rows(**{**vars(rows), "scores": slid, "earlier": (worst,)}))["ratchet"]
+        is None
+    )
     # A candidate that improves on the current champion is still promoted.
     better = {**rows.scores, "champion": rows.scores["baseline"]}
-    metrics = judged(Rows(**{**vars(rows), "scores": better, "earlier": (best,)}))
+    metrics = evaluate_rows(Rows(**{**vars(rows), "scores": better, "earlier": (best,)}))
     assert metrics["verdict"] == "better"
 
 
 def test_metrics_with_the_logged_position_are_reported_too():
     rows = night()
     blind = {**rows.scores, "candidate": rows.scores["baseline"]}
-    metrics = judged(Rows(**{**vars(rows), "scores": blind, "as_logged": rows.truth}))
+    metrics = evaluate_rows(Rows(**{**vars(rows), "scores": blind, "as_logged": rows.truth}))
     assert metrics["as_logged"]["log_loss"] == metrics["oracle"]["log_loss"]
     assert metrics["candidate"]["auc"] < 0.6
     assert f"with the logged position AUC {metrics['oracle']['auc']:.4f}" in (
         with_position(metrics)
     )
-    assert judged(rows)["as_logged"] is None
+    assert evaluate_rows(rows)["as_logged"] is None
 
 
 def test_inverse_propensities_correct_for_uneven_exposure():
@@ -126,7 +129,7 @@ def test_inverse_propensities_correct_for_uneven_exposure():
             "propensity": np.where(np.arange(shown.sum()) < 3, np.nan, propensity[shown]),
         }
     )  # fmt: skip
-    metrics, whole = judged(logged), judged(rows)
+    metrics, whole = evaluate_rows(logged), evaluate_rows(rows)
     weighted = metrics["by_propensity"]
     assert (weighted["unknown"], weighted["rows"]) == (3, shown.sum() - 3)
     assert weighted["effective_rows"] < weighted["rows"]
@@ -143,11 +146,11 @@ def test_inverse_propensities_correct_for_uneven_exposure():
 def test_a_random_candidate_is_worse():
     rows = night()
     swapped = {**rows.scores, "candidate": rows.scores["baseline"][::-1].copy()}
-    assert judged(Rows(**{**vars(rows), "scores": swapped}))["verdict"] == "worse"
+    assert evaluate_rows(Rows(**{**vars(rows), "scores": swapped}))["verdict"] == "worse"
 
 
 def test_undefined_metrics_of_a_one_class_slice_are_none():
-    slices = {row["value"]: row for row in judged(night())["slices"]}
+    slices = {row["value"]: row for row in evaluate_rows(night())["slices"]}
     assert set(slices) == {"ios", "android", "web", "fridge"}
     fridge = slices["fridge"]
     assert fridge["rows"] == 5
@@ -163,19 +166,19 @@ def test_undefined_metrics_of_a_one_class_slice_are_none():
 @pytest.mark.parametrize("rows", [1, 2])
 def test_one_or_two_rows_can_be_evaluated(rows):
     few = night(rows=rows, rare=False)
-    metrics = judged(few)
+    metrics = evaluate_rows(few)
     assert metrics["rows"] == rows
     json.dumps(metrics, allow_nan=False)
 
 
 def test_intervals_are_none_without_bootstrap_replicates():
-    metrics = judged(night(), replicates=0)
+    metrics = evaluate_rows(night(), replicates=0)
     assert metrics["difference"]["auc"]["low"] is None
     assert metrics["verdict"] == "better"
 
 
 def test_equal_nights_give_identical_metrics():
-    one, other = (json.dumps(judged(night()), sort_keys=True) for _ in range(2))
+    one, other = (json.dumps(evaluate_rows(night()), sort_keys=True) for _ in range(2))
     assert one == other
 
 
@@ -189,7 +192,7 @@ def test_scores_are_saved_and_the_digest_identifies_their_rows(tmp_path):
     assert rows.digest != relabeled.digest
 
 
-def parts(column: pa.Array, most: int = 3) -> dict[str, int]:
+def slice_sizes(column: pa.Array, most: int = 3) -> dict[str, int]:
     table = pa.table({"c": column})
     return {part.value: int(part.rows.sum()) for part in slices_of(table, ("c",), most)}
 
@@ -197,23 +200,25 @@ def parts(column: pa.Array, most: int = 3) -> dict[str, int]:
 def test_slices_are_the_most_frequent_values_and_the_rest():
     values = ["a"] * 5 + ["b"] * 4 + ["c"] * 4 + ["d"] * 2 + ["e"] + [None] * 3
     expected = {"a": 5, "b": 4, "c": 4, OTHER: 6}
-    assert parts(pa.array(values)) == expected
-    assert parts(pa.array(values).dictionary_encode()) == expected
-    assert list(parts(pa.array(values[::-1]))) == list(expected), "the order of rows is nothing"
+    assert slice_sizes(pa.array(values)) == expected
+    assert slice_sizes(pa.array(values).dictionary_encode()) == expected
+    assert list(slice_sizes(pa.array(values[::-1]))) == list(expected), (
+        "the order of rows is nothing"
+    )
 
 
 def test_numeric_slices_are_quintiles():
     random = np.random.default_rng(0)
     values = [*random.lognormal(size=1000).tolist(), math.nan, None]
-    counts = parts(pa.array(values))
+    counts = slice_sizes(pa.array(values))
     assert len(counts) == 6
     assert counts.pop(MISSING) == 2
     assert set(counts.values()) == {200}
 
 
 def test_few_distinct_numbers_are_slices_of_their_own():
-    assert parts(pa.array([1, 2, 2, 3] * 10), most=5) == {"2": 20, "1": 10, "3": 10}
-    assert parts(pa.array([True, False, None])) == {"(missing)": 1, "false": 1, "true": 1}
+    assert slice_sizes(pa.array([1, 2, 2, 3] * 10), most=5) == {"2": 20, "1": 10, "3": 10}
+    assert slice_sizes(pa.array([True, False, None])) == {"(missing)": 1, "false": 1, "true": 1}
 
 
 def test_a_missing_or_list_column_is_rejected_as_slice():

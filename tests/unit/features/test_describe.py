@@ -14,7 +14,7 @@ BASE = {
 }
 
 
-def described(feature: dict, **blocks: object) -> Described:
+def describe(feature: dict, **blocks: object) -> Described:
     spec = PipelineSpec.model_validate(
         {
             "pipeline": "t",
@@ -73,28 +73,28 @@ def described(feature: dict, **blocks: object) -> Described:
 )
 def test_documentation_mentions_every_setting(feature, settings):
     block = yaml.safe_load(feature)
-    plain = described(block)
+    plain = describe(block)
     assert plain.makes
     assert plain.learned == ""
     for name, value in yaml.safe_load(settings).items():
-        assert described({**block, name: value}) != plain, name
+        assert describe({**block, name: value}) != plain, name
 
 
 def test_columns_read_by_history_features_include_the_time():
-    rate = described({"transform": "target_rate", "columns": ["user"]})
+    rate = describe({"transform": "target_rate", "columns": ["user"]})
     assert rate.reads == ("user", "served")
-    assert described({"transform": "cross", "columns": ["a", "b"]}).reads == ("a", "b")
+    assert describe({"transform": "cross", "columns": ["a", "b"]}).reads == ("a", "b")
 
 
 def test_documentation_mentions_days_left_out_for_late_labels():
     rate = {"transform": "target_rate", "columns": ["user"]}
     late = {"column": "bought", "attribution_days": 7, "event_time": "bought_at"}
-    assert "without the newest 7" in described(rate, label=late).looks_back
-    assert described(rate).looks_back == "days before the row's own"
+    assert "without the newest 7" in describe(rate, label=late).looks_back
+    assert describe(rate).looks_back == "days before the row's own"
     clicked = {"transform": "recent", "column": "site", "by": ["user"], "vocabulary": "site"}
-    assert "7 days and 600 seconds" in described(clicked, label=late).looks_back
+    assert "7 days and 600 seconds" in describe(clicked, label=late).looks_back
     every = {**clicked, "rows": "all"}
-    assert "more than 600 seconds before the row's time" in described(every, label=late).looks_back
+    assert "more than 600 seconds before the row's time" in describe(every, label=late).looks_back
 
 
 def test_unfitted_sizes_are_upper_bounds_and_fitted_sizes_exact(fitted):

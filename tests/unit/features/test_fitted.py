@@ -25,11 +25,11 @@ from upath import UPath
 DAY = 86_400_000_000
 
 
-def one(fitted: FittedFeatures, rows: pa.Table, name: str) -> list:
+def column_values(fitted: FittedFeatures, rows: pa.Table, name: str) -> list:
     return fitted.transform(rows)[name].to_pylist()
 
 
-def replaced(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+def with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return rows.set_column(rows.column_names.index(name), name, values)
 
 
@@ -57,19 +57,21 @@ def test_inputs_match_the_types_and_ranges_of_the_schema(fitted, make_rows):
 
 
 def test_a_vocabulary_gives_ids_to_frequent_values_and_hashes_the_rest(fitted, make_rows):
-    rows = replaced(make_rows(5), "site", pa.array(["a", "b", "never seen", None, ""], pa.string()))
+    rows = with_column(
+        make_rows(5), "site", pa.array(["a", "b", "never seen", None, ""], pa.string())
+    )
     # 0 is missing and 1 to 3 are OOV; entries follow, the most frequent first.
-    ids = one(fitted, rows, "site")
+    ids = column_values(fitted, rows, "site")
     assert ids[:2] == [4, 5]
     assert 1 <= ids[2] <= 3
     assert ids[3:] == [0, 0]
 
 
 def test_missing_nan_and_infinite_numbers_become_the_mean(fitted, make_rows):
-    rows = replaced(make_rows(3), "price", pa.array([None, math.nan, math.inf]))
-    assert one(fitted, rows, "price") == [0.0, 0.0, 0.0]
-    assert one(fitted, rows, "price__missing") == [1.0, 1.0, 1.0]
-    assert one(fitted, rows, "price_bucket") == [0, 0, 0]
+    rows = with_column(make_rows(3), "price", pa.array([None, math.nan, math.inf]))
+    assert column_values(fitted, rows, "price") == [0.0, 0.0, 0.0]
+    assert column_values(fitted, rows, "price__missing") == [1.0, 1.0, 1.0]
+    assert column_values(fitted, rows, "price_bucket") == [0, 0, 0]
 
 
 def test_standardized_training_rows_have_mean_0_and_deviation_1(fitted, make_rows):
@@ -80,27 +82,27 @@ def test_standardized_training_rows_have_mean_0_and_deviation_1(fitted, make_row
 
 
 def test_a_boundary_belongs_to_the_bucket_above(fitted, make_rows):
-    rows = replaced(make_rows(5), "price", pa.array([0.5, 1.0, 1.5, 5.0, 99.0]))
-    assert one(fitted, rows, "fixed_bucket") == [1, 2, 2, 4, 4]
+    rows = with_column(make_rows(5), "price", pa.array([0.5, 1.0, 1.5, 5.0, 99.0]))
+    assert column_values(fitted, rows, "fixed_bucket") == [1, 2, 2, 4, 4]
 
 
 def test_bags_weight_items_equally_and_sequences_keep_the_last(fitted, make_rows):
     tags = pa.array([["buy", "red", "now", "shoes"], ["buy"], [], None, ["buy", None]])
-    rows = replaced(make_rows(5), "tags", tags)
-    ids, weights = one(fitted, rows, "tags"), one(fitted, rows, "tags__weight")
+    rows = with_column(make_rows(5), "tags", tags)
+    ids, weights = column_values(fitted, rows, "tags"), column_values(fitted, rows, "tags__weight")
     assert weights[0] == pytest.approx([1 / 3] * 3)
     assert weights[1] == [1, 0, 0]
     assert ids[2] == ids[3] == [0, 0, 0]
     assert weights[4] == [1, 0, 0]
-    recent = one(fitted, rows, "recent")
+    recent = column_values(fitted, rows, "recent")
     assert recent[1][1] == 0
     assert recent[0] != recent[1]
 
 
 def test_given_weights_of_a_bag_are_scaled_to_sum_1(fitted, make_rows):
-    rows = replaced(make_rows(4), "tags", pa.array([["buy", "red"], ["buy", None], ["buy"], []]))
+    rows = with_column(make_rows(4), "tags", pa.array([["buy", "red"], ["buy", None], ["buy"], []]))
     scores = pa.array([[1.0, 3.0], [2.0, 5.0], [math.nan], [7.0]])
-    weights = one(fitted, replaced(rows, "scores", scores), "liked__weight")
+    weights = column_values(fitted, with_column(rows, "scores", scores), "liked__weight")
     assert weights == [[0.25, 0.75, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
@@ -121,22 +123,22 @@ def test_spilled_counts_give_the_same_vocabulary(tmp_path):
 
 
 def test_a_separated_string_is_the_same_as_a_list(fitted, make_rows):
-    lists = replaced(make_rows(2), "tags", pa.array([["buy", "red"], []], pa.list_(pa.string())))
-    texts = replaced(make_rows(2), "tags", pa.array(["buy,red", ""]))
-    assert one(fitted, lists, "tags") == one(fitted, texts, "tags")
+    lists = with_column(make_rows(2), "tags", pa.array([["buy", "red"], []], pa.list_(pa.string())))
+    texts = with_column(make_rows(2), "tags", pa.array(["buy,red", ""]))
+    assert column_values(fitted, lists, "tags") == column_values(fitted, texts, "tags")
 
 
 def test_ngrams_depend_on_word_order_and_ignore_case(fitted, make_rows):
-    rows = replaced(make_rows(3), "title", pa.array(["red shoes", "shoes red", "RED  shoes "]))
-    first, second, third = one(fitted, rows, "words")
+    rows = with_column(make_rows(3), "title", pa.array(["red shoes", "shoes red", "RED  shoes "]))
+    first, second, third = column_values(fitted, rows, "words")
     assert first == third
     assert sorted(first[:2]) == sorted(second[:2])
     assert first[2] != second[2]
 
 
 def test_an_identity_outside_its_range_counts_as_missing(fitted, make_rows):
-    rows = replaced(make_rows(5), "slot", pa.array([0.0, 3.0, 4.0, -1.0, 1.5]))
-    assert one(fitted, rows, "slot") == [1, 4, 0, 0, 0]
+    rows = with_column(make_rows(5), "slot", pa.array([0.0, 3.0, 4.0, -1.0, 1.5]))
+    assert column_values(fitted, rows, "slot") == [1, 4, 0, 0, 0]
 
 
 @pytest.mark.parametrize("transform", ["vocabulary", "numeric", "hour"])
@@ -148,7 +150,7 @@ def test_a_list_in_a_scalar_feature_is_rejected_with_the_transform_to_use(make_r
             "t",
         )
     )
-    rows = replaced(make_rows(2), "tags", pa.array([["a", "b"], []], pa.list_(pa.string())))
+    rows = with_column(make_rows(2), "tags", pa.array([["a", "b"], []], pa.list_(pa.string())))
     with pytest.raises(DataError, match=r"features\.liked: .*list<.*string.*transform: bag"):
         FittedFeatures.fit(definition, learn(definition.features, rows, train=True)).transform(rows)
 
@@ -162,9 +164,9 @@ def test_an_enormous_number_leaves_the_other_rows_finite(make_rows):
         )
     )
     values = np.append(np.arange(99.0), np.finfo(np.float64).max)
-    rows = replaced(make_rows(100), "number", pa.array(values))
+    rows = with_column(make_rows(100), "number", pa.array(values))
     fitted = FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
-    assert np.isfinite(one(fitted, rows, "price")).all()
+    assert np.isfinite(column_values(fitted, rows, "price")).all()
 
 
 def test_a_target_rate_uses_only_earlier_days(definition, make_rows):
@@ -177,14 +179,14 @@ def test_a_target_rate_uses_only_earlier_days(definition, make_rows):
         "nb_label": pa.array([1.0, 0.0, 1.0], pa.float32()),
         "nb_weight": pa.array([1.0, 4.0, 1.0], pa.float32()),
     }.items():  # fmt: skip
-        rows = replaced(rows, name, values)
+        rows = with_column(rows, name, values)
     fitted = FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
     overall, strength = 1 / 5, 5
     expected = math.log((1 + strength * overall) / (overall * (1 + strength)))
-    assert one(fitted, rows, "site_rate") == pytest.approx(
+    assert column_values(fitted, rows, "site_rate") == pytest.approx(
         [0, math.log(strength / (0 + strength)), expected]
     )
-    assert one(fitted, rows, "site_rows") == pytest.approx([0, 0, math.log1p(1 / 2)])
+    assert column_values(fitted, rows, "site_rows") == pytest.approx([0, 0, math.log1p(1 / 2)])
 
 
 def test_features_of_a_day_do_not_depend_on_that_day_or_later(definition, make_rows):
@@ -198,10 +200,10 @@ def test_features_of_a_day_do_not_depend_on_that_day_or_later(definition, make_r
         order[future] = np.random.default_rng(int(day)).permutation(future)
         changed = rows
         for name in ("site", "number", "nb_label"):
-            changed = replaced(changed, name, rows[name].combine_chunks().take(pa.array(order)))
+            changed = with_column(changed, name, rows[name].combine_chunks().take(pa.array(order)))
         labels = np.asarray(changed["nb_label"]).copy()
         labels[future] = 1 - labels[future]
-        changed = replaced(changed, "nb_label", pa.array(labels))
+        changed = with_column(changed, "nb_label", pa.array(labels))
         # The transformed rows are the same; the history of that day changes.
         transformed = [
             FittedFeatures.fit(definition, learn(definition.features, table, train=True))
@@ -234,9 +236,9 @@ def test_recent_sequences_do_not_depend_on_later_rows(make_rows, rows_that_count
         order[future] = np.random.default_rng(at).permutation(future)
         changed = rows
         for name in ("nb_label", "site", "number"):
-            changed = replaced(changed, name, rows[name].combine_chunks().take(pa.array(order)))
+            changed = with_column(changed, name, rows[name].combine_chunks().take(pa.array(order)))
         # The history changes at that moment; the transformed row keeps its key.
-        requests = replaced(changed, "number", rows["number"])
+        requests = with_column(changed, "number", rows["number"])
         transformed = [
             FittedFeatures.fit(definition, learn(definition.features, table, train=True)).transform(
                 requests
@@ -263,12 +265,12 @@ def test_a_recent_sequence_lists_earlier_known_rows_of_the_key(definition, make_
         "served": time, "nb_time": time, "site": pa.array(sites), "number": pa.array(users),
         "nb_label": pa.array(clicks, pa.float32()),
     }.items():  # fmt: skip
-        rows = replaced(rows, name, values)
+        rows = with_column(rows, name, values)
     fitted = FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
-    ids = dict(zip(sites, one(fitted, rows, "site"), strict=True))
+    ids = dict(zip(sites, column_values(fitted, rows, "site"), strict=True))
     a, b, c = ids["a"], ids["b"], ids["c"]
     # A click is known ten minutes later; a label of 0 never counts.
-    assert one(fitted, rows, "lately") == [
+    assert column_values(fitted, rows, "lately") == [
         [0, 0, 0, 0],
         [0, 0, 0, 0],
         [a, b, 0, 0],
@@ -279,7 +281,7 @@ def test_a_recent_sequence_lists_earlier_known_rows_of_the_key(definition, make_
         [a, b, c, b],
     ]
     # The last two are at 00:35 and 01:10 of the next day, after rows from 23:00 to 23:55.
-    by_day = one(fitted, rows, "before_today")
+    by_day = column_values(fitted, rows, "before_today")
     assert by_day[:6] == [[0] * 6] * 6
     assert by_day[7] == [a, b, c, 0, 0, 0]
 

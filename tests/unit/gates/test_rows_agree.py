@@ -69,7 +69,7 @@ def table(frame: pd.DataFrame) -> pa.Table:
     return rows.append_column("nb_time", rows["time"])
 
 
-def both_ways(spoil, limit: int) -> tuple[dict, dict, Measurements]:
+def by_profile_and_rows(spoil, limit: int) -> tuple[dict, dict, Measurements]:
     """Return statistics that warn or stop, by the newest day's profile and by its rows."""
     days = []
     for back in range(3, -1, -1):
@@ -149,14 +149,14 @@ SPOILED = {
 @pytest.mark.parametrize("fault", SPOILED)
 def test_profile_and_rows_give_the_same_verdict(fault: str) -> None:
     spoil, expected = SPOILED[fault]
-    by_profile, by_rows, _ = both_ways(spoil, ROWS)
+    by_profile, by_rows, _ = by_profile_and_rows(spoil, ROWS)
     assert by_profile == expected
     assert by_rows == expected
 
 
 def test_a_row_sample_gives_the_same_verdict_and_names_example_rows() -> None:
     spoil = put("platform", "tv", 0.2)
-    _, by_rows, measurements = both_ways(spoil, 1000)
+    _, by_rows, measurements = by_profile_and_rows(spoil, 1000)
     assert by_rows == {"new_values:platform": "stop"}
     new_values = next(
         measurement

@@ -273,7 +273,7 @@ def test_tied_or_shifted_predictions_stop(gate, curves, verdict, reason):
     assert reason in outcome.summary
 
 
-def of_rows(positives: int, error: float) -> dict:
+def bad_metrics(positives: int, error: float) -> dict:
     """Return metrics of a model that looks bad in every way, on rows with this standard error."""
     bad = {"auc": 0.49, "normalized_entropy": 1.02, "ece": 0.2, "calibration": 1.5}
     half = 1.96 * error
@@ -300,13 +300,13 @@ def of_rows(positives: int, error: float) -> dict:
 
 def test_bad_metrics_on_few_rows_only_warn(gate):
     """The gate allows each metric what chance explains."""
-    few = gate(model, {"evaluate": evaluation(**of_rows(15, 0.2))})
+    few = gate(model, {"evaluate": evaluation(**bad_metrics(15, 0.2))})
     assert few.verdict == "warn", few.summary
     assert "positives is 15" in few.summary
 
 
 def test_bad_metrics_on_many_rows_stop(gate):
-    many = gate(model, {"evaluate": evaluation(**of_rows(20_000, 0.001))})
+    many = gate(model, {"evaluate": evaluation(**bad_metrics(20_000, 0.001))})
     checks = many.metrics["checks"]
     stopped = {check["name"].partition(":")[0] for check in checks if check["verdict"] == "stop"}
     assert stopped >= {

@@ -31,7 +31,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pipelines"
 
 
-def judged(folder: Path, back: int, value: float, verdict: str = "pass", by: str = "") -> None:
+def write_judged_night(
+    folder: Path, back: int, value: float, verdict: str = "pass", by: str = ""
+) -> None:
     """Write the output that a raw gate leaves for one night."""
     workspace = Workspace(str(folder.parent / "workspace"))
     night = FIRST + timedelta(days=back)
@@ -67,7 +69,7 @@ def judged(folder: Path, back: int, value: float, verdict: str = "pass", by: str
     )
 
 
-def call(*words: str) -> str:
+def gates_command(*words: str) -> str:
     result = CliRunner().invoke(app, list(words))
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -76,10 +78,10 @@ def call(*words: str) -> str:
 
 def test_propose_learns_bands_from_passed_nights_and_shows_the_others(folder) -> None:
     for back, value in enumerate((0.010, 0.012, 0.008, 0.011)):
-        judged(folder, back, value)
-    judged(folder, 4, 0.8, verdict="stop")
-    judged(folder, 5, 0.09, verdict="warn", by="Ann")
-    output = call("propose", "t", "--days", "14")
+        write_judged_night(folder, back, value)
+    write_judged_night(folder, 4, 0.8, verdict="stop")
+    write_judged_night(folder, 5, 0.09, verdict="warn", by="Ann")
+    output = gates_command("propose", "t", "--days", "14")
     assert "then rename to t.yaml" in output
     proposed = folder / "suites" / "t.proposed.yaml"
     assert find_pipeline("t", folder).gates.bands == (), "nothing is in force yet"
@@ -111,36 +113,38 @@ def test_propose_learns_bands_from_passed_nights_and_shows_the_others(folder) ->
 
 def test_propose_keeps_overrides_added_meanwhile(folder) -> None:
     for back in range(3):
-        judged(folder, back, 0.01)
-    call("propose", "t")
-    call("override", "t", "raw/psi:*", "--name", "Ann", "--reason", "new creatives launched",
-         "--until", "2026-02-01")  # fmt: skip
-    call("propose", "t")
+        write_judged_night(folder, back, 0.01)
+    gates_command("propose", "t")
+    gates_command(
+        "override", "t", "raw/psi:*", "--name", "Ann", "--reason", "new creatives launched",
+        "--until", "2026-02-01",
+    )  # fmt: skip
+    gates_command("propose", "t")
     (folder / "suites" / "t.proposed.yaml").rename(folder / "suites" / "t.yaml")
     gates = find_pipeline("t", folder).gates
     assert [(override.name, override.until) for override in gates.overrides] == [
         ("Ann", date(2026, 2, 1))
     ]
     assert gates.bands
-    assert "Ann: new creatives launched" in call("show", "t")
+    assert "Ann: new creatives launched" in gates_command("show", "t")
 
 
 def test_propose_needs_three_judged_nights(folder) -> None:
-    judged(folder, 0, 0.01)
-    judged(folder, 1, 0.01)
+    write_judged_night(folder, 0, 0.01)
+    write_judged_night(folder, 1, 0.01)
     with pytest.raises(Exception, match="fewer than 3 nights of 't' have been judged"):
-        call("propose", "t")
+        gates_command("propose", "t")
 
 
 def test_noise_without_an_evaluated_night_is_rejected_with_a_fix(folder) -> None:
     with pytest.raises(Exception, match=r"no night of 't' has been evaluated yet.*--date"):
-        call("noise", "t")
+        gates_command("noise", "t")
 
 
 def test_an_override_for_a_check_never_measured_is_rejected(folder) -> None:
-    judged(folder, 0, 0.01)
+    write_judged_night(folder, 0, 0.01)
     arguments = ("--name", "Ann", "--reason", "new creatives launched", "--until", "2026-02-01")
     with pytest.raises(Exception, match=r"measured no 'psi:platfrom'.*did you mean 'psi:platform'"):
-        call("override", "t", "raw/psi:platfrom", *arguments)
+        gates_command("override", "t", "raw/psi:platfrom", *arguments)
     with pytest.raises(Exception, match=r"no check 'psy'; did you mean 'psi'|measured no 'psy'"):
-        call("override", "t", "raw/psy", *arguments)
+        gates_command("override", "t", "raw/psy", *arguments)

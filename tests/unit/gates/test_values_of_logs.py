@@ -89,7 +89,7 @@ def test_rows_outside_their_day_pass_within_chance():
     assert verdicts(lambda random: {}, strays=429)["outside_day"] == "pass"
 
 
-def reading(**features) -> PipelineSpec:
+def spec_with_feature(**features) -> PipelineSpec:
     return PipelineSpec.model_validate({"pipeline": "t", "features": features})
 
 
@@ -109,15 +109,17 @@ def test_features_known_only_after_a_click_stop_on_the_first_days():
             ),
         }
 
-    fine = reading(age={"transform": "age", "column": "last_seen", "since": "time"})
+    fine = spec_with_feature(age={"transform": "age", "column": "last_seen", "since": "time"})
     by_check = verdicts(columns, spec=fine)
     assert (by_check["known_if_positive"], by_check["after_impression"]) == ("pass", "pass")
-    planned = reading(left={"transform": "age", "column": "campaign_end", "since": "time"})
+    planned = spec_with_feature(
+        left={"transform": "age", "column": "campaign_end", "since": "time"}
+    )
     assert verdicts(columns, spec=planned)["after_impression"] == "pass"
-    age = reading(age={"transform": "age", "column": "installed_at", "since": "time"})
+    age = spec_with_feature(age={"transform": "age", "column": "installed_at", "since": "time"})
     by_check = verdicts(columns, spec=age)
     assert (by_check["known_if_positive"], by_check["after_impression"]) == ("stop", "stop")
-    number = reading(dwell={"transform": "numeric"})
+    number = spec_with_feature(dwell={"transform": "numeric"})
     assert verdicts(columns, spec=number)["known_if_positive"] == "stop"
 
 

@@ -42,7 +42,7 @@ def summaries(tmp_path):
     return lambda run: Summaries(run.workspace, tmp_path / "cache").of("ctr")
 
 
-def words(page: str) -> str:
+def text_of(page: str) -> str:
     page = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.S)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
 
@@ -57,7 +57,7 @@ def nights(found, *, total=None, page=1, pipeline="ctr"):
 def test_the_run_list_shows_outcome_metrics_and_cost(recorded_run, summaries):
     recorded_run("fine", metrics={"promote": {"decision": "promoted"}})
     run = recorded_run("halted", until="train", error="out of memory")
-    text = words(nights(summaries(run)))
+    text = text_of(nights(summaries(run)))
     for figure in (
         "done promoted",
         "better against baseline",
@@ -75,19 +75,19 @@ def test_the_run_list_shows_outcome_metrics_and_cost(recorded_run, summaries):
 def test_long_run_lists_are_paginated(recorded_run, summaries):
     listed = summaries(recorded_run())
     page = nights(listed, total=3 * PAGE, page=2)
-    assert f"Runs {PAGE + 1} to {PAGE + 1} of {3 * PAGE}" in words(page)
+    assert f"Runs {PAGE + 1} to {PAGE + 1} of {3 * PAGE}" in text_of(page)
     assert 'rel="prev" href="/n/ctr?page=1"' in page
     assert 'rel="next" href="/n/ctr?page=3"' in page
 
 
 def test_empty_pages_say_that_nothing_has_run_yet(recorded_run, tmp_path):
     links, run = Addresses(), recorded_run()
-    assert "No night has run yet" in words(nights([], pipeline=""))
-    assert "Nothing was spent yet" in words(pages.costs_document([], links=links, pipelines=[]))
+    assert "No night has run yet" in text_of(nights([], pipeline=""))
+    assert "Nothing was spent yet" in text_of(pages.costs_document([], links=links, pipelines=[]))
     none = pages.champion_document(
         "ctr", ChampionPointer(run.workspace, "ctr").history(), [], links=links, pipelines=["ctr"]
     )
-    assert "ctr has no champion yet" in words(none)
+    assert "ctr has no champion yet" in text_of(none)
 
 
 def test_costs_are_totaled_by_month_and_pipeline(recorded_run, summaries):
@@ -101,7 +101,7 @@ def test_costs_are_totaled_by_month_and_pipeline(recorded_run, summaries):
             ),
         }
     )
-    text = words(pages.costs_document([*listed, other], links=Addresses(), pipelines=["ctr"]))
+    text = text_of(pages.costs_document([*listed, other], links=Addresses(), pipelines=["ctr"]))
     assert "2026-01 ctr 2 0.0416 USD 0.0208 USD" in text
     assert "2026-02 cvr 1 0.0208 USD 0.0208 USD" in text
     assert "0.0625 USD at cloud prices" in text
@@ -115,7 +115,7 @@ def test_cost_page_command_writes_the_page(recorded_run, tmp_path, monkeypatch):
     out = tmp_path / "costs.html"
     done = CliRunner().invoke(cost.app, ["page", "ctr", str(out)])
     assert "1 run in" in done.output, done.output
-    assert "0.0208 USD at cloud prices" in words(out.read_text())
+    assert "0.0208 USD at cloud prices" in text_of(out.read_text())
 
 
 def test_the_cost_page_marks_unusual_nights(recorded_run, summaries):
@@ -134,13 +134,13 @@ def test_the_cost_page_marks_unusual_nights(recorded_run, summaries):
     ]
     reused = nights[0].model_copy(update={"run_id": "reused", "trained": False})
     page = pages.costs_document([*reversed(nights), reused], links=Addresses(), pipelines=["ctr"])
-    text = words(page)
+    text = text_of(page)
     assert "night-4 2026-01-20 2.5000 USD 1.5750 USD" in text
     assert text.count("night-3 2026-01-20") == 1
     assert "reused" not in text, "a night that reused its model says nothing of cost"
     assert "The newest 6 nights that trained a model" in text
     assert "Unusual: night-4 ( 2.5000 USD )." in text.replace("(2.5000 USD)", "( 2.5000 USD )")
-    assert "night by night" not in words(
+    assert "night by night" not in text_of(
         pages.costs_document([one], links=Addresses(), pipelines=["ctr"])
     )
 
@@ -160,7 +160,7 @@ def test_the_champion_page_shows_the_rollback_command(recorded_run):
     page = pages.champion_document(
         "ctr", pointer.history(), ["served"], links=Addresses(), pipelines=["ctr"]
     )
-    text = words(page)
+    text = text_of(page)
     assert "served serves since" in text
     assert 'nightbid rollback ctr --to 1 --reason "why"' in text.replace("&#34;", '"')
     assert "it was slow" in text
@@ -171,7 +171,9 @@ def test_the_champion_page_shows_the_rollback_command(recorded_run):
 
 def test_the_compare_page_shows_runs_side_by_side(recorded_run):
     runs = [recorded_run("one"), recorded_run("two", sampling={"negative_rate": 0.25})]
-    text = words(pages.compare_document(Comparison.of(runs), links=Addresses(), pipelines=["ctr"]))
+    text = text_of(
+        pages.compare_document(Comparison.of(runs), links=Addresses(), pipelines=["ctr"])
+    )
     for figure in (
         "0.7312 [0.7202, 0.7422]",
         "this evaluation kept no scores",

@@ -14,7 +14,7 @@ from nightbid.report.summaries import Summaries
 from nightbid.storage.workspace import Workspace
 
 
-def aged(*folders) -> None:
+def make_old(*folders) -> None:
     """Make folders look unchanged for a minute."""
     then = time.time() - 60
     for folder in folders:
@@ -26,7 +26,7 @@ def test_runs_are_listed_in_start_order(recorded_run, tmp_path):
     workspace = first.workspace
     assert records.pipelines(workspace) == ["ctr"]
     assert records.pipelines(type(workspace)(str(workspace.root / "nowhere"))) == []
-    aged(workspace.root / "runs" / "ctr")
+    make_old(workspace.root / "runs" / "ctr")
     summaries = Summaries(workspace, tmp_path)
     assert [run.run_id for run in summaries.of("ctr")] == ["b"]
     recorded_run("a")
@@ -36,7 +36,7 @@ def test_runs_are_listed_in_start_order(recorded_run, tmp_path):
 def test_cached_summaries_survive_a_restart_until_the_run_changes(recorded_run, tmp_path):
     run = recorded_run(until="train", error="out of memory")
     entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
-    aged(run.folder / "run.json", run.folder / "stages", entries)
+    make_old(run.folder / "run.json", run.folder / "stages", entries)
     (before,) = Summaries(run.workspace, tmp_path).of("ctr")
     assert (before.state, before.verdict) == ("failed", "")
     (cached,) = (tmp_path / "pages").iterdir()
@@ -82,7 +82,7 @@ def test_late_costs_are_included_in_the_summary(recorded_run, tmp_path):
 def test_a_damaged_summary_cache_is_rebuilt(recorded_run, tmp_path):
     run = recorded_run()
     entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
-    aged(run.folder / "run.json", run.folder / "stages", entries)
+    make_old(run.folder / "run.json", run.folder / "stages", entries)
     summaries = Summaries(run.workspace, tmp_path).of("ctr")
     (cached,) = (tmp_path / "pages").iterdir()
     cached.write_text(cached.read_text()[:-9])
@@ -91,7 +91,7 @@ def test_a_damaged_summary_cache_is_rebuilt(recorded_run, tmp_path):
 
 def test_a_new_attempt_is_shown_despite_a_cached_listing(recorded_run):
     run = recorded_run(until="train", error="out of memory")
-    aged(run.folder / "stages")
+    make_old(run.folder / "stages")
     assert RunView(run).state == "failed"
     recorded_run()
     assert [attempt.state for attempt in RunView(run).stage("train").attempts] == ["failed", "done"]
@@ -107,7 +107,7 @@ def test_the_stamp_of_a_run_changes_with_its_records(recorded_run):
     assert stamp() is None, "it is just changing"
     entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
     watched = (run.folder / "run.json", run.folder / "stages", entries)
-    aged(*watched)
+    make_old(*watched)
     before = stamp()
     assert before is not None
     assert stamp() == before

@@ -119,13 +119,13 @@ def write_days(tmp_path: Path, kind: str, files: int = 1, days: int = 4) -> None
             write(table, tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}", kind, f"part{n}")
 
 
-def small(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+def limit_units(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     """Limit units to a part of a day."""
     monkeypatch.setattr(units, "UNIT_ROWS", max(1, int(ROWS * share)))
     monkeypatch.setattr(units, "UNIT_BYTES", max(1, int(14_000 * share)))
 
 
-def together(folder: Path, pattern: str) -> list[pa.Table]:
+def concatenated(folder: Path, pattern: str) -> list[pa.Table]:
     """Return each day's rows, with its files concatenated."""
     tables = []
     for day in sorted(folder.glob(pattern)):
@@ -148,7 +148,7 @@ def test_units_give_the_rows_and_statistics_of_the_whole_day(
     whole, one = sample(name)
     assert len(list(one.glob("split=*/dt=*/part-*"))) == 4
     for share in (0.5, 0.1):
-        small(monkeypatch, share)
+        limit_units(monkeypatch, share)
         outcome, many = sample(name)
         parts = len(list(many.glob("split=*/dt=*/part-*")))
         if kind in ("csv.gz", "avro"):
@@ -159,8 +159,8 @@ def test_units_give_the_rows_and_statistics_of_the_whole_day(
         assert outcome.metrics["days"] == whole.metrics["days"]
         assert outcome.metrics["quarantine"] == whole.metrics["quarantine"]
         assert outcome.summary == whole.summary
-        assert together(many, "split=*/dt=*") == together(one, "split=*/dt=*")
-        aside = [together(folder, "quarantine/dt=*") for folder in (one, many)]
+        assert concatenated(many, "split=*/dt=*") == concatenated(one, "split=*/dt=*")
+        aside = [concatenated(folder, "quarantine/dt=*") for folder in (one, many)]
         if name == "csv":  # lines of the wrong length come after the other rows of their unit
             aside = [[rejected.sort_by("time") for rejected in tables] for tables in aside]
         assert aside[0] == aside[1]
@@ -173,7 +173,7 @@ def test_units_give_the_rows_and_statistics_of_the_whole_day(
 
 def test_every_runner_writes_the_same_bytes(sample, tmp_path, monkeypatch):
     write_days(tmp_path, "parquet", 2)
-    small(monkeypatch, 0.2)
+    limit_units(monkeypatch, 0.2)
     _, expected = sample(runner={"workers": 2})
     assert len(bytes_of(expected)) > 30
     assert bytes_of(sample(runner={"workers": 1})[1]) == bytes_of(expected)
@@ -182,7 +182,7 @@ def test_every_runner_writes_the_same_bytes(sample, tmp_path, monkeypatch):
 
 def test_beams_direct_runner_writes_the_same_bytes(tmp_path, monkeypatch):
     write_days(tmp_path, "parquet")
-    small(monkeypatch, 0.2)
+    limit_units(monkeypatch, 0.2)
     source = {"kind": "parquet", "folder": str(tmp_path / "logs")}
     block = {"pipeline": "t", "source": source, "features": {"ad_id": {}}}
     spec = PipelineSpec.model_validate(block)
@@ -205,12 +205,12 @@ def test_dask_workers_sample_sources_without_units(sample):
 def test_a_thinned_day_has_the_same_bytes_from_units_or_logs(sample, tmp_path, monkeypatch):
     """A day thinned from its parts or from the logs has the same bytes and no repeated key."""
     write_days(tmp_path, "parquet", days=5)
-    small(monkeypatch, 0.3)
+    limit_units(monkeypatch, 0.3)
     sample(workspace="w")
     outcome, folder = sample(newest=4, workspace="w")
     assert list(outcome.metrics["made"]) == ["2026-01-03", "2026-01-05"]
     assert bytes_of(folder) == bytes_of(sample(newest=4)[1])
-    for table in together(folder, "split=train/dt=*"):
+    for table in concatenated(folder, "split=train/dt=*"):
         assert set(table[WEIGHT].to_pylist()) == {1.0, 2.0}
         assert len(set(table[KEY].to_pylist())) == len(table) > 150
 
@@ -220,10 +220,10 @@ def test_generated_keys_are_the_same_in_units(sample, tmp_path, monkeypatch):
     source = {"kind": "parquet", "folder": str(tmp_path / "logs"), "make_key": "row"}
     blocks = {"source": source, "columns": {"key": "row"}}
     _, one = sample(**blocks)
-    small(monkeypatch, 0.2)
+    limit_units(monkeypatch, 0.2)
     _, many = sample(**blocks)
     assert len(list(many.glob("split=*/dt=*/part-*"))) > 8
-    assert together(many, "split=*/dt=*") == together(one, "split=*/dt=*")
+    assert concatenated(many, "split=*/dt=*") == concatenated(one, "split=*/dt=*")
 
 
 def test_csv_files_with_quotes_are_not_split(sample, tmp_path, monkeypatch):
@@ -232,7 +232,7 @@ def test_csv_files_with_quotes_are_not_split(sample, tmp_path, monkeypatch):
         folder = tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}"
         folder.mkdir(parents=True)
         pcsv.write_csv(rows_of(at), folder / "part.csv")
-    small(monkeypatch, 0.2)
+    limit_units(monkeypatch, 0.2)
     _, quoted = sample("csv")
     assert len(list(quoted.glob("split=*/dt=*/part-*"))) == 4
 
@@ -243,6 +243,6 @@ def test_a_damaged_file_is_reported_with_its_name(sample, tmp_path, monkeypatch)
     content = bytearray(bad.read_bytes())
     content[100:2000] = b"X" * 1900
     bad.write_bytes(content)
-    small(monkeypatch, 0.2)
+    limit_units(monkeypatch, 0.2)
     with pytest.raises(CorruptDataError, match=r"part1\.parquet: cannot be read as Parquet"):
         sample()

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 NIGHT = date(2026, 1, 8)
 
 
-def held(factor: float = 1.0, noise: float = 0.0, rows: int = 4000) -> dict[str, Any]:
+def compare_refit(factor: float = 1.0, noise: float = 0.0, rows: int = 4000) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     true = rng.beta(2, 20, rows)
     labels = (rng.random(rows) < true).astype(float)
@@ -35,7 +35,7 @@ def held(factor: float = 1.0, noise: float = 0.0, rows: int = 4000) -> dict[str,
     )  # fmt: skip
 
 
-def judged(found: dict[str, Any]) -> dict[str, str]:
+def verdicts_of(found: dict[str, Any]) -> dict[str, str]:
     measurements = Measurements()
     _refit(measurements, found)
     limits = Gates().serving
@@ -51,11 +51,11 @@ def judged(found: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_refit_equal_to_the_judged_model_passes() -> None:
-    comparison = held()
+    comparison = compare_refit()
     assert list(comparison["difference"].values()) == pytest.approx([0, 0, 0], abs=1e-12)
     assert comparison["agreement"] == pytest.approx(1)
     assert comparison["mean_ratio"] == pytest.approx(1)
-    assert set(judged(comparison).values()) == {"pass"}
+    assert set(verdicts_of(comparison).values()) == {"pass"}
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_a_refit_equal_to_the_judged_model_passes() -> None:
     ],
 )
 def test_a_bad_refit_is_stopped(change: dict[str, float], stopped: set[str]) -> None:
-    verdicts = judged(held(**change))
+    verdicts = verdicts_of(compare_refit(**change))
     assert {name for name, verdict in verdicts.items() if verdict == "stop"} == stopped
 
 
 def test_the_judged_model_serves_after_a_bad_refit() -> None:
-    gates, wrong = Gates(), held(factor=2.0)
-    assert why_judged(held(), gates, NIGHT) == ""
+    gates, wrong = Gates(), compare_refit(factor=2.0)
+    assert why_judged(compare_refit(), gates, NIGHT) == ""
     why = why_judged(wrong, gates, NIGHT)
     assert re.fullmatch(
         r"the refitted model's refit_loss is 0\.\d+, expected ≤ 0.01 \(0\.\d+, judged 0\.\d+,"
@@ -102,7 +102,7 @@ def test_the_judged_model_serves_after_a_bad_refit() -> None:
 def test_refit_checks_allow_chance_on_few_rows(
     statistic: str, few: dict[str, Any], many: dict[str, Any]
 ) -> None:
-    comparison = {**held(), **few}
+    comparison = {**compare_refit(), **few}
     assert why_judged(comparison, Gates(), NIGHT) == ""
     assert f"{statistic} is " in why_judged({**comparison, **many}, Gates(), NIGHT)
 
@@ -118,7 +118,7 @@ def test_a_refit_that_predicts_nan_does_not_serve() -> None:
 @pytest.mark.parametrize(("fallback", "verdict"), [("", "stop"), ("its loss is high", "warn")])
 def test_a_fallback_only_warns_however_many_nights_it_lasts(fallback: str, verdict: str) -> None:
     comparison = {
-        **held(factor=2.0),
+        **compare_refit(factor=2.0),
         "automatic": True,
         **({"fallback": fallback} if fallback else {}),
     }
