@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -22,8 +23,9 @@ for _panel in ("nights", "models", "serving", "upkeep"):
 CHECK = "check the disk and the permissions of the workspace; a rerun is safe"
 
 
+@functools.cache
 def _mount() -> None:
-    """Add the groups of commands that have a module of their own."""
+    """Add the groups of commands that have a module of their own, once per process."""
     for name, text in (
         ("data", "Look at, fetch or make the logs of a pipeline."),
         ("gates", "Propose, show and override what the gates would stop."),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS
 from typer.testing import CliRunner
 
 NIGHT = dt.date(2026, 1, 8)
@@ -41,6 +41,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("NIGHTBID_PIPELINES", str(pipelines))
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NIGHTBID_TRACKING", "")
     workspace = Workspace(str(tmp_path / "workspace"))
     spec = PipelineSpec.model_validate({"pipeline": "p", "features": {"a": {"column": "a"}}})
     run = RunRecord.start(workspace, spec, NIGHT)
@@ -89,40 +90,50 @@ def test_the_run_list_shows_whether_a_promoted_run_still_serves(installed: Works
     assert "; withdrawn since" in stdout_of("runs", "p")
 
 
-def test_tables_written_to_a_pipe_are_not_truncated(installed: Workspace) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    # Brackets in values are text, not markup.
-    for arguments, text in ((("runs", "p"), LONG_SUMMARY), (("champion", "p"), "[/home] better")):
-        command = [sys.executable, "-m", "nightbid", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        assert text in done.stdout
-
-
 PROGRAM = """
 import json, sys
-from nightbid.cli import app as cli
-cli._mount()
-for line in json.loads(sys.argv[1]):
-    print("$", *line, flush=True)
+from nightbid.cli.app import main
+commands = json.loads(sys.argv[1])
+for command in commands:
+    sys.argv = ["nightbid", *command]
+    code = None
     try:
-        cli.app(line)
+        main()
     except SystemExit as ended:
-        assert not ended.code, (line, ended.code)
+        code = ended.code
+    print("$", *command, "→", code, file=sys.stderr, flush=True)
 """
-"""Runs several commands in one process, as their imports take most of the time."""
+"""Runs several commands in one process, as to start one takes most of the time."""
 
 
-def shown(columns: str, *commands: tuple[str, ...]) -> str:
-    """Return what commands print on a terminal of this width, or into a pipe if it is empty."""
+def ran(path: Path, *commands: tuple[str, ...], columns: str = "") -> tuple[list[int], str, str]:
+    """Run commands in one process, in a terminal of this width, or into a pipe.
+
+    Returns:
+        Their exit codes, their output, and their errors.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     if columns:
         environment["COLUMNS"] = columns
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    program = path / "commands.py"
+    program.write_text(PROGRAM)
+    done = COMMANDS.run(json.dumps(commands), module=str(program), env=environment)
+    codes = re.findall(r"^\$ .* → (\d+|None)$", done.stderr, re.MULTILINE)
+    assert (done.returncode, len(codes)) == (0, len(commands)), done.stderr
+    return [int(code) if code != "None" else 0 for code in codes], done.stdout, done.stderr
+
+
+def shown(path: Path, columns: str, *commands: tuple[str, ...]) -> str:
+    """Return what commands print that succeed."""
+    codes, text, errors = ran(path, *commands, columns=columns)
+    assert not any(codes), errors
+    return text
+
+
+def test_tables_written_to_a_pipe_are_not_truncated(installed: Workspace, tmp_path: Path) -> None:
+    # Brackets in values are text, not markup.
+    for arguments, text in ((("runs", "p"), SAID), (("champion", "p"), "[/home] better")):
+        assert text in shown(tmp_path, "", arguments)
 
 
 BRACKETS = "[/home] top"
@@ -168,8 +179,10 @@ def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def test_brackets_are_printed_literally_and_80_columns_truncate_nothing(bracketed) -> None:
-    narrow = shown("80", *bracketed)
+def test_brackets_are_printed_literally_and_80_columns_truncate_nothing(
+    bracketed, tmp_path
+) -> None:
+    narrow = shown(tmp_path, "80", *bracketed)
     tables = [line for line in narrow.splitlines() if line[:1] in "┃│┏"]
     assert tables
     assert max(map(len, tables)) <= 80
@@ -178,15 +191,13 @@ def test_brackets_are_printed_literally_and_80_columns_truncate_nothing(brackete
     # The line shows all of a champion, each part unbroken.
     for whole in ("p-2026-01-08", "b" * 12, BRACKETS):
         assert whole in narrow
-    wide = shown("", *bracketed)
+    wide = shown(tmp_path, "", *bracketed)
     assert wide.count(BRACKETS) >= 10
     assert "\\[" not in wide
 
 
 def test_help_documents_the_exit_code_of_every_error(installed: Workspace) -> None:
-    command = [sys.executable, "-m", "nightbid", "runs", "nope"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert COMMANDS.run("runs", "nope").returncode == 2
     assert stdout_of("--version").startswith("nightbid ")
     assert all(str(code) in stdout_of("--help") for code in EXIT_CODES)
     # Other modules define their own kinds, which no command exits with.
@@ -196,20 +207,6 @@ def test_help_documents_the_exit_code_of_every_error(installed: Workspace) -> No
     assert all(kind.exit_code in EXIT_CODES for kind in kinds if kind.__name__ != "TrialPruned")
 
 
-MAIN = """
-import json, sys
-from nightbid.cli.app import main
-ended = []
-for line in json.loads(sys.argv[1]):
-    sys.argv = ["nightbid", *line]
-    try:
-        main()
-    except SystemExit as error:
-        ended.append(error.code)
-    print(flush=True)
-    print("$", *line, file=sys.stderr, flush=True)
-print(json.dumps(ended))
-"""
 NIGHT_OF_LOGS = ("run", "logs", "--date", "2026-01-08", "--until", "gate_raw", "--run-id")
 ENDS = (
     (0, "window", "logs", "--date", "2026-01-08"),
@@ -230,16 +227,11 @@ def test_commands_exit_with_the_documented_codes(
     bracketed: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pipelines" / "broken.yaml").write_text("pipeline: broken\nshcedule: x\n")
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN, json.dumps([case[1:] for case in ENDS])],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    ended = json.loads(done.stdout.splitlines()[-1])
-    assert ended == [case[0] for case in ENDS], done.stderr
-    assert "Traceback" not in done.stderr
+    codes, _, errors = ran(tmp_path, *(case[1:] for case in ENDS))
+    assert codes == [case[0] for case in ENDS], errors
+    assert "Traceback" not in errors
     monkeypatch.setenv("NIGHTBID_LEDGER", "postgresql://nobody:x@127.0.0.1:9/none")
-    away = [sys.executable, "-m", "nightbid", "cost", "show", "p"]
-    assert subprocess.run(away, capture_output=True, check=False).returncode == 7
+    assert COMMANDS.run("cost", "show", "p").returncode == 7
 
 
 ASKS = ("compare", "document", "estimate", "forecast", "list", "look", "price", "replay", "show")

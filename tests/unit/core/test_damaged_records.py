@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from nightbid.cli import app as cli
 from nightbid.cost.ledger import Ledger
 from nightbid.errors import CorruptDataError, NightbidError
@@ -18,6 +19,8 @@ from nightbid.storage.workspace import read_manifest
 from typer.testing import CliRunner
 
 cli._mount()
+TREE = typer.main.get_command(cli.app)
+"""All commands; to make the tree takes longer than most commands."""
 COMMANDS = (
     "runs ctr",
     "runs ctr --json",
@@ -113,10 +116,16 @@ def whole(recorded_run, tmp_path, monkeypatch) -> Path:
 
 def ended_with(command: str) -> NightbidError | None:
     """Run a command in this process and return the error that ends it, if any."""
-    error = CliRunner().invoke(cli.app, command.split()).exception
-    if error is None or isinstance(error, (SystemExit, NightbidError)):
-        return error if isinstance(error, NightbidError) else None
-    raise AssertionError(f"nightbid {command}: {type(error).__name__}: {error}") from error
+    try:
+        with CliRunner().isolation():
+            TREE(command.split())
+    except SystemExit:
+        return None
+    except NightbidError as error:
+        return error
+    except Exception as error:
+        raise AssertionError(f"nightbid {command}: {type(error).__name__}: {error}") from error
+    raise AssertionError(f"nightbid {command}: no exit code")
 
 
 @pytest.mark.slow
