@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,13 @@ gc.set_threshold(20_000)
 sys.path.append(str(ROOT / "tests" / "support"))
 # Parallel test files get a narrow terminal; tests print as into a pipe.
 os.environ.pop("COLUMNS", None)
+# Temporary folders in memory save a tenth of the CPU time and most of the waits for the disk.
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
+    disk = os.statvfs(MEMORY)
+    if disk.f_bavail * disk.f_frsize > 8 << 30 and not disk.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
 # The lines above set the path of these imports.
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402

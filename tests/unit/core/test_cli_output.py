@@ -132,7 +132,7 @@ def shown(path: Path, columns: str, *commands: tuple[str, ...]) -> str:
 
 def test_tables_written_to_a_pipe_are_not_truncated(installed: Workspace, tmp_path: Path) -> None:
     # Brackets in values are text, not markup.
-    for arguments, text in ((("runs", "p"), SAID), (("champion", "p"), "[/home] better")):
+    for arguments, text in ((("runs", "p"), LONG_SUMMARY), (("champion", "p"), "[/home] better")):
         assert text in shown(tmp_path, "", arguments)
 
 

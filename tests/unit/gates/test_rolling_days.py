@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+from pathlib import Path
 
 import pytest
 from nightbid.config.gates import Override
 from nightbid.config.load import parse_pipeline
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, GateStopped
 from nightbid.gates.day_profiles import Day
 from nightbid.gates.rolling_days import rolling_days
@@ -27,17 +30,33 @@ features: {device_type: vocabulary}
 """
 
 
-def gate(tmp_path, faults: str = "[]") -> str:
+def sampled(folder: Path, faults: str = "[]") -> tuple[PipelineSpec, RunRecord]:
     spec = parse_pipeline(SPEC % faults, "hourly.yaml")
-    run = RunRecord.start(Workspace(str(tmp_path / "workspace")), spec, partition_of(LAST))
-    run_stage(STAGES["sample"], spec, run, cache_folder=tmp_path / "cache")
+    run = RunRecord.start(Workspace(str(folder / "workspace")), spec, partition_of(LAST))
+    run_stage(STAGES["sample"], spec, run, cache_folder=folder / "cache")
+    return spec, run
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sample the hours without faults once; nights with faults reuse those of the other days."""
+    folder = tmp_path_factory.mktemp("clean")
+    sampled(folder)
+    return folder
+
+
+def gate(clean: Path, folder: Path, faults: str = "[]") -> str:
+    """Sample and judge a night with faults in a copy of the clean workspace."""
+    shutil.copytree(clean, folder, dirs_exist_ok=True)
+    shutil.rmtree(folder / "workspace" / "runs")
+    spec, run = sampled(folder, faults)
     return run_stage(
-        STAGES["gate_raw"], spec, run, cache_folder=tmp_path / "cache"
+        STAGES["gate_raw"], spec, run, cache_folder=folder / "cache"
     ).manifest.summary
 
 
-def test_clean_hours_pass_the_raw_gate(tmp_path):
-    gate(tmp_path)
+def test_clean_hours_pass_the_raw_gate(clean, tmp_path):
+    gate(clean, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -48,16 +67,16 @@ def test_clean_hours_pass_the_raw_gate(tmp_path):
         ("negative_prices", r"out_of_range"),
     ],
 )
-def test_a_fault_in_the_newest_hours_stops(tmp_path, fault, message):
+def test_a_fault_in_the_newest_hours_stops(clean, tmp_path, fault, message):
     kind, _, amount = fault.partition(":")
     planted = f"['{kind}@2026-01-04{':' + amount if amount else ''}']"
     with pytest.raises(GateStopped, match=message):
-        gate(tmp_path, planted)
+        gate(clean, tmp_path, planted)
 
 
-def test_an_empty_hour_is_reported(tmp_path):
+def test_an_empty_hour_is_reported(clean, tmp_path):
     with pytest.raises(CorruptDataError, match="2026-01-04T14: the hour is empty"):
-        gate(tmp_path, "['missing_hour@2026-01-04:14']")
+        gate(clean, tmp_path, "['missing_hour@2026-01-04:14']")
 
 
 def hours_of(*names: dt.date) -> list[Day]:
