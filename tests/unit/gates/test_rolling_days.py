@@ -50,9 +50,7 @@ def gate(clean: Path, folder: Path, faults: str = "[]") -> str:
     shutil.copytree(clean, folder, dirs_exist_ok=True)
     shutil.rmtree(folder / "workspace" / "runs")
     spec, run = sampled(folder, faults)
-    return run_stage(
-        STAGES["gate_raw"], spec, run, cache_folder=folder / "cache"
-    ).manifest.summary
+    return run_stage(STAGES["gate_raw"], spec, run, cache_folder=folder / "cache").manifest.summary
 
 
 def test_clean_hours_pass_the_raw_gate(clean, tmp_path):
