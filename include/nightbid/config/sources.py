@@ -265,11 +265,27 @@ class FolderSource(PartitionedSource):
         return self
 
 
+def _texts(values: object) -> tuple[str, ...]:
+    """Convert a value, or a list of them, to the texts that the logs are compared with."""
+    some = values if isinstance(values, (list, tuple)) else [values]
+    return tuple(str(value).lower() if isinstance(value, bool) else str(value) for value in some)
+
+
 class EventStream(FolderSource):
     """A stream of `kind: events`; a bare text is a folder of Parquet files."""
 
     kind: FolderKind = "parquet"
     """File format, as for `source.kind`."""
+    only: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Which rows of the folder belong to the stream, if it holds several kinds of events: column →
+    value, or a list of values, such as `{event: click}`. Rows without a value are quarantined."""
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _values_are_texts(cls, only: object) -> object:
+        if not isinstance(only, dict):
+            return only
+        return {column: _texts(values) for column, values in only.items()}
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from nightbid.column_parsing import as_time, numbers, whole
 from nightbid.config.sources import JOINED, EventsSource, EventStream
 from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Events, Join
+from nightbid.data.event_kinds import EventKinds
 from nightbid.data.folder import FolderLogs
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
@@ -57,9 +58,10 @@ class EventLogs:
         later = {day + timedelta(days=n) for day in days for n in reach}
         earlier = {day - timedelta(days=n) for day in days for n in reach}
         roles = {block.key, block.time}
-        columns = None if named is None else {*named, *roles} - set(MADE)
+        only = block.impressions.only.keys()
+        columns = None if named is None else {*named, *roles, *only} - set(MADE)
         self._impressions = FolderLogs(block.impressions, days, cache, columns)
-        self._ids = FolderLogs(block.impressions, earlier, cache, {block.key}, others=0)
+        self._ids = FolderLogs(block.impressions, earlier, cache, {block.key, *only}, others=0)
         events = {*roles, *filter(None, (block.event_key,))}
         streams: dict[str, tuple[EventStream | None, set[str]]] = {
             CLICK: (block.clicks, events),
@@ -67,7 +69,7 @@ class EventLogs:
         }
         self._columns = {kind: sorted(names) for kind, (_, names) in streams.items()}
         self._logs = {
-            kind: FolderLogs(stream, later, cache, names, others=0)
+            kind: FolderLogs(stream, later, cache, {*names, *stream.only}, others=0)
             for kind, (stream, names) in streams.items()
             if stream is not None
         }
@@ -139,13 +141,15 @@ class EventLogs:
         )
         key, time = self._block.key, self._block.time
         schema: pa.Schema | None = None
+        where = f"{self._block.impressions.folder}, {day}"
+        kinds = EventKinds(self._block.impressions, key)
         for batch in self._impressions.batches(day):
             table = pa.Table.from_batches([batch])
-            where = f"{self._block.impressions.folder}, {day}"
-            self._check(table, [key, time], "impressions", where)
+            self._check(table, [key, time, *self._block.impressions.only], "impressions", where)
             for name in (REASON, TEXT):
                 if name not in table.column_names:
                     table = table.append_column(name, pa.nulls(len(table), pa.string()))
+            table = kinds.select(table, is_first=True)
             columns = join.add(table[key], as_time(table[time], self._block.time_zone))
             for name, values in columns.items():
                 if name in table.column_names:
@@ -157,6 +161,7 @@ class EventLogs:
                 table = table.append_column(name, values)
             schema = schema or table.schema
             yield from table.combine_chunks().to_batches()
+        kinds.check(where)
         aside = self._set_aside(join, day)
         if schema is not None and len(aside):
             yield from _rows_of(aside, schema, key, time).combine_chunks().to_batches()
@@ -170,8 +175,10 @@ class EventLogs:
             for earlier_day in before:
                 if join.is_done():
                     break
+                kinds = EventKinds(self._block.impressions, self._block.key)
                 for batch in self._ids.batches(earlier_day):
-                    join.known_elsewhere(batch[self._block.key])
+                    rows = kinds.select(pa.Table.from_batches([batch]))
+                    join.known_elsewhere(whole(rows[self._block.key]))
         else:
             join.may_be_older()
         return join.aside()
@@ -189,13 +196,16 @@ class EventLogs:
         names, event_key = self._columns[kind], self._block.event_key
         valued = kind == CONVERSION and bool(self._block.value)
         batches: list[EventBatch] = []
+        stream = self._stream(kind)
+        kinds = EventKinds(stream, self._block.key)
         for event_day in self._from(day):
-            where = f"{self._stream(kind).folder}, {event_day}"
+            where = f"{stream.folder}, {event_day}"
             for batch in self._logs[kind].batches(event_day):
                 if not batch.num_rows:
                     continue
                 table = pa.Table.from_batches([batch])
-                self._check(table, names, f"{kind}s", where)
+                self._check(table, [*names, *stream.only], f"{kind}s", where)
+                table = kinds.select(table)
                 reason, text = (
                     whole(table[name]).cast(pa.string()) if name in table.column_names else None
                     for name in (REASON, TEXT)
@@ -214,6 +224,8 @@ class EventLogs:
                         text=text,
                     )
                 )
+        if kind == CLICK:  # a day without conversions is usual, one without clicks is not
+            kinds.check(f"{stream.folder}, {day}")
         return Events.of(kind, batches, valued=valued)
 
     def _money(

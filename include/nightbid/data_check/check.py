@@ -22,7 +22,7 @@ from nightbid.data_check.draft import draft
 from nightbid.data_check.partitions import has_hours, unit_of, weeks_of
 from nightbid.data_check.roles import Findings, find_roles
 from nightbid.data_check.rows import first_rows
-from nightbid.data_check.streams import events_block, stream_folders
+from nightbid.data_check.streams import events_block, mixed_streams, stream_folders
 from nightbid.errors import MissingDataError
 from nightbid.partitions import STEPS
 
@@ -134,8 +134,10 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         MissingDataError: The folder has no day, or no readable row.
         CorruptDataError: A file cannot be read, or files disagree on a column's type.
     """
-    streams = stream_folders(folder)
-    block = events_block(streams, cache) if streams else source_block(folder, cache)
+    streams = {name: source_block(path, cache) for name, path in stream_folders(folder).items()}
+    block = {} if streams else source_block(folder, cache)
+    if streams := streams or mixed_streams(block, cache):
+        block = events_block(streams, cache)
     typed = TypeAdapter(Source).validate_python(block)
     whole = open_source(typed, cache)
     known = whole.days() or ()

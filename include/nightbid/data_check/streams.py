@@ -6,31 +6,38 @@ import re
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from nightbid.column_parsing import hashes
-from nightbid.config.sources import EventStream
+from nightbid.column_parsing import encode, hashes
+from nightbid.config.sources import EventStream, FolderKind
+from nightbid.data.event_kinds import EventKinds
 from nightbid.data.folder import FolderLogs
 from nightbid.data_check.columns import ColumnSummary, clock_of, day_numbers, summarize
-from nightbid.data_check.detect import source_block
 from nightbid.data_check.names import has_meaning, plain, rank_of
 from nightbid.data_check.rows import first_rows
 from nightbid.errors import MissingDataError
 
 NAMES = {
-    "impressions": r"(.*_)?(impressions?|imps?|shows?|displays?|served)",
+    "impressions": r"(.*_)?(impressions?|imps?|shows?|displays?|served|views?)",
     "clicks": r"(.*_)?(clicks?|clks?)",
     "conversions": r"(.*_)?(conversions?|convs?|installs?|purchases?|orders?|postbacks?)",
 }
-"""Stream → pattern of its folder's name."""
+"""Stream → pattern of its folder's name, or of the kind of event in a folder of all streams."""
 LEAST_SHARED = 0.05
 """Minimum share of a stream's events whose id is among the sampled impressions."""
 LEAST_UNIQUE = 0.5
 """Minimum number of distinct values per row for a column to identify impressions."""
+MOST_KINDS = 20
+"""Maximum number of kinds of events in one folder."""
+SURELY_SHARED = 0.5
+"""As `LEAST_SHARED`, for one folder: its rows may also be impressions with their outcome."""
+SURELY_UNIQUE = 0.9
+"""As `LEAST_UNIQUE`, for one folder."""
 
 
 def stream_folders(folder: str) -> dict[str, str]:
@@ -53,20 +60,74 @@ def stream_folders(folder: str) -> dict[str, str]:
     return folders if {"impressions", "clicks"} <= folders.keys() else {}
 
 
-def events_block(folders: Mapping[str, str], cache: Path) -> dict[str, Any]:
+def mixed_streams(block: dict[str, Any], cache: Path) -> dict[str, dict[str, Any]]:
+    """Find the streams in one folder whose rows are impressions, clicks and conversions.
+
+    A column names the kind of event, and clicks repeat the id of their impression.
+
+    Args:
+        block: `source` block of the folder.
+        cache: Folder for column types detected in text files.
+
+    Returns:
+        Stream → block with `only`; empty unless impressions and clicks are there.
+    """
+    if block["kind"] not in get_args(FolderKind) or "layout" in block:
+        return {}
+    logs = FolderLogs(TypeAdapter(EventStream).validate_python(block), (), cache)
+    rows = first_rows(logs.batches(days[-1]))[0] if (days := logs.days() or ()) else None
+    columns = summarize(rows) if rows is not None and len(rows) else []
+    for column in columns:
+        if column.kind != "text" or not 2 <= column.distinct <= MOST_KINDS:
+            continue
+        codes, tokens = encode(column.values)
+        kinds = {
+            stream: [token for token in tokens.to_pylist() if re.fullmatch(pattern, plain(token))]
+            for stream, pattern in NAMES.items()
+        }
+        if not (kinds["impressions"] and kinds["clicks"]):
+            continue
+        shown, clicked = (
+            np.isin(codes, [tokens.index(kind).as_py() for kind in kinds[stream]])
+            for stream in ("impressions", "clicks")
+        )
+        if any(_is_shared_id(other, shown, clicked) for other in columns if other is not column):
+            return {
+                stream: {**block, "only": {column.name: names[0] if len(names) == 1 else names}}
+                for stream, names in kinds.items()
+                if names
+            }
+    return {}
+
+
+def _is_shared_id(
+    column: ColumnSummary, shown: npt.NDArray[np.bool_], clicked: npt.NDArray[np.bool_]
+) -> bool:
+    """Return whether a column identifies impressions, and clicks refer to them by it."""
+    if column.kind not in ("text", "integer"):
+        return False
+    values = hashes(column.values)
+    ids = np.unique(values[shown])
+    return (
+        len(ids) >= SURELY_UNIQUE * shown.sum()
+        and float(np.isin(values[clicked], ids).mean()) >= SURELY_SHARED
+    )
+
+
+def events_block(blocks: Mapping[str, dict[str, Any]], cache: Path) -> dict[str, Any]:
     """Describe streams as a `source` block of `kind: events`.
 
     The impression id is the column whose values the streams share, preferably under the same name.
 
     Args:
-        folders: Stream → its folder.
+        blocks: Stream → `source` block of its folder.
         cache: Folder for column types detected in text files.
 
     Raises:
         MissingDataError: The streams have no day in common, or one has no column with the
             impression id or the time of its events.
     """
-    blocks = {stream: source_block(folder, cache) for stream, folder in folders.items()}
+    folders = {stream: block["folder"] for stream, block in blocks.items()}
     tables = _newest_day(blocks, cache)
     summaries = {stream: summarize(rows) for stream, (_, rows) in tables.items()}
     ids = {
@@ -113,8 +174,11 @@ def _newest_day(
         days = [common[-1]]
         if stream != "impressions" and common[-1] + timedelta(days=1) in days_of[stream]:
             days.append(common[-1] + timedelta(days=1))
+        kinds = EventKinds(TypeAdapter(EventStream).validate_python(blocks[stream]))
         parts = [
-            rows for day in days if (rows := first_rows(folder_logs.batches(day))[0]) is not None
+            kinds.select(rows)
+            for day in days
+            if (rows := first_rows(folder_logs.batches(day))[0]) is not None
         ]
         if not sum(map(len, parts)):
             raise MissingDataError(

@@ -436,6 +436,35 @@ def test_data_check_drafts_a_join_of_impressions_clicks_and_conversions(tmp_path
     assert f"next: nightbid run joined --date {FIRST + timedelta(days=4)}" in printed
 
 
+def test_one_folder_of_impressions_and_clicks_is_drafted_as_a_join(tmp_path):
+    for at in range(5):
+        day = FIRST + timedelta(days=at)
+        table = logs(day)
+        clicks = table.filter(table["is_click"]).select(["request_id", "clicked_at"])
+        shown = table.drop_columns(["dwell", "clicked_at", "is_click"])
+        parts = [
+            rows.append_column("eventType", pa.array([kind] * len(rows)))
+            for kind, rows in (
+                ("AdImpression", shown),
+                ("AdClick", clicks.rename_columns(["request_id", "servedAt"])),
+                ("heartbeat", clicks.select(["request_id"]).slice(0, 3)),
+            )
+        ]
+        (tmp_path / "in" / f"dt={day}").mkdir(parents=True)
+        whole = pa.concat_tables(parts, promote_options="default")
+        pq.write_table(whole, tmp_path / "in" / f"dt={day}" / "part.parquet")
+    path = tmp_path / "joined.yaml"
+    printed = check(tmp_path / "in", "--write", path)
+    spec = load_pipeline(path)
+    source = spec.source
+    assert (source.kind, source.key, source.time) == ("events", "request_id", "servedAt")
+    assert source.impressions.only == {"eventType": ("AdImpression",)}
+    assert source.clicks.only == {"eventType": ("AdClick",)}
+    assert source.conversions is None
+    assert (spec.label.column, spec.columns.user) == ("clicked", "uid")
+    assert "sample   1,800 rows" in printed
+
+
 def test_streams_without_a_common_id_are_reported_in_one_line(tmp_path):
     folder = streams(tmp_path / "logs")
     for path in (folder / "clicks").rglob("*.parquet"):

@@ -204,6 +204,63 @@ def test_an_event_key_separates_copies_from_repeated_events(tmp_path):
     assert logs.figures(DAY)["clicks_repeated"] == 1
 
 
+@pytest.fixture
+def mixed(logs, tmp_path):
+    """Write all events of `logs` into one folder, with rows of other kinds and without a kind."""
+    folder = tmp_path / "mixed"
+    for day in (DAY - timedelta(days=1), DAY, DAY + timedelta(days=1)):
+        parts = []
+        for kind, name in ((1, "impressions"), (2, "clicks"), (3, "conversions")):
+            if (path := logs / name / f"dt={day}" / "part-00000.parquet").exists():
+                rows = pq.read_table(path)
+                parts.append(rows.append_column("kind", pa.array([kind] * len(rows))))
+        if day == DAY:
+            parts.append(pa.table({"kind": [9], "time": [at(4)]}))
+            parts.append(pa.table({"kind": pa.nulls(1, pa.int64()), "impression_id": ["b"],
+                                   "time": [at(4)]}))  # fmt: skip
+        put(
+            folder,
+            "",
+            day,
+            **dict(table_columns(pa.concat_tables(parts, promote_options="default"))),
+        )
+    return folder
+
+
+def table_columns(table: pa.Table):
+    return zip(
+        table.column_names, [column.combine_chunks() for column in table.columns], strict=True
+    )
+
+
+def test_one_folder_of_all_events_is_joined_as_three_folders(logs, mixed, tmp_path):
+    def source(**only) -> dict:
+        return {"kind": "events", **{name: {"folder": str(mixed), "only": {"kind": kind}}
+                                     for name, kind in only.items()}}  # fmt: skip
+
+    rows, aside, figures = joined(logs, tmp_path)
+    spec = spec_of(source(impressions=1, clicks=[2], conversions="3"))
+    logs_of_all = open_source(spec.source, tmp_path, (DAY,))
+    table = pa.Table.from_batches(list(logs_of_all.batches(DAY)))
+    is_good = pc.is_null(table[REASON])
+    joined_columns = ["impression_id", "clicked", "clicks", "click_time", "converted"]
+    assert table.filter(is_good).select(joined_columns).to_pylist() == [
+        {name: row[name] for name in joined_columns} for row in rows.values()
+    ]
+    of_mixed = table.filter(pc.invert(is_good)).select([REASON, TEXT]).to_pylist()
+    without_kind = {REASON: "a row without kind, so its kind of event is unknown", TEXT: "b"}
+    assert sorted(of_mixed, key=str) == sorted([*aside, without_kind], key=str)
+    assert logs_of_all.figures(DAY) == figures
+
+    for wrong in ({"impressions": "imp", "clicks": 2}, {"impressions": 1, "clicks": "klick"}):
+        spec = spec_of(source(**wrong))
+        message = rf"no row has kind: {'imp' if wrong['clicks'] == 2 else 'klick'}; there are '"
+        with pytest.raises(MissingDataError, match=message) as error:
+            list(open_source(spec.source, tmp_path, (DAY,)).batches(DAY))
+        assert "'9' (1)" in str(error.value)
+        assert "only" in str(error.value)
+
+
 def test_late_events_change_only_days_within_their_window(logs, tmp_path):
     days = [DAY + timedelta(days=n) for n in range(-1, 3)]
     for day in days[2:]:
