@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from once import made_once
 from preloaded import COMMANDS, Command
 
 SMALL = {
@@ -77,6 +79,11 @@ class Shell:
         tree = {**SMALL, "pipeline": name, **changes}
         (self.pipelines / f"{name}.yaml").write_text(text or yaml.safe_dump(tree))
 
+    def take(self, other: Path, *parts: str) -> None:
+        """Copy parts of the workspace below another folder, such as `stages`; by default all."""
+        for part in parts or ("",):
+            shutil.copytree(other / "workspace" / part, self.workspace / part, dirs_exist_ok=True)
+
     def start(self, *arguments: str) -> subprocess.Popen[str] | Command:
         """Start a command."""
         if not self.plain:
@@ -94,6 +101,24 @@ class Shell:
         process = self.start(*arguments)
         text, _ = process.communicate(timeout=500)
         return process.returncode, text
+
+
+@pytest.fixture(scope="session")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the nights 2026-01-04 and 2026-01-05 of `SMALL`, which is only read.
+
+    All workers share it. A plain process ran both nights; its output is the file `output`.
+    A workspace with a copy of its stages reuses them; see `Shell.take`.
+    """
+
+    def make(folder: Path) -> None:
+        shell = Shell(folder, plain=True)
+        shell.write()
+        code, text = shell.run("run", "small", "--date", "2026-01-04", "--nights", "2")
+        assert code == 0, text
+        (folder / "output").write_text(text)
+
+    return made_once(tmp_path_factory, "two-nights", make)
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ def manifest(run: RunRecord, stage: str) -> dict:
     return json.loads((run.workspace.at(record.uri) / "manifest.json").read_text())
 
 
-def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(shell):
+def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(shell, two_nights):
     shell.write()
-    code, text = shell.run("run", "small", "--date", "2026-01-04", "--nights", "2")
-    assert code == 0, text
+    shell.take(two_nights)
+    text = (two_nights / "output").read_text()
     for stage in STAGES:
         assert text.count(f"✓ {stage} ") == 2
     workspace = Workspace(str(shell.workspace))
@@ -106,13 +106,14 @@ def test_a_night_from_the_shell_waits_for_another_one_of_its_pipeline(shell):
     assert "✓ sample " in rest
 
 
-def test_features_are_documented_with_what_the_newest_night_taught(shell):
+def test_features_are_documented_with_what_the_newest_night_taught(shell, two_nights):
     shell.write()
     code, text = shell.run("features", "small")
     assert code == 0, text
     assert "at most 100,002" in text
     assert "nothing is learned yet" in text
 
+    shell.take(two_nights, "stages")
     code, text = shell.run("run", "small", "--date", "2026-01-04", "--until", "featurize")
     assert code == 0, text
     (run,) = runs_of(Workspace(str(shell.workspace)), "small")

@@ -15,19 +15,18 @@ from tests.pipeline.conftest import Shell
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "notebooks"
 PARAMETERS = {
-    "results": 'PIPELINE = "small"\nNIGHT = "2026-01-06"',
-    "try_a_feature": 'PIPELINE = "small"\nNIGHT = "2026-01-06"\nTRIAL = "trial"\n'
+    "results": 'PIPELINE = "small"\nNIGHT = "2026-01-05"',
+    "try_a_feature": 'PIPELINE = "small"\nNIGHT = "2026-01-05"\nTRIAL = "trial"\n'
     'FEATURE = "features.hour={transform: hour, column: time}"',
 }
 SAYS = {"results": "in the manifest", "try_a_feature": "hour"}
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+def night(tmp_path_factory: pytest.TempPathFactory, two_nights: Path) -> Shell:
     shell = Shell(tmp_path_factory.mktemp("notebooks"))
     shell.write()
-    code, output = shell.run("run", "small", "--date", "2026-01-06")
-    assert code == 0, output
+    shell.take(two_nights)
     return shell
 
 
