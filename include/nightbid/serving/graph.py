@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def write_onnx(network: Network, path: Path) -> None:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    # Otherwise it copies the graph with all tables before each of its optimizations.
+    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
     inputs = signature(network.layout)
     serve = tf.function(_serving(network), input_signature=inputs, autograph=False)
     model, _ = tf2onnx.convert.from_function(serve, input_signature=inputs, opset=OPSET)
