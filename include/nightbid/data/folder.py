@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import cached_property, partial
@@ -26,7 +26,7 @@ from nightbid.data.source_schema import SourceSchema
 from nightbid.data.timed_files import Days, TimedFiles
 from nightbid.data.units import FolderUnit, units_of
 from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
-from nightbid.errors import DataError, MissingDataError
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.partitions import WEEKDAYS
 
 
@@ -128,6 +128,7 @@ class FolderLogs:
             for part, rows in zip(timed, self._timed.digests(day), strict=True)
         ]
         parts += timed
+        self._refuse_copies(day, parts, bytes_)
         digests = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
         types: Mapping[str, object] = (
             self._columns.text_types if self._kind == "csv" else self._columns.column_types
@@ -139,6 +140,29 @@ class FolderLogs:
         for name in self._columns.may_be_lost(parts) & type_names.keys():
             type_names[name] += " or null"
         return {**digests, "types": json.dumps(type_names, sort_keys=True)}
+
+    def _refuse_copies(self, day: date, parts: Sequence[Part], bytes_: Sequence[object]) -> None:
+        """Refuse equal files of a day if keys are made, because no key shows that rows repeat.
+
+        Raises:
+            CorruptDataError: Two files have the same rows of the day.
+        """
+        if not self._block.make_key:
+            return
+        firsts: dict[object, Part] = {}
+        for part, content in zip(parts, bytes_, strict=True):
+            first = firsts.setdefault(content, part)
+            if first is not part and any(len(table) for table in self._reader.raw(part)):
+                names = " and ".join(
+                    path.relative_to(self._place.root).as_posix()
+                    for path in (first.path, part.path)
+                )
+                raise CorruptDataError(
+                    f"{names} hold the same rows",
+                    where=f"{self._block.folder}, {day}",
+                    hint="move one out of the folder: with source.make_key, its rows would count"
+                    " twice",
+                )
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one day in the order of its files."""

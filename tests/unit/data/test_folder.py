@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
+import shutil
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -406,3 +408,28 @@ def test_days_are_listed_without_reading_files(tmp_path):
     assert [file.name for file in source.files(date(2026, 1, 6))] == ["b.csv"]
     with pytest.raises(CorruptDataError):
         list(source.batches(date(2026, 1, 6)))
+
+
+@pytest.mark.parametrize("day_column", ["", "ts"])
+def test_a_copied_file_is_refused_if_keys_are_generated(tmp_path, day_column):
+    """Without logged keys, nothing else would show that its rows count twice."""
+    times = pa.array([datetime(2026, 1, 1, 5, tzinfo=UTC)] * 9, pa.timestamp("us", "UTC"))
+    rows = pa.table({"ts": times, "x": range(9)})
+    parts = {"a": rows, "b": rows.slice(1), "empty": rows.slice(9), "none": rows.slice(9)}
+    for name, part in parts.items():
+        path = tmp_path / "logs" / ("" if day_column else f"dt={DAY}") / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, path)
+
+    def identity(**block: str) -> dict[str, str]:
+        return opened(tmp_path / "logs", **block).identity(
+            DAY, lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
+        )
+
+    block = {"make_key": "row", **({"day_column": day_column} if day_column else {})}
+    identity(**block)
+    shutil.copy(path.with_name("a.parquet"), path.with_name("a (1).parquet"))
+    with pytest.raises(CorruptDataError, match=r"a \(1\)\.parquet and \S*a\.parquet hold the same"):
+        identity(**block)
+    # With logged keys, repeated rows are left out and counted.
+    identity(**{**block, "make_key": ""})
