@@ -55,7 +55,7 @@ def test_nights_of_hours_each_learn_an_hour_more(shell, tmp_path):
 
 
 def test_nights_of_weeks_read_folders_of_days(shell, tmp_path):
-    shell.write(source={"kind": "simulator", "rows_per_day": 1000})
+    shell.write(source={"kind": "simulator", "rows_per_day": 300})
     logs = tmp_path / "logs"
     code, output = shell.run(
         "data", "write", "small", "--to", str(logs), "--date", "2026-01-05", "--days", "28"
@@ -67,8 +67,12 @@ def test_nights_of_weeks_read_folders_of_days(shell, tmp_path):
                 window={"train_weeks": 1, "validate_weeks": 1, "evaluate_weeks": 1},
                 schedule="0 3 * * 1")  # fmt: skip
     # Any day of a week identifies its night.
-    code, output = shell.run("run", "small", "--date", "2026-01-23", "--nights", "2")
+    weeks = ("run", "small", "--date", "2026-01-23", "--nights", "2")
+    code, output = shell.run(*weeks, "--until", "sample")
     assert code == 0, output
     assert "3 weeks, 2 reused, made 2026-01-26 (new)" in output
+    code, output = shell.run("run", "small", "--date", "2026-01-27")
+    assert code == 0, output
+    assert "promoted as champion #1" in output
     workspace = Workspace(str(shell.workspace))
     assert [str(run.date) for run in runs_of(workspace, "small")] == ["2026-01-19", "2026-01-26"]

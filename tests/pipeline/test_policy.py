@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from nightbid.cli.app import app
 from nightbid.data import obd
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
-from typer.testing import CliRunner
+from preloaded import COMMANDS
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +47,10 @@ def test_the_value_of_choosing_by_the_predictions_is_told_with_the_truth_within(
         train={"refit": False},
         policy={"temperature": 0.5},
     )  # fmt: skip
-    code, text = shell.run("run", "small", "--date", "2026-01-08", "--nights", "2")
-    assert code == 0, text
-    assert "against the logged choices)" in text
+    for night in (["2026-01-08"], ["2026-01-09", "--until", "gate_value"]):
+        code, text = shell.run("run", "small", "--date", *night)
+        assert code == 0, text
+        assert "against the logged choices)" in text
     first, second = runs_of(Workspace(str(shell.workspace)), "small")
     metrics = json.loads((replayed(second) / "manifest.json").read_text())["metrics"]["policy"]
     # Detected without settings: an ad's category and age belong to the ad, the page does not.
@@ -110,14 +110,22 @@ def open_bandit() -> bytes:
     return out.getvalue()
 
 
-def test_a_night_on_open_bandit_logs_values_its_policy(shell, monkeypatch):
+PROGRAM = """
+from nightbid.cli.app import app
+from nightbid.data import obd
+
+obd.DIGEST = "{digest}"
+app()
+"""
+
+
+def test_a_night_on_open_bandit_logs_values_its_policy(shell, tmp_path):
     content = open_bandit()
     archive = Path(shell.environment["NIGHTBID_CACHE"]) / "obd" / obd.ARCHIVE
     archive.parent.mkdir(parents=True)
     archive.write_bytes(content)
-    monkeypatch.setattr(obd, "DIGEST", hashlib.sha256(content).hexdigest())
-    for name, value in shell.environment.items():
-        monkeypatch.setenv(name, value)
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(digest=hashlib.sha256(content).hexdigest()))
     shell.write(
         source={"kind": "obd"},
         features={
@@ -132,8 +140,9 @@ def test_a_night_on_open_bandit_logs_values_its_policy(shell, monkeypatch):
         evaluate={"bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
         policy={"temperature": 0.5},
     )
-    done = CliRunner().invoke(app, ["run", "small", "--date", str(DAYS[-1])])
-    assert done.exit_code == 0, done.output
+    command = ("run", "small", "--date", str(DAYS[-1]))
+    done = COMMANDS.run(*command, module=str(program), env=shell.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
     (run,) = runs_of(Workspace(str(shell.workspace)), "small")
     metrics = json.loads((replayed(run) / "manifest.json").read_text())["metrics"]["policy"]
     assert (metrics["items"], metrics["item_columns"]) == (ITEMS, ["item_feature_0"])

@@ -49,10 +49,12 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
         window={"train_days": 2, "history_days": 2, "lag_days": 1},
         gates=GATES,
     )
-    code, text = shell.run("run", "small", "--date", "2026-01-08", "--nights", "2")
+    code, text = shell.run("run", "small", "--date", "2026-01-08")
     assert code == 0, text
     assert "refitted on" in text
     assert "promoted as champion #1" in text
+    code, text = shell.run("run", "small", "--date", "2026-01-09", "--until", "evaluate")
+    assert code == 0, text
     first, second = runs_of(Workspace(str(shell.workspace)), "small")
 
     refit = metrics(first, "export")["refit"]

@@ -16,11 +16,13 @@ from tests.pipeline.conftest import Shell
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.txt"
 QUICK = ("--seeds", "2", "--no-latency", "--margin", "0.0005")
+SOURCE = {"kind": "simulator", "rows_per_day": 1500, "users": 300, "ads": 100}
+TREES = {"architecture": "gradient_boosted_trees"}
 
 
 @pytest.fixture
 def sampled(shell: Shell) -> Shell:
-    shell.write(source={"kind": "simulator", "rows_per_day": 1500, "users": 300, "ads": 100})
+    shell.write(source=SOURCE)
     code, output = shell.run("run", "small", "--date", "2026-01-06", "--until", "sample")
     assert code == 0, output
     return shell
@@ -35,6 +37,9 @@ def report_of(shell: Shell) -> dict:
 def test_the_same_lock_is_safe_and_a_half_done_rehearsal_of_other_code_starts_over(
     sampled: Shell,
 ) -> None:
+    # Trees train without TensorFlow, whose import takes most of a worker's time. Both sides run
+    # plain Pythons, because a preloaded one would be faster than the other.
+    sampled.write(source=SOURCE, model=TREES, baseline=TREES)
     # A rehearsal that was killed before an upgrade of Nightbid left this file.
     cache = Path(sampled.environment["NIGHTBID_CACHE"])
     left = cache / "rehearsals/r1/source/nightbid/rehearse/worker.py"
