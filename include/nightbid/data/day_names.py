@@ -1,9 +1,10 @@
 """Assigns the files of a folder to days by the names of folders and files.
 
-A day is named by a folder `dt=2026-01-05` (also `date=`, `day=`, `ds=`, and without dashes), by
-`year=2026/month=1/day=5`, by `2026/01/05`, by a folder `2026-01-05` or `20260105`, or by a file
-with the day in its name. An hour may follow the day (`dt=2026-01-05/hour=03`, `2026/01/05/03`,
-`dt=2026-01-05-03`, `2026010503`); its files belong to that day. Symbolic links are followed.
+A day is named by a folder `dt=2026-01-05` (also `date=`, `day=`, `ds=`), by
+`year=2026/month=1/day=5`, by `2026/01/05`, by a folder `2026-01-05`, or by a file with the day in
+its name; `20260105`, `2026_01_05` and `2026.01.05` are the same day. An hour may follow the day
+(`dt=2026-01-05/hour=03`, `2026/01/05/03`, `dt=2026-01-05-03`, `2026010503`); its files belong to
+that day. Symbolic links are followed.
 Other names, such as weeks and months, are ignored.
 """
 
@@ -20,14 +21,15 @@ from urllib.parse import unquote
 from nightbid.errors import CorruptDataError
 from nightbid.partitions import Hour, Unit, containing
 
+_MARK = r"[-_.]?"
 _HOUR = r"(?:[-_T]?([01]\d|2[0-3]))?"
 PARTITION = re.compile(
-    rf"(?:^|/)(?:dt|date|day|ds|hour|dh)=(\d{{4}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?:/|$)"
+    rf"(?:^|/)(?:dt|date|day|ds|hour|dh)=(\d{{4}}){_MARK}(\d{{2}}){_MARK}(\d{{2}}){_HOUR}(?:/|$)"
 )
 HIVE = re.compile(r"(?:^|/)(?:year|y)=(\d{4})/(?:month|m)=(\d{1,2})/(?:day|d)=(\d{1,2})(?:/|$)")
 NESTED = re.compile(r"(?:^|/)(\d{4})/(\d{2})/(\d{2})(?:/|$)")
-FOLDER = re.compile(rf"(?:^|/)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?:/|$)")
-IN_NAME = re.compile(rf"(?<!\d)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?!\d)")
+FOLDER = re.compile(rf"(?:^|/)(20\d{{2}}){_MARK}(\d{{2}}){_MARK}(\d{{2}}){_HOUR}(?:/|$)")
+IN_NAME = re.compile(rf"(?<!\d)(20\d{{2}}){_MARK}(\d{{2}}){_MARK}(\d{{2}}){_HOUR}(?!\d)")
 HOUR_BELOW = re.compile(r"^/?(?:(?:hour|hr|h|hh)=)?([01]?\d|2[0-3])(?:/|$)")
 """Matches an hour folder below a day's folder."""
 WEEK = re.compile(r"(?:^|[/=_.-])(20\d{2})-?W(\d{2})(?=$|[/_.-])")

@@ -20,6 +20,10 @@ Kind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "ot
 Floats = npt.NDArray[np.float64]
 LONG_TEXT = 100
 """Mean length in characters from which a text is not a category."""
+AMOUNT = (
+    r"^(?P<before>[$€£¥₹]|[A-Z]{3} |)-?[0-9][0-9.,]*[.,][0-9]+(?P<after> ?[$€£¥₹%]| [A-Z]{3}|)$"
+)
+"""Pattern of an amount with decimals and a sign before or after it."""
 EARLIEST = (datetime(1999, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
 LATEST = (datetime(2100, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
 
@@ -83,6 +87,19 @@ class ColumnSummary:
         ends = pc.match_substring_regex(texts, r"^-?[0-9]+\.0+$")
         plain = pc.replace_substring_regex(texts.filter(ends), r"\.0+$", "")
         return bool(pc.any(pc.is_in(plain, texts)).as_py())
+
+    @cached_property
+    def amount_sign(self) -> str | None:
+        """Sign with which texts write amounts, such as $ or %, "" for none; None: no amounts."""
+        if self.kind != "text" or not pa.types.is_string(self.values.type):
+            return None
+        texts = pc.unique(self.values.drop_null())
+        parts = pc.extract_regex(pc.utf8_trim_whitespace(texts), AMOUNT)
+        parts = parts.drop_null()
+        if len(parts) < 0.98 * len(texts) or not len(parts):
+            return None
+        signs = pc.binary_join_element_wise(parts.field("before"), parts.field("after"), "")
+        return str(pc.value_counts(signs).to_pylist()[0]["values"])
 
     @cached_property
     def days(self) -> Floats:

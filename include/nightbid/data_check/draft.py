@@ -262,6 +262,8 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
         return ("{transform: numeric, log1p: true}" if skewed else "{transform: numeric}"), (
             f"{_rounded(column.low)} to {_rounded(column.high)}"
         )
+    if column.amount_sign:
+        return "", f"numbers with {column.amount_sign.strip()}: write them as plain numbers"
     if column.kind == "text" and column.mean_length > LONG_TEXT:
         return "", "long texts"
     if column.distinct_share > 0.8 and column.distinct > FEW_VALUES:

@@ -45,6 +45,8 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         r"|bought|sale|order|lead|signup|action|engaged|engagement)",
         r"(is_?)?(like|liked|share|follow|comment|forward|long_?view|finish|view|watched)",
     ),
+    "event": (r"(.*_)?(event|event_?(type|name|kind)|action|action_?type|status|type|kind|result"
+              r"|outcome|response|state)",),
     "outcome": (
         r"(.*_)?(click|clicked|clicks|clk|conversion|converted|conversions|install|purchase"
         r"|attributed|attribution|dwell|dwell_?time|dwell_?(s|ms|sec|seconds)|watch_?time(_ms)?"

@@ -174,6 +174,8 @@ def _key(
             continue
         if column.nulls > 0.02 or (rank is None and column.mean_length > 64):
             continue
+        if rank is None and (column.distinct_share < 1 or column.amount_sign is not None):
+            continue  # without a name for it, nearly distinct values are no key
         ranked.append(((len(MEANINGS["key"]) if rank is None else rank, -column.distinct_share),
                        name))  # fmt: skip
     if not _is_given(findings, known, "key", format_roles):
@@ -273,16 +275,29 @@ def _labels(
             del findings.roles["value"]
     if not findings.labels:
         findings.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
-        pairs = [column for column in columns if column.name not in assigned and is_pair(column)]
-        if pairs:
-            column = min(pairs, key=lambda column: not is_named_label(column.name))
-            findings.missing["label"] += (
-                f"; {column.name!r} holds {column.examples[0]!r} and {column.examples[1]!r}: if it"
-                " is the label, say which is 1 in label.texts"
-            )
+        findings.missing["label"] += _label_hint(
+            [column for column in columns if column.name not in assigned]
+        )
     elif not findings.labels[0].by_name and len(findings.labels) > 1:
         names = ", ".join(candidate.column for candidate in findings.labels[:6])
         findings.missing["label"] = f"one of {names}: no name says which is to be predicted"
+
+
+def _label_hint(columns: Sequence[ColumnSummary]) -> str:
+    """Describe a column that is like a label but has other values; empty if there is none."""
+    for column in columns:
+        if is_pair(column):
+            return (
+                f"; {column.name!r} holds {column.examples[0]!r} and {column.examples[1]!r}: if it"
+                " is the label, say which is 1 in label.texts"
+            )
+    for column in columns:
+        if is_named_label(column.name) and column.kind in ("integer", "number"):
+            return (
+                f"; {column.name!r} holds numbers up to {column.high:,.4g}: write one row for each"
+                " impression, not sums of several"
+            )
+    return ""
 
 
 def is_named_label(name: str) -> bool:
@@ -291,13 +306,14 @@ def is_named_label(name: str) -> bool:
 
 
 def is_pair(column: ColumnSummary) -> bool:
-    """Return whether a column has two different texts, such as click and view."""
-    return column.kind == "text" and column.distinct == 2
+    """Return whether a column named like a label or an event has two texts, as click and view."""
+    is_named = is_named_label(column.name) or has_meaning(column.name, "event")
+    return column.kind == "text" and column.distinct == 2 and is_named
 
 
 def _two_words(column: ColumnSummary) -> dict[str, int]:
     """Map a column of two opposite words, such as yes and no, to labels; empty if it is none."""
-    if not is_pair(column):
+    if column.kind != "text" or column.distinct != 2:
         return {}
     words = {str(example).lower() for example in column.examples}
     return next((dict(pair) for pair in OPPOSITES if words == pair.keys()), {})

@@ -342,6 +342,29 @@ def test_two_unknown_words_may_be_the_label_and_are_no_feature(tmp_path):
     assert load_pipeline(path).label.texts == {"click": 1, "view": 0}
 
 
+def test_sums_of_impressions_and_texts_of_amounts_are_reported(tmp_path):
+    def change(table: pa.Table) -> pa.Table:
+        draw = np.random.default_rng(2)
+        prices = [f"${price:,.2f}" for price in draw.permutation(ROWS) * 7.01 + 1000]
+        shares = [f"{share:.1f}%" for share in draw.uniform(0, 9, ROWS)]
+        table = table.select(["servedAt", "uid", "creative_id", "device"])
+        table = table.append_column("clicks", pa.array(draw.integers(0, 6, ROWS)))
+        table = table.append_column("bid_price", pa.array(prices))
+        return table.append_column("discount", pa.array(shares))
+
+    path = tmp_path / "first.yaml"
+    with pytest.raises(MissingDataError, match=r"'clicks' holds numbers up to 5: write one row"):
+        check(write(tmp_path / "logs", change=change), "--write", path)
+    text = path.read_text()
+    assert "bid_price (numbers with $: write them as plain numbers)" in text
+    assert "discount (numbers with %: write them as plain numbers)" in text
+    draft = yaml.safe_load(text)
+    # Prices that differ in every row are no key, and two devices are no label.
+    assert draft["source"]["make_key"] == "impression_id"
+    assert "device" in draft["features"]
+    assert "clicks" not in draft["features"]
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
 def test_days_are_taken_from_a_column_if_no_file_name_has_them(tmp_path, kind):
     """Exports are not split by day: a day is in two files, and a file holds many days."""

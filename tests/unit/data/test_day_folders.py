@@ -48,6 +48,9 @@ def write_part(folder, table: pa.Table) -> None:
         "dt={0}-03/a.parquet",
         "hour={0:%Y%m%d}03/a.parquet",
         "{0:%Y%m%d}03-part-0.parquet",
+        "ads_{0:%Y_%m_%d}.parquet",
+        "{0:%Y.%m.%d}/a.parquet",
+        "dt={0:%Y_%m_%d}/a.parquet",
     ],
 )
 def test_days_are_recognized_by_folder_and_file_names(tmp_path, name):
