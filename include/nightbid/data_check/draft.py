@@ -15,9 +15,10 @@ from nightbid.column_parsing import numbers
 from nightbid.config.sources import EventsSource
 from nightbid.data.events import MADE
 from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
+from nightbid.data_check.labels import is_named_label, is_pair
 from nightbid.data_check.names import has_meaning
 from nightbid.data_check.partitions import unit_of
-from nightbid.data_check.roles import Findings, is_named_label, is_pair
+from nightbid.data_check.roles import Findings
 from nightbid.partitions import STEPS, Unit
 from nightbid.schema import RESERVED
 

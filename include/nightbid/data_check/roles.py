@@ -1,10 +1,9 @@
-"""Finds the columns of roles, possible labels, and columns known only after the impression."""
+"""Finds the columns of roles, the label, and columns known only after the impression."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from scipy.stats import rankdata
 
 from nightbid.column_parsing import encode, hashes, numbers
 from nightbid.data_check.columns import Clock, ColumnSummary, clock_of
+from nightbid.data_check.labels import LabelCandidate, find_labels
 from nightbid.data_check.names import MEANINGS, has_meaning, rank_of
 from nightbid.sampling.labels import flag
 
@@ -20,28 +20,6 @@ UNIQUE = 0.98
 LEAST_KNOWN = 10
 """Minimum number of positives with a value, for a column known only where the label is 1."""
 TELLTALE_AUC = 0.97
-OPPOSITES: tuple[dict[str, int], ...] = (
-    {"yes": 1, "no": 0}, {"y": 1, "n": 0}, {"t": 1, "f": 0}, {"on": 1, "off": 0},
-    {"ja": 1, "nein": 0}, {"oui": 1, "non": 0}, {"si": 1, "no": 0}, {"sí": 1, "no": 0},
-    {"sim": 1, "não": 0},
-)  # fmt: skip
-"""Pairs of opposite words; the draft states which one is 1."""
-
-
-@dataclass(frozen=True)
-class LabelCandidate:
-    """A possible label: a flag, a column with a value only after an event, or amounts."""
-
-    column: str
-    rate: float
-    """Share of rows with label 1, or for amounts of rows above 0."""
-    positives: int
-    by_name: bool
-    kind: Literal["one", "known", "value"] = "one"
-    mean: float = 0.0
-    """Mean of amounts."""
-    texts: Mapping[str, int] = field(default_factory=dict)
-    """Text → label, if the column's texts are not 0 and 1."""
 
 
 @dataclass
@@ -235,109 +213,14 @@ def _by_name(
 def _labels(
     findings: Findings, columns: Sequence[ColumnSummary], format_roles: dict[str, str | None]
 ) -> None:
-    assigned = set(findings.roles.values())
-    ranked: list[tuple[tuple[int, float], LabelCandidate]] = []
-    for column in columns:
-        texts = _two_words(column)
-        if (column.kind != "flag" and not texts) or column.name in assigned or column.nulls > 0.5:
-            continue
-        value = flag(column.values, texts)
-        positives, negatives = int(np.nansum(value == 1)), int(np.nansum(value == 0))
-        if not positives or not negatives:
-            continue
-        rank = rank_of(column.name, "label")
-        if column.name == format_roles.get("label"):
-            rank = -1
-        rate = positives / (positives + negatives)
-        by_name = rank is not None
-        order = (99 if rank is None else rank, rate)
-        candidate = LabelCandidate(column.name, rate, positives, by_name, texts=texts)
-        ranked.append((order, candidate))
-    findings.labels = [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])]
-    if not findings.labels:
-        # Logs in which an event is marked only by its flag (1 or nothing) or by its time.
-        events = [
-            column
-            for column in columns
-            if column.name not in assigned and column.nulls >= 0.05 and column.known
-            if column.kind == "time"
-            or (column.distinct == 1 and is_named_label(column.name) and column.is_known.any())
-        ]
-        findings.labels = [
-            LabelCandidate(column.name, column.known / column.rows, column.known, True, "known")
-            for column in sorted(events, key=lambda column: (column.kind == "time", column.known))
-        ]
-    amounts = _amounts(columns, {*assigned} - {findings.roles.get("value")})
-    findings.amounts = amounts
-    if not findings.labels:
-        findings.labels = amounts
-        if amounts and findings.roles.get("value") == amounts[0].column:
-            del findings.roles["value"]
-    if not findings.labels:
-        findings.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
-        findings.missing["label"] += _label_hint(
-            [column for column in columns if column.name not in assigned]
-        )
-    elif not findings.labels[0].by_name and len(findings.labels) > 1:
-        names = ", ".join(candidate.column for candidate in findings.labels[:6])
-        findings.missing["label"] = f"one of {names}: no name says which is to be predicted"
-
-
-def _label_hint(columns: Sequence[ColumnSummary]) -> str:
-    """Describe a column that is like a label but has other values; empty if there is none."""
-    for column in columns:
-        if is_pair(column):
-            return (
-                f"; {column.name!r} holds {column.examples[0]!r} and {column.examples[1]!r}: if it"
-                " is the label, say which is 1 in label.texts"
-            )
-    for column in columns:
-        if is_named_label(column.name) and column.kind in ("integer", "number"):
-            return (
-                f"; {column.name!r} holds numbers up to {column.high:,.4g}: write one row for each"
-                " impression, not sums of several"
-            )
-    return ""
-
-
-def is_named_label(name: str) -> bool:
-    """Return whether a column is named like a label, and not like a rate of past events."""
-    return has_meaning(name, "label") and not has_meaning(name, "past")
-
-
-def is_pair(column: ColumnSummary) -> bool:
-    """Return whether a column named like a label or an event has two texts, as click and view."""
-    is_named = is_named_label(column.name) or has_meaning(column.name, "event")
-    return column.kind == "text" and column.distinct == 2 and is_named
-
-
-def _two_words(column: ColumnSummary) -> dict[str, int]:
-    """Map a column of two opposite words, such as yes and no, to labels; empty if it is none."""
-    if column.kind != "text" or column.distinct != 2:
-        return {}
-    words = {str(example).lower() for example in column.examples}
-    return next((dict(pair) for pair in OPPOSITES if words == pair.keys()), {})
-
-
-def _amounts(columns: Sequence[ColumnSummary], assigned: set[str]) -> list[LabelCandidate]:
-    """Columns that are amounts by their names, such as revenue or seconds watched."""
-    candidates = []
-    for column in columns:
-        if column.kind not in ("integer", "number") or column.name in assigned or column.low < 0:
-            continue
-        if not has_meaning(column.name, "amount") or has_meaning(column.name, "past"):
-            continue
-        amounts = np.nan_to_num(numbers(column.values))
-        above = int((amounts > 0).sum())
-        candidates.append(
-            LabelCandidate(
-                column.name, above / column.rows, above, True, "value", float(amounts.mean())
-            )
-        )
-    return sorted(
-        (candidate for candidate in candidates if candidate.positives),
-        key=lambda candidate: -candidate.rate,
-    )
+    value = findings.roles.get("value")
+    others = set(findings.roles.values())
+    labels = find_labels(columns, others, others - {value}, format_roles.get("label"))
+    findings.labels, findings.amounts = labels.candidates, labels.amounts
+    if labels.missing:
+        findings.missing["label"] = labels.missing
+    if labels.candidates and labels.candidates[0].column == value:
+        del findings.roles["value"]
 
 
 def _outcomes(findings: Findings, columns: Sequence[ColumnSummary]) -> None:
