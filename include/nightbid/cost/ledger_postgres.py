@@ -145,6 +145,8 @@ class _Shared:
         if self._open and self._open[0] == address and _is_alive(self._open[1]):
             return self._open[1]
         self.forget()
+        if self.gave_up:  # a new connection would hang too
+            raise psycopg.OperationalError("no answer")
         connection = psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_SECONDS)
         self._open = (address, connection)
         _prepare(connection)

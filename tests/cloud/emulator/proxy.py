@@ -19,6 +19,7 @@ class Wire:
     def __init__(self, port: int) -> None:
         self._to = port
         self._state: Literal["up", "slow", "hang"] = "up"
+        self._delay = 0.0
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self.port = 0
@@ -43,9 +44,9 @@ class Wire:
         for connection in list(self._open):
             self._close(connection)
 
-    def slow(self) -> None:
-        """Forward each piece of data half a second late."""
-        self._state = "slow"
+    def slow(self, seconds: float = 0.5) -> None:
+        """Forward each piece of data this much later."""
+        self._state, self._delay = "slow", seconds
 
     def hang(self) -> None:
         """Accept connections but forward nothing."""
@@ -74,7 +75,7 @@ class Wire:
         try:
             while piece := source.recv(1 << 16):
                 if self._state == "slow":
-                    time.sleep(0.5)
+                    time.sleep(self._delay)
                 while self._state == "hang":
                     time.sleep(0.1)
                 to.sendall(piece)

@@ -203,7 +203,7 @@ def test_writes_wait_for_a_slow_server_and_time_out_on_a_hanging_one(
     monkeypatch.setenv("NIGHTBID_LEDGER", on_postgres.replace(f":{postgres.port}", f":{wire.port}"))
     workspace = Workspace(str(tmp_path))
     try:
-        wire.slow()
+        wire.slow(0.1)
         spend(workspace, "train", 3600)
         assert len(Ledger(workspace).entries(stage="train")) == 2
         monkeypatch.setattr(ledger_postgres, "ANSWER_SECONDS", 2.0)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from preloaded import COMMANDS
 
 MIB = 1 << 20
 MUCH = 1 << 60
@@ -137,10 +136,10 @@ def test_an_expanding_file_is_read_in_bounded_memory_or_rejected_in_one_line(
     else:
         content(path)
     assert path.stat().st_size < 8 * MIB
+    program = tmp_path / "read.py"
+    program.write_text(PROGRAM)
     arguments = json.dumps([suffix.partition(".")[0], str(tmp_path), SECONDS, GIGABYTES])
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, check=False
-    )
+    done = COMMANDS.run(arguments, module=str(program))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     (line,) = done.stdout.splitlines()
     assert expected in line

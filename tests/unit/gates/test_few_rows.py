@@ -48,33 +48,40 @@ def logs(
     )
 
 
-def verdicts(rows: int, seed: int = 0, **newest: float) -> dict[str, str]:
+def verdicts(family: str, rows: int, seed: int = 0, **newest: float) -> dict[str, str]:
+    """Judge what was measured of one family."""
     dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
     usual = {key: value for key, value in newest.items() if key == "flags"}
     days = [
         Day(day, Profile.of(logs(day, rows, seed, **(newest if day == NEWEST else usual))), {})
         for day in dates
     ]
-    judgment = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
+    measured = measure_days(Days(days, [], dates), SPEC)
+    mine = Measurements([each for each in measured if each.family == family])
+    judgment = judge("raw", mine, SPEC.gates, NEWEST)
     return {check.name: check.verdict for check in judgment.checks}
 
 
 @pytest.mark.parametrize("rows", [FEW, 2000])
 def test_clock_shift_passes_random_hours_and_stops_a_shift_of_8_hours(rows: int) -> None:
-    warned = [seed for seed in range(8) if verdicts(rows, seed)["clock_shift"] != "pass"]
+    warned = [
+        seed for seed in range(8) if verdicts("clock_shift", rows, seed)["clock_shift"] != "pass"
+    ]
     assert not warned
-    assert verdicts(rows, shift=8)["clock_shift"] == "stop"
+    assert verdicts("clock_shift", rows, shift=8)["clock_shift"] == "stop"
 
 
 def test_clock_shift_stops_a_shift_of_3_hours_on_many_rows() -> None:
-    assert verdicts(MANY, shift=3)["clock_shift"] == "stop"
+    assert verdicts("clock_shift", MANY, shift=3)["clock_shift"] == "stop"
 
 
 def test_contradictions_need_enough_rows_that_follow_the_rule() -> None:
     """Six videos are disliked but not finished; the other days have four such dislikes."""
-    assert "contradictions:disliked without finished" not in verdicts(FEW, broken=6)
+    assert "contradictions:disliked without finished" not in verdicts(
+        "contradictions", FEW, broken=6
+    )
     # The other days show the rule on a thousand rows, so sixty rows against it are a fault.
-    by_check = verdicts(FEW * 4, flags=0.1, broken=60)
+    by_check = verdicts("contradictions", FEW * 4, flags=0.1, broken=60)
     assert by_check["contradictions:disliked without finished"] == "stop"
 
 

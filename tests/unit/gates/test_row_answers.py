@@ -87,12 +87,10 @@ RULES = [
 
 
 def test_rules_evaluated_together_match_rules_evaluated_alone(table: pa.Table) -> None:
-    together = answers_of(table, RULES)
-    assert rows_of(together) == rows_of(alone(table, RULES))
+    together, each = answers_of(table, RULES), alone(table, RULES)
+    assert rows_of(together) == rows_of(each)
     assert [answer.unexpected for answer in together] == [len(answer.where) for answer in together]
-    assert [answer.missing for answer in together] == [
-        answer.missing for answer in alone(table, RULES)
-    ]
+    assert [answer.missing for answer in together] == [answer.missing for answer in each]
 
 
 def test_rules_find_the_expected_rows(table: pa.Table) -> None:
@@ -144,8 +142,6 @@ def test_rules_evaluated_together_match_for_random_rows(
         order("b", "i"),
         order("f", "i"),
     ]
-    together = answers_of(table, rules)
-    assert rows_of(together) == rows_of(alone(table, rules))
-    assert [answer.missing for answer in together] == [
-        answer.missing for answer in alone(table, rules)
-    ]
+    together, each = answers_of(table, rules), alone(table, rules)
+    assert rows_of(together) == rows_of(each)
+    assert [answer.missing for answer in together] == [answer.missing for answer in each]

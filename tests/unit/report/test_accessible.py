@@ -95,10 +95,10 @@ def test_pages_have_no_accessibility_violations(documents, chromium, tmp_path):
     for name, text in documents.items():
         path = tmp_path / "page.html"
         path.write_text(text, encoding="utf-8")
+        page.goto(f"file://{path}")
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.goto(f"file://{path}")
-            page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
             for violation in Axe().run(page).response["violations"]:
                 nodes = [node["html"][:120] for node in violation["nodes"][:3]]
                 violations.append(f"{name}, {scheme}: {violation['id']}: {nodes}")
@@ -122,6 +122,6 @@ def test_pages_fit_the_width_of_the_screen(documents, chromium, tmp_path, width)
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         if page.evaluate("document.documentElement.scrollWidth") > width:
             too_wide[name] = page.evaluate(WIDER, width)[:3]
-        page.screenshot(path=tmp_path / f"{path.stem}-{width}.png", full_page=True)
+            page.screenshot(path=tmp_path / f"{path.stem}-{width}.png", full_page=True)
     page.close()
     assert too_wide == {}

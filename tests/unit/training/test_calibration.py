@@ -23,6 +23,7 @@ from nightbid.training.data import Examples
 from nightbid.training.stage import run
 
 EMPTY = np.zeros((0, 0))
+FEW_TREES = {"gradient_boosted_trees": {"trees": 30}}
 
 
 def rows_of(labels, weights=None):
@@ -114,7 +115,11 @@ def test_isotonic_matches_scikit_learn_on_grouped_points():
 @pytest.mark.parametrize("how", ["platt", "isotonic"])
 def test_the_configured_calibration_is_trained_and_exported(featurized, task_of, name, how):
     train = Train(batch_size=256, epochs=1, calibration=how)
-    task = task_of(featurized, Model(architecture=name, embedding_l2=1), train)
+    task = task_of(
+        featurized,
+        Model(architecture=name, embedding_l2=1, parameters=FEW_TREES.get(name, {})),
+        train,
+    )
     metrics = run(task).metrics
     calibration = load_card(task.output / "model").calibration
     assert metrics["calibration"] == calibration.model_dump(mode="json")
@@ -143,7 +148,12 @@ def served(model, table, folder):
 def test_rate_calibration_matches_the_label_rate_as_served(featurized, task_of, name):
     def missed(calibration: str) -> float:
         train = Train(batch_size=256, epochs=2, calibration=calibration, positive_weight=2)
-        task = task_of(featurized, Model(architecture=name), train, output=calibration)
+        task = task_of(
+            featurized,
+            Model(architecture=name, parameters=FEW_TREES.get(name, {})),
+            train,
+            output=calibration,
+        )
         run(task)
         rows = pq.read_table(split_files(featurized, "train"), partitioning=None)
         # `predict` blanks the training-only input.
