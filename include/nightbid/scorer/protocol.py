@@ -7,7 +7,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import httptools
 import uvloop
@@ -15,10 +15,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nightbid.scorer.exchange import Exchange, Scoring
 
-READ_SECONDS = 10
-"""Seconds for a request to arrive completely, from its first byte or the connection's start."""
-WRITE_SECONDS = 10
-"""Seconds for a client to read what is buffered for it."""
 LINGER_SECONDS = 2
 """Seconds for a client to finish sending a request that was rejected early."""
 LINGER_BYTES = 64 << 20
@@ -101,6 +97,9 @@ class Protocol(HttpToolsProtocol):
     Small requests to a scorer (`scoring` in the application's state) are answered directly.
     """
 
+    client_seconds: ClassVar[float] = 10
+    """Seconds for a request to arrive completely, from its first byte or the connection's start,
+    and for a client to read what is buffered for it."""
     cycle: Any
     _lingering: Lingering
     _whole = True
@@ -250,7 +249,7 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Start the timer of a client that does not read its response."""
         self._take()
-        self._unread = self.loop.call_later(WRITE_SECONDS, self._abandon)
+        self._unread = self.loop.call_later(self.client_seconds, self._abandon)
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -269,7 +268,7 @@ class Protocol(HttpToolsProtocol):
 
     def _await_request(self) -> None:
         self._stop()
-        self._late = self.loop.call_later(READ_SECONDS, self._expire)
+        self._late = self.loop.call_later(self.client_seconds, self._expire)
 
     def _stop(self) -> None:
         if self._late is not None:
@@ -282,7 +281,8 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_started:
             self.transport.close()
         else:
-            self._end(408, f"the request did not arrive within {READ_SECONDS} s → send it again")
+            waited = f"{self.client_seconds:g} s"
+            self._end(408, f"the request did not arrive within {waited} → send it again")
 
     def _end(self, status: int, line: str) -> None:
         _count(REASONS[status])
@@ -306,7 +306,7 @@ class Loop(uvloop.Loop):
     async def create_server(self, *arguments: Any, **more: Any) -> Any:
         """Create a server with a deadline for TLS handshakes."""
         if more.get("ssl") is not None:
-            more["ssl_handshake_timeout"] = READ_SECONDS
+            more["ssl_handshake_timeout"] = Protocol.client_seconds
         return await super().create_server(*arguments, **more)
 
 

@@ -47,6 +47,8 @@ class ScorerSettings:
     """Folder of a bundle to serve instead of the champion; empty follows the champion."""
     poll_seconds: float = 2.0
     queue_ms: float = 50.0
+    client_seconds: float = 10.0
+    """Seconds for a client to send a request, to read its answer, or to finish a TLS handshake."""
     access: Access = field(default_factory=Access)
     shadow: str = ""
     """Bundle to score in the shadow: `previous`, `candidate` or a bundle's folder; empty: none."""
@@ -161,9 +163,11 @@ def make_application(settings: ScorerSettings, folder: Path) -> Any:
     sys.setswitchinterval(SWITCH_SECONDS)
     from nightbid.scorer.follow import Follower, OneBundle
     from nightbid.scorer.metrics import WorkerStates
+    from nightbid.scorer.protocol import Protocol
     from nightbid.scorer.service import Service
     from nightbid.storage.workspace import Workspace
 
+    Protocol.client_seconds = settings.client_seconds
     follower: Follower | OneBundle
     if settings.bundle:
         follower = OneBundle(Path(settings.bundle), settings.pipeline)

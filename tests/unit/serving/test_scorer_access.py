@@ -7,8 +7,6 @@ import ipaddress
 import os
 import socket
 import ssl
-import subprocess
-import sys
 import time
 
 import httpx
@@ -17,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from nightbid.scorer.access import RateLimit
+from preloaded import COMMANDS
 
 from .running import serving
 from .small_night import PIPELINE
@@ -64,7 +63,7 @@ def test_tokens_tls_and_rate_limits_are_enforced(night, tmp_path):
     tokens.write_text(f"# who may ask\nbidder {FIRST}\n")
     cert, key = certificate(tmp_path)
     options = ("--processes", "2", "--rate-limit", "20", "--token-file", str(tokens),
-               "--tls-cert", str(cert), "--tls-key", str(key))  # fmt: skip
+               "--client-seconds", "3", "--tls-cert", str(cert), "--tls-key", str(key))  # fmt: skip
     trust = ssl.create_default_context(cafile=str(cert))
     with serving(night, tmp_path, *options, verify=trust) as scorer:
         assert scorer.http.base_url.scheme == "https"
@@ -130,15 +129,15 @@ def test_tokens_tls_and_rate_limits_are_enforced(night, tmp_path):
         (["--tls-cert", "short", "--tls-key", "short"], "give PEM files"),
     ],
 )
-def test_unsafe_or_invalid_access_options_are_rejected_in_one_line(tmp_path, options, line):
+def test_unsafe_or_invalid_access_options_are_rejected_in_one_line(
+    tmp_path, monkeypatch, options, line
+):
     (tmp_path / "small.yaml").write_text(PIPELINE)
     (tmp_path / "short").write_text("12345\n")
     (tmp_path / "empty").write_text("# none\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "nightbid", "serve", "small", "--port", "0", *options],
-        env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path), "COLUMNS": "300"},
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, "NIGHTBID_PIPELINES": str(tmp_path), "COLUMNS": "300"}
+    done = COMMANDS.run("serve", "small", "--port", "0", *options, env=environment)
     assert done.returncode == 2, done.stderr
     assert line in done.stderr
     assert "Traceback" not in done.stderr

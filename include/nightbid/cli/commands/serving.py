@@ -33,6 +33,10 @@ def serve(
         float,
         typer.Option(min=1, help="A request that would wait longer is refused at once (503)."),
     ] = 50,
+    client_seconds: Annotated[
+        float,
+        typer.Option(min=1, help="A client that sends or reads more slowly is disconnected."),
+    ] = 10,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between champion checks.")] = 2,
     token_file: Annotated[
         Path | None, typer.Option(help="A client's name and its token per line; one is needed.")
@@ -77,6 +81,7 @@ def serve(
         pipeline=known(pipeline, settings),
         poll_seconds=poll,
         queue_ms=queue_ms,
+        client_seconds=client_seconds,
         access=Access(
             token_file=str(token_file or ""),
             requests_per_second=rate_limit,
