@@ -131,7 +131,7 @@ def report(name: str, found: dict[str, list[dict[str, Any]]]) -> None:
         cpu = {stage: sum(p["cpu"][stage] for p in parts) / len(parts) for stage in STAGES}
         line = (
             f"  {mode:11} log loss {totals['loss']:.5f}, AUC {totals['auc']:.4f}, calibration"
-            f" {totals['calibration']:.3f}; CPU s a night: train {cpu['train']:.1f},"
+            f" {totals['calibration']:.3f}; CPU s per night: train {cpu['train']:.1f},"
             f" sample and featurize {cpu['sample'] + cpu['featurize']:.1f}"
         )
         if reference is not None and mode != "full":

@@ -24,12 +24,12 @@ Each error has a one-line message: what is wrong (with the offending value), whe
 from __future__ import annotations
 
 EXIT_CODES = {
-    2: "usage: an argument, a setting or a YAML is wrong",
-    3: "data: logs or an output are missing or damaged",
-    4: "a gate stopped the night, or a promotion was refused",
+    2: "usage: wrong argument, setting or YAML",
+    3: "data: missing or damaged logs or outputs",
+    4: "a gate stopped the night, or the promotion was refused",
     5: "over budget, or a price is missing",
-    6: "a stage failed, or `watch --once` found something to say",
-    7: "a service, the bucket or a database is out of reach",
+    6: "a stage failed, or `watch --once` has a new alert",
+    7: "a service, the bucket or a database is unavailable",
 }
 """Exit codes of the commands and what they mean; 0 is success, 1 any other failure."""
 

@@ -78,7 +78,7 @@ def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] 
         ConfigError: No id is given.
     """
     if not any(users):
-        raise ConfigError("no user is named", where="forget", hint="give one id or more")
+        raise ConfigError("no user id given", where="forget", hint="pass at least one id")
     user_hashes = _hashes([*users, *keyed])
     all_outputs = [
         (kind, folder, manifest)

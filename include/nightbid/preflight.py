@@ -21,7 +21,7 @@ from nightbid.data.user_keys import UserKeys
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.models import registry
 
-CORRECT = "correct the YAML, or what --set or the form says; nothing has been run"
+CORRECT = "correct the YAML, --set or the form; nothing has been run"
 NUMBERS = {"int": int, "float": (int, float), "bool": bool}
 
 
@@ -100,7 +100,7 @@ def _models(spec: PipelineSpec) -> Iterator[str]:
             continue
         yield from _parameters(where, model)
         if where == "model" and spec.train.mode != "full" and not registry.is_network(name):
-            yield f"train.mode: {name} cannot begin with earlier weights; set train.mode: full"
+            yield f"train.mode: {name} cannot start from earlier weights; set train.mode: full"
 
 
 def _parameters(where: str, model: Model) -> Iterator[str]:

@@ -52,7 +52,7 @@ def promote_by_hand(
         judged = records.get(gate)
         if judged is None and run.newest(gate) is not None:
             raise PromotionRefused(
-                f"{gate} has not judged the outputs of now: the run was begun again",
+                f"{gate} has not checked the current outputs: the run was restarted",
                 where=run_id,
                 hint="wait until the run has ended, or run its night again",
             )
@@ -111,7 +111,9 @@ def run(task: StageTask) -> Outcome:
     is_first = current is None and not task.spec.baseline.column
     if current and current.night > task.night.date:
         decision = "kept"
-        summary = f"not promoted: champion #{current.number} is of a later night ({current.night})"
+        summary = (
+            f"not promoted: champion #{current.number} is from a later night ({current.night})"
+        )
     elif verdict not in PROMOTED and not (verdict != "worse" and is_first):
         decision = "kept"
         stays = f"; champion #{current.number} stays" if current else ""
@@ -156,9 +158,9 @@ def _of_these_settings(run_record: RunRecord, spec: PipelineSpec) -> None:
     now = PipelineSpec.model_validate(run_record.head.spec).model_dump(mode="json")
     if now != spec.model_dump(mode="json"):
         raise StageError(
-            "another process took this run up with other settings, so nothing is promoted",
+            "another process took over this run with other settings, so nothing is promoted",
             where=run_record.run_id,
-            hint=f"see `nightbid runs {spec.pipeline}` for what it made",
+            hint=f"see `nightbid runs {spec.pipeline}` for its results",
         )
 
 
@@ -176,7 +178,8 @@ def _of_one_night(run_id: str, inputs: Mapping[str, StageInput]) -> None:
             by, first = seen.setdefault(stage, (name, digest))
             if first != digest:
                 raise StageError(
-                    f"{by} and {name} are of different outputs of {stage}, so nothing is promoted",
+                    f"{by} and {name} come from different outputs of {stage}, so nothing is"
+                    " promoted",
                     where=run_id,
-                    hint=f"clear {stage} with Downstream: what has not changed is reused",
+                    hint=f"clear {stage} with Downstream: unchanged stages are reused",
                 )

@@ -132,18 +132,18 @@ def check_clock(workspace: Workspace, days: int, now: dt.datetime | None = None)
     hint = "check `date`; if the clock is right, add --trust-clock"
     last, name = used[-1]
     if last > moment + AHEAD:
-        note = f"the run {name} is of {last:%Y-%m-%d}, and the clock says {moment:%Y-%m-%d}"
+        note = f"the run {name} is from {last:%Y-%m-%d}, but the clock says {moment:%Y-%m-%d}"
         raise WorkspaceError(f"{note}: nothing is removed", where=str(workspace.root), hint=hint)
     if last < moment - dt.timedelta(days=days):
-        note = f"no run is of the last {days} days (the newest: {name}, {last:%Y-%m-%d})"
+        note = f"no run is from the last {days} days (the newest: {name}, {last:%Y-%m-%d})"
         raise WorkspaceError(
-            f"{note}, by a clock that says {moment:%Y-%m-%d}: all of them would lose their outputs",
+            f"{note}, but the clock says {moment:%Y-%m-%d}: all runs would lose their outputs",
             where=str(workspace.root),
             hint=hint,
         )
     for (before, _), (after, name) in pairwise(used):
         if after - before > GAP:
-            note = f"the run {name} is of {after:%Y-%m-%d}, and the one before of {before:%Y-%m-%d}"
+            note = f"the run {name} is from {after:%Y-%m-%d}, the one before from {before:%Y-%m-%d}"
             raise WorkspaceError(
                 f"{note}: nothing is removed", where=str(workspace.root), hint=hint
             )

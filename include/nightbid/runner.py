@@ -130,7 +130,7 @@ def begin_stage(
     cancel_other_jobs(run, stage.name, plan.key, work.service)
     job_record = open_job(run, stage.name, plan.key)
     if job_record is not None and job_record.job_id:
-        log.info("%s: taking up job %s", stage.name, job_record.job_id)
+        log.info("%s: resuming job %s", stage.name, job_record.job_id)
         return DeferredJob(job_record, work.service)
     number = job_record.attempt if job_record else _fresh(run, stage, attempt)
 
@@ -365,7 +365,7 @@ class _Attempt:
         try:
             self._enter_cost(spent, "failed")
         except (NightbidError, OSError) as second:
-            log.warning("cost not entered: %s", second)
+            log.warning("cost not recorded: %s", second)
 
     def _seconds(self) -> float:
         if not self._is_begun:

@@ -118,7 +118,7 @@ class PromotionApproval(ApprovalOperator):
             late = event.get("error_type") == "timeout"
             if late and (left := self._seconds_left(context)) > SLACK_SECONDS:
                 self.log.warning(
-                    "the clock was put forward: the question stands for another %.1f hours",
+                    "the clock was set forward: the approval stays open for another %.1f hours",
                     left / 3600,
                 )
                 self.response_timeout = dt.timedelta(seconds=left)
@@ -130,9 +130,9 @@ class PromotionApproval(ApprovalOperator):
             # Fail without a retry, which would ask again.
             raise AirflowFailException(f"not promoted: {reason}")
         if answer == [self.APPROVE]:
-            self._record(context, "done", f"approved by {person or 'somebody'}", person)
+            self._record(context, "done", f"approved by {person or 'an unknown user'}", person)
         else:
-            reason = f"not promoted: rejected by {person or 'somebody'}"
+            reason = f"not promoted: rejected by {person or 'an unknown user'}"
             self._record(context, "stopped", reason, person)
         return super().execute_complete(context, event)
 
@@ -186,7 +186,7 @@ def question(run: RunRecord, run_id: str, hours: float) -> str:
         record = run.stage(gate)
         if record is not None:
             lines.append(f"- {gate}: **{record.verdict}**, {record.summary}")
-    return "\n".join([*lines, "", f"Without an answer in {_hours(hours)} the champion stays."])
+    return "\n".join([*lines, "", f"If nobody answers within {_hours(hours)}, the champion stays."])
 
 
 def _hours(hours: float) -> str:

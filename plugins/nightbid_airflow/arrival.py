@@ -129,7 +129,7 @@ class ArrivalSensor(BaseOperator):
             spec, run = request.open(settings, is_cleared=is_cleared)
             ends = spec.arrival_deadline(run.date)
             if spec.arrival is None or ends is None:
-                return "the pipeline has no `arrival` block any more"
+                return "the pipeline no longer has an `arrival` block"
             now = dt.datetime.now(dt.UTC)
             arrival = look(spec, run, settings.cache, now)
             if not arrival.is_complete and now < ends:

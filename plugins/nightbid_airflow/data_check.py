@@ -18,11 +18,11 @@ from nightbid_airflow.page_links import data_check_page
 FORM = {
     "folder": Param(
         "", type="string", minLength=1, maxLength=1000, title="Folder of logs",
-        description="As the workers see it: a path, gs://…, s3://… or bq://….",
+        description="Address as the workers see it: a path, gs://…, s3://… or bq://….",
     ),
     "pipeline": Param(
         "", type="string", pattern="^([a-z][a-z0-9_]{0,39})?$", title="Name of the pipeline",
-        description="Of the draft. Empty: made of the folder's name.",
+        description="Name of the draft. Empty: derived from the folder's name.",
     ),
 }  # fmt: skip
 
@@ -31,10 +31,10 @@ def data_check_dag() -> DAG:
     """Make the DAG: one task, triggered manually."""
     with DAG(
         dag_id="data_check",
-        description="Look at a folder of logs and draft a pipeline for it",
+        description="Inspect a folder of logs and draft a pipeline for it",
         doc_md="Finds days, columns, roles, labels, outcomes and clocks of a folder of logs, and"
-        " drafts a pipeline YAML with its reasons. Its *Nightbid* tab shows the page. Nothing is"
-        " written but the page.",
+        " drafts a pipeline YAML with its reasons. The *Nightbid* tab shows the result. Nothing "
+        "else is written.",
         schedule=None,
         start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         catchup=False,

@@ -155,8 +155,8 @@ def _document(spec: PipelineSpec) -> str:
             f" feature{'s' * (len(spec.features) != 1)},"
             f" {spec.model.architecture} against {spec.baseline.name},"
             f" {spec.window.train_days} {spec.partition}s of training.",
-            "A gate that stops ends the night: what comes after it does not run, and the champion"
-            " stays. Trigger with a date to run an earlier night; finished stages are reused.",
+            "If a gate stops the night, later tasks do not run and the champion stays. Trigger "
+            "with a date to run an earlier night; finished stages are reused.",
             "When a task fails, its last line says why; `docs/oncall.md` has a section for each.",
         ]
     )
@@ -204,8 +204,8 @@ def broken_dag(name: str, fault: str) -> DAG:
         dag_display_name=f"{dag_id} (YAML is broken)",
         description=" · ".join(fault.splitlines()),
         doc_md=f"**{name}.yaml cannot be loaded**\n\n```\n{fault}\n```\n\nOther pipelines continue."
-        " Fix the line: the nightly DAG is back within half a minute. `nightbid pipelines` says"
-        " the same.",
+        " After you fix the line, the nightly DAG is back within half a minute. `nightbid "
+        "pipelines` reports the same error.",
         schedule=None,
         catchup=False,
         tags=["nightbid", "broken"],

@@ -28,7 +28,7 @@ def on_dag_run_running(dag_run: Any, msg: str) -> None:
     try:
         _watch_again(dag_run)
     except Exception:
-        LOG.exception("the cost of %s is not watched again", dag_run.run_id)
+        LOG.exception("cannot restart the cost watch of %s", dag_run.run_id)
 
 
 @hookimpl
@@ -123,6 +123,6 @@ def outcome(pipeline: str, run_id: str) -> tuple[str, str]:
     lines = [newest[name].summary for name in ("evaluate", "promote") if name in newest]
     if "promote" not in newest:
         return MARKS["failed"], "; ".join(
-            [*lines, "it ended before its promotion, as the log of the failed task says"]
+            [*lines, "the run ended before promotion; see the log of the failed task"]
         )
     return MARKS["promoted" if "promoted as champion" in lines[-1] else "kept"], "; ".join(lines)

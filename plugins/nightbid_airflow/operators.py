@@ -213,7 +213,9 @@ class StageOperator(BaseOperator):
     def on_kill(self) -> None:
         """Raise from the signal handler, so that the stage cleans up and records the attempt."""
         raise StageError(
-            "stopped from outside", where=self.stage, hint="clear the task to run it again"
+            "the task was stopped from outside",
+            where=self.stage,
+            hint="clear the task to run it again",
         )
 
 
@@ -223,7 +225,7 @@ def _out_of_reach(error: OSError, settings: Settings) -> WorkspaceError:
     return WorkspaceError(
         f"{error.strerror or error}",
         where=str(where),
-        hint="make room, or make it writable again; what is finished stays, and is reused",
+        hint="free disk space or restore write access; finished stages are reused",
     )
 
 
@@ -256,7 +258,7 @@ class ReportOperator(BaseOperator):
         try:
             run = RunRecord.load(workspace, self.pipeline, name)
         except ConfigError:
-            raise AirflowSkipException("no stage has begun: nothing to report") from None
+            raise AirflowSkipException("no stage has started: nothing to report") from None
         page = write_report(run)
         self.log.info("%s", page)
         for message in (queue_run(run, settings), deliver(workspace, settings)):

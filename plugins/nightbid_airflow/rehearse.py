@@ -29,7 +29,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
         "pipeline": Param(pipelines[0], type="string", enum=[*pipelines], title="Pipeline"),
         "upgrade": Param(
             [], type="array", items={"type": "string", "pattern": PIN}, title="Packages",
-            description="One a line: `lightgbm==4.5.0`. The lock is resolved with them.",
+            description="One per line: `lightgbm==4.5.0`. The lock is resolved with them.",
         ),
         "requirements": Param(
             "", type="string", title="Candidate lock",
@@ -37,15 +37,15 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
         ),
         "run_id": Param("", type="string", title="Run",
                         description="Night that supplies the rows. Empty: the newest."),
-        "seeds": Param(5, type="integer", minimum=2, maximum=50, title="Seeds on each side"),
+        "seeds": Param(5, type="integer", minimum=2, maximum=50, title="Seeds under each lock"),
         "margin": Param(None, type=["null", "number"], exclusiveMinimum=0, title="Margin",
-                        description="Of normalized entropy. Empty: evaluate.margin_ne."),
+                        description="In normalized entropy. Empty: evaluate.margin_ne."),
         "latency": Param(True, type="boolean", title="Load tests"),
-        "bisect": Param(True, type="boolean", title="Look for the packages that cause a change"),
+        "bisect": Param(True, type="boolean", title="Find the packages that cause a change"),
         "budget_usd": Param(None, type=["null", "number"], exclusiveMinimum=0,
                             title="Budget, USD at cloud prices"),
         "minutes": Param(None, type=["null", "number"], exclusiveMinimum=0,
-                         title="Minutes after which no step of the bisection begins"),
+                         title="Minutes after which no new bisection step starts"),
         "name": Param("", type="string", pattern="^[A-Za-z0-9._-]{0,80}$", title="Name",
                       description="Name of an earlier rehearsal, to resume it. Empty: a new one."),
     }  # fmt: skip
@@ -56,9 +56,9 @@ def rehearsal_dag(pipelines: Sequence[str]) -> DAG:
     with DAG(
         dag_id="upgrade_rehearsal",
         description="Compare other versions of the pinned packages with the present ones",
-        doc_md="Trains and serves the same frozen rows with the same seeds under the present lock"
-        " and a candidate, compares both, and finds the packages that cause a change. A verdict of"
-        " *not safe* fails the task. A retry goes on where the task was killed.",
+        doc_md="Trains and serves the same frozen rows with the same seeds under the present and "
+        "a candidate lock. Compares both, and finds the packages that cause a change. A verdict of"
+        " *not safe* fails the task. A retry resumes where the task was killed.",
         schedule=None,
         start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         catchup=False,
@@ -79,8 +79,8 @@ def proposal_dag(pipelines: Sequence[str]) -> DAG:
         dag_id="upgrade_proposal",
         description="Rehearse the newest versions that requirements.in allows",
         doc_md="Once a week: resolves `requirements.in` to the newest versions it allows and"
-        " rehearses them. The report and `candidate.txt`, the lock to adopt, lie in the workspace."
-        " *not safe* does not fail the task: nothing was upgraded.",
+        " rehearses them. The workspace contains the report and `candidate.txt`, the lock to "
+        "adopt. *not safe* does not fail the task, because nothing was upgraded.",
         schedule="@weekly",
         start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         catchup=False,

@@ -49,14 +49,14 @@ def form(spec: PipelineSpec) -> dict[str, Param]:
             type=["null", "integer"],
             minimum=1,
             title=f"Training {unit}s",
-            description=f"Empty: {spec.window.train_days}, as the pipeline says.",
+            description=f"Empty: {spec.window.train_days}, as in the pipeline's YAML.",
         ),
         "architecture": Param(
             None,
             type=["null", "string"],
             pattern=f"^({'|'.join(names())})$",
             title="Model architecture",
-            description=f"Empty: {spec.model.architecture}, as the pipeline says. One of"
+            description=f"Empty: {spec.model.architecture}, as in the pipeline's YAML. One of"
             f" {', '.join(names())}.",
         ),
         "budget_usd": Param(
@@ -64,14 +64,14 @@ def form(spec: PipelineSpec) -> dict[str, Param]:
             type=["null", "number"],
             exclusiveMinimum=0,
             title="Budget of the run, USD",
-            description=f"Empty: {spec.budget.run_usd or 'unlimited'}, as the pipeline says.",
+            description=f"Empty: {spec.budget.run_usd or 'unlimited'}, as in the pipeline's YAML.",
         ),
         "overrides": Param(
             [],
             type=["null", "array"],
             items={"type": "string", "pattern": SETTING},
             title="Other settings",
-            description="One `dotted.key=value` a line, with keys of the pipeline's YAML:"
+            description="One `dotted.key=value` per line, with keys of the pipeline's YAML:"
             " `train.learning_rate=0.002`, `model.parameters.cross_layers=3`. Empty: none.",
         ),
     }

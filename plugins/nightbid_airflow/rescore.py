@@ -19,9 +19,9 @@ def rescore_dag(pipelines: Sequence[str]) -> DAG:
     """Make the DAG: one for all pipelines, triggered from a page or manually."""
     with DAG(
         dag_id="same_rows",
-        description="Score the older of two models on the newer night's rows",
-        doc_md="The *Compare* page pairs two runs row by row. Where they were judged on different"
-        " rows, this DAG scores the older model on the newer night's rows first."
+        description="Score the older of two models on the rows of the newer night",
+        doc_md="The *Compare* page pairs two runs row by row. If they were evaluated on "
+        "different rows, this DAG first scores the older model on the newer night's rows."
         " In a shell: `nightbid compare PIPELINE RUN RUN --same-rows`.",
         schedule=None,
         start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
@@ -33,7 +33,7 @@ def rescore_dag(pipelines: Sequence[str]) -> DAG:
             "pipeline": Param(pipelines[0], type="string", enum=[*pipelines], title="Pipeline"),
             "runs": Param(
                 ["", ""], type="array", items={"type": "string"}, minItems=2, maxItems=2,
-                title="Two runs", description="One a line, as *Nights* lists them.",
+                title="Two runs", description="One run id per line, as listed in *Nights*.",
             ),
         },
         default_args={"owner": "ads-ml", "retries": 0},

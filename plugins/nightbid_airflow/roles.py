@@ -47,6 +47,6 @@ def make_roles(names: Iterable[str], session: Any) -> list[str]:
         if manager.find_role(name) is None:
             manager.add_role(name)
             created.append(name)
-            LOG.warning("NIGHTBID_ROLES: the login had no role %r, and has an empty one now"
-                        " → give it to people, or correct the name", name)  # fmt: skip
+            LOG.warning("NIGHTBID_ROLES: Airflow had no role %r; created it without permissions "
+                        "→ assign it to users, or correct the name", name)  # fmt: skip
     return created

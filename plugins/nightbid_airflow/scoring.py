@@ -109,8 +109,8 @@ def score_dag(spec: PipelineSpec) -> DAG:
         dag_id=f"score_{spec.pipeline}",
         description=f"Score a day of logs with the champion of {spec.pipeline}",
         doc_md=f"Starts when a champion of `{spec.pipeline}` is promoted (asset"
-        f" `champion_{spec.pipeline}`), or by hand with a date. Writes Parquet with a probability"
-        " per row into the workspace; the XCom says where.",
+        f" `champion_{spec.pipeline}`), or by hand with a date. Writes Parquet with a "
+        "probability per row to the workspace; the XCom contains the path.",
         schedule=[champion_asset(spec.pipeline)],
         start_date=dt.datetime.combine(spec.start_date, dt.time(), dt.UTC),
         catchup=False,

@@ -32,7 +32,9 @@ class CostSensor(BaseOperator):
         run = context["dag_run"]
         if run.triggering_user_name == "dag_test":
             # There is no triggerer, and waiting would block the tasks that it waits for.
-            raise AirflowSkipException("dag.test() runs one task at a time: nothing to watch")
+            raise AirflowSkipException(
+                "dag.test() runs one task at a time: there is nothing to watch"
+            )
         self.defer(
             trigger=CostTrigger(
                 dag_id=run.dag_id,
@@ -55,5 +57,5 @@ class CostSensor(BaseOperator):
             raise AirflowFailException(event["over"])
         if event["unusual"]:
             self.log.warning("unusual: %s", event["unusual"])
-        self.log.info("the night has cost %s USD at the cloud's prices", event["spent_usd"])
+        self.log.info("the night has cost %s USD at cloud prices", event["spent_usd"])
         return {"spent_usd": event["spent_usd"]}

@@ -36,7 +36,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
             type="array",
             items={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.]*=.+$"},
             title="What varies",
-            description="One setting a line: `model.parameters.cross_layers=1,2,3`,"
+            description="One setting per line: `model.parameters.cross_layers=1,2,3`,"
             " `train.learning_rate=log:1e-4..1e-2`, `model.embedding_dim=8,16`.",
         ),
         "trials": Param(10, type="integer", minimum=1, maximum=500, title="Trials"),
@@ -45,7 +45,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
         "date": Param(None, type=["null", "string"], format="date", title="Night",
                       description="Newest day of logs. Empty: the newest night that ran."),
         "metric": Param("log_loss", type="string", enum=["log_loss", "auc"], title="Metric",
-                        description="Of the validation rows; it ranks the trials."),
+                        description="Ranks the trials; measured on the validation rows."),
         "name": Param(None, type=["null", "string"], pattern="^[A-Za-z0-9._-]{0,80}$", title="Name",
                       description="Name of an earlier sweep, to resume it. Empty: a new one."),
     }  # fmt: skip
@@ -58,7 +58,8 @@ def sweep_dag(pipelines: Sequence[str]) -> DAG:
         description="Train many variants on the same features and rank them",
         doc_md="Trains variants of a pipeline's model on one night's features: `begin` samples and"
         " featurizes once, each `trial` trains what Optuna proposes, `conclude` ranks them and"
-        " writes the page. A pruned trial shows as skipped; a failed one sinks no other.",
+        " writes the page. A pruned trial shows as skipped. A failed trial does not affect the"
+        " others.",
         schedule=None,
         start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         catchup=False,
@@ -201,7 +202,7 @@ class ConcludeOperator(SweepOperator):
             self.log.info("%s", message)
         ranked = sweep.ranked()
         if not ranked:
-            raise AirflowFailException(f"no trial of {sweep.head.name} has ended well: {page}")
+            raise AirflowFailException(f"no trial of {sweep.head.name} succeeded: {page}")
         command = winner_command(sweep, ranked[0])
         self.log.info("the winner is trial %d: %s", ranked[0].number, command)
         uri = str(page).removeprefix(str(Workspace(Settings().workspace).root)).lstrip("/")

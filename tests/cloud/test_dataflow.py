@@ -329,8 +329,8 @@ OVER_GRPC = {
     "silent for a while": (lambda d: d.fail("GET", JOBS + "/", 503, times=3), Plan(), ""),
     "log out of reach": (lambda d: d.fail("GET", "/messages", 403, times=3), Plan(), ""),
     "late metrics": (lambda d: None, Plan(late_metrics=0.3), ""),
-    "quota": (lambda d: d.fail("POST", JOBS, 429), Plan(), "ask for more quota"),
-    "forbidden": (lambda d: d.fail("POST", JOBS, 403), Plan(), "give the account its roles"),
+    "quota": (lambda d: d.fail("POST", JOBS, 429), Plan(), "request more quota"),
+    "forbidden": (lambda d: d.fail("POST", JOBS, 403), Plan(), "grant the account its roles"),
     "preempted": (lambda d: None, Plan(preempt=True), "were preempted"),
 }
 

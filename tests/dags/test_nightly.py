@@ -227,6 +227,8 @@ def test_a_workspace_that_cannot_be_written_is_one_line(pipelines, tmp_path, mon
     task = StageOperator(task_id="sample", stage="sample", pipeline="small")
     run = SimpleNamespace(run_id="manual__1", run_type="manual", triggering_user_name="dag_test")
     ti = SimpleNamespace(try_number=1, max_tries=2)
-    with pytest.raises(WorkspaceError, match=r"a file.*: Not a directory → make room") as error:
+    with pytest.raises(
+        WorkspaceError, match=r"a file.*: Not a directory → free disk space"
+    ) as error:
         task.execute({"dag_run": run, "ti": ti, "params": {"date": "2026-01-04"}})
     assert "\n" not in str(error.value)

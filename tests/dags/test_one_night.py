@@ -60,7 +60,7 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
         for run in listed:
             night = (run["logical_date"] or "2026-01-20")[:10]
             # The folder of the logs is missing: there is no record of the stage yet.
-            assert run["note"].startswith(f"🔴 Night of {night}: it ended before"), run["note"]
+            assert run["note"].startswith(f"🔴 Night of {night}: the run ended before"), run["note"]
             assert "[Page of the night](/plugin/nightbid/nightbid/runs/small/" in run["note"]
     assert most > 1, "Airflow itself runs them side by side"
     order = [turn.date for turn in begun(tmp_path / "workspace")]

@@ -151,7 +151,7 @@ def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
         "read": 12_000, "written": 11_972, "quarantined": 28, "repeated": 0, "dropped": 0,
     }  # fmt: skip
     assert manifest_data["metrics"]["quarantine"] == {
-        "line is no JSON object": 4,
+        "line is not a JSON object": 4,
         "user.id is null": 24,
     }
     assert manifest_data["metrics"]["days"]["2026-01-05"]["positives"] == 0

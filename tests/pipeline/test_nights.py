@@ -55,7 +55,7 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     # gives the same difference as that night's evaluation, in which it was the champion.
     runs = ("compare", "small", first.run_id, second.run_id)
     code, text = shell.run(*runs)
-    assert f"judged on other rows than {first.run_id}; --same-rows" in " ".join(text.split())
+    assert f"evaluated on different rows than {first.run_id}; --same-rows" in " ".join(text.split())
     code, text = shell.run(*runs, "--same-rows", "--json")
     assert code == 0, text
     (pair,) = json.loads(text)["paired"]
@@ -72,13 +72,13 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     # The third night has the first model as its champion again, then no champion.
     code, output = shell.run("champion", "retire", "small", "2", "--reason", "trained on a leak")
     assert code == 0, output
-    assert "small: #2 is retired and no reference any more; small-2026-01-04 serves" in output
+    assert "small: #2 is retired and is no longer a reference; small-2026-01-04 serves" in output
     assert "needs a reason" in shell.run("champion", "retire", "small", "1")[1]
     code, output = shell.run("champion", "retire", "small", "1", "--reason", "trained on a leak")
     assert "nothing serves" in output
     code, output = shell.run("champion", "small")
     assert code == 0, output
-    assert "no champion any more" in output
+    assert "no longer has a champion" in output
 
     # Only the seed varies: the night's training is one of the draws, and no new night runs.
     code, output = shell.run("gates", "noise", "small", "--seeds", "1")
@@ -111,7 +111,7 @@ def test_features_are_documented_with_what_the_newest_night_taught(shell, two_ni
     code, text = shell.run("features", "small")
     assert code == 0, text
     assert "at most 100,002" in text
-    assert "nothing is learned yet" in text
+    assert "no fitted statistics yet" in text
 
     shell.take(two_nights, "stages")
     code, text = shell.run("run", "small", "--date", "2026-01-04", "--until", "featurize")

@@ -148,7 +148,7 @@ def test_a_night_on_open_bandit_logs_values_its_policy(shell, tmp_path):
     assert (metrics["items"], metrics["item_columns"]) == (ITEMS, ["item_feature_0"])
     mine = metrics["policies"]["candidate"]
     assert set(mine["estimates"]) == {"dm", "ips", "snips", "dr", "sndr", "switch_dr", "dr_os"}
-    # A uniform policy has a click rate of 13 %; one by squared odds has about 20 %.
+    # A uniform policy has a click rate of 13%; one by squared odds has about 20%.
     assert metrics["logged"]["low"] < 0.13 < metrics["logged"]["high"]
     assert mine["gains"]["dr"]["low"] > 0
     assert 0.15 < mine["estimates"]["dr"]["value"] < 0.25

@@ -43,4 +43,4 @@ def test_a_workspace_of_an_earlier_release_goes_on(release, shell, tmp_path):
     assert "against the champion" in " ".join(told("run", "small", "--date", "2026-01-06").split())
     told("rollback", "small", "--to", "1", "--reason", "tried", "--by", "me")
     assert champions()[-1][1] == "small-2026-01-04"
-    assert "may go" in told("data", "prune")
+    assert "can be removed" in told("data", "prune")

@@ -49,5 +49,5 @@ def test_until_a_stage_has_run_again_its_result_is_not_shown_and_cannot_be_promo
     shown = shell.run("gates", "show", "small", RUN)[1]
     assert "raw" in shown
     assert "model" not in shown, shown
-    with pytest.raises(PromotionRefused, match="has not judged the outputs of now"):
+    with pytest.raises(PromotionRefused, match="has not checked the current outputs"):
         promote_by_hand(Workspace(str(shell.workspace)), "small", RUN, "a good reason", "ann")

@@ -134,7 +134,8 @@ def prepare(settings: Settings, logs: Path) -> None:
     )
     nights.end(run, "train", "failed", over)
     run = nights.begin("crash", "sample", "gate_raw", "featurize", "gate_features")
-    nights.end(run, "train", "failed", "train: stopped from outside → clear the task to run it"
+    nights.end(run, "train", "failed", "train: the task was stopped from outside → clear the task"
+        " to run it"
                " again")  # fmt: skip
     run = nights.begin("tracking_down", "sample", "gate_raw")
     nights.end(run, "featurize", "failed", "featurize: no space left on device")
@@ -146,7 +147,7 @@ def prepare(settings: Settings, logs: Path) -> None:
     RunRecord.refused(
         nights.workspace, "bad_setting", NIGHT,
         "bad_setting.yaml: model.architecture: no architecture called 'dcn_v3', did you mean"
-        " 'dcn_v2'? → correct the YAML, or what --set or the form says; nothing has been run",
+        " 'dcn_v2'? → correct the YAML, --set or the form; nothing has been run",
         run_id="bad_setting-night",
     )  # fmt: skip
     for number in range(4):
@@ -234,7 +235,7 @@ def desk(chromium: Any, airflow: Any) -> Iterator[Desk]:
     context.close()
 
 
-SERVES = "Serves now: champion #2, run earlier-2"
+SERVES = "In service: champion #2, run earlier-2"
 SEEN = {
     "drift": ("stopped by gate_raw", "psi:device_type is 0.41", "nightbid data show drift",
               "nightbid gates override drift 'raw/psi:device_type'"),
@@ -242,13 +243,13 @@ SEEN = {
              "filled in after the event", "nightbid gates override leak"),
     "over_budget": ("failed at train", "over its limit of 5 USD", "--set budget.run_usd=AMOUNT",
                     "nightbid cost show over_budget"),
-    "crash": ("failed at train", "stopped from outside", "A rerun is safe",
+    "crash": ("failed at train", "the task was stopped from outside", "A rerun is safe",
               "nightbid run crash --date"),
-    "tracking_down": ("MLflow did not take this run", "nightbid track --replay"),
+    "tracking_down": ("MLflow did not accept this run", "nightbid track --replay"),
     "rejected": ("stopped by approve", "rejected by ann", "Promote it by hand"),
     "bad_setting": ("failed at request", "no architecture called 'dcn_v3'",
                     "Correct the setting"),
-    "late_night": ("unfinished", "No stage runs now", "nightbid run late_night --date"),
+    "late_night": ("unfinished", "No stage is running", "nightbid run late_night --date"),
 }  # fmt: skip
 """Pipeline → texts on its page about the incident and what to do."""
 
@@ -267,7 +268,7 @@ def test_home_says_what_needs_attention_broken_yamls_and_nights_that_stall(desk:
     attention.wait_for()
     text = attention.inner_text()
     assert "typo: broken pipeline: typo.yaml: unknown key 'shcedule', did you mean" in text
-    assert f"late_night {NIGHT}: stalled night: nothing has happened for" in text
+    assert f"late_night {NIGHT}: stalled night: no progress for" in text
     assert "Serves: champion #2" in text
     desk.frame.get_by_label("Search").fill("leak")
     desk.click(desk.frame.get_by_role("button", name="Filter"))
@@ -290,7 +291,7 @@ def test_a_bad_champion_is_rolled_back_from_its_page(desk: Desk) -> None:
     row = desk.frame.locator("tr", has=desk.frame.get_by_role("link", name="bad_champion",
                                                               exact=True)).first  # fmt: skip
     desk.click(row.get_by_role("link", name="#2"))
-    confirm(desk, "Roll back to what served before", "CTR fell at nine")
+    confirm(desk, "Roll back to the previous champion", "CTR fell at nine")
     desk.frame.get_by_text("CTR fell at nine").first.wait_for()
     text = desk.text()
     assert "earlier-1 serves since" in text
@@ -308,7 +309,7 @@ def test_the_winner_of_a_sweep_is_run_from_its_page(desk: Desk, airflow: Any) ->
     page = desk.page
     page.goto(f"{desk.address}/plugin/nightbid/nightbid/sweeps/compared/rates")
     confirm(desk, "Run the winner as a night", "")
-    desk.frame.get_by_text("No stage of this run has begun").wait_for()
+    desk.frame.get_by_text("No stage of this run has started").wait_for()
     conf = airflow.client.run_conf("nightly_compared", "rates-winner")
     assert conf["date"] == str(NIGHT)
     assert conf["overrides"][-1].startswith("train.learning_rate=")
@@ -352,7 +353,7 @@ def test_a_missing_day_is_waited_for_stops_and_is_run_again(
                   f"nightbid data arrival missing_day --date {NIGHT}"):  # fmt: skip
         assert words in text, words
     (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
-    confirm(desk, "Run the failed tasks again", "")
+    confirm(desk, "Rerun the failed tasks", "")
     until(lambda: state() == "success")
 
 

@@ -131,9 +131,9 @@ def ablate(
     """
     if spec.label.kind == "value":
         raise ConfigError(
-            "ablations are measured in log loss and AUC, and this pipeline predicts values",
+            "ablations are measured in log loss and AUC, but this pipeline predicts values",
             where=spec.pipeline,
-            hint="run a night without the feature, and compare: `nightbid compare`",
+            hint="run a night without the feature, then compare the runs: `nightbid compare`",
         )
     sample, featurized, trained = (_output(run, name) for name in ("sample", "featurize", "train"))
     fitted = FittedFeatures.load(featurized / "fitted")
@@ -200,7 +200,7 @@ def _parts(
         if name not in known:
             close = get_close_matches(name, known, 1)
             raise ConfigError(
-                f"there is no feature {name!r}",
+                f"no feature called {name!r}",
                 hint=f"did you mean {close[0]!r}?" if close else f"features: {', '.join(known)}",
             )
     singles = {name: (name,) for name in (only or (() if groups else known))}
@@ -238,7 +238,7 @@ def _retrained(
     schema = FeatureSchema.load(featurized / "fitted")
     inputs = tuple(field for field in schema.inputs if field.feature not in features)
     if not inputs:
-        raise ConfigError("no input is left to train on", hint="take fewer features away at once")
+        raise ConfigError("no input is left to train on", hint="leave out fewer features at once")
     with tempfile.TemporaryDirectory(prefix="nightbid-ablate-") as name:
         folder = Path(name)
         (folder / "rows" / "fitted").mkdir(parents=True)

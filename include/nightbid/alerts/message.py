@@ -54,7 +54,7 @@ class Message:
         }.get(self.kind, "")
         lines = [f"{head}: {prefix}{self.summary}"]
         for title, value in (
-            ("serves meanwhile", self.serves),
+            ("in service meanwhile", self.serves),
             ("page", self.page),
             ("what to do", self.runbook),
             ("log", self.log),
@@ -129,7 +129,7 @@ def send(settings: Settings, message: Message) -> list[str]:
 def _post(address: str, message: Message) -> None:
     if not address.startswith(("http://", "https://")):
         raise ConfigError(
-            f"{address!r} is no web address",
+            f"{address!r} is not a web address",
             where="NIGHTBID_STOP_WEBHOOK",
             hint="write it as https://host/path",
         )
@@ -146,7 +146,7 @@ def _mail(settings: Settings, message: Message) -> None:
     parts = urlsplit(settings.smtp.get_secret_value() if settings.smtp else "")
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise ConfigError(
-            "NIGHTBID_MAIL_TO is set, and NIGHTBID_SMTP is no mail server",
+            "NIGHTBID_MAIL_TO is set, but NIGHTBID_SMTP is not a mail server",
             where="NIGHTBID_SMTP",
             hint="write it as smtp://user:password@host:587 or smtps://host",
         )

@@ -111,7 +111,7 @@ class Watch:
             try:
                 send(alert.message)
             except (OSError, ConfigError) as error:
-                log.error("not sent, tried again at the next look: %s", error)
+                log.error("not sent, will try again at the next check: %s", error)
                 continue
             reported[alert.key] = now.isoformat()
             sent.append(alert)
@@ -162,9 +162,10 @@ class Watch:
         if due.date() <= spec.start_date or any(run.date == night for run in runs):
             return None
         summary = (
-            f"the night was due at {due:%Y-%m-%d %H:%M} UTC and no run of it has begun → see that"
-            f" scheduler and DAG processor run and that nightly_{spec.pipeline} is switched on;"
-            f" `nightbid run {spec.pipeline} --date {night}` makes it by hand"
+            f"the night was due at {due:%Y-%m-%d %H:%M} UTC but no run of it has started → check "
+            "that the scheduler and the DAG processor are running and that"
+            f" nightly_{spec.pipeline} is switched on;"
+            f" `nightbid run {spec.pipeline} --date {night}` runs it by hand"
         )
         return self._alert(f"missing {night}", "missing_night", spec.pipeline, summary, str(night))
 
@@ -193,8 +194,8 @@ class Watch:
         allowed = QUEUED_MINUTES if busy else self._patience.stalled
         if not live and quiet > allowed:
             summary = (
-                f"nothing has happened for {quiet:.0f} minutes, {after} → see that scheduler and"
-                f" triggerer run; clear the task, or `nightbid run {run.head.pipeline}"
+                f"no progress for {quiet:.0f} minutes, {after} → check that the scheduler and "
+                f"the triggerer are running; clear the task, or `nightbid run {run.head.pipeline}"
                 f" --date {run.date} --run-id {run.run_id}` resumes there"
             )
             yield self._alert(
@@ -206,7 +207,7 @@ class Watch:
             )
         hours = (now - run.head.started).total_seconds() / 3600
         if hours * 60 > self._patience.late:
-            summary = f"the night began {hours:.1f} hours ago and has not ended, {after}"
+            summary = f"the night began {hours:.1f} hours ago and has not finished, {after}"
             yield self._alert(
                 f"late {run.run_id}", "late_night", run.head.pipeline, summary, run=run
             )
@@ -215,9 +216,9 @@ class Watch:
         """Create an alert for a run whose times are all in the future."""
         hours = (run.head.started - now).total_seconds() / 3600
         summary = (
-            f"the run began {hours:.1f} hours from now: the clock of the machine was put back, so"
-            " it is unknown whether the night still runs → see the run's page; synchronize the"
-            " clocks of the machines"
+            f"the run began {hours:.1f} hours in the future: the machine's clock was set back, "
+            "so the watch cannot tell whether the night is still running → check the run's page;"
+            " synchronize the machines' clocks"
         )
         return self._alert(
             f"clock {run.run_id}", "stalled_night", run.head.pipeline, summary, run=run

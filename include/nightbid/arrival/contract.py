@@ -63,7 +63,9 @@ def day_arrival(
         if (known := source.days()) is not None and day not in known:
             return DayArrival(day, (), ("the day has no file yet",))
         if isinstance(source, JoinsEvents) and (waits := source.not_there(day)):
-            return DayArrival(day, ("the impressions are there",), (f"no {', no '.join(waits)}",))
+            return DayArrival(
+                day, ("the impressions have arrived",), (f"no {', no '.join(waits)}",)
+            )
         if isinstance(source, FolderLogs):
             for ok, note in _files(contract, source.place, source.files(day), day, now):
                 (satisfied if ok else missing).append(note)
@@ -73,7 +75,7 @@ def day_arrival(
     except (DataError, WorkspaceError, OSError, pa.ArrowException) as error:
         # Days that are being written may be unreadable, and buckets temporarily unreachable.
         missing.append(str(error).splitlines()[0])
-    return DayArrival(day, tuple(satisfied) or ("the day is there",), tuple(missing))
+    return DayArrival(day, tuple(satisfied) or ("the day has arrived",), tuple(missing))
 
 
 def _files(
@@ -116,14 +118,14 @@ def _rows(
             yield (
                 ok,
                 f"{count:,} rows, usually {usual:,.0f}"
-                + ("" if ok else f", at least {contract.min_rows_ratio:.0%} are asked for"),
+                + ("" if ok else f", at least {contract.min_rows_ratio:.0%} are required"),
             )
     if contract.newest_time:
         last = end_of(day, spec.partition) - dt.timedelta(minutes=1)
         due = dt.datetime.combine(last, dt.time.fromisoformat(contract.newest_time))
         ok = newest is not None and newest >= due
         note = "no row has a time" if newest is None else f"newest row of {newest:%H:%M}"
-        yield ok, note + ("" if ok else f", {contract.newest_time} is asked for")
+        yield ok, note + ("" if ok else f", {contract.newest_time} is required")
 
 
 def _count(

@@ -134,8 +134,8 @@ def conclude(
     error = MissingDataError(
         f"the logs of {arrival.day} are not complete: {lacking}",
         where=ARRIVAL,
-        hint=f"load the day and run the night again; `nightbid data arrival {spec.pipeline}`"
-        " shows it"
+        hint=f"load the day and run the night again; `nightbid data arrival {spec.pipeline}` "
+        "shows the status"
         if now >= ends
         else f"`--wait` waits until {ends:%Y-%m-%d %H:%M} UTC; or run the night again later",
     )

@@ -37,7 +37,7 @@ class Rules:
         if self.budget is not None and not (np.isfinite(self.budget) and self.budget > 0):
             raise ConfigError(
                 f"the budget is {self.budget:g}",
-                hint="give a budget above 0, or none for unlimited",
+                hint="set a budget above 0, or none for unlimited",
             )
         if not (np.isfinite(self.per) and self.per > 0):
             raise ConfigError(f"per is {self.per:g}", hint="use 1000 for CPM, 1 per impression")

@@ -54,8 +54,8 @@ class Landscape:
         at = whole if wins == ">=" else whole - 1
         if not self.complete and at.size and at.max() > self.known_to:
             raise DataError(
-                f"a bid of {whole.max():,} is above {self.known_to + 1:,}, up to where prices are "
-                "known",
+                f"a bid of {whole.max():,} is above {self.known_to + 1:,}, the limit of known "
+                "prices",
                 hint="bid higher on a random share of auctions first, or bid less",
             )
         table = np.concatenate([[0.0], self.cdf])
@@ -130,7 +130,7 @@ def fit_log_logistic(
     values, counts = np.unique(seen, return_counts=True)
     if len(values) < 2:
         raise DataError(
-            f"{len(values)} different prices are known", hint="a distribution needs two at least"
+            f"{len(values)} different prices are known", hint="a distribution needs at least two"
         )
     lost = np.zeros(0) if bids is None else np.asarray(bids, np.float64)[~known]
     hidden, times = np.unique(np.log(np.maximum(lost, 0.5)), return_counts=True)
@@ -165,7 +165,7 @@ def kaplan_meier(
     own = np.floor(at_least_zero("bids", bids)).astype(np.int64)
     if not shown.any():
         raise DataError(
-            f"none of {len(shown):,} auctions was won: nothing is known of prices",
+            f"none of {len(shown):,} auctions was won: no prices are known",
             hint="bid higher on a random share of auctions",
         )
     paid = _whole(np.asarray(prices, np.float64)[shown])

@@ -117,7 +117,7 @@ def read_auctions(
         raise MissingDataError(
             f"there are no {split} rows with prices",
             where="replay",
-            hint="set columns.price, and take a date that has impressions",
+            hint="set columns.price, and use a date that has impressions",
         )
     logged = _usable(table, columns, split, tolerated, currency)
     if floor is None:
@@ -168,7 +168,7 @@ def _usable(
         reasons[f"{columns.bid} is missing or negative"] = ~(bid >= 0)
         if floor is not None:
             reasons[f"{columns.bid} is below {columns.floor}"] = bid < floor
-        reasons[f"a label of 1 though {columns.bid} is below {columns.price}"] = (label == 1) & (
+        reasons[f"label is 1 but {columns.bid} is below {columns.price}"] = (label == 1) & (
             bid < price
         )
     bad = np.zeros(len(price), np.bool_)

@@ -196,12 +196,12 @@ class Spread:
         return cls(dict(zip(columns, totals, strict=True)))
 
     def interval(self, name: str) -> dict[str, float | None]:
-        """95 % interval of a total."""
+        """95% interval of a total."""
         low, high = bounds(self.totals[name])
         return {"low": low, "high": high}
 
     def difference(self, other: Spread, name: str) -> dict[str, float | None]:
-        """95 % interval of the difference between this bidder's total and the other's."""
+        """95% interval of the difference between this bidder's total and the other's."""
         low, high = bounds(self.totals[name] - other.totals[name])
         return {"low": low, "high": high}
 

@@ -40,7 +40,7 @@ def policy_value(task: StageTask) -> dict[str, Any]:
 
     Raises:
         MissingDataError: There are no evaluate rows, or a column is missing.
-        CorruptDataError: More than 1 % of the rows have no usable propensity.
+        CorruptDataError: More than 1% of the rows have no usable propensity.
     """
     spec, settings = task.spec, task.spec.policy
     assert settings is not None
@@ -189,7 +189,7 @@ def _rows(task: StageTask) -> tuple[pa.Table, dict[str, int], int]:
     table = pa.concat_tables(tables, promote_options="permissive") if tables else None
     if table is None or not len(table):
         raise MissingDataError(
-            "there are no evaluate rows", where="policy", hint="take a date that has impressions"
+            "there are no evaluate rows", where="policy", hint="use a date that has impressions"
         )
     for name in filter(None, (roles.propensity, roles.item, roles.candidates)):
         if name not in table.column_names:
@@ -224,7 +224,8 @@ def _rows(task: StageTask) -> tuple[pa.Table, dict[str, int], int]:
     if bad.mean() > TOLERATED:
         listed = ", ".join(f"{reason} ({count:,} rows)" for reason, count in counts.items())
         raise CorruptDataError(
-            f"{int(bad.sum()):,} of {len(bad):,} evaluate rows tell nothing of a policy: {listed}",
+            f"{int(bad.sum()):,} of {len(bad):,} evaluate rows cannot be used for a policy:"
+            f" {listed}",
             where="policy",
             hint=f"correct the logs or `columns`; {TOLERATED:.0%} is tolerated",
         )

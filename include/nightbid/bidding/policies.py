@@ -38,7 +38,7 @@ LEAST_OVERLAP = 0.5
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean reward of a policy, with a 95 % interval."""
+    """Mean reward of a policy, with a 95% interval."""
 
     value: float
     low: float
@@ -180,7 +180,7 @@ def _check(
     if (predicted is None) != (predicted_policy is None):
         raise DataError(
             "only one of the two predictions is given",
-            hint="give the predicted reward of the logged action and under the policy",
+            hint="pass both the predicted reward of the logged action and that under the policy",
         )
     columns = {
         "reward": reward, "propensity": behavior, "candidate": chosen, "predicted": predicted,
@@ -201,7 +201,7 @@ def _check(
         raise DataError(
             f"{int(zero.sum()):,} of {len(reward):,} logged propensities are 0, the first in row "
             f"{int(zero.argmax())}",
-            hint="an action that was logged had a chance: correct the propensity column",
+            hint="every logged action has a propensity above 0: correct the propensity column",
         )
 
 

@@ -149,7 +149,7 @@ def _check(
     if bids.ndim == 0 or bids.shape != quality.shape:
         raise DataError(
             f"bids have the shape {list(bids.shape)}, quality {list(quality.shape)}",
-            hint="give one bid and one quality per ad",
+            hint="pass one bid and one quality per ad",
         )
     if slots.ndim != 1 or not len(slots) or (slots <= 0).any() or (np.diff(slots) > 0).any():
         raise DataError(

@@ -13,8 +13,8 @@ from nightbid.evaluation.bootstrap import Difference
 from nightbid.report.formatting import DASH, interval, number, signed
 
 TITLES = {
-    "permutation": "its inputs shuffled among rows",
-    "retraining": "trained again without it",
+    "permutation": "with its inputs shuffled among rows",
+    "retraining": "left out and the model retrained",
 }
 
 
@@ -42,12 +42,12 @@ def ablation_table(ablation: Ablation) -> Table:
         Column("feature", overflow="fold"),
         Column("log loss without it", justify="right"),
         Column("AUC without it", justify="right"),
-        Column("CPU s a night", justify="right"),
-        Column("USD a night", justify="right"),
-        Column("ms a request", justify="right"),
+        Column("CPU s per night", justify="right"),
+        Column("USD per night", justify="right"),
+        Column("ms per request", justify="right"),
         Column("log loss per USD", justify="right"),
         title=f"{ablation.run_id}: log loss {ablation.log_loss:.5f}, AUC {ablation.auc:.4f} on"
-        f" {ablation.rows:,} rows; each feature {TITLES[ablation.method]}; 95 % over"
+        f" {ablation.rows:,} rows; each feature {TITLES[ablation.method]}; 95% over"
         f" {ablation.users:,} users",
         title_justify="left",
     )

@@ -20,18 +20,18 @@ from nightbid.night.sealed import first_fault
 for _panel in ("nights", "models", "serving", "upkeep"):
     importlib.import_module(f"nightbid.cli.commands.{_panel}")
 
-CHECK = "check the disk and the permissions of the workspace; a rerun is safe"
+CHECK = "check the workspace's disk and permissions; a rerun is safe"
 
 
 @functools.cache
 def _mount() -> None:
     """Add the groups of commands that have a module of their own, once per process."""
     for name, text in (
-        ("data", "Look at, fetch or make the logs of a pipeline."),
-        ("gates", "Propose, show and override what the gates would stop."),
-        ("cost", "What runs cost, and will cost."),
-        ("incremental", "Days that incremental nights have learned; undo one."),
-        ("bids", "What predictions would have earned on logged auctions."),
+        ("data", "Inspect, download or generate logs; freeze, prune or erase data."),
+        ("gates", "Show, learn and override gate limits."),
+        ("cost", "Show and forecast the cost of runs."),
+        ("incremental", "Show the days that incremental nights learned; undo a day."),
+        ("bids", "Replay logged auctions: what other predictions would have earned."),
     ):
         module = importlib.import_module(f"nightbid.cli.{name}")
         app.add_typer(module.app, name=name, help=text, rich_help_panel="Groups")

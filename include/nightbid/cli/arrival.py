@@ -52,10 +52,12 @@ def show_arrival(
         for condition in conditions:
             console.print(f"  {mark} {condition}", markup=False, highlight=False, soft_wrap=True)
     if spec.arrival is None:
-        console.print(f"{pipeline} has no `arrival` block: its nights do not wait", highlight=False)
+        console.print(
+            f"{pipeline} has no `arrival` block: its nights do not wait for logs", highlight=False
+        )
     elif ends is not None and not arrival.is_complete:
         lag = spec.arrival.lag_days
-        then = f"takes a day up to {lag} earlier" if lag else "stops"
+        then = f"uses a day up to {lag} earlier" if lag else "stops"
         console.print(f"a night waits until {ends:%Y-%m-%d %H:%M} UTC and then {then}",
                       highlight=False)  # fmt: skip
     return arrival.is_complete
@@ -81,15 +83,15 @@ def show_late(
         print_json(late)
         return
     if not late:
-        console.print(f"the logs of the last {nights} nights are as these nights read them")
+        console.print(f"no logs of the last {nights} nights arrived late or changed")
         return
-    table = Listing("night", "run", text_column("days that are other ones now"))
+    table = Listing("night", "run", text_column("days that changed since"))
     for night in late:
         table.add_row(str(night.night), night.run_id, _days(night))
     console.print(table)
     if not make:
         console.print(
-            f"make them again, oldest first: nightbid data late {pipeline} --make", highlight=False,
+            f"rerun them, oldest first: nightbid data late {pipeline} --make", highlight=False,
             soft_wrap=True,
         )  # fmt: skip
         return

@@ -11,7 +11,7 @@ from nightbid.cli.output import AsJson
 from nightbid.errors import ConfigError
 
 app = typer.Typer(
-    help="What predictions would have earned on logged auctions.", no_args_is_help=True
+    help="Replay logged auctions: what other predictions would have earned.", no_args_is_help=True
 )
 STRATEGIES = (
     "truthful, constant, linear, ortb1, ortb2, arbitrage, shading, pacing, pid, target, rlb"
@@ -20,34 +20,42 @@ STRATEGIES = (
 Log = Annotated[
     Path, typer.Argument(help="Auctions: .parquet, or .csv/.tsv/.txt, also .gz; in order of time.")
 ]
-Value = Annotated[float, typer.Option(help="Money that a click is worth.")]
+Value = Annotated[float, typer.Option(help="Value of a click, in money.")]
 Price = Annotated[str, typer.Option(help="Column of the market price.")]
 Click = Annotated[str, typer.Option(help="Column of the click, 0 or 1.")]
 Floor = Annotated[str, typer.Option(help="Column of the floor price.")]
 User = Annotated[str, typer.Option(help="Column that intervals resample by; default: rows.")]
 Truth = Annotated[str, typer.Option(help="Column of the true click probability.")]
 Names = Annotated[str, typer.Option(help="Columns in order, for text without a header: a,b,c.")]
-Bid = Annotated[
-    str, typer.Option(help="Column of the logged bid; rows that contradict it are refused.")
-]
-Conversion = Annotated[str, typer.Option(help="Column of what followed the click, 0 or 1.")]
+Bid = Annotated[str, typer.Option(help="Logged-bid column; rows that contradict it are an error.")]
+Conversion = Annotated[str, typer.Option(help="Conversion column, 0 or 1.")]
 Currency = Annotated[
     str,
-    typer.Option(help="Column of the currency; two in one log, or another than before, end it."),
+    typer.Option(help="Currency column. It is an error if the currency is not always the same."),
 ]
-Day = Annotated[str, typer.Option(help="Column of the day: five or more are resampled, too.")]
-Pricing = Annotated[str, typer.Option(help="`second` or `first` price.")]
-Wins = Annotated[str, typer.Option(help="`>`: a bid must exceed the price; `>=`: reach it.")]
-Rounding = Annotated[str, typer.Option(help="`none`, or `down` to whole units of price.")]
-Budget = Annotated[float | None, typer.Option(help="Money for these auctions.")]
-Per = Annotated[float, typer.Option(help="Prices are for so many impressions (1000 for CPM).")]
+Day = Annotated[
+    str, typer.Option(help="Day column; intervals also resample days if there are five or more.")
+]
+Pricing = Annotated[str, typer.Option(help="Auction type: `second` or `first` price.")]
+Wins = Annotated[
+    str, typer.Option(help="`>`: a bid wins above the price; `>=`: also at the price.")
+]
+Rounding = Annotated[
+    str, typer.Option(help="Rounding of bids: `none`, or `down` to whole price units.")
+]
+Budget = Annotated[float | None, typer.Option(help="Budget for these auctions, in money.")]
+Per = Annotated[
+    float, typer.Option(help="Number of impressions that a price covers (1000 for CPM).")
+]
 
 
 @app.command("replay")
 def replay_(
     log: Log,
     value: Value,
-    train: Annotated[Path | None, typer.Option(help="Earlier auctions, to fit on.")] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="Earlier auctions to fit the strategies on.")
+    ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help=f"Repeatable: {STRATEGIES}.")] = None,
     pctr: Annotated[str, typer.Option(help="Column of the predicted click rate.")] = "pctr",
     price: Price = "price",
@@ -66,7 +74,7 @@ def replay_(
     budget: Budget = None,
     per: Per = 1000.0,
     cpc: Annotated[float | None, typer.Option(help="Target cost per click, in money.")] = None,
-    roi: Annotated[float | None, typer.Option(help="Target value per money spent.")] = None,
+    roi: Annotated[float | None, typer.Option(help="Target ROI: value per money spent.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay bidding strategies with one column of predictions, each fitted on earlier auctions."""
@@ -85,7 +93,10 @@ def compare_(
     log: Log,
     value: Value,
     pctr: Annotated[
-        list[str], typer.Option(help="Columns of predictions, two at least; the first is compared.")
+        list[str],
+        typer.Option(
+            help="Prediction columns, at least two; the first is compared with the others."
+        ),
     ],
     price: Price = "price",
     click: Click = "click",
@@ -104,10 +115,10 @@ def compare_(
     per: Per = 1000.0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare several predictions on the same auctions, bidding their expected value."""
+    """Compare predictions on the same auctions, each bidding its expected value."""
     if len(set(pctr)) < 2:
         raise ConfigError(
-            f"{len(set(pctr))} column of predictions to compare", hint="give --pctr twice or more"
+            f"{len(set(pctr))} column of predictions to compare", hint="pass --pctr at least twice"
         )
     from nightbid.cli.bids_log import LogColumns, compare_predictions
 
@@ -126,24 +137,27 @@ def policy_(
     policy: Annotated[
         list[str],
         typer.Option(
-            help="Columns with a policy's probability of the logged item; with NAME_predicted and"
-            " NAME_expected beside it, the doubly robust estimates too."
+            help="Columns with a policy's probability of the logged item. Columns NAME_predicted "
+            "and NAME_expected add the doubly robust estimates."
         ),
     ],
     reward: Annotated[str, typer.Option(help="Column of the reward, such as a click.")] = "click",
     propensity: Annotated[
-        str, typer.Option(help="Column of the probability with which the logged item was shown.")
+        str,
+        typer.Option(help="Propensity column: probability with which the logged item was shown."),
     ] = "propensity",
     user: User = "",
     names: Names = "",
-    switch: Annotated[float, typer.Option(help="τ of switch-DR.")] = 10.0,
-    shrinkage: Annotated[float, typer.Option(help="λ of DR with optimistic shrinkage.")] = 100.0,
-    least_rows: Annotated[float, typer.Option(help="Least effective sample size.")] = 50.0,
+    switch: Annotated[float, typer.Option(help="Threshold τ of switch-DR.")] = 10.0,
+    shrinkage: Annotated[
+        float, typer.Option(help="λ of DR with optimistic shrinkage (DRos).")
+    ] = 100.0,
+    least_rows: Annotated[float, typer.Option(help="Minimum effective sample size.")] = 50.0,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the reward of other policies from logs with propensities.
 
-    A night with a `policy` block writes such a log: policy.parquet in the output of stage replay.
+    A night with a `policy` block writes such a log: policy.parquet in the output of stage `replay`.
     """
     from nightbid.cli.bids_policy import show_policies
 

@@ -71,7 +71,7 @@ def replay_strategies(
     fitted = [strategy for strategy in strategies if strategy != "truthful"]
     if fitted and train is None:
         raise ConfigError(
-            f"{', '.join(fitted)} must be fitted", hint="give earlier auctions with --train"
+            f"{', '.join(fitted)} must be fitted", hint="pass earlier auctions with --train"
         )
     if train is None:
         auctions, scores, _ = _load(log, columns, (pctr,))
@@ -118,7 +118,7 @@ def compare_predictions(
     """
     if len(pctr) < 2:
         raise ConfigError(
-            f"{len(pctr)} column of predictions to compare", hint="give --pctr twice or more"
+            f"{len(pctr)} column of predictions to compare", hint="pass --pctr at least twice"
         )
     rules = _rules(pricing, wins, rounding, budget, per)
     auctions, scores, _ = _load(log, columns, pctr)
@@ -141,7 +141,7 @@ def _rules(pricing: str, wins: str, rounding: str, budget: float | None, per: fl
 
 def _sentence(rules: Rules, value: float, budget: float | None, per: float) -> str:
     limit = "no budget" if budget is None else f"budget {budget:,.2f}"
-    cut = ", bids cut to whole units" if rules.rounding == "down" else ""
+    cut = ", bids rounded down to whole units" if rules.rounding == "down" else ""
     return (
         f"{rules.pricing} price, bid {rules.wins} price{cut}, "
         f"{limit}, {value:g} a click, prices per {per:,.0f}"
@@ -193,7 +193,7 @@ def _check_currency(frame: pd.DataFrame, columns: LogColumns, path: Path, expect
             f"{int(others.sum()):,} of {len(frame):,} rows are not in {usual!r}, the first in row"
             f" {int(others.argmax())}: {frame[columns.currency].iloc[int(others.argmax())]!r}",
             where=f"{path}, {columns.currency}",
-            hint="the currency of the prices changed: convert them to one",
+            hint="the currency of the prices changes: convert all prices to one currency",
         )
     return usual
 
@@ -204,7 +204,7 @@ def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> Non
     reasons = {f"{columns.bid} is missing or negative": ~(bid >= 0)}
     if columns.floor:
         reasons[f"{columns.bid} is below {columns.floor}"] = bid < read[columns.floor]
-    reasons[f"{columns.click} is 1 though {columns.bid} is below {columns.price}"] = (
+    reasons[f"{columns.click} is 1 but {columns.bid} is below {columns.price}"] = (
         read[columns.click] == 1
     ) & (bid < price)
     faults = [
@@ -212,7 +212,7 @@ def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> Non
     ]
     if faults:
         raise CorruptDataError(
-            ", ".join(faults), where=str(path), hint="correct the log, or leave out --bid"
+            ", ".join(faults), where=str(path), hint="fix the log, or leave out --bid"
         )
 
 
@@ -260,7 +260,7 @@ def read_log(path: Path, names: str) -> pd.DataFrame:
         CorruptDataError: The file cannot be read.
     """
     if not path.is_file():
-        raise MissingDataError("there is no such file", where=str(path))
+        raise MissingDataError("no such file", where=str(path))
     kinds = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
     try:
         if kinds and kinds[0] in (".parquet", ".pq"):
@@ -310,7 +310,7 @@ def _show(auctions: Auctions, earned: dict[str, Earnings], title: str, *, as_jso
     console.print(table)
     days = f" and {comparison['resampled_days']} days" if comparison["resampled_days"] else ""
     console.print(
-        f"{len(auctions):,} auctions; 95 % intervals over {comparison['users']:,} users or"
+        f"{len(auctions):,} auctions; 95% intervals over {comparison['users']:,} users or"
         f" rows{days}"
     )
 

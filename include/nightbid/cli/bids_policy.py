@@ -86,7 +86,7 @@ def _show(policies: dict[str, PolicyValue], rows: int, units: int) -> None:
     ):
         table.add_row(title, *[format(getattr(policy, name), form) for policy in policies.values()])
     console.print(table)
-    console.print(f"{rows:,} rows; 95 % intervals over {units:,} users or rows")
+    console.print(f"{rows:,} rows; 95% intervals over {units:,} users or rows")
 
 
 def _cell(estimate: Estimate, sign: str = "") -> str:

@@ -27,7 +27,7 @@ def retire(pointer: ChampionPointer, pipeline: str, number: int | None, reason: 
     """
     if number is None:
         raise ConfigError(
-            "retire needs a number of the history",
+            "retire needs a number from the history",
             where="champion",
             hint=f"`nightbid champion retire {pipeline} NUMBER --reason '…'`; `nightbid champion"
             f" {pipeline}` shows the numbers",
@@ -40,7 +40,7 @@ def retire(pointer: ChampionPointer, pipeline: str, number: int | None, reason: 
         if entry.serves
         else "nothing serves, and the next night is compared with the baseline"
     )
-    return f"{pipeline}: #{number} is retired and no reference any more; {now}"
+    return f"{pipeline}: #{number} is retired and is no longer a reference; {now}"
 
 
 def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason: str) -> str:
@@ -54,7 +54,7 @@ def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason
         return f"{pipeline}: nights may promote again"
     if action != "pause":
         raise ConfigError(
-            f"{action!r} is none of `pause`, `resume` and `retire`",
+            f"{action!r} is not `pause`, `resume` or `retire`",
             where="champion",
             hint=f"`nightbid champion {pipeline}` shows the history",
         )

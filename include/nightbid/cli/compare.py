@@ -37,14 +37,14 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
         table = Table(
             _whole("spec"),
             *_names(comparison.views),
-            title="Asked differently",
+            title="Different settings",
             title_justify="left",
         )
         for row in comparison.changed:
             table.add_row(row.key, *[DASH if value is None else value for value in row.values])
         parts.append(table)
     else:
-        parts.append("The specs are the same.")
+        parts.append("The settings are the same.")
     return Group(*parts)
 
 
@@ -120,7 +120,7 @@ def _figures(comparison: Comparison) -> Table:
         "model": lambda view: str(view.stage("train").metrics.get("architecture", DASH)),
         "parameters": lambda view: count(view.stage("train").metrics.get("parameters")),
         "code": lambda view: codes[view.head.run_id][:12] or DASH,
-        "rows judged": lambda view: count(view.evaluation.get("rows")),
+        "evaluation rows": lambda view: count(view.evaluation.get("rows")),
     }
     for title, write in rows.items():
         table.add_row(title, *[write(view) for view in views])
@@ -130,7 +130,7 @@ def _figures(comparison: Comparison) -> Table:
     table.add_section()
     latencies = [view.stage("load_test").metrics.get("latency_ms") or {} for view in views]
     table.add_row("p99, ms", *[number(latency.get("p99"), 2) for latency in latencies])
-    table.add_row("stages took", *[duration(view.seconds) for view in views])
+    table.add_row("stage time", *[duration(view.seconds) for view in views])
     table.add_row("cost", *[money(view.total_cost) for view in views])
     for stage in dict.fromkeys(
         stage_view.name for view in views for stage_view in view.stages if stage_view.cost
@@ -160,9 +160,9 @@ def _pairs(comparison: Comparison) -> Table:
     words = words_of(comparison.views[0].evaluation)
     compared = (words.rank, *words.losses)
     table = Table(
-        _whole(f"less {first}"),
+        _whole(f"minus {first}"),
         *[_short(words[name]) for name in compared],
-        title="On the very same rows, paired over users, 95 %",
+        title="On the same rows, paired over users, 95%",
         title_justify="left",
     )
     for pair in comparison.pairs:

@@ -66,7 +66,7 @@ class Focus(StrEnum):
 @app.command()
 def show(
     pipeline: PipelineName,
-    by: Annotated[By, typer.Option(help="Sum over.")] = By.stage,
+    by: Annotated[By, typer.Option(help="Group costs by.")] = By.stage,
     run_id: Annotated[str, typer.Option(help="Only this run.", autocompletion=complete.runs)] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -108,8 +108,12 @@ def answers(pipeline: PipelineName, as_json: AsJson = False) -> None:
 @app.command()
 def forecast(
     pipeline: PipelineName,
-    nights: Annotated[int, typer.Option(min=1, help="Nights, or trials of a sweep.")] = 30,
-    rows: Annotated[int, typer.Option(min=0, help="Rows per night; default: as of late.")] = 0,
+    nights: Annotated[
+        int, typer.Option(min=1, help="Number of nights, or of trials in a sweep.")
+    ] = 30,
+    rows: Annotated[
+        int, typer.Option(min=0, help="Rows per night; default: as in recent nights.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Forecast the cost of nights from past ones, with the error of earlier forecasts."""
@@ -119,13 +123,13 @@ def forecast(
 @app.command()
 def serving(
     pipeline: PipelineName,
-    requests_per_second: Annotated[float, typer.Option(min=0, help="Load to serve.")],
+    requests_per_second: Annotated[float, typer.Option(min=0, help="Expected load.")],
     headroom: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of each core kept free for peaks.")
     ] = 0.5,
     as_json: AsJson = False,
 ) -> None:
-    """Price a month of serving, using the requests per core from the newest load test."""
+    """Estimate the cost of a month of serving, from the newest load test."""
     name = _known(pipeline)
     rate = measured_rate(_workspace(), name)
     if rate is None:
@@ -162,7 +166,7 @@ def serving(
 def storage(
     pipeline: PipelineName,
     storage_class: Annotated[
-        StorageClass, typer.Option("--class", help="Of the bucket.")
+        StorageClass, typer.Option("--class", help="Storage class of the bucket.")
     ] = StorageClass.standard,
     as_json: AsJson = False,
 ) -> None:
@@ -197,10 +201,12 @@ def storage(
 @app.command()
 def export(
     pipeline: PipelineName,
-    out: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
-    focus: Annotated[Focus, typer.Option(help="Version of the specification.")] = Focus.current,
+    out: Annotated[Path, typer.Argument(help="File to write: .csv or .parquet.")],
+    focus: Annotated[
+        Focus, typer.Option(help="Version of the FOCUS specification.")
+    ] = Focus.current,
 ) -> None:
-    """Write the ledger in the columns of FinOps FOCUS."""
+    """Export the ledger in the FinOps FOCUS format."""
     count = export_focus(Ledger(_workspace()).entries(pipeline=_known(pipeline)), out, focus)
     console.print(f"{count} rows in {out}", soft_wrap=True)
 
@@ -211,7 +217,7 @@ def reconcile(
     pipeline: Annotated[str, typer.Option(help="Only this pipeline's estimates.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Compare estimate and invoice per run and stage, and show the unexplained rest."""
+    """Compare estimated and billed costs per run and stage; show the unexplained rest."""
     result = reconcile_bill(Ledger(_workspace()).entries(pipeline=pipeline or None), bill)
     if as_json:
         print_json(result)
@@ -233,9 +239,9 @@ def reconcile(
 @app.command()
 def page(
     pipeline: PipelineName,
-    out: Annotated[Path, typer.Argument(help="An .html file.")],
+    out: Annotated[Path, typer.Argument(help="HTML file to write.")],
 ) -> None:
-    """Write the page of costs: by month, and by night with the limit for an unusual night."""
+    """Write the cost page: by month, and by night with the limit for unusual nights."""
     # Imported here because the other commands need no pages.
     from nightbid.report.links import Links
     from nightbid.report.pages import costs_document
@@ -275,14 +281,14 @@ def prices(as_json: AsJson = False) -> None:
 
 @app.command()
 def compact() -> None:
-    """Merge the ledger's small files, or rows, into the newest. Safe while runs are active."""
+    """Compact the ledger's small files or rows. Safe while runs are active."""
     unit = "files" if database() is None else "rows"
     console.print(f"folded {Ledger(_workspace()).compact()} {unit}")
 
 
 @app.command("import")
 def import_files() -> None:
-    """Import the workspace's ledger files into PostgreSQL. Repeating it changes nothing."""
+    """Import the workspace's ledger files into PostgreSQL. Safe to repeat."""
     if database() is None:
         raise ConfigError(
             "the ledger is already in the workspace's files",

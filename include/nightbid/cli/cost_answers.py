@@ -76,9 +76,8 @@ def show_answers(workspace: Workspace, name: str, console: Console, *, as_json: 
         )
     console.print(table)
     console.print(
-        "The forecast is computed from earlier runs, for the same rows; its error is in"
-        " parentheses."
-        " An AUC point is 0.01 over the reference. – where nothing was gained or known."
+        "The forecast is computed from earlier runs, for the same rows; its error is in "
+        "parentheses. An AUC point is 0.01 above the reference. – means no gain, or unknown."
     )
     if alert := unusual(runs):
         console.print(Text.assemble(("unusual:", "bold yellow"), f" {alert}"), soft_wrap=True)
@@ -118,11 +117,11 @@ def show_forecast(
         soft_wrap=True,
     )
     if estimate.mean_error is None:
-        console.print("Its error is not known yet: that takes a second run.")
+        console.print("The error of such forecasts is not known yet: it takes a second run.")
     else:
         console.print(
-            f"Such forecasts were off by {estimate.mean_error:.0%} on average, each made from the"
-            " nights before it."
+            f"Earlier forecasts were off by {estimate.mean_error:.0%} on average; each used only "
+            "the nights before it."
         )
 
 

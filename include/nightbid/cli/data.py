@@ -57,10 +57,10 @@ def days(pipeline: PipelineName, set_: Overrides = None, as_json: AsJson = False
         print_json({"source": spec.source.kind, "days": days})
         return
     if days is None:
-        console.print(f"{spec.source.kind}: any day can be made")
+        console.print(f"{spec.source.kind}: any day can be generated")
         return
     if not days:
-        console.print(f"{spec.source.kind}: no day at all")
+        console.print(f"{spec.source.kind}: no days")
         return
     step, present = STEPS[spec.partition], set(days)
     span = count_between(days[0], days[-1], spec.partition)
@@ -78,7 +78,7 @@ def days(pipeline: PipelineName, set_: Overrides = None, as_json: AsJson = False
 def show(
     pipeline: PipelineName,
     date_: Date,
-    rows: Annotated[int, typer.Option(min=0, help="First rows to print.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, help="Number of rows to print.")] = 5,
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -116,7 +116,7 @@ def show(
         )
         return
     if head is None:
-        console.print(f"{day}: the day is there and has no rows")
+        console.print(f"{day}: the day exists but has no rows")
         return
     console.print(_columns(spec, source, head.schema, nulls, count))
     label = f"label {spec.label.column!r}: "
@@ -146,8 +146,10 @@ def check(
     write: Annotated[
         Path | None, typer.Option("--write", help="Pipeline YAML to write: NAME.yaml.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything found, as JSON.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything found, as JSON.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Inspect a folder of logs and draft a pipeline for it: days, columns, roles, label, leaks."""
     from nightbid.cli.data_check import check as check_folder
@@ -175,7 +177,7 @@ def arrival(
 def late(
     pipeline: PipelineName,
     nights: Annotated[int, typer.Option(min=1, help="Number of newest nights to show.")] = 30,
-    make: Annotated[bool, typer.Option("--make", help="Make these nights again.")] = False,
+    make: Annotated[bool, typer.Option("--make", help="Rerun these nights.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the nights whose days arrived late or were corrected, and rerun them with --make."""
@@ -203,12 +205,12 @@ def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
 def freeze(
     pipeline: PipelineName,
     run_id: Annotated[
-        str, typer.Argument(help="Run with the rows to freeze.", autocompletion=complete.runs)
+        str, typer.Argument(help="Run whose rows to freeze.", autocompletion=complete.runs)
     ],
-    name: Annotated[str, typer.Option("--name", help="Of the data set, given once.")],
-    reason: Annotated[str, typer.Option(help="What it is for.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the data set; cannot be reused.")],
+    reason: Annotated[str, typer.Option(help="Purpose of the data set.")] = "",
 ) -> None:
-    """Keep the sampled rows of a run under a name, for comparisons on the same rows."""
+    """Freeze the sampled rows of a run under a name, so that other runs can use the same rows."""
     settings = Settings()
     workspace = Workspace(settings.workspace)
     pipeline_name = find_pipeline(pipeline, settings.pipelines).pipeline
@@ -225,7 +227,7 @@ def freeze(
 
 @app.command()
 def frozen(
-    check: Annotated[bool, typer.Option("--check", help="Check every byte of each.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Verify every byte.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the frozen data sets; with --check, verify that they are unchanged."""
@@ -243,7 +245,7 @@ def frozen(
         # Users type names, so names are never folded.
         Column("name", min_width=max(len(data_set.name) for data_set in data_sets)),
         *["pipeline", "night", "rows", "digest", "frozen"],
-        "what for",
+        "purpose",
         box=None,
         padding=(0, 2, 0, 0),
         header_style="underline",
@@ -262,7 +264,7 @@ def frozen(
         )
     console.print(table)
     if check:
-        console.print("every byte is as it was frozen")
+        console.print("all bytes are unchanged")
 
 
 @app.command()
@@ -274,7 +276,8 @@ def write(
     streams: Annotated[
         bool,
         typer.Option(
-            "--streams", help="As impressions/, clicks/ and conversions/: what kind: events joins."
+            "--streams",
+            help="Write impressions/, clicks/ and conversions/ separately, for `kind: events`.",
         ),
     ] = False,
     set_: Overrides = None,
@@ -307,15 +310,19 @@ app.command()(prune)
 
 @app.command()
 def forget(
-    users: Annotated[list[str], typer.Argument(help="Ids, as in the user column of the logs.")],
+    users: Annotated[
+        list[str], typer.Argument(help="User ids, as in the user column of the logs.")
+    ],
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove it; without: only list.")
+        bool, typer.Option("--delete", help="Remove the data; without this option, only list it.")
     ] = False,
-    reason: Annotated[str, typer.Option(help="Why; kept, without the ids.")] = "",
-    by: Annotated[str, typer.Option(help="Who does it; default: your user name.")] = "",
+    reason: Annotated[
+        str, typer.Option(help="Why; kept in the audit record, without the ids.")
+    ] = "",
+    by: Annotated[str, typer.Option(help="Who removes it; default: your user name.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the workspace's data of some users, and with --delete remove it.
+    """List the workspace's data about given users; --delete removes it.
 
     Also lists the champions that were trained on these users. Remove their rows from the logs
     first; otherwise the next night reads them from the logs again.
@@ -341,8 +348,8 @@ def forget(
         console.print(table)
     for entry in traces.learned:
         console.print(
-            f"champion #{entry.number} of {entry.pipeline} has learned from them and stays: promote"
-            f" another night, then `nightbid champion retire {entry.pipeline} {entry.number}"
+            f"champion #{entry.number} of {entry.pipeline} was trained on them and stays: "
+            f"promote another night, then `nightbid champion retire {entry.pipeline} {entry.number}"
             " --reason …`",
             soft_wrap=True,
             markup=False,
@@ -350,12 +357,12 @@ def forget(
         )
     if delete:
         remove_users(workspace, traces, by=person(by), reason=reason)
-    note = "removed; the next night makes it again from the logs, and trains on that"
-    hint = note if delete else "would go; remove it with --delete"
+    note = "removed; the next night samples the logs again and trains on the result"
+    hint = note if delete else "would be removed; to remove it, add --delete"
     console.print(
         f"{some(len(traces.outputs), 'output')} {hint}"
         if traces.outputs
-        else "nothing of them is kept",
+        else "no data about them is stored",
         soft_wrap=True,
         highlight=False,
     )

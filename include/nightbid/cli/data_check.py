@@ -29,11 +29,11 @@ def check(
     name = write.stem if write else pipeline_name(folder)
     if write and write.exists() and not force:
         raise ConfigError(
-            "the file is there already", where=str(write), hint="name another, or add --force"
+            "the file already exists", where=str(write), hint="choose another name, or add --force"
         )
     if write and write.suffix != ".yaml":
         raise ConfigError(
-            f"{write.name!r} is no name of a pipeline YAML",
+            f"{write.name!r} is not a file name for a pipeline YAML",
             where="--write",
             hint=f"end it with .yaml, for example {name}.yaml",
         )
@@ -70,7 +70,7 @@ def check(
             highlight=False,
         )
     else:
-        console.print("\nA first pipeline (--write NAME.yaml keeps it):\n", highlight=False)
+        console.print("\nDraft pipeline (--write NAME.yaml saves it):\n", highlight=False)
         console.print(report.yaml, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -119,12 +119,12 @@ def _print(report: FolderReport, console: Console) -> None:
         zone = f"{clock.inside_zone:.1%} by the clock of {clock.zone}" if clock.is_local else ""
         alike = f" ({', '.join(clock.alike)} alike)" if clock.is_local and clock.alike else ""
         say(
-            f"clock    {clock.column}: {clock.inside:.1%} of the times are of their file's day, UTC"
+            f"clock    {clock.column}: {clock.inside:.1%} of the times are on their file's day, UTC"
             + (f"; {zone}{alike}" if zone else "")
-            + (f"; {clock.future:.1%} lie more than a day ahead" if clock.future else "")
+            + (f"; {clock.future:.1%} are more than a day in the future" if clock.future else "")
         )
     if findings.no_key:
-        say("key      no column has a value of its own in every row: one is made (make_key)")
+        say("key      no column is unique per row: a key is generated (make_key)")
     elif findings.repeated:
         say(
             f"key      {findings.repeated:,} rows repeat the {findings.roles['key']} of an"

@@ -17,17 +17,22 @@ console = terminal()
 
 def prune(
     days: Annotated[
-        int, typer.Option(min=1, max=36_500, help="Keep what runs of the last so many days used.")
+        int, typer.Option(min=1, max=36_500, help="Keep outputs that runs of the last N days used.")
     ] = 30,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove it; without: only list.")
+        bool,
+        typer.Option("--delete", help="Remove the outputs; without this option, only list them."),
     ] = False,
     trust_clock: Annotated[
-        bool, typer.Option("--trust-clock", help="Go on where the runs' times say it is wrong.")
+        bool,
+        typer.Option(
+            "--trust-clock",
+            help="Trust the machine's clock even if the times of runs contradict it.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List outputs that are no longer needed, and with --delete remove them.
+    """List outputs that are no longer needed; --delete removes them.
 
     Outputs of runs of the last days, of champions and of frozen data sets are kept. If the clock
     seems wrong (a run is in the future, no run is of the last days, or runs are more than a year
@@ -66,7 +71,8 @@ def prune(
     amount = f"{some(len(pruning.unneeded), 'output')}, {pruning.freed / 1e6:,.1f} MB"
     hint = "" if delete or not pruning.unneeded else "; remove them with --delete"
     console.print(
-        f"{amount} {'removed' if delete else 'may go'}, {some(pruning.kept, 'output')} stay{hint}",
+        f"{amount} {'removed' if delete else 'can be removed'}, {some(pruning.kept, 'output')}"
+        f" stay{hint}",
         soft_wrap=True,
         highlight=False,
     )

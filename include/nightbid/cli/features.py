@@ -85,5 +85,7 @@ def features_markdown(pipeline: str, documentation: Documentation, run_id: str) 
 def origin(pipeline: str, run_id: str) -> str:
     """Say which run the fitted statistics come from."""
     if run_id:
-        return f"learned in run {run_id}, where the definition is still the same"
-    return f"nothing is learned yet: no night of {pipeline} has been featurized"
+        return (
+            f"fitted statistics come from run {run_id}, for features whose definition is unchanged"
+        )
+    return f"no fitted statistics yet: no night of {pipeline} has been featurized"

@@ -44,7 +44,10 @@ PipelineName = Annotated[
 def show(
     pipeline: PipelineName,
     run_id: Annotated[
-        str, typer.Argument(help="Run id; default: the limits alone.", autocompletion=complete.runs)
+        str,
+        typer.Argument(
+            help="Run id; without it, only the limits are shown.", autocompletion=complete.runs
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -67,12 +70,12 @@ def show(
 @app.command()
 def propose(
     pipeline: PipelineName,
-    days: Annotated[int, typer.Option(min=3, help="Newest nights to learn from.")] = 14,
+    days: Annotated[int, typer.Option(min=3, help="Number of newest nights to learn from.")] = 14,
     out: Annotated[
-        Path | None, typer.Option(help="File; default: suites/<pipeline>.proposed.yaml")
+        Path | None, typer.Option(help="Output file; default: suites/<pipeline>.proposed.yaml")
     ] = None,
 ) -> None:
-    """Learn limits from history and write them for review. Nothing changes until you rename it."""
+    """Learn limits from past nights and write them for review. Renaming the file applies them."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     proposals = learn_bands(Workspace(settings.workspace), spec.pipeline, spec.gates, days)
@@ -101,14 +104,14 @@ def noise(
     pipeline: PipelineName,
     night: Annotated[
         date | None,
-        date_option("Newest day; default: the last night."),
+        date_option("Newest day of logs; default: the last night."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=50, help="Additional trainings.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Number of additional trainings.")] = 3,
     out: Annotated[
-        Path | None, typer.Option(help="File; default: suites/<pipeline>.proposed.yaml")
+        Path | None, typer.Option(help="Output file; default: suites/<pipeline>.proposed.yaml")
     ] = None,
 ) -> None:
-    """Train a night's model with other seeds; write the spread of its metrics for review."""
+    """Retrain a night's model with other seeds; write the spread of its metrics for review."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     workspace = Workspace(settings.workspace)
@@ -147,7 +150,7 @@ def _last_night(workspace: Workspace, pipeline: str) -> date:
         raise ConfigError(
             f"no night of {pipeline!r} has been evaluated yet",
             where=str(workspace.root),
-            hint=f"run one first (`nightbid run {pipeline} --date …`), or give --date",
+            hint=f"run one first (`nightbid run {pipeline} --date …`), or set --date",
         )
     return max(nights)
 
@@ -170,12 +173,15 @@ def override(
     check: Annotated[
         str,
         typer.Argument(
-            help="gate/statistic, e.g. raw/psi:platform; * matches.", autocompletion=complete.checks
+            help="Check as gate/statistic, such as raw/psi:platform; * matches any text.",
+            autocompletion=complete.checks,
         ),
     ],
-    name: Annotated[str, typer.Option(help="Who decides this.")],
+    name: Annotated[str, typer.Option(help="Who decides.")],
     reason: Annotated[str, typer.Option(help="Why it is safe.")],
-    until: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last night it holds.")],
+    until: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="Last night of the override.")
+    ],
 ) -> None:
     """Let a stop pass as a warning until a date; pages and reports show the override."""
     settings = Settings()
@@ -184,7 +190,7 @@ def override(
         settings, spec.pipeline, check, name=name, reason=reason, until=until.date()
     )
     past = (
-        " (that day is past: it holds for old nights only)"
+        " (this date has passed: it applies to old nights only)"
         if (until.date() < datetime.now(UTC).date())
         else ""
     )

@@ -28,7 +28,7 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the champion's history
 
 @app.command()
 def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
-    """List the days that each night learned, and its metrics on new days before learning them."""
+    """List the days that each night learned, and the metrics on each day before it was learned."""
     settings = Settings()
     workspace = Workspace(settings.workspace)
     name = known(pipeline, settings)
@@ -51,7 +51,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
         )
     else:
         table = Listing(
-            "night", text_column("learned"), "scored before", "NE", "±", "AUC", "calibration",
+            "night", text_column("learned"), "scored first", "NE", "±", "AUC", "calibration",
             text_column("why"),
         )  # fmt: skip
         for run, learned in nights:
@@ -80,7 +80,7 @@ def _partition(name: str, settings: Settings, day: dt.date) -> dt.date:
     spec = find_pipeline(name, settings.pipelines)
     if spec.partition == "hour" and not isinstance(day, Hour):
         raise ConfigError(
-            f"{day} names a day, and {name} learns hours", where=name, hint="write YYYY-MM-DDTHH"
+            f"{day} is a day, but {name} learns hours", where=name, hint="write YYYY-MM-DDTHH"
         )
     return spec.partition_at(day)
 
@@ -94,7 +94,7 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     _must_have_a_reason(reason)
     if partition in undone(workspace, name):
         raise ConfigError(
-            f"{partition} is undone already", where=name, hint=f"`nightbid incremental show {name}`"
+            f"{partition} is already undone", where=name, hint=f"`nightbid incremental show {name}`"
         )
     _keep(workspace, name, "undo", partition, reason)
     nights = list(chain(workspace, name))
@@ -103,10 +103,10 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     if not affected:
         effect = "no night has learned it, and none will"
     elif partition not in nights[-1][1].days:
-        effect = "the newest night has not learned it, and the next one goes on from there"
+        effect = "the newest night has not learned it, and the next one continues from there"
     elif before:
         effect = (
-            f"the next night goes on from the state of {before[-1]}, or learns all other days if"
+            f"the next night continues from the state of {before[-1]}, or learns all other days if"
             " that is too old"
         )
     else:
@@ -115,8 +115,8 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     champion = ChampionPointer(workspace, name).current()
     if champion is not None and any(run.run_id == champion.run_id for run, _ in affected):
         console.print(
-            f"champion #{champion.number} has learned it and serves: `nightbid rollback {name}"
-            " --reason …` takes it back",
+            f"champion #{champion.number} learned it and serves: to replace it,"
+            f" `nightbid rollback {name} --reason …`",
             highlight=False,
             soft_wrap=True,
         )

@@ -119,7 +119,7 @@ def run_nights(
             console.print(message, soft_wrap=True, highlight=False, markup=False)
     if ended:
         raise type(ended[0])(
-            f"{len(ended)} of {nights} nights did not reach their end; the first: {ended[0]}",
+            f"{len(ended)} of {nights} nights did not finish; the first: {ended[0]}",
             where=spec.pipeline,
         )
 
@@ -134,8 +134,8 @@ def _alone(workspace: Workspace, pipeline: str, run_id: str, console: Console) -
         if not is_said:
             is_said = True
             console.print(
-                f"run {run_id} is running in another process: waiting until it ends → give"
-                " another --run-id to run in parallel",
+                f"run {run_id} is running in another process: waiting until it ends → to run in "
+                "parallel, use another --run-id",
                 markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
         time.sleep(TURN_SECONDS)
@@ -180,7 +180,7 @@ def _turn(
 
 def _conclude(run: RunRecord, settings: Settings, console: Console) -> None:
     """Show the night's table and verdict, write its report and queue it for tracking."""
-    with console.status("final costs of the night's jobs"):
+    with console.status("waiting for the final costs of the night's jobs"):
         wait_for_final_cost(run)
     if run.records():
         console.print(night_table(run))

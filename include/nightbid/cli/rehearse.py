@@ -112,7 +112,7 @@ def _table(report: Report) -> Table:
         users = sum(comparison["rankings"] for comparison in predictions)
         share = sum(comparison["rankings_changed"] for comparison in predictions) / max(users, 1)
         note = f"largest difference {largest:.3g}, {share:.1%} of rankings change"
-        table.add_row("predictions", note if largest else "the same numbers")
+        table.add_row("predictions", note if largest else "identical")
     for row in compared["models"]:
         note = row.get("error") or f"largest difference {row['largest']:.3g}"
         table.add_row("model", f"{row['model']}: {note}")
@@ -128,7 +128,7 @@ def _table(report: Report) -> Table:
             )
     if (migrated := compared.get("metadata")) is not None:
         table.add_row("Airflow's metadata", _migration(migrated))
-    table.add_row("warnings", f"{len(compared['warnings'])} new ones of deprecation")
+    table.add_row("warnings", f"{len(compared['warnings'])} new deprecation warnings")
     for finding in report.findings:
         mark = Text("not safe", "red") if finding.grave else Text("noted", "yellow")
         table.add_row(mark, finding.text)

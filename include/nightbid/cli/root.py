@@ -18,7 +18,7 @@ from nightbid.errors import EXIT_CODES, ConfigError
 
 app = typer.Typer(
     name="nightbid",
-    help="Retrain, judge and promote ad-ranking models, and know what each run cost.",
+    help="Retrain, evaluate and promote ad-ranking models, and track the cost of each run.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -27,9 +27,7 @@ console = terminal()
 
 PipelineName = Annotated[
     str,
-    typer.Argument(
-        help="Name of the pipeline: a YAML's `pipeline:`.", autocompletion=complete.pipelines
-    ),
+    typer.Argument(help="Name of the pipeline, as in its YAML.", autocompletion=complete.pipelines),
 ]
 SEVERAL = re.compile(r"=(log:)?[^\[{]*(,|\.\.)[^\]}]*$")
 """Pattern of a `--set` text with several values, which only a sweep accepts."""
@@ -45,8 +43,8 @@ def _version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Exit codes: 0 success, 1 another failure, "
-              + ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()))  # fmt: skip
+@app.callback(epilog="Exit codes: 0 success; 1 other failure; "
+              + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()))  # fmt: skip
 def nightbid(
     _: Annotated[
         bool,

@@ -110,7 +110,7 @@ def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
         judged = f", forecast {money(expected)} ({float(expected / cost) - 1:+.0%})"
     console.print(f"cost: {money(cost)} at cloud prices{judged}", highlight=False)
     if not (ranked := sweep.ranked()):
-        console.print("no trial has ended well: there is no winner")
+        console.print("no trial succeeded: there is no winner")
         return
     console.print("run the winner as a candidate, through every gate:")
     console.print(winner_command(sweep, ranked[0]), soft_wrap=True, highlight=False, markup=False)

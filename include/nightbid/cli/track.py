@@ -43,9 +43,9 @@ def track_runs(settings: Settings, pipeline: str, run_id: str) -> str:
         raise WorkspaceError(
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             where=uri,
-            hint="what waits stays queued; look at the store, then `nightbid track --replay`",
+            hint="queued runs stay queued; check the MLflow server, then `nightbid track --replay`",
         ) from error
-    return f"logged {', '.join(logged)} in {uri}" if logged else f"nothing waits for {uri}"
+    return f"logged {', '.join(logged)} in {uri}" if logged else f"nothing is queued for {uri}"
 
 
 def _run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:

@@ -39,11 +39,11 @@ class Arrival(Block):
             try:
                 dt.time.fromisoformat(text)
             except ValueError:
-                raise ValueError(f'{text!r} is no clock, such as "06:00"') from None
+                raise ValueError(f'{text!r} is not a time of day, such as "06:00"') from None
         return text
 
     @model_validator(mode="after")
     def _has_a_deadline(self) -> Arrival:
         if not self.deadline:
-            raise ValueError('deadline is empty; write a clock such as "06:00"')
+            raise ValueError('deadline is empty; write a time of day such as "06:00"')
         return self

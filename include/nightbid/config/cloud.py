@@ -61,7 +61,7 @@ class Dataflow(Block):
         if self.workers is not None and self.workers > self.max_workers:
             raise ValueError(f"workers {self.workers} is above max_workers {self.max_workers}")
         if not self.autoscaling and self.workers is None:
-            raise ValueError("autoscaling is off, so workers must say how many there are")
+            raise ValueError("autoscaling is off, so workers must be set")
         if self.flexrs and not self.autoscaling:
             raise ValueError("flexrs needs autoscaling: true")
         return self

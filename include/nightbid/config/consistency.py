@@ -26,8 +26,8 @@ def names_are_free(spec: PipelineSpec) -> None:
     for where, name in names_of(spec):
         if name in RESERVED:
             raise ValueError(
-                f"{where} is {name!r}, a name that Nightbid reserves for a column of its own;"
-                " rename it (source.rename renames columns of the logs)"
+                f"{where} is {name!r}, a name that Nightbid reserves; rename "
+                "it (source.rename renames columns of the logs)"
             )
     feature_of: dict[str, str] = {}
     for feature, block in spec.features.items():
@@ -53,8 +53,8 @@ def joined_label_is_final(spec: PipelineSpec) -> None:
         )
     if JOINED[label.column] == "conversion_time" and source.conversions is None:
         raise ValueError(
-            f"label.column {label.column!r} is of conversions, and source.conversions names"
-            " no folder"
+            f"label.column {label.column!r} is a column of conversions, but source.conversions "
+            "names no folder"
         )
 
 
@@ -64,7 +64,7 @@ def arrival_suits_the_source(spec: PipelineSpec) -> None:
         return
     if spec.arrival.marker and not isinstance(spec.source, FolderSource):
         raise ValueError(
-            f"arrival.marker needs a folder of daily files, and this is `kind: {spec.source.kind}`"
+            f"arrival.marker needs a folder of daily files, but this is `kind: {spec.source.kind}`"
         )
     if spec.arrival.asset and spec.schedule:
         raise ValueError(
@@ -80,8 +80,8 @@ def window_counts_partitions(spec: PipelineSpec) -> None:
         return
     if not spec.window.model_fields_set:
         raise ValueError(
-            f"source.partition is {unit}, and window says nothing; write"
-            f" window.train_{unit}s, validate_{unit}s and evaluate_{unit}s"
+            f"source.partition is {unit}, but window sets no lengths; write "
+            f"window.train_{unit}s, validate_{unit}s and evaluate_{unit}s"
         )
     raise ValueError(
         f"window counts {counted}s, and source.partition is {unit!r}; write window.train_{unit}s"
@@ -100,7 +100,7 @@ def schedule_suits_partitions(spec: PipelineSpec) -> None:
         example = {"hour": "10 * * * *", "day": "0 3 * * *", "week": "0 3 * * 1"}[spec.partition]
         article = "an hour" if spec.partition == "hour" else f"a {spec.partition}"
         raise ValueError(
-            f"schedule {spec.schedule!r} runs more than once {article}, and a night reads"
+            f"schedule {spec.schedule!r} runs more than once {article}, but a night reads"
             f" {article} of logs; write for example {example!r}, or set source.partition"
         )
 
@@ -134,14 +134,14 @@ def values_are_no_rates(spec: PipelineSpec) -> None:
             )
     if spec.train.calibration in ("platt", "isotonic", "by_slice"):
         raise ValueError(
-            f"train.calibration {spec.train.calibration!r} fits probabilities, and label.kind"
-            " is value; take `rate` (mean prediction = mean value) or `none`"
+            f"train.calibration {spec.train.calibration!r} fits probabilities, but label.kind is "
+            "value; use `rate` (mean prediction = mean value) or `none`"
         )
     for name, model in (("model", spec.model), ("baseline", spec.baseline)):
         if model.architecture in NOT_FOR_VALUES:
             raise ValueError(
-                f"{name}.architecture {model.architecture!r} predicts probabilities only, and"
-                " label.kind is value; take another one, such as dcn_v2"
+                f"{name}.architecture {model.architecture!r} predicts probabilities only, but "
+                "label.kind is value; use another one, such as dcn_v2"
             )
         if (
             model.architecture == "gradient_boosted_trees"
@@ -163,13 +163,13 @@ def replay_has_prices(spec: PipelineSpec) -> None:
         raise ValueError("replay needs evaluate.keep_scores: true")
     if spec.replay.floor is not None and not spec.columns.competing:
         raise ValueError(
-            "replay.floor needs columns.competing, the column of all competing bids: a logged"
-            " price tells nothing of bids below its floor"
+            "replay.floor needs columns.competing, the column of all competing bids: a logged "
+            "price says nothing about bids below its floor"
         )
     if isinstance(spec.source, SimulatorSource) and spec.source.exploration is not None:
         raise ValueError(
-            "replay needs ads that have won by their bids, but source.exploration draws them;"
-            " remove one of the two"
+            "replay needs ads that won by their bids, but source.exploration picks them at "
+            "random; remove one of the two"
         )
     if spec.label.given and not spec.label.entire_space:
         raise ValueError(
@@ -211,8 +211,8 @@ def no_feature_reads_the_outcome(spec: PipelineSpec) -> None:
         for column in feature.sources(name):
             if legacy and column == legacy:
                 raise ValueError(
-                    f"feature {name!r} reads {column!r}, the score in baseline.column, which"
-                    " is gone once this model serves; remove the feature"
+                    f"feature {name!r} reads {column!r}, the score in baseline.column, which "
+                    "disappears once this model serves; remove the feature"
                 )
             if column in outcomes:
                 raise ValueError(
@@ -242,8 +242,8 @@ def delayed_label_has_a_time(spec: PipelineSpec) -> None:
         )
     if spec.label.attribution_days and not spec.label.event_time:
         raise ValueError(
-            "label.attribution_days is set, so label.event_time must name the column that"
-            " says when the event happened"
+            "label.attribution_days is set, so label.event_time must name the column with the "
+            "time of the event"
         )
 
 
@@ -260,7 +260,7 @@ def offsets_are_of_served_ids(spec: PipelineSpec) -> None:
             why = "is training_only" if feature.training_only else f"is a {feature.transform}"
             raise ValueError(
                 f"train.calibration_slices names {name!r}, which {why}: an offset needs one id per"
-                " row that is known at serving, as of vocabulary, hash, hour or buckets"
+                " row that is known at serving, such as vocabulary, hash, hour or buckets"
             )
 
 

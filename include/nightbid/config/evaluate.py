@@ -10,7 +10,7 @@ from nightbid.config.base import Block
 class Evaluate(Block):
     """The metrics, intervals and slices of an evaluation, and its verdict.
 
-    The verdict depends on normalized entropy, candidate minus reference, with a paired 95 %
+    The verdict depends on normalized entropy, candidate minus reference, with a paired 95%
     interval over users: *better* if the whole interval is below 0; *worse* if it is above 0 and the
     difference exceeds `margin_ne`; *neutral* if it is below `margin_ne`; otherwise *undecided*, and
     the champion stays. A better or neutral candidate whose AUC is significantly lower, by more than

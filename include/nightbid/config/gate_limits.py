@@ -332,15 +332,15 @@ class ServingGate(GateLimits):
     """1 if `train.refit` is unset and the judged model serves, because the refitted model cannot be
     compared with it or is outside a stop limit below. This warning never becomes a stop."""
     refit_loss: Limit = limit(warn=(None, 0), stop=(None, 0.01))
-    """With `train.refit`: relative increase of the log loss on held-back rows, refitted over judged
+    """With `train.refit`: relative increase of the log loss on held-out rows, refitted over judged
     model, beyond chance."""
     refit_calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
-    """Mean prediction of the refitted model over the mean label on held-back rows, beyond
+    """Mean prediction of the refitted model over the mean label on held-out rows, beyond
     chance."""
     refit_mean: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
-    """Mean prediction of the refitted model over that of the judged one on held-back rows."""
+    """Mean prediction of the refitted model over that of the judged one on held-out rows."""
     refit_agreement: Limit = limit(warn=(0.9, None), stop=(0.7, None))
-    """Correlation between the log odds of the refitted and the judged model on held-back rows."""
+    """Correlation between the log odds of the refitted and the judged model on held-out rows."""
 
 
 class CostGate(GateLimits):

@@ -33,7 +33,7 @@ from nightbid.partitions import Partition
 def _known_gate(name: str) -> str:
     if name not in GATES:
         hint = suggestion(name, GATES) or f"gates: {', '.join(GATES)}"
-        raise ValueError(f"there is no gate {name!r}; {hint}")
+        raise ValueError(f"no gate called {name!r}; {hint}")
     return name
 
 

@@ -50,7 +50,7 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
     if name not in known:
         if owner := next((pipeline for pipeline in known if name.startswith(f"{pipeline}-")), ""):
             raise ConfigError(
-                f"{name!r} is the name of a run, and a pipeline is asked for",
+                f"{name!r} is the name of a run, not of a pipeline",
                 where=str(folder),
                 hint=f"write the pipeline first: {owner} {name}",
             )
@@ -184,9 +184,9 @@ def load_value(text: str, where: str) -> Any:
 
 def _too_many(where: str) -> ConfigError:
     return ConfigError(
-        f"its anchors (&, *) stand for more than {MOST_VALUES:,} values",
+        f"its anchors (&, *) expand to more than {MOST_VALUES:,} values",
         where=where,
-        hint="write out what is meant, or leave the anchors out",
+        hint="write the values out instead of using anchors",
     )
 
 

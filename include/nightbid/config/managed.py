@@ -58,6 +58,6 @@ class ManagedTraining(Block):
         if bool(self.accelerator_type) != bool(self.accelerator_count):
             raise ValueError(
                 f"accelerator_type {self.accelerator_type} and accelerator_count"
-                f" {self.accelerator_count} do not fit: give both or neither"
+                f" {self.accelerator_count} do not match: set both or neither"
             )
         return self

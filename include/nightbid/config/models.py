@@ -161,8 +161,8 @@ class Train(Block):
         if (self.calibration == "by_slice") != bool(self.calibration_slices):
             raise ValueError(
                 f"train.calibration is {self.calibration!r} and train.calibration_slices"
-                f" {list(self.calibration_slices)}: `by_slice` needs one feature or more there, and"
-                " nothing else reads it"
+                f" {list(self.calibration_slices)}: `by_slice` needs at least one feature there, "
+                "and other values need none"
             )
         return self
 
@@ -170,13 +170,13 @@ class Train(Block):
     def _refit_is_from_scratch(self) -> Train:
         if self.refit and self.mode != "full":
             raise ValueError(
-                "train.refit trains from scratch on all days, and so does only train.mode: full;"
-                f" remove one of refit and mode: {self.mode}"
+                "train.refit trains from scratch on all days, which only train.mode: full does; "
+                f"remove refit, or mode: {self.mode}"
             )
         if self.refit and self.sampling_correction:
             raise ValueError(
-                "train.refit learns the newest days, whose negatives are not sampled, so that"
-                " train.sampling_correction could not undo it; set one of them to false"
+                "train.refit learns the newest days, whose negatives are not sampled, so "
+                "train.sampling_correction cannot correct them; set one of the two to false"
             )
         return self
 

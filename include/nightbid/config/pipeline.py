@@ -234,7 +234,7 @@ class PipelineSpec(Block):
         """
         if isinstance(moment, Hour) and self.partition != "hour":
             raise ConfigError(
-                f"{moment} names an hour, and the logs of {self.pipeline} are partitioned by"
+                f"{moment} is an hour, but the logs of {self.pipeline} are partitioned by"
                 f" {self.partition}s",
                 where="--date",
                 hint="write YYYY-MM-DD, or set source.partition: hour",
@@ -308,9 +308,9 @@ class Night(Block):
             return cls._split(spec, spec.partition_at(newest))
         except OverflowError:
             raise ConfigError(
-                f"the window of {newest} reaches beyond the calendar",
+                f"the window of {newest} is outside the calendar",
                 where="--date",
-                hint="take a date between year 100 and 9900",
+                hint="use a date between the years 100 and 9900",
             ) from None
 
     @classmethod

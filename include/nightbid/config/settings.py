@@ -161,6 +161,6 @@ class Settings(BaseSettings):
         flow = self.cloud.dataflow
         if self.profile == "gcp" and flow is not None and not flow.image:
             raise ValueError(
-                "cloud.dataflow.image is needed: workers have only what their image holds"
+                "cloud.dataflow.image is required: workers have only what is in their image"
             )
         return self

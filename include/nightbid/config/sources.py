@@ -29,7 +29,7 @@ class UserKey(Block):
     @model_validator(mode="after")
     def _names_one_place(self) -> UserKey:
         if bool(self.env) == bool(self.file):
-            raise ValueError("give either env or file")
+            raise ValueError("set either env or file")
         return self
 
 
@@ -178,7 +178,7 @@ class FolderSource(PartitionedSource):
     def _bucket_can_be_read(cls, folder: str) -> str:
         if folder.startswith(BIGQUERY) and not BIGQUERY_TABLE.fullmatch(folder):
             raise ValueError(
-                f"{folder!r} is no table of BigQuery; write bq://project.dataset.table, or"
+                f"{folder!r} is not a BigQuery table; write bq://project.dataset.table, or"
                 " bq://project.dataset.events_* for a table per day"
             )
         if "://" in folder and not folder.startswith(("gs://", "s3://", BIGQUERY)):
@@ -205,7 +205,7 @@ class FolderSource(PartitionedSource):
             example = datetime(2026, 1, 15, 14, 5, 6, tzinfo=UTC)
             datetime.strptime(example.strftime(form), form)
         except ValueError as error:
-            raise ValueError(f"{form!r} is no format of strptime: {error}") from error
+            raise ValueError(f"{form!r} is not a strptime format: {error}") from error
         directives = set(re.findall(r"%([a-zA-Z])", form))
         has_day = directives & {"c", "x", "D"} or (
             directives & {"Y", "y", "G"} and directives & {"d", "j", "u", "V"}
@@ -228,7 +228,7 @@ class FolderSource(PartitionedSource):
         plain = FolderSource.model_fields
         for name in ("quoting", "encoding", "decimal", "nulls"):
             if self.kind != "csv" and getattr(self, name) != plain[name].default:
-                raise ValueError(f"{name} is for `kind: csv`, and this is `kind: {self.kind}`")
+                raise ValueError(f"{name} is for `kind: csv`, but this is `kind: {self.kind}`")
         return self
 
     @model_validator(mode="after")
@@ -237,8 +237,8 @@ class FolderSource(PartitionedSource):
             raise ValueError(f"layout {self.layout} has days; remove partition: {self.partition}")
         if self.partition == "hour" and _changes_clocks(self.time_zone):
             raise ValueError(
-                f"the clocks of {self.time_zone} change twice a year: one of its hours is two, and"
-                " one is missing; partition by hours of UTC, or remove partition: hour"
+                f"the clocks of {self.time_zone} change twice a year, so one hour occurs twice "
+                "and one is missing; partition by hours of UTC, or remove partition: hour"
             )
         return self
 
@@ -246,8 +246,8 @@ class FolderSource(PartitionedSource):
     def _bigquery_is_a_table(self) -> FolderSource:
         if (self.kind == "bigquery") != self.folder.startswith(BIGQUERY):
             raise ValueError(
-                f"`kind: {self.kind}` and the folder {self.folder!r} do not fit: a table of"
-                " BigQuery is `kind: bigquery`, folder bq://project.dataset.table"
+                f"`kind: {self.kind}` and the folder {self.folder!r} do not match: a BigQuery "
+                "table is `kind: bigquery`, folder bq://project.dataset.table"
             )
         return self
 
@@ -296,7 +296,7 @@ class EventStream(FolderSource):
     def _events_are_joined_by_days(self) -> EventStream:
         if self.partition != "day":
             raise ValueError(
-                f"kind: events joins days, and partition is {self.partition}; remove partition"
+                f"kind: events joins days, but partition is {self.partition}; remove partition"
             )
         return self
 
@@ -349,7 +349,7 @@ class EventsSource(LogSource):
             if stream is not None and stream.time_zone != self.time_zone:
                 raise ValueError(
                     f"{name}.time_zone is {stream.time_zone!r} and impressions.time_zone"
-                    f" {self.time_zone!r}: the days of all streams need one clock"
+                    f" {self.time_zone!r}: the days of all streams need the same time zone"
                 )
         if self.value and self.conversions is None:
             raise ValueError(f"value {self.value!r} is a column of conversions: name their folder")

@@ -81,8 +81,8 @@ class Window(Block):
             units = {match[2]: name for name in value if (match := KEY.fullmatch(str(name)))}
             if len(units) > 1:
                 raise ValueError(
-                    f"{' and '.join(sorted(units.values()))} count different units; count all in"
-                    " what source.partition says"
+                    f"{' and '.join(sorted(units.values()))} use different units; use the unit "
+                    "of source.partition for all"
                 )
             unit = next((name for name in STEPS if name in units), "day")
             written = {

@@ -140,7 +140,7 @@ class FileLedger:
             except FileNotFoundError:
                 continue
         raise WorkspaceError(
-            "the ledger is being compacted over and over",
+            "the ledger is compacted again and again",
             where=str(self._root),
             hint="stop the processes that run `nightbid cost compact`",
         )

@@ -204,7 +204,7 @@ class PriceBook(Block):
             raise PriceError(
                 f"no local rate for {resource}",
                 where="price book, local",
-                hint="state it, 0 if it is free",
+                hint="add it; write 0 if it is free",
             )
         return Money(self.local[resource], self.currency)
 

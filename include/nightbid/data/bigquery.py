@@ -73,7 +73,7 @@ class BigQueryTable:
         match = BIGQUERY_TABLE.fullmatch(address)
         if match is None:
             raise MissingDataError(
-                "is no table of BigQuery", where=address, hint="write bq://project.dataset.table"
+                "is not a BigQuery table", where=address, hint="write bq://project.dataset.table"
             )
         self.address = address
         self._project, self._dataset, self._table = match.groups()
@@ -160,8 +160,8 @@ class BigQueryTable:
                         written += len(batch)
             if written != day.rows:
                 raise MissingDataError(
-                    f"{written:,} rows came of {day.rows:,}: it is being written, or a policy"
-                    " hides rows",
+                    f"{written:,} rows came of {day.rows:,}: the table is being written, or a "
+                    "policy hides rows",
                     where=f"{self.address}, {path.parent.relative_to(self.root)}",
                     hint="run it again when the load has ended, or set arrival.settled_minutes",
                 )

@@ -46,7 +46,7 @@ SUFFIXES = {
 SPELLED = (
     "dt=2026-01-05, year=2026/month=1/day=5, 2026/01/05 or 2026-01-05, or a file with the day in"
     " its name; hours below a day are read as the day, unless source.partition is hour; weeks need"
-    " source.partition: week; months are not read: write their rows as days of their time"
+    " source.partition: week; months are not supported: split them into days"
 )
 CALENDAR = frozenset(
     (
@@ -132,7 +132,7 @@ class Named:
             return None, None
         if hour is None:
             raise CorruptDataError(
-                f"{relative!r} names no hour of {day}",
+                f"{relative!r} is not an hour of {day}",
                 where="source.partition: hour",
                 hint="name hours as dt=2026-01-05/hour=03 or 2026010503, or remove partition",
             )

@@ -126,7 +126,7 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
             hint="check source.delimiter; or write fewer columns, for example a list of ids as one",
         )
     if dialect.encoding.lower() in UTF8 and start in (b"\xff\xfe", b"\xfe\xff"):
-        raise _corrupt(part, dialect, UnicodeError("it begins as UTF-16 does"))
+        raise _corrupt(part, dialect, UnicodeError("it looks like UTF-16"))
     try:
         names = _names(part, dialect, HEADER_BYTES)
     except CorruptDataError:  # the first lines may be longer
@@ -136,7 +136,7 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
         raise CorruptDataError(
             f"two columns are called {twice[0]!r}",
             where=str(part.path),
-            hint="name them apart in the header",
+            hint="give them different names in the header",
         )
     return names
 
@@ -375,14 +375,14 @@ def _corrupt(part: Part, dialect: Dialect, error: Exception) -> CorruptDataError
         )
     if isinstance(error, MemoryError):
         return CorruptDataError(
-            "a piece of it needs more memory than there is",
+            "a chunk of it does not fit in memory",
             where=str(part.path),
             hint="check source.delimiter and the number of its columns",
         )
     if "Expected " in reason and " columns, got " in reason:
         return CorruptDataError(
-            f"{MALFORMED_BYTES >> 20} MiB of lines on end have another number of fields than its"
-            " header",
+            f"{MALFORMED_BYTES >> 20} MiB of consecutive lines do not have as many fields as the "
+            "header",
             where=str(part.path),
             hint="check source.delimiter and the first line of the file",
         )

@@ -190,8 +190,8 @@ class EventLogs:
                 f"there are no {kind}s of {missing[0]}, and impressions of {day} are joined with"
                 f" events until {days} day{'' if days == 1 else 's'} later",
                 where=str(self._stream(kind).folder),
-                hint="load that day, as an empty partition if nothing happened; or take an earlier"
-                " date",
+                hint="load that day, as an empty partition if nothing happened; or use an "
+                "earlier date",
             )
         names, event_key = self._columns[kind], self._block.event_key
         valued = kind == CONVERSION and bool(self._block.value)
@@ -243,7 +243,7 @@ class EventLogs:
         name = self._block.value
         if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
             raise CorruptDataError(
-                f"the conversions' column {name!r} holds no numbers, but {column.type}",
+                f"the conversions' column {name!r} does not contain numbers, but {column.type}",
                 where=where,
                 hint="name a column of amounts in source.value",
             )

@@ -25,7 +25,7 @@ from nightbid.data.window_columns import declared_types, dialect_of
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 
-NO_OBJECT = "line is no JSON object"
+NO_OBJECT = "line is not a JSON object"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class FolderReader:
         for name in table.column_names:
             if name not in schema.names and (named is None or name in named):
                 raise CorruptDataError(
-                    f"has the column {name!r}, which {first.path.name} of the same day has not",
+                    f"has the column {name!r}, which {first.path.name} of the same day lacks",
                     where=str(part.path),
                     hint="load the day again: its files must have the same columns",
                 )

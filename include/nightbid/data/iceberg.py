@@ -40,9 +40,10 @@ def newest_metadata(names: Iterable[str], where: str) -> str:
     newest = by_version[max(by_version)] if by_version else []
     if len(newest) != 1:
         raise CorruptDataError(
-            f"{len(newest)} metadata files of the Iceberg table are the newest",
+            f"{len(newest)} metadata files of the Iceberg table could be the newest",
             where=where,
-            hint="remove from its folder metadata/ what the table's catalog does not name",
+            hint="delete the files in its metadata/ folder that the table's catalog does not"
+            " reference",
         )
     return newest[0]
 

@@ -48,7 +48,7 @@ def click_files(files: dict[date, list[Path]], day: date) -> list[Part]:
         raise MissingDataError(
             f"the day {day} has impressions and no click log",
             where="layout ipinyou",
-            hint=f"put clk.{day:%Y%m%d}.txt.bz2 beside imp.{day:%Y%m%d}.txt.bz2",
+            hint=f"put clk.{day:%Y%m%d}.txt.bz2 next to imp.{day:%Y%m%d}.txt.bz2",
         )
     return [Part(path) for path in paths]
 

@@ -40,8 +40,8 @@ def check_fields(block: bytes, lines: Sequence[bytes]) -> None:
     count = len(set(_FIELD.findall(block)))
     if count > MOST_FIELDS:
         raise CorruptDataError(
-            f"has {count:,} different fields, at most {MOST_FIELDS:,} can be read: are ids used as"
-            " names of fields?",
+            f"has {count:,} different fields, at most {MOST_FIELDS:,} can be read: are ids used "
+            "as field names?",
             hint="write lists of ids and of values, or a line per id",
         )
 

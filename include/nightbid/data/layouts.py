@@ -75,7 +75,7 @@ def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
         return {block.first_day: [Part(path)]}
     if path.suffix in (".gz", ".bz2", ".zst"):
         raise CorruptDataError(
-            f"a compressed file cannot be cut into {block.days_per_file} days",
+            f"a compressed file cannot be split into {block.days_per_file} days",
             where=str(path),
             hint="unpack it, or set source.days_per_file to 1",
         )
@@ -104,7 +104,7 @@ def single_file(block: FolderSource, root: Path) -> Path:
         raise MissingDataError(
             f"expected one log file in the layout {block.layout!r}, found {names}",
             where=str(root),
-            hint="name days in the file names, or leave one file (or one called train) there",
+            hint="put the day in the file names, or keep only one file (or one called train)",
         )
     return chosen[0]
 

@@ -125,7 +125,7 @@ def refuse_tables(names: Iterable[str], where: str) -> None:
         if is_table:
             words = ("a Delta", "delta") if name.startswith(LOG) else ("an Iceberg", "iceberg")
             raise CorruptDataError(
-                f"is {words[0]} table, of which some files hold rows that were deleted since",
+                f"is {words[0]} table, and some of its files contain deleted rows",
                 where=where,
                 hint=f"set source.kind: {words[1]}",
             )
@@ -285,7 +285,7 @@ class Bucket:
             objects[relative] = f"{tag} {info.get('size')} {info.get('LastModified', '')}"
         if not objects:
             raise MissingDataError(
-                "there is no object below this prefix",
+                "there are no objects under this prefix",
                 where=self.address,
                 hint="set source.folder to the bucket and the prefix of the daily partitions",
             )

@@ -176,10 +176,10 @@ class _Named:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if isinstance(error, MemoryError):
                 raise CorruptDataError(
-                    "a piece of it needs more memory than there is",
+                    "a chunk of it does not fit in memory",
                     where=str(self._path),
-                    hint="write smaller row groups, stripes or blocks; it may expand to far more"
-                    " than it holds",
+                    hint="write smaller row groups, stripes or blocks; compressed data may "
+                    "expand to far more",
                 ) from error
             if "lists to be of size" in reason:
                 lists = [
@@ -188,10 +188,10 @@ class _Named:
                     if pa.types.is_fixed_size_list(field.type)
                 ]
                 raise CorruptDataError(
-                    f"column {', '.join(lists)}: Arrow cannot read lists of fixed size of which"
-                    " some are null",
+                    f"column {', '.join(lists)}: Arrow cannot read fixed-size lists if some are "
+                    "null",
                     where=str(self._path),
-                    hint="write lists of any length",
+                    hint="write variable-length lists",
                 ) from error
             raise CorruptDataError(
                 f"cannot be read as {TITLES[self._kind]}: {reason}",
@@ -231,7 +231,7 @@ def _json_blocks(part: Part) -> Iterator[tuple[pa.Table, list[str]]]:
             left = None if left is None else left - len(chunk)
             if is_first and chunk.lstrip()[:1] == b"[":
                 raise CorruptDataError(
-                    "is one JSON array, not an object per line",
+                    "is one JSON array, not one object per line",
                     where=str(part.path),
                     hint="write lines, for example with jq -c '.[]'",
                 )
@@ -280,7 +280,7 @@ def _read_object(line: bytes) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a field comes twice")
+        raise ValueError("a field occurs twice")
     return fields
 
 
@@ -309,7 +309,7 @@ def _flat_rows(block: bytes) -> list[dict[str, Any]]:
     """Read lines with Python and flatten their objects with the column names of `flat`."""
     rows = [json.loads(line) for line in block.splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line is no object")
+        raise ValueError("a line is not an object")
     flat_rows = [_flat_row(row) for row in rows]
     names = {name for row in flat_rows for name in row}
     objects = {name[:at] for name in names for at, character in enumerate(name) if character == "."}

@@ -57,7 +57,7 @@ class UserKeys:
         if len(secret) < LEAST_BYTES:
             fault = f"the secret has {len(secret)} bytes" if secret else "the secret is not set"
             raise ConfigError(
-                fault, where=where, hint=f"give at least {LEAST_BYTES}: `openssl rand -hex 32`"
+                fault, where=where, hint=f"use at least {LEAST_BYTES}: `openssl rand -hex 32`"
             )
         return cls(tuple(dict.fromkeys((spec.columns.user, *block.columns))), secret)
 
@@ -98,8 +98,9 @@ class UserKeys:
                 array = array.dictionary_encode()
             except pa.ArrowException as error:
                 raise CorruptDataError(
-                    f"column {name!r} holds {column.type}, which is no id", where="source.user_key",
-                    hint="name columns of texts or whole numbers",
+                    f"column {name!r} holds {column.type}, which is not an id type",
+                    where="source.user_key",
+                    hint="name columns of strings or integers",
                 ) from error  # fmt: skip
         texts = array.dictionary
         if not pa.types.is_binary(texts.type):

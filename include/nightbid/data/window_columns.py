@@ -240,7 +240,7 @@ class WindowColumns:
         if reserved := {REASON, TEXT}.intersection(self.renamed(name) for name in have):
             name = sorted(reserved)[0]
             raise CorruptDataError(
-                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
+                f"the logs have a column {name!r}, a name that Nightbid reserves",
                 where=str(self._root),
                 hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
             )

@@ -52,7 +52,8 @@ def settle(
                 left.add(name)
             elif wide is None:
                 raise CorruptDataError(
-                    f"column {name!r} has other types than in {_shown(first[name])}: it is"
+                    f"column {name!r} does not have the same type as in {_shown(first[name])}: it"
+                    " is"
                     f" {field.type} here and {types[name]} there",
                     where=str(path),
                     hint=_CONVERT,
@@ -229,7 +230,7 @@ def _as_declared(
         raise CorruptDataError(
             f"column {name!r} is {stored}, which source.types declares as {kind}",
             where=str(path),
-            hint="a list has no other type: take the column out of source.types",
+            hint="lists cannot be converted: remove the column from source.types",
         )
     if kind == "time" and not _is_text(_plain(stored)):
         times = as_time(column, style.time_zone)

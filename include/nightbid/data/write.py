@@ -53,7 +53,7 @@ def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int
             rows += batch.num_rows
         if writer is None:
             raise MissingDataError(
-                f"the source has nothing of {day}", where="source", hint="take another date"
+                f"the source has no rows of {day}", where="source", hint="use another date"
             )
         writer.close()
         _replace(scratch, final)
@@ -95,7 +95,7 @@ def write_streams(
                     raise MissingDataError(
                         f"the source has no column {sorted(missing)[0]!r}",
                         where=f"logs of {day}",
-                        hint="streams are written of logs with click, click_time, conversion and"
+                        hint="--streams needs logs with click, click_time, conversion and"
                         " conversion_time, such as the simulator's",
                     )
                 events = table.filter(pc.equal(table[flag], 1)).select([roles.key, when])

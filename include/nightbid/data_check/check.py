@@ -155,10 +155,10 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         known = whole.days() or ()
     if not known:
         raise MissingDataError(
-            "no file of the folder belongs to a day, and no column of them is called a time",
+            "no file of the folder belongs to a day, and no column is named like a time",
             where=folder,
-            hint="set source.day_column to the column whose time says the day of a row; or name"
-            f" days {SPELLED}",
+            hint="set source.day_column to the column with the time of each row; or name "
+            f"days {SPELLED}",
         )
     chosen = sorted({known[0], known[len(known) // 2], known[-1]})
     # Types of text files require reading all of a file; those of others only its metadata.
@@ -178,7 +178,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         raise MissingDataError(
             f"no row could be read: {', '.join(unread) or 'the days are empty'}",
             where=folder,
-            hint="look at the newest file",
+            hint="check the newest file",
         )
     sample = pa.concat_tables(tables, promote_options="permissive")
     columns = summarize(sample)
@@ -194,11 +194,15 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     findings = find_roles(columns, day_numbers(sampled), format_roles)
     outcomes = source.meaning.outcomes & {summary.name for summary in columns}
     for column in sorted(outcomes - {findings.label, findings.event_time}):
-        findings.outcomes.setdefault(column, "the format says that it is known only afterwards")
+        findings.outcomes.setdefault(
+            column, "the format says that it is known only after the impression"
+        )
     if block.get("day_column"):  # its times then cannot tell the zone of the days
         findings.clocks = []
         if findings.roles.get("time") == block["day_column"]:
-            findings.reasons["time"] = "says the day of a row; source.time_zone if it is not in UTC"
+            findings.reasons["time"] = (
+                "gives the day of each row; set source.time_zone if it is not in UTC"
+            )
     has_more = not streams and unit_of(block) == "day" and has_hours(block, cache)
     name = name or pipeline_name(folder)
     text = draft(name, block, columns, findings, known, has_hours=has_more)

@@ -171,7 +171,7 @@ def _kind(column: ColumnSummary, tokens: pa.Array) -> Kind:
 
 
 def _is_time(column: ColumnSummary, tokens: pa.Array) -> bool:
-    """Return whether texts or numbers are times: 98 % can be read as dates from 1999 to 2099."""
+    """Return whether texts or numbers are times: 98% can be read as dates from 1999 to 2099."""
     is_number = not pa.types.is_string(column.values.type)
     if is_number and not has_meaning(column.name, "time"):
         return False

@@ -192,7 +192,8 @@ def _head(path: Path) -> bytes:
         raise CorruptDataError(
             f"cannot be read: {' '.join(str(error).split())}",
             where=str(path),
-            hint="name it after its compression (.gz, .bz2, .zst, or none), or copy it again",
+            hint="give it the suffix of its compression (.gz, .bz2, .zst, or none), or copy it"
+            " again",
         ) from error
 
 

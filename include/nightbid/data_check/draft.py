@@ -65,13 +65,13 @@ def draft(
     if block["kind"] == "events":
         block = _streams(block, [outcome for outcome in outcomes if outcome not in MADE], zone)
     lines = [
-        "# A first draft by `nightbid data check`: read it, and change it.",
+        "# A draft by `nightbid data check`: review and edit it.",
         f"pipeline: {name}",
         "source:",
         *(f"  {key}: {_scalar(value)}" for key, value in block.items()),
     ]
     if zone and zone.is_local and is_folder and zone.alike:
-        lines[-1] += f"  # {', '.join(zone.alike[:3])} would fit as well"
+        lines[-1] += f"  # {', '.join(zone.alike[:3])} would also fit"
     if is_folder and outcomes:
         lines.append("  outcomes:  # known only after the impression, refused as features")
         lines += [
@@ -89,7 +89,7 @@ def draft(
     else:
         lines.append('# schedule: "0 3 * * *"  # every night at three, UTC')
     if has_hours:
-        lines.append("# The files name hours: source.partition: hour makes a night of each.")
+        lines.append("# The files name hours: source.partition: hour makes one night per hour.")
     return "\n".join(lines) + "\n"
 
 
@@ -112,17 +112,19 @@ def _columns(findings: Findings) -> list[str]:
     lines = ["columns:"]
     for role in ("key", "time", "user", "item", "position", "price", "bid", "floor", "value"):
         if role == "key" and findings.no_key:
-            lines.append("  key: impression_id  # made of the day and the row's number: no column"
-                         " has a value of its own in every row")  # fmt: skip
+            lines.append("  key: impression_id  # generated from the day and the row number: no"
+                         " column is unique per row")  # fmt: skip
         elif role in roles:
             reason = _comment(findings.reasons[role])
             if role == "key" and findings.repeated:
-                reason += f"; {findings.repeated:,} rows of the sample repeat one and are left out"
+                reason += (
+                    f"; {findings.repeated:,} rows of the sample repeat a key and are left out"
+                )
             lines.append(f"  {role}: {_scalar(roles[role])}  # {reason}")
         elif role in findings.missing:
             lines.append(f"  # {role}: ???  # missing: {_comment(findings.missing[role])}")
         elif role == "item":
-            lines.append("  item: null  # no column names the ad")
+            lines.append("  item: null  # no column identifies the ad")
     return lines
 
 
@@ -205,7 +207,7 @@ def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]
         if role == "position":
             if column.kind in ("integer", "flag") and 0 <= _top(column) < 1000:
                 text = f"{{transform: identity, size: {_top(column) + 1}, training_only: true}}"
-                add(column.name, text, "clicks depend on the slot, which serving does not know")
+                add(column.name, text, "clicks depend on the slot, which is unknown at serving")
             continue
         text, why = _feature(column)
         if findings.label is None and _may_be_label(column, findings):
@@ -249,7 +251,7 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
     if column.kind == "list":
         return "{transform: bag}", "a list"
     if column.distinct <= 1 and column.nulls == 0:
-        return "", "one value only"
+        return "", "only one value"
     if column.kind == "time":
         return "", "a time"
     if column.kind == "number" or (
@@ -266,9 +268,9 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
     if column.amount_sign:
         return "", f"numbers with {column.amount_sign.strip()}: write them as plain numbers"
     if column.kind == "text" and column.mean_length > LONG_TEXT:
-        return "", "long texts"
+        return "", "long text"
     if column.distinct_share > 0.8 and column.distinct > FEW_VALUES:
-        return "", "hardly a value comes twice"
+        return "", "almost every value is unique"
     many = column.distinct > MANY_VALUES
     return ("{min_count: 5}" if many else "vocabulary"), f"{column.distinct:,} values"
 

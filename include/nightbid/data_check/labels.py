@@ -72,7 +72,7 @@ def find_labels(
         missing = "a column of zeros and ones with both (click, converted, …)" + _hint(free)
     elif not candidates[0].by_name and len(candidates) > 1:
         names = ", ".join(candidate.column for candidate in candidates[:6])
-        missing = f"one of {names}: no name says which is to be predicted"
+        missing = f"one of {names}: the names do not say which one to predict"
     return Labels(candidates, amounts, missing)
 
 

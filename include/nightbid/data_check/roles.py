@@ -80,10 +80,11 @@ def find_roles(
         if key or findings.no_key:
             findings.roles["user"] = key or "impression_id"
             findings.reasons["user"] = (
-                "no column names users, so each impression is its own user: intervals resample rows"
+                "no column identifies users, so each impression counts as its own user: intervals"
+                " resample rows"
             )
         else:
-            findings.missing["user"] = "whose impression it is (user_id, device_id, …)"
+            findings.missing["user"] = "the user who saw the impression (user_id, device_id, …)"
     _labels(findings, columns, format_roles)
     if findings.label:
         _outcomes(findings, columns)
@@ -126,8 +127,8 @@ def _time(
         if unread:
             findings.unread_time = unread[0].examples[0]
             findings.missing["time"] += (
-                f"; {unread[0].name!r} holds {findings.unread_time!r}: say how it is spelled in"
-                " source.time_format, such as %d/%m/%Y %H:%M:%S"
+                f"; {unread[0].name!r} holds {findings.unread_time!r}: set its format in "
+                "source.time_format, such as %d/%m/%Y %H:%M:%S"
             )
         return
     clock = best[1]
@@ -162,7 +163,7 @@ def _key(
             return
         name = min(ranked)[1]
         share = known[name].distinct_share
-        why = "every value once" if share == 1 else f"{share:.2%} of its values are distinct"
+        why = "all values are distinct" if share == 1 else f"{share:.2%} of its values are distinct"
         _take(findings, "key", name, why)
     keys = hashes(known[findings.roles["key"]].values)
     for file_day in np.unique(day):
@@ -205,7 +206,7 @@ def _by_name(
         name = min(ranked)[2]
         why = "by its name"
         if known[name].is_spelled_twice and known[name].is_whole:
-            why += "; some of its texts are 123, some 123.0: source.types makes them one"
+            why += "; some of its values are written 123, others 123.0: source.types unifies them"
             findings.types[name] = "int"
         _take(findings, role, name, why)
 
@@ -263,12 +264,14 @@ def _outcomes(findings: Findings, columns: Sequence[ColumnSummary]) -> None:
         auc = _auc(column, label)
         if auc is not None and abs(auc - 0.5) > TELLTALE_AUC - 0.5:
             findings.outcomes[column.name] = (
-                f"tells {findings.label} almost exactly (AUC {max(auc, 1 - auc):.3f}):"
+                f"predicts {findings.label} almost exactly (AUC {max(auc, 1 - auc):.3f}):"
                 " suspected leak"
             )
             continue
         if has_meaning(column.name, "outcome") and not has_meaning(column.name, "past"):
-            findings.outcomes[column.name] = "by its name: remove it here if it is known before"
+            findings.outcomes[column.name] = (
+                "by its name: remove it here if it is known before the impression"
+            )
         elif has_meaning(column.name, "label") and column.kind == "flag":
             findings.outcomes[column.name] = "by its name: what the user did"
 

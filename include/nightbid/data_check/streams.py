@@ -167,7 +167,7 @@ def _newest_day(
         raise MissingDataError(
             "the streams have no day in common",
             where=", ".join(block["folder"] for block in blocks.values()),
-            hint="name the folders of the days alike, such as dt=2026-01-05",
+            hint="name the day folders the same way, such as dt=2026-01-05",
         )
     tables = {}
     for stream, folder_logs in logs.items():
@@ -184,7 +184,7 @@ def _newest_day(
             raise MissingDataError(
                 f"no row of {days[0]} could be read",
                 where=blocks[stream]["folder"],
-                hint="look at the files of that day",
+                hint="check the files of that day",
             )
         tables[stream] = (days[0], pa.concat_tables(parts, promote_options="permissive"))
     return tables
@@ -237,7 +237,7 @@ def _key(
             for stream in summaries
         }
         raise MissingDataError(
-            "no column of the impressions is found again in every other stream",
+            "no column of the impressions occurs in every other stream",
             where=" and ".join(folders.values()),
             hint="clicks and conversions must name their impression; columns are "
             + "; ".join(f"{stream}: {names}" for stream, names in columns.items()),

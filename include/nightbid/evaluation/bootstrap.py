@@ -30,7 +30,7 @@ FIGURES = ("auc", "log_loss", "normalized_entropy", "calibration")
 
 
 class Interval(TypedDict):
-    """Bounds of the middle 95 % of replicates; None if too few replicates are defined."""
+    """Bounds of the middle 95% of replicates; None if too few replicates are defined."""
 
     low: float | None
     high: float | None
@@ -115,7 +115,7 @@ class Replicates:
 
 
 def bounds(values: Floats) -> tuple[float | None, float | None]:
-    """Return the middle 95 % of replicates; None if over 10 % are undefined (one user or class)."""
+    """Return the middle 95% of replicates; None if over 10% are undefined (one user or class)."""
     defined = values[np.isfinite(values)]
     if len(defined) < max(2, 0.9 * len(values)):
         return None, None

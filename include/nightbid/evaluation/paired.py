@@ -115,7 +115,7 @@ def _check_same(first: KeptScores, second: KeptScores) -> None:
     )
     if not same:
         raise CorruptDataError(
-            f"{len(first.keys)} and {len(second.keys)} rows that are not the same",
+            f"{len(first.keys)} and {len(second.keys)} rows, which are not the same rows",
             where="kept scores",
             hint="compare runs whose evaluate rows have the same digest",
         )

@@ -65,7 +65,7 @@ def run(task: StageTask) -> Outcome:
         raise MissingDataError(
             "no evaluate rows",
             where=", ".join(day.isoformat() for day in task.night.evaluate),
-            hint="take a later --date, or a label condition that some rows meet",
+            hint="use a later --date, or a label condition that some rows meet",
         )
     base_rate = training_rate(task.inputs["featurize"].path)
     metrics = (

@@ -33,9 +33,9 @@ def judge(
     and 0 is neutral. An undefined difference is worse.
 
     Args:
-        entropy: NE of the candidate minus that of the reference, with its 95 % interval.
+        entropy: NE of the candidate minus that of the reference, with its 95% interval.
         margin: Loss in NE that a neutral candidate must exclude.
-        auc: AUC of the candidate minus that of the reference, with its 95 % interval.
+        auc: AUC of the candidate minus that of the reference, with its 95% interval.
         margin_auc: Largest significant loss in AUC that is accepted.
     """
     verdict = _by_entropy(entropy, margin)

@@ -220,7 +220,7 @@ class Quantiles:
         )
 
     def at(self, share: float) -> float | None:
-        """Quantile: exact for few distinct values, else within 3 %; None without rows."""
+        """Quantile: exact for few distinct values, else within 3%; None without rows."""
         rows = int(self.bins.counts.sum())
         if not rows:
             return None

@@ -88,14 +88,14 @@ class JobTarget:
         hint = "rebuild and push the worker image from the code that Airflow runs"
         if (digest := source_of(stage_named(self.stage))) != self.code:
             raise StageError(
-                f"the worker's code has digest {digest}, and {self.code} is wanted",
+                f"the worker's code has digest {digest}, expected {self.code}",
                 where="worker image",
                 hint=hint,
             )
         for name, expected in self.versions:
             if (version := importlib.metadata.version(name)) != expected:
                 raise StageError(
-                    f"the worker has {name} {version}, and {expected} is wanted",
+                    f"the worker has {name} {version}, expected {expected}",
                     where="worker image",
                     hint=hint,
                 )

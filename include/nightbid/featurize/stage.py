@@ -139,7 +139,7 @@ def checked(night: Night, definition: Definition, groups: list[Group]) -> list[G
         raise MissingDataError(
             "no training rows",
             where=f"{night.train[0]} to {night.train[-1]}",
-            hint="take a later date, or a label condition that some rows meet",
+            hint="use a later date, or a label condition that some rows meet",
         )
     # Each file has its own schema: a missing column is reported here, not by a worker.
     files = list({group.path: group for group in groups}.values())

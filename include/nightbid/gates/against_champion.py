@@ -83,7 +83,8 @@ def champions(task: StageTask, measurements: Measurements) -> Trained | None:
     is_old = age > max(OLD_DAYS, window)
     if is_old:
         measurements.skip(
-            f"ids against those of the champion: its night was {age} days ago, others are shown now"
+            f"ids against those of the champion: its night was {age} days ago, and other ids are"
+            " shown now"
         )
     return Trained(Profile.load(path), folder / "fitted", is_old)
 

@@ -14,8 +14,11 @@ from nightbid.config.gate_limits import Limit
 from nightbid.config.gates import GATES, Gates, statistics_of
 
 LOAD = "Load the day again from its source, then clear `sample` with *Downstream*."
-LOOK = "Look at the day's rows: `nightbid data show {pipeline} --date {night}`."
-RIGHT = "If the change is right (a launch, a new producer), override the check until it is usual."
+LOOK = "Inspect the day's rows: `nightbid data show {pipeline} --date {night}`."
+RIGHT = (
+    "If the change is intended (a launch, a new producer), override the check until it has become"
+    " normal."
+)
 CODE = "Compare with the code and settings of the last good run: `nightbid compare`."
 
 
@@ -68,7 +71,7 @@ _RAW: dict[str, _Entry] = {
                         " `source.rename`.",)),
     "changed_types": ("the log's schema changed", ("Fix the producer, or set `source.types`.",)),
     "widened_types": ("another writer or library version wrote the day", (
-        "Nothing, if it stays: the types are settled over the window. Else set `source.types`.",)),
+        "Nothing if it lasts: types are unified over the window. Otherwise set `source.types`.",)),
     "missing_hours": ("an outage of the producer or the export",
                       (LOAD,)),
     "hour_low": ("an outage within the day, late arrivals", (LOOK, LOAD)),
@@ -80,11 +83,11 @@ _RAW: dict[str, _Entry] = {
     "future_rows": ("a wrong clock of a producer", (LOOK,)),
     "duplicates": ("a retry of the export, a join that multiplies rows", (LOAD,)),
     "quarantined": ("a changed format of one producer", (
-        "Read the reasons with one value each: `nightbid gates show {pipeline} RUN`.", LOAD)),
+        "Read the reasons, each with an example: `nightbid gates show {pipeline} RUN`.", LOAD)),
     "quarantined_positives": ("labels in a new spelling", (
         "Read the quarantined labels on the run's page; fix the producer.",)),
     "events_matched": ("impressions of an hour are lost, or ids are written in another way", (
-        "Look at the quarantined ids: `nightbid gates show {pipeline} RUN`; load the impressions"
+        "Inspect the quarantined ids: `nightbid gates show {pipeline} RUN`; load the impressions"
         " again.",)),
     "events_repeated": ("a retry of the producer or the export", (LOOK, RIGHT)),
     "events_early": ("the clock of a producer", ("Compare the clocks of both producers.",)),
@@ -98,14 +101,14 @@ _RAW: dict[str, _Entry] = {
     "lost_values": ("a producer is down, or a value was renamed", (LOOK, LOAD, RIGHT)),
     "distinct_vs_usual": ("ids hashed in another way, a partial export", (LOOK, LOAD)),
     "constant_columns": ("a default in place of the value", (LOOK,)),
-    "contradictions": ("a flag without the one that it needs, a clock that runs back", (LOOK,)),
+    "contradictions": ("a flag without the flag that it requires, a clock that goes back", (LOOK,)),
     "label_rate_vs_usual": ("late labels, a changed attribution, a bot; or a sale", (LOOK, RIGHT)),
     "label_evening": ("labels of the evening have not arrived yet", (
         "Run the night later, or load the labels again.",)),
     "label_hour_low": ("an outage of the label's producer within the day", (LOOK, LOAD)),
     "psi": ("users or ads changed: a campaign, a launch, a lost region", (LOOK, RIGHT)),
     "linf": ("one value took over or vanished", (LOOK, RIGHT)),
-    "auc_gain": ("the column has seen the label (a leak)", (
+    "auc_gain": ("the column contains the label (a leak)", (
         "Name it in `source.outcomes` if it is known only after the impression.",)),
     "known_if_positive": ("the column is filled in after the click or conversion (a leak)", (
         "Remove the feature, or name its column in `source.outcomes`.",)),
@@ -113,18 +116,18 @@ _RAW: dict[str, _Entry] = {
         "Remove the feature, or name its column in `source.outcomes`.",)),
     "auc_loss": ("a stale or shuffled join", (LOOK, LOAD)),
     "attribute_loss": ("a stale join, swapped ids", (LOOK, LOAD)),
-    "concentration": ("a bot or a test user", ("Leave the user out of the logs.",)),
+    "concentration": ("a bot or a test user", ("Remove the user from the logs.",)),
 }  # fmt: skip
 _FEATURES: dict[str, _Entry] = {
     "rows": ("the window is empty after sampling", (
-        "Look at `sample` on the run's page.",)),
-    "lost_rows": ("a fault of featurization", (CODE,)),
-    "missing_inputs": ("a fault of a feature", (CODE,)),
-    "nulls": ("a fault of a feature", (CODE,)),
-    "not_finite": ("a fault of a feature", (CODE,)),
-    "ids_out_of_range": ("a fault of a feature",
+        "Check the stage `sample` on the run's page.",)),
+    "lost_rows": ("a bug in featurization", (CODE,)),
+    "missing_inputs": ("a bug in a feature", (CODE,)),
+    "nulls": ("a bug in a feature", (CODE,)),
+    "not_finite": ("a bug in a feature", (CODE,)),
+    "ids_out_of_range": ("a bug in a feature",
                          (CODE,)),
-    "unreadable": ("texts in a numeric column, another decimal mark", (
+    "unreadable": ("text in a numeric column, another decimal mark", (
         "Set `source.decimal` or fix the producer.",)),
     "constant": ("a column of one value", ("Remove the feature, or fix its column.",)),
     "newly_constant": ("the newest day has a default in place of the value", (LOOK, LOAD)),
@@ -140,10 +143,11 @@ _FEATURES: dict[str, _Entry] = {
     "js_champion": ("the logs changed since the champion was trained", (LOOK, RIGHT)),
     "linf_champion": ("the logs changed since the champion was trained", (LOOK, RIGHT)),
     "vocabulary_churn": ("ids renamed; or the champion is months old", (
-        "If the ids are right, override it for one night: the next champion knows them.",)),
-    "single_auc": ("the input has seen the label (a leak)", (
+        "If the ids are right, override the check for one night: the next champion will know"
+        " them.",)),
+    "single_auc": ("the input contains the label (a leak)", (
         "Remove the feature, or name its column in `source.outcomes`.",)),
-    "single_concordance": ("the input has seen the amount (a leak)", (
+    "single_concordance": ("the input contains the amount (a leak)", (
         "Remove the feature, or name its column in `source.outcomes`.",)),
     "single_auc_gap": ("the input was made from labels of the training rows", (
         "Compute it from earlier days only, as `target_rate` does.",)),
@@ -154,9 +158,9 @@ _FEATURES: dict[str, _Entry] = {
     "skew_rows": ("too few rows to compare", ("Widen the window.",)),
 }  # fmt: skip
 _MODEL: dict[str, _Entry] = {
-    "worse_than_reference": ("the night's rows or settings made a poorer model", (CODE,)),
-    "entropy_loss": ("the night's rows or settings made a poorer model", (CODE, LOOK)),
-    "deviance_loss": ("the night's rows or settings made a poorer model", (CODE, LOOK)),
+    "worse_than_reference": ("the night's rows or settings made the model worse", (CODE,)),
+    "entropy_loss": ("the night's rows or settings made the model worse", (CODE, LOOK)),
+    "deviance_loss": ("the night's rows or settings made the model worse", (CODE, LOOK)),
     "gini_loss": ("the candidate is calibrated better and ranks worse", (
         "Look at the slices on the run's page: a lost feature, too few epochs.", CODE)),
     "auc_loss": ("the candidate is calibrated better and ranks worse", (
@@ -166,13 +170,14 @@ _MODEL: dict[str, _Entry] = {
     "seed_noise": ("training is unstable", ("Lower `train.learning_rate`; average weights.",)),
     "seed_noise_unknown": ("the model changed since the noise was measured", (
         "`nightbid gates noise {pipeline}`, review, rename the file.",)),
-    "new_day_loss": ("the day is poisoned, or clicks have other causes now", (
-        "Look at the day: `nightbid data show {pipeline} --date DAY`.",
-        "If it is wrong: `nightbid incremental undo {pipeline} DAY --reason …`, then run the night"
+    "new_day_loss": ("the day has bad data, or user behavior has changed", (
+        "Inspect the day: `nightbid data show {pipeline} --date DAY`.",
+        "If the data is bad: `nightbid incremental undo {pipeline} DAY --reason …`, then run the"
+        " night"
         " again.",)),
     "metrics_not_finite": ("training diverged", (
         "Lower `train.learning_rate`.",)),
-    "positives": ("a short or thin window", (
+    "positives": ("a short window, or few rows in it", (
         "Raise `window.evaluate_days`.",)),
     "auc": ("a broken feature or label", (
         LOOK, CODE)),
@@ -180,13 +185,13 @@ _MODEL: dict[str, _Entry] = {
         LOOK, CODE)),
     "gini_jump": ("a leak", ("Look for a column that is known only after the impression.",)),
     "deviance_vs_constant": ("the model learned nothing", (CODE,)),
-    "deviance_vs_baseline": ("the large model is fitted poorly", (
+    "deviance_vs_baseline": ("the large model is poorly fitted", (
         "Try fewer epochs, a lower `train.learning_rate`, or the other `label.distribution`.",)),
     "auc_jump": ("a leak", ("Look for a column that is known only after the impression.",)),
     "above_oracle": ("a leak", (
         "Look for a column that is known only after the impression.",)),
     "normalized_entropy_vs_constant": ("the model learned nothing", (CODE,)),
-    "normalized_entropy_vs_baseline": ("the large model is fitted poorly", (
+    "normalized_entropy_vs_baseline": ("the large model is poorly fitted", (
         "Try fewer epochs or a lower `train.learning_rate`.",)),
     "calibration": ("the rate of the label moved between training and newest days", (
         LOOK, "Set `train.calibration`.")),
@@ -215,10 +220,10 @@ _SERVING: dict[str, _Entry] = {
         "Widen the window.",)),
     "bundle_mb": ("large embeddings", (
         "Raise `min_count` or lower `embedding_dim`.",)),
-    "refit_fallback": ("few held-back users or positives, or training is unstable", (
-        "Nothing: the judged model serves, as with `train.refit: false`, which ends the warning.",
-        "If it stays: widen `window.validate_days` or `evaluate_days`.",)),
-    "refit_loss": ("the newest days teach something that does not last, or training is unstable",
+    "refit_fallback": ("few held-out users or positives, or training is unstable", (
+        "Nothing: the judged model serves. `train.refit: false` does the same without the warning.",
+        "If it lasts: widen `window.validate_days` or `evaluate_days`.",)),
+    "refit_loss": ("the newest days have patterns that do not last, or training is unstable",
                    (CODE, "Set `train.refit: false` to serve the judged model.")),
     "refit_calibration": ("the newest days differ, or training is unstable", (
         "Set `train.refit: false` to serve the judged model.",)),
@@ -235,7 +240,7 @@ _COST: dict[str, _Entry] = {
         "`nightbid cost show {pipeline} --by stage --run-id RUN`.",)),
 }  # fmt: skip
 _VALUE: dict[str, _Entry] = {
-    "surplus_loss": ("the candidate bids worse than what serves", (CODE,)),
+    "surplus_loss": ("the candidate bids worse than the champion", (CODE,)),
     "surplus": ("`replay.value` does not fit the prices", ("Check `replay.value`.",)),
     "unusable_rows": ("prices are missing or negative", (LOOK,)),
     "price_ratio": ("prices in another unit (micros, CPM)", (

@@ -207,7 +207,7 @@ def _sets(
         part=day.name,
         note=f"{column.distinct:,.0f} distinct values",
     )
-    # The estimates of both sides have an error of 3 % each; fewer rows have fewer values.
+    # The estimates of both sides have an error of 3% each; fewer rows have fewer values.
     if usual > FEW:
         thinner = min(column.values / np.median([profile.values for profile in filled]), 1.0)
         error = 0.05 + 1 / math.sqrt(usual)

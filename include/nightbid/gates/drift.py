@@ -17,7 +17,7 @@ GROUPS = 20
 """Number of bins for distances; more bins have fewer rows each and so more noise."""
 SIGMAS = 4.0
 NORMAL_95 = 1.96
-"""Half the width of a 95 % interval, in standard errors."""
+"""Half the width of a 95% interval, in standard errors."""
 USEFUL = 0.05
 """AUC (Gini coefficient) of the weakest useful model, in excess of a useless model."""
 MATERIAL = 0.2
@@ -268,7 +268,7 @@ def share_error(share: float, usual: float, rows: int) -> float:
 
 
 def interval_error(interval: Mapping[str, Any] | None) -> float:
-    """Derive the standard error from a 95 % interval (`low`, `high`); 0 without an interval."""
+    """Derive the standard error from a 95% interval (`low`, `high`); 0 without an interval."""
     if not interval or interval["low"] is None or interval["high"] is None:
         return 0.0
     return float(interval["high"] - interval["low"]) / (2 * NORMAL_95)

@@ -117,7 +117,7 @@ def _lost_rows(measurements: Measurements, task: StageTask, featurized: int) -> 
     if young.exists():
         featurized += Profile.load(young).rows
     lost = sample.rows.written - history - featurized
-    measurements.add("lost_rows", lost, note="rows sampled less rows featurized")
+    measurements.add("lost_rows", lost, note="rows sampled minus rows featurized")
 
 
 def _label_rate(measurements: Measurements, train: Profile, newest: Profile) -> None:

@@ -55,14 +55,14 @@ def _run(task: StageTask, gate: str, measure: Measure) -> Outcome:
     try:
         task.progress(0.1, "measuring")
         measurements = measure(task)
-        task.progress(0.5, f"judging {len(measurements.all)} figures")
+        task.progress(0.5, f"checking {len(measurements.all)} figures")
         warned = partial(nights_warned, task, gate)
         verdict = judge(gate, measurements, task.spec.gates, task.night.date, warned)
     except (BudgetExceeded, StageError):
         raise  # Interrupted from outside: the stage fails, but it is not the fault of the data.
     except Exception as error:
         # Fail closed: a gate that cannot judge must not let the night continue.
-        LOG.exception("gate %s could not judge", gate)
+        LOG.exception("gate %s could not evaluate its checks", gate)
         verdict = _cannot_judge(gate, error)
     _write(task, verdict, measurements)
     if verdict.verdict == "stop":
@@ -83,7 +83,7 @@ def _cannot_judge(gate: str, error: Exception) -> Judgment:
     reason = str(error) or type(error).__name__
     reason = reason if hasattr(error, "hint") else f"{type(error).__name__}: {reason}"
     check = Check("gate", "stop", "could not judge", "a judgment", reason)
-    summary = f"the gate could not judge, so it stops: {reason}"
+    summary = f"the gate could not evaluate its checks, so it stops: {reason}"
     return Judgment(gate, "stop", summary, (check,))
 
 

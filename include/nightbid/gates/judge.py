@@ -193,7 +193,7 @@ def _aged(finding: Finding, before: int, limit: int) -> Finding:
     words = (
         f"warned for {before} nights in a row: fix it, or override it by name"
         if over
-        else f"night {before + 1} of {limit} that it may warn"
+        else f"warned for {before + 1} nights in a row, stops after {limit}"
     )
     note = f"{finding.measurement.note}; {words}" if finding.measurement.note else words
     measurement = replace(finding.measurement, note=note)

@@ -191,7 +191,7 @@ def _against_reference(
 ) -> None:
     """Measure the verdict, which decides on promotion, and the loss, which can stop the night.
 
-    With a 95 % interval, one clean candidate in forty is called worse. It is not promoted, but the
+    With a 95% interval, one clean candidate in forty is called worse. It is not promoted, but the
     night must not stop, so the loss counts only beyond four standard errors. They include seed
     noise, which the interval over rows does not cover.
     """

@@ -58,7 +58,7 @@ def add_override(
         fault = error.errors()[0]
         if fault["loc"] in (("name",), ("reason",)):
             raise ConfigError(
-                "an override needs a name and a reason of at least eight letters",
+                "an override needs a name and a reason of at least eight characters",
                 where="override",
                 hint="say who decides this and why it is safe",
             ) from error

@@ -149,7 +149,7 @@ def _volume(measurements: Measurements, days: Days, day: Day) -> None:
             "rows_vs_usual",
             beyond_chance(rows / usual, 1.0, math.sqrt(1 / rows + 1 / usual)),
             part=day.name,
-            note=f"{rows:,} rows, usually {usual:,.0f}: {rows / usual:.2%}, less chance",
+            note=f"{rows:,} rows, usually {usual:,.0f}: {rows / usual:.2%}, minus chance",
         )
     share = day.profile.duplicate_share
     if share is not None:
@@ -284,8 +284,8 @@ def _label(measurements: Measurements, days: Days, day: Day) -> None:
             "label_rate_vs_usual",
             beyond_chance(rate / usual, 1.0, error),
             part=day.name,
-            note=f"{rate:.4f} ({positives:,} positives), usually {usual:.4f}: {rate / usual:.2%},"
-            " less chance",
+            note=f"{rate:.4f} ({positives:,} positives), usually {usual:.4f}: {rate / usual:.2%} "
+            ", minus chance",
         )
     _label_evening(measurements, days, day)
     _label_hours(measurements, day)

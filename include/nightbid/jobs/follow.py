@@ -73,7 +73,7 @@ def service_of(stage: Stage, spec: PipelineSpec) -> JobClient:
     work = remote_stage_of(stage, spec)
     if work is None:
         raise ConfigError(
-            f"no service does the work of stage {stage.name!r} here",
+            f"no cloud service is configured for stage {stage.name!r}",
             where="settings: cloud",
             hint="restore the cloud settings that its job was submitted with",
         )
@@ -132,4 +132,6 @@ def wait_for_final_cost(run: RunRecord) -> None:
         if not any(poll.ended for poll in watch.poll().values()):
             return
         time.sleep(poll_seconds())
-    log.warning("%s: final metrics of a job did not come in time; `nightbid run` again", run.run_id)
+    log.warning(
+        "%s: final metrics of a job did not arrive in time; run `nightbid run` again", run.run_id
+    )

@@ -203,8 +203,8 @@ class JobMeter(ABC):
             if waited >= bound_seconds:
                 missing = ", ".join(sorted(self.expected - self._known().keys()))
                 log.warning(
-                    "job %s: final metrics did not settle within %.0f s (missing: %s)",
-                    self._job.job_id, bound_seconds, missing or "nothing, still changing",
+                    "job %s: metrics were not final within %.0f s (missing: %s)",
+                    self._job.job_id, bound_seconds, missing or "none, still changing",
                 )  # fmt: skip
                 return FinalCost(poll.state, poll.spent_usd, complete=False)
             sleep(every_seconds)

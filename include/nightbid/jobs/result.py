@@ -30,7 +30,7 @@ def read_result(path: UPath, order: JobRecord, kind: type[Left]) -> Left:
         return kind.model_validate_json(path.read_text())
     except (FileNotFoundError, ValueError) as error:
         raise StageError(
-            f"job {order.job_id} is done and has left no result ({type(error).__name__})",
+            f"job {order.job_id} finished but left no result ({type(error).__name__})",
             where=str(path),
             hint="a rerun submits a new job",
         ) from None

@@ -86,9 +86,11 @@ class CloudService(ABC):
     def _told(self, error: Exception, where: str) -> NightbidError:
         text = short(error)
         if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
-            return ConfigError(text, where=where, hint="give the account its roles, see cloud.md")
+            return ConfigError(
+                text, where=where, hint="grant the account its roles, see docs/cloud.md"
+            )
         if isinstance(error, exceptions.BadRequest):
             return ConfigError(text, where=where, hint=f"fix {self.block} in the settings")
         if isinstance(error, exceptions.TooManyRequests):
-            return ServiceError(text, where=where, hint="ask for more quota, or run it later")
+            return ServiceError(text, where=where, hint="request more quota, or run it later")
         return ServiceError(text, where=where, hint="a rerun resumes where this one ended")

@@ -194,7 +194,7 @@ def cancel_other_jobs(run: RunRecord, stage: str, key: str, service: JobClient) 
     """
     for record in job_records(run, stage):
         if record.state == "open" and record.key != key:
-            log.info("%s: what job %s would make is not wanted any more", stage, record.name)
+            log.info("%s: the output of job %s is no longer needed", stage, record.name)
             job_id = record.job_id or service.find(record.name)
             cancel(run, record.model_copy(update={"job_id": job_id}), service)
 
@@ -218,7 +218,7 @@ def raise_unless_succeeded(
         raise ServiceError(
             f"the state of job {job_record.job_id} cannot be read: {look.said}",
             where=where,
-            hint="a rerun asks again and submits nothing",
+            hint="a rerun polls again and submits nothing",
         )
     if look.state == "cancelled" and (reason := _over_budget(run, job_record, budget)):
         raise BudgetExceeded(

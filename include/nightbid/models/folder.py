@@ -76,7 +76,7 @@ def load_card(folder: Path) -> ModelCard:
         return ModelCard.model_validate_json(path.read_text())
     except FileNotFoundError as error:
         raise MissingDataError(
-            "no model.json", where=str(folder), hint="give a folder that a training wrote"
+            "no model.json", where=str(folder), hint="use a folder that a training wrote"
         ) from error
     except ValidationError as error:
         raise CorruptDataError(

@@ -22,8 +22,10 @@ from nightbid.storage.workspace import (
     write_once,
 )
 
-RERUN_UNDER_NEW_ID = "run the night again under another --run-id: it meets what serves now"
-RESTORE = "restore this file from a backup: nothing is promoted over a history that is damaged"
+RERUN_UNDER_NEW_ID = (
+    "run the night again under another --run-id: it is compared with what serves now"
+)
+RESTORE = "restore this file from a backup: nothing is promoted while the history is damaged"
 
 
 class Champion(Sealed):

@@ -138,7 +138,7 @@ def day_output(
             workspace.discard(scratch)
             raise
     raise WorkspaceError(
-        f"the output of {key.day} is removed as soon as it is made",
+        f"the output of {key.day} is removed as soon as it is written",
         where=str(final),
         hint="is another process deleting it? rerun the stage",
     )

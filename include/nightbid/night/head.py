@@ -89,9 +89,9 @@ def write_head(folder: UPath, head: RunHead, after: RunHead | None) -> RunHead:
             other = newest_head(folder)
             if other is None or not _asks_the_same(result, other):
                 raise ConcurrentUpdateError(
-                    "another process took this run up, with other settings",
+                    "another process took over this run with other settings",
                     where=head.run_id,
-                    hint="wait until it has ended, or give another --run-id",
+                    hint="wait until it has ended, or use another --run-id",
                 ) from None
             result = other
     if not (folder / "run.json").exists() or _copied(folder) < result.revision:

@@ -201,7 +201,7 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
         if set(undone_days) & set(learned.days):
             continue  # the state before the day that was undone
         if changed := _changed(other.head.spec, spec, stage):
-            return full(f"{changed} is not as on the night of {other.date}")
+            return full(f"{changed} has changed since the night of {other.date}")
         gate = other.stage("gate_model")
         if gate is not None and gate.state == "stopped":
             return full(f"gate_model stopped the night of {other.date}")

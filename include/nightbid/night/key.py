@@ -213,7 +213,8 @@ def read_output(workspace: Workspace, uri: str) -> StageInput:
     parts = PurePosixPath(uri).parts
     if len(parts) == 4 and parts[0] == "stages" and (manifest.stage, manifest.key) != parts[2:]:
         raise CorruptDataError(
-            f"here lies another output: {manifest.stage} with the key {manifest.key[:16]}",
+            f"this folder contains another output: {manifest.stage} with the key"
+            f" {manifest.key[:16]}",
             where=uri,
             hint="delete this folder and rerun the night, or restore it from a backup",
         )

@@ -42,7 +42,7 @@ def pinned_spec(run: RunRecord, stage: Stage | None = None) -> PipelineSpec:
     Raises:
         StageError: The code is different, or no longer supports these settings.
     """
-    again = f"clear {NIGHT[0].name} with Downstream to start over; what is the same is reused"
+    again = f"clear {NIGHT[0].name} with Downstream to start over; unchanged stages are reused"
     if stage is not None:
         began = run.head.code.get(stage.name)
         if began and began != _code(source_of(stage), library_versions()):
@@ -57,7 +57,7 @@ def pinned_spec(run: RunRecord, stage: Stage | None = None) -> PipelineSpec:
     except ValidationError as error:
         first = error.errors()[0]
         raise StageError(
-            "the settings that this run began with are no settings of this version:"
+            "the settings that this run started with are not valid in this version:"
             f" {'.'.join(map(str, first['loc']))}: {first['msg']}",
             where=run.run_id,
             hint=again,
@@ -87,7 +87,7 @@ def pin_again(run: RunRecord, spec: PipelineSpec, stage: Stage) -> RunRecord:
         raise ConfigError(
             f"{name} of this run was made with other {why}",
             where=run.run_id,
-            hint=f"clear {start.name} with Downstream: the whole run then uses those of now",
+            hint=f"clear {start.name} with Downstream: the whole run then uses the current ones",
         )
     return run.pin(spec, dict(code_now()))
 

@@ -116,7 +116,7 @@ class RunRecord:
             raise ConfigError(
                 f"run {name!r} is of {existing.date}, not of {newest}",
                 where=str(folder),
-                hint="give another --run-id",
+                hint="use another --run-id",
             )
         first_start = {"started": existing.started, "number": existing.number}
         resumed = head.model_copy(update=first_start)
@@ -194,9 +194,10 @@ class RunRecord:
         newest = RunRecord.load(self.workspace, self.head.pipeline, self.run_id)
         if newest.head.revision > self.head.revision:
             raise StageError(
-                "another process took this run up with other settings while this one stood still",
+                "another process took over this run with other settings while this one was"
+                " suspended",
                 where=self.run_id,
-                hint=f"nothing is lost: see `nightbid runs {self.head.pipeline}` for what it made",
+                hint=f"nothing is lost: see `nightbid runs {self.head.pipeline}` for its results",
             )
 
     def accept(self) -> None:
@@ -247,8 +248,8 @@ class RunRecord:
         if not changed:
             return ""
         return (
-            f"champion #{champion.number} is no reference, its label was another one"
-            f" ({changed}): compared with the baseline"
+            f"champion #{champion.number} cannot be the reference, its label was different "
+            f"({changed}): compared with the baseline"
         )
 
     def _label_of(self, champion: Champion) -> dict[str, object] | None:
@@ -387,9 +388,9 @@ def safe_run_id(text: str) -> str:
     """
     if not text or text.startswith("."):
         raise ConfigError(
-            f"{text!r} is no name of a run",
+            f"{text!r} is not a valid run id",
             where="run id",
-            hint="begin it with a letter or a digit; letters, digits, `.`, `_` and `-` may follow",
+            hint="start with a letter or a digit; then use letters, digits, `.`, `_` and `-`",
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
     if re.fullmatch(r"[A-Za-z0-9._:+-]+", text) and len(name) <= LONGEST_NAME:

@@ -12,7 +12,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 MANTISSA_BITS = 5
-"""Mantissa bits of a bin: 32 bins per power of two; quantiles within 3 %, integers to 64 exact."""
+"""Mantissa bits of a bin: 32 bins per power of two; quantiles within 3%, integers to 64 exact."""
 HOUR_US = 3_600_000_000
 HASH_BINS = 256
 DENSE = 4

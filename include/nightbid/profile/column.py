@@ -124,7 +124,7 @@ class ColumnProfile:
         kinds = {self.kind, other.kind} - {"empty"} or {"empty"}
         if len(kinds) > 1:
             raise CorruptDataError(
-                f"the column is of two kinds: {', '.join(sorted(kinds))}"
+                f"the column mixes two kinds of values: {', '.join(sorted(kinds))}"
                 f" ({', '.join(self.types)} and {', '.join(other.types)})",
                 hint="files of one day must agree on their types",
             )
@@ -174,7 +174,7 @@ class ColumnProfile:
         return self.sample.distinct
 
     def quantile(self, share: float) -> float | None:
-        """Quantile of the finite numbers: exact for few distinct values, else within 3 %."""
+        """Quantile of the finite numbers: exact for few distinct values, else within 3%."""
         if self.kind != "number" or not self.values:
             return None
         if self.sample.complete:

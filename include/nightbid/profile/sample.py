@@ -21,7 +21,7 @@ Hashes = npt.NDArray[np.uint64]
 
 LIMIT = 1024
 KEY_LIMIT = 8192
-"""Limit for keys, which estimates a 0.2 % share of duplicates to within a quarter of it."""
+"""Limit for keys, which estimates a 0.2% share of duplicates to within a quarter of it."""
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ def models(
         if largest > 0:
             comparison.add(
                 "champion", title,
-                f"a model {title} scores {row['changed']:,} of {len(a):,} rows otherwise {place},"
+                f"a model {title} scores {row['changed']:,} of {len(a):,} rows differently {place},"
                 f" by at most {largest:.3g}",
                 grave=largest > ROUNDING,
             )  # fmt: skip
@@ -263,7 +263,7 @@ def records(comparison: Comparison, before: Answer, after: Answer) -> None:
         )  # fmt: skip
         if not same:
             comparison.add(
-                "records", name, f"{name} of the old workspace reads otherwise", grave=True
+                "records", name, f"{name} of the old workspace reads differently", grave=True
             )
 
 

@@ -61,7 +61,7 @@ def find_uv() -> Path:
     path = str(installed) if installed.exists() else shutil.which("uv")
     if path is None:
         raise ConfigError(
-            "uv is not installed: it makes the environments",
+            "uv is not installed; it creates the environments",
             where=sys.prefix,
             hint="run `make install`, or `pip install uv`",
         )

@@ -27,7 +27,7 @@ class Equivalence(BaseModel):
     mean: float
     """Mean difference, candidate minus present."""
     low: float
-    """Lower bound of the 90 % interval of the mean. If the interval is within the margin, p < 0.05
+    """Lower bound of the 90% interval of the mean. If the interval is within the margin, p < 0.05
     in both tests."""
     high: float
     p: float

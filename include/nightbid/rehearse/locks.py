@@ -67,7 +67,9 @@ class Lock:
             pins[name] = pin
         if not pins:
             raise ConfigError(
-                "it pins no package", where=where, hint="give a lock: `uv pip compile` writes one"
+                "it pins no package",
+                where=where,
+                hint="pass a lock file: `uv pip compile` writes one",
             )
         return cls(pins)
 
@@ -84,7 +86,7 @@ class Lock:
             raise ConfigError(
                 f"cannot read the lock file ({type(error).__name__})",
                 where=str(path),
-                hint="give a file of pinned requirements, name==version line by line",
+                hint="pass a file of pinned requirements, one name==version per line",
             ) from error
 
     def text(self) -> str:
@@ -234,15 +236,15 @@ def check_lock(source: Path, lock: Path) -> list[str]:
     faults = []
     for name, requirement in requirements.items():
         if name not in pins:
-            faults.append(f"{source.name} asks for {name}, which {lock.name} does not pin")
+            faults.append(f"{source.name} requires {name}, which {lock.name} does not pin")
         elif pins[name].startswith("==") and not requirement.specifier.contains(
             pins[name][2:], prereleases=True
         ):
             faults.append(
-                f"{source.name} asks for {requirement}, {lock.name} pins {name}{pins[name]}"
+                f"{source.name} requires {requirement}, {lock.name} pins {name}{pins[name]}"
             )
     for name in sorted(_direct(text, source.name) - set(requirements)):
-        faults.append(f"{lock.name} pins {name} for {source.name}, which does not ask for it")
+        faults.append(f"{lock.name} pins {name} for {source.name}, which does not require it")
     return faults
 
 

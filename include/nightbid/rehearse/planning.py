@@ -39,18 +39,18 @@ def candidate_lock(
     """
     if bool(requirements) + bool(upgrades) + newest != 1:
         raise ConfigError(
-            "one candidate is rehearsed, not none and not several",
+            "a rehearsal needs exactly one candidate",
             where="rehearse",
-            hint="give either --requirements candidate.txt, --upgrade name==version or --newest",
+            hint="pass either --requirements candidate.txt, --upgrade name==version or --newest",
         )
     if requirements is not None:
         return Lock.read(requirements)
     source = present.with_suffix(".in")
     if not source.exists():
         raise ConfigError(
-            f"no {source.name} beside the present lock: nothing to resolve",
+            f"no {source.name} next to the present lock: nothing to resolve",
             where=str(present.parent),
-            hint="give the whole candidate lock with --requirements",
+            hint="pass the whole candidate lock with --requirements",
         )
     with TemporaryDirectory(prefix="nightbid-lock-") as folder:
         return resolve(() if newest else upgrades, source, present, Path(folder), find_uv())
@@ -99,12 +99,12 @@ def plan_rehearsal(
     spec = find_pipeline(pipeline, settings.pipelines, overrides)
     if seeds < 2:
         raise ConfigError(
-            f"{seeds} seeds show no spread", where="--seeds", hint="take at least 2, better 5"
+            f"{seeds} seeds show no spread", where="--seeds", hint="use at least 2, preferably 5"
         )
     limit = spec.evaluate.margin_ne if margin is None else margin
     if not limit > 0:
         raise ConfigError(
-            f"margin {limit}: no two trainings are that alike", where="--margin", hint="try 0.002"
+            f"margin {limit}: no two trainings are that close", where="--margin", hint="try 0.002"
         )
     workspace = Workspace(settings.workspace)
     if not frozen:

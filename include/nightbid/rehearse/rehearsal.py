@@ -122,7 +122,7 @@ class Rehearsal:
                 raise ConfigError(
                     "another process runs this rehearsal",
                     where=self.plan.name,
-                    hint="wait for it, or give another --name",
+                    hint="wait for it, or use another --name",
                 ) from error
             yield
 
@@ -147,7 +147,7 @@ class Rehearsal:
                 raise ConfigError(
                     "it was started with other locks, rows or settings",
                     where=self.plan.name,
-                    hint="give another --name",
+                    hint="use another --name",
                 )
         path.write_text(self.plan.model_dump_json(indent=1), encoding="utf-8")
 

@@ -11,8 +11,8 @@ from nightbid.report.formatting import DASH, interval, number, signed
 from nightbid.report.run_view import RunView
 
 METHODS = {
-    "permutation": "the feature's inputs shuffled among the evaluate rows",
-    "retraining": "the model trained again without the feature",
+    "permutation": "shuffling the feature's inputs among the evaluation rows",
+    "retraining": "retraining the model without the feature",
 }
 
 

@@ -189,6 +189,6 @@ def _chart(kind: str, words: Words, **figures: Any) -> Markup:
     content = _finite({"kind": kind, **asdict(words), **figures})
     return Markup(
         '<div class="chart {kind}"><script type="application/json">{data}</script>'
-        '<p class="soft">A script draws this chart; <a href="#{figures}">its figures</a> need none.'
+        '<p class="soft">This chart needs JavaScript; <a href="#{figures}">its figures</a> do not.'
         "</p></div>"
     ).format(kind=kind, data=htmlsafe_json_dumps(content, allow_nan=False), figures=words.figures)

@@ -87,9 +87,9 @@ def _pair_chart(comparison: Comparison) -> Markup:
     return interval_chart(
         spans,
         Words(
-            "Difference on the very same rows",
-            f"Difference of {loss} with its paired 95 % interval; left of 0 is better.",
+            "Difference on the same rows",
+            f"Difference of {loss} with its paired 95% interval; left of 0 is better.",
             "pair-figures",
         ),
-        label=f"{loss} less that of {comparison.views[0].head.run_id}",
+        label=f"{loss} minus that of {comparison.views[0].head.run_id}",
     )

@@ -101,7 +101,7 @@ def _pair(first: RunView, other: RunView) -> Pair:
             older_scores = rescored(older, newer)
             if older_scores is None:
                 why = why_not(older, newer)
-                reason = f"judged on other rows than {first.head.run_id}"
+                reason = f"evaluated on different rows than {first.head.run_id}"
                 return Pair(name, {}, f"{reason}; {why}" if why else reason, can_score=not why)
             rows_of = newer.run_id
             evaluated = (first if newer is first.run else other).stage("evaluate").folder

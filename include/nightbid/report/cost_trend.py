@@ -64,7 +64,7 @@ def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
                 notes=[run.run_id for run, _ in nights],
             ),
             Series(
-                "unusual from here",
+                "unusual above this line",
                 [
                     (x, float(limit))
                     for x, (_, limit) in zip(at, nights, strict=True)

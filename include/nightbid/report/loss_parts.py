@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 PARTS = {
-    "noise": "noise: clicks are draws, even where the true probabilities are known",
-    "position": "position: it is decided after ranking",
-    "hidden": "hidden tastes of users, brands and ads: earlier clicks tell only a part of them",
-    "model": "left on the table: what the logged columns say, and the candidate has not learned",
+    "noise": "noise: clicks are random even if the true probabilities are known",
+    "position": "position: decided after ranking",
+    "hidden": "hidden tastes of users, brands and ads: earlier clicks reveal only a part of them",
+    "model": "left on the table: contained in the logged columns, but not learned by the candidate",
 }
 
 
@@ -52,4 +52,7 @@ def _gap(metrics: Mapping[str, Any]) -> str:
     if naive is not None and naive > best:
         way = (naive - loss) / (naive - best)
         sentence += f": {way:.1%} of the way there from the constant prediction"
-    return f"{sentence}. The truth also knows what no log says, so no model can go the whole way."
+    return (
+        f"{sentence}. The true probabilities also depend on facts that no log contains, so no"
+        " model can reach 100%."
+    )

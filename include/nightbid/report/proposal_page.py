@@ -16,8 +16,8 @@ from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 
 KEYS = (
-    {"name": "seen, and learned from", "tone": "s0", "dashed": False},
-    {"name": "seen, and left out (dots)", "tone": "bad", "dashed": False},
+    {"name": "observed, used for learning", "tone": "s0", "dashed": False},
+    {"name": "observed, left out (dots)", "tone": "bad", "dashed": False},
     {"name": "warn, as proposed", "tone": "s1", "dashed": True},
     {"name": "stop, as proposed", "tone": "bad", "dashed": True},
 )
@@ -106,7 +106,7 @@ def _chart(proposal: Proposal, table: str) -> Markup:
         series,
         Words(
             f"{proposal.gate}/{proposal.statistic}",
-            f"{len(seen)} values that were learned from, {len(out)} left out; proposed:"
+            f"{len(seen)} values used for learning, {len(out)} left out; proposed:"
             f" warn unless {_words(limit)['warn']}, stop unless {_words(limit)['stop']}.",
             table,
         ),

@@ -62,15 +62,15 @@ def _training_chart(report: Report) -> Markup:
         Span(f"seed {report.plan.first_seed + at}", difference, None, None)
         for at, difference in enumerate(differences)
     ]
-    spans.append(Span("mean, 90 %", training["mean"], training["low"], training["high"]))
+    spans.append(Span("mean, 90%", training["mean"], training["low"], training["high"]))
     spans.append(Span("margin", 0.0, -training["margin"], training["margin"]))
     return interval_chart(
         spans,
         Words(
-            "Normalized entropy, candidate less present",
-            "Differences of normalized entropy for each seed, their mean with its 90 % interval,"
+            "Normalized entropy, candidate minus present",
+            "Differences of normalized entropy for each seed, their mean with its 90% interval,"
             " and the margin.",
             "training-figures",
         ),
-        label="normalized entropy, candidate less present",
+        label="normalized entropy, candidate minus present",
     )

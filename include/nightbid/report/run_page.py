@@ -82,7 +82,7 @@ def headline(view: RunView) -> str:
     if view.state == "done":
         return f"the candidate is {verdict}" if verdict else "done"
     if view.waits_for_person:
-        return f"waits for a person's approval; the candidate is {verdict}"
+        return f"waits for approval; the candidate is {verdict}"
     return f"unfinished; the candidate is {verdict}" if verdict else "unfinished: not evaluated yet"
 
 
@@ -193,10 +193,10 @@ def _slices(metrics: dict[str, Any]) -> dict[str, Any]:
             spans,
             Words(
                 "Difference by slice",
-                f"Difference of {loss} with its paired 95 % interval.",
+                f"Difference of {loss} with its paired 95% interval.",
                 "slice-figures",
             ),
-            label=f"{loss}, candidate less {metrics['reference']}",
+            label=f"{loss}, candidate minus {metrics['reference']}",
         )
     }
 

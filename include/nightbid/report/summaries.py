@@ -48,7 +48,7 @@ class Figure(BaseModel):
 
     value: float | None = None
     difference: dict[str, float | None] = {}
-    """`value`, and `low` and `high` of its 95 % interval."""
+    """`value`, and `low` and `high` of its 95% interval."""
 
 
 class GateMark(BaseModel):

@@ -35,7 +35,7 @@ def night_table(run: RunRecord) -> Table:
     for name in ("rows", "time", total.currency):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    table.add_column("what it says", overflow="fold")
+    table.add_column("summary", overflow="fold")
     for stage in view.stages:
         if stage.record is None:
             continue

@@ -43,8 +43,8 @@ def what_now(view: RunView) -> WhatNow:
     if _waits_to_be_tracked(view):
         steps.append(
             Step(
-                "MLflow did not take this run: it waits in the workspace, and the next night"
-                " sends it. Or now:",
+                "MLflow did not accept this run. It is queued, and the next night sends it. To "
+                "send it now:",
                 "nightbid track --replay",
             )
         )
@@ -60,35 +60,37 @@ def _steps(view: RunView, ended: StageView | None) -> Iterator[Step]:
         return
     if ended.is_gate and ended.state == "stopped":
         yield from _of_a_gate(view, ended)
-        yield Step("Once the cause is fixed, run it again; what is the same is reused:", again)
+        yield Step("After you fix the cause, rerun the night; unchanged stages are reused:", again)
     elif ended.name == ARRIVAL:
         yield Step(
-            "The newest day is not complete. See what it lacks:",
+            "The newest day is not complete. See what is missing:",
             f"nightbid data arrival {head.pipeline} --date {head.date}",
         )
-        yield Step("Ask who writes the logs; once the day is there, run the night again:", again)
+        yield Step(
+            "Ask the team that writes the logs. When the day has arrived, rerun the night:", again
+        )
     elif ended.name == APPROVE:
         yield Step("The candidate is kept. Promote it by hand below, or wait for the next night.")
     elif ended.name == REQUEST:
-        yield Step("Correct the setting that the line names, and trigger the night again.")
+        yield Step("Correct the setting named in the error, and trigger the night again.")
     elif ended.name == "sample":
         yield Step(
-            "See which days the night needs, and which there are:",
+            "See which days the source has:",
             f"nightbid data days {head.pipeline}",
         )
-        yield Step("Load what is missing or damaged, then run the night again:", again)
+        yield Step("Load the missing or damaged days, then rerun the night:", again)
     elif "budget" in ended.summary:
         yield Step(
-            "The work was canceled; what is finished is reused. Raise the limit in `budget`, or"
-            " for this run:",
+            "The stage was canceled; finished stages are reused. Raise the limit in `budget`, or "
+            "for this run:",
             f"{again} --set budget.run_usd=AMOUNT",
         )
         yield Step(
-            "See what costs that much:",
+            "See what caused the cost:",
             f"nightbid cost show {head.pipeline} --run-id {head.run_id}",
         )
     else:
-        yield Step(f"Read the log of {ended.name}: its last line says what to do.")
+        yield Step(f"Read the last line of the log of {ended.name}: it says what to do.")
         yield Step("A rerun is safe: a failed stage leaves nothing.", again)
 
 
@@ -96,27 +98,27 @@ def _of_a_run_that_goes_well(view: RunView) -> Iterator[Step]:
     head = view.head
     if view.state == "running":
         if view.waits_for_person:
-            yield Step("A person decides on the promotion: approve or reject it in Airflow.")
+            yield Step("The promotion waits for approval: approve or reject it in Airflow.")
         elif not any(stage.live for stage in view.stages):
             yield Step(
-                "No stage runs now. If nothing happens for ten minutes, see that scheduler and"
-                " triggerer run, or go on from the shell:",
+                "No stage is running. If nothing happens for ten minutes, check that the "
+                "scheduler and the triggerer are running, or continue from the shell:",
                 f"nightbid run {head.pipeline} --date {head.date} --run-id {head.run_id}",
             )
         return
     if view.behind:
         yield Step(
-            "Once the late day is there, make this night again:",
+            "When the late day has arrived, rerun this night:",
             f"nightbid data late {head.pipeline} --make",
         )
     decision = view.stage("promote").metrics.get("decision")
     if decision == "promoted":
         yield Step(
-            "If it serves badly, the champion before it serves again with:",
+            "If it performs badly in production, roll back to the previous champion:",
             f'nightbid rollback {head.pipeline} --reason "why"',
         )
     elif decision == "kept":
-        yield Step("The champion stays: nothing has to be done.")
+        yield Step("The champion stays. No action is needed.")
 
 
 def _of_a_gate(view: RunView, gate: StageView) -> Iterator[Step]:

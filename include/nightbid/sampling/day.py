@@ -209,7 +209,7 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
         raise CorruptDataError(
             f"the {kind} is empty",
             where=f"logs of {day}",
-            hint=f"load the {kind} again, or take another date",
+            hint=f"load the {kind} again, or use another date",
         )
     if count.quarantined == count.read:
         raise CorruptDataError(

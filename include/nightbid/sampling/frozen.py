@@ -65,7 +65,7 @@ def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "")
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} cannot name a data set",
+            f"{name!r} is not a valid data set name",
             where="datasets",
             hint="use at most 80 lower-case letters, digits, `.`, `_` and `-`, no leading `.`",
         )

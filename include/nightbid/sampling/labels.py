@@ -103,8 +103,8 @@ def refuse_other_labels(
     raise CorruptDataError(
         f"label {spec.label.column!r} is not binary: {of} are neither 0 nor 1, {examples}",
         where=where,
-        hint="name a 0/1 column in `label.column`, or say what its texts stand for:"
-        ' `label.texts: {"yes": 1, "no": 0}`; amounts are labels with `label.kind: value`',
+        hint="name a 0/1 column in `label.column`, or map its values:"
+        ' `label.texts: {"yes": 1, "no": 0}`; for amounts, set `label.kind: value`',
     )
 
 

@@ -207,7 +207,7 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
     for name in present:
         if name in RESERVED:
             raise CorruptDataError(
-                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
+                f"the logs have a column {name!r}, a name that Nightbid reserves",
                 where=where,
                 hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
             )

@@ -363,13 +363,13 @@ def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
             f"the window of {len(window)} {unit}s starts on {window[0]}, but the logs start on"
             f" {known[0]}",
             where="window",
-            hint=f"shorten window.train_{unit}s or take a later date",
+            hint=f"shorten window.train_{unit}s or use a later date",
         )
     raise MissingDataError(
         f"{len(missing)} of {len(window)} {unit}s are missing: {', '.join(map(str, missing[:5]))}",
         where="source",
-        hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or take"
-        " another date",
+        hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or use another "
+        "date",
     )
 
 

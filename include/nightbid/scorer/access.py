@@ -61,15 +61,15 @@ class Access:
             Tokens(Path(self.token_file))
         elif not insecure and not _is_loopback(host):
             raise ConfigError(
-                f"{host} can be reached from other machines, and no token is asked for",
+                f"{host} can be reached from other machines, but no token is required",
                 where="serve",
-                hint="give --token-file FILE, or --insecure if a gateway keeps others out",
+                hint="pass --token-file FILE, or --insecure if a gateway restricts access",
             )
         if bool(self.certificate) != bool(self.key):
             raise ConfigError(
                 "a certificate without its key, or a key without a certificate",
                 where="serve",
-                hint="give --tls-cert and --tls-key",
+                hint="pass --tls-cert and --tls-key",
             )
         if self.certificate:
             try:
@@ -78,7 +78,7 @@ class Access:
                 raise ConfigError(
                     f"cannot use {self.certificate} with {self.key} ({error.strerror or error})",
                     where="--tls-cert",
-                    hint="give PEM files of a certificate and its private key",
+                    hint="use PEM files of a certificate and its private key",
                 ) from error
 
 
@@ -116,7 +116,7 @@ class Tokens:
                 self._read()
                 self._state = state
         except ConfigError as error:
-            LOG.warning("the tokens of before stay valid: %s", error)
+            LOG.warning("the previous tokens stay valid: %s", error)
 
     def _stat(self) -> tuple[int, ...]:
         try:
@@ -129,7 +129,7 @@ class Tokens:
         try:
             lines = self._path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            fault = error.strerror if isinstance(error, OSError) else "not a text"
+            fault = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise self._error(str(fault)) from error
         clients = {}
         for number, line in enumerate(lines, 1):
@@ -137,7 +137,7 @@ class Tokens:
             if not parts:
                 continue
             if len(parts) > 2:
-                raise self._error(f"line {number} holds more than a name and a token")
+                raise self._error(f"line {number} has more than a name and a token")
             if len(parts[-1]) < SHORTEST_TOKEN:
                 raise self._error(f"the token of line {number} has {len(parts[-1])} characters")
             clients[_digest(parts[-1])] = parts[0] if len(parts) == 2 else f"line {number}"
@@ -235,7 +235,7 @@ class Admission:
                     hint="send `Authorization: Bearer TOKEN`",
                 )
         if self._limit is not None and (seconds := self._limit.wait(client or "")):
-            raise RateError(f"{client} sends more requests than it may", seconds)
+            raise RateError(f"{client} exceeds its request rate", seconds)
 
 
 class Guard:

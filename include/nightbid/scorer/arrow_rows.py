@@ -170,7 +170,7 @@ def _column(values: pa.ChunkedArray, field: pa.Field) -> pa.Array:
             raise CorruptDataError(
                 f"{column.type} is not the type of {field.name!r}, which is {field.type}",
                 where="body",
-                hint="send it as the logs hold it",
+                hint="send the same type as in the logs",
             )
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
@@ -182,7 +182,7 @@ def _column(values: pa.ChunkedArray, field: pa.Field) -> pa.Array:
         raise CorruptDataError(
             f"{field.name!r} is not {field.type}: {line:.120}",
             where="body",
-            hint="send it as the logs hold it",
+            hint="send the same type as in the logs",
         ) from error
 
 
@@ -220,7 +220,9 @@ def _largest(array: pa.Array) -> int:
     elif pa.types.is_dictionary(array.type):
         inner.append(array.dictionary)
     elif pa.types.is_nested(array.type) or pa.types.is_run_end_encoded(array.type):
-        raise CorruptDataError(f"columns of {array.type} are not read", where="body", hint=_HINT)
+        raise CorruptDataError(
+            f"columns of type {array.type} are not supported", where="body", hint=_HINT
+        )
     return max([len(array), *map(_largest, inner)])
 
 

@@ -51,14 +51,14 @@ def ranked(request: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[di
     settings = request.get("auction", {})
     if not isinstance(settings, dict) or (unknown := sorted(set(settings) - set(SETTINGS))):
         fault = "not an object" if not isinstance(settings, dict) else f"unknown key {unknown[0]!r}"
-        raise CorruptDataError(fault, where="auction", hint=f"it may hold {', '.join(SETTINGS)}")
+        raise CorruptDataError(fault, where="auction", hint=f"use {', '.join(SETTINGS)}")
     pricing = settings.get("pricing", "gsp")
     slots = settings.get("slots")
     if slots is None and pricing == "vcg":
-        raise CorruptDataError("vcg without slots", where="auction", hint='give "slots"')
+        raise CorruptDataError("vcg without slots", where="auction", hint='send "slots"')
     if slots is not None and not (isinstance(slots, list) and 1 <= len(slots) <= MOST_SLOTS):
         raise CorruptDataError(
-            "slots must be a list", where="auction", hint=f"give 1 to {MOST_SLOTS} numbers"
+            "slots must be a list", where="auction", hint=f"send 1 to {MOST_SLOTS} numbers"
         )
     if not len(quality):
         return []
@@ -90,7 +90,7 @@ def ranked(request: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[di
 
 def _numbers(values: Any, name: str, size: int) -> npt.NDArray[np.float64]:
     if not isinstance(values, list) or len(values) != size:
-        count = f"{len(values)} values" if isinstance(values, list) else "no list"
+        count = f"{len(values)} values" if isinstance(values, list) else "not a list"
         raise CorruptDataError(f"{count} for {size} rows", where=name, hint=_HINT)
     for at, value in enumerate(values):
         if type(value) not in (int, float):
@@ -113,6 +113,6 @@ def _ids(values: Any, size: int) -> list[Any]:
     kinds = set(map(type, values))
     if len(kinds) > 1 or kinds - {str, int}:
         raise CorruptDataError(
-            "ids are not all texts or all whole numbers", where="ids", hint="send one kind of id"
+            "ids mix strings and integers", where="ids", hint="send only strings, or only integers"
         )
     return values

@@ -95,7 +95,7 @@ class Backlog:
 
     def _refusal(self) -> OverloadedError:
         return OverloadedError(
-            f"{len(self)} requests wait, longer than {self._deadline * 1e3:g} ms",
+            f"{len(self)} requests are queued, longer than {self._deadline * 1e3:g} ms",
             hint="send it again after Retry-After, or start more scorers",
         )
 

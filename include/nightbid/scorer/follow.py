@@ -274,7 +274,8 @@ def fetch_bundle(workspace: Workspace, champion: Champion) -> Path:
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
     if manifest.digest != champion.bundle_digest:
         raise CorruptDataError(
-            f"the bundle is {manifest.digest[:12]}, promoted was {champion.bundle_digest[:12]}",
+            f"the bundle has digest {manifest.digest[:12]}, but {champion.bundle_digest[:12]} was"
+            " promoted",
             where=champion.bundle_uri,
             hint=f"roll back, or promote another night of {champion.pipeline}",
         )

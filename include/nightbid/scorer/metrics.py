@@ -19,18 +19,21 @@ from prometheus_client.multiprocess import MultiProcessCollector
 REQUESTS = Counter("nightbid_requests", "Requests answered with scores.", ["endpoint"])
 ROWS = Counter("nightbid_rows", "Rows scored.")
 REFUSED = Counter("nightbid_refused", "Requests that got an error, by its reason.", ["reason"])
-MISSED = Counter("nightbid_lookup_missed", "Feature values that were in no memo, and computed.")
+MISSED = Counter(
+    "nightbid_lookup_missed", "Feature values that were in no cache and had to be computed."
+)
 UNPREPARED = Counter(
     "nightbid_unprepared_requests",
-    "Requests with rows that were read column by column: no context, times per row, or an error.",
+    "Requests on the slow path, read column by column: no context, a time in each row, or an"
+    " error.",
 )
 SECONDS = Histogram(
     "nightbid_request_seconds",
-    "From a request's arrival to its answer, its time in the queue included.",
+    "Time from a request's arrival to its answer, including the queue.",
     buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1, 5),
 )
 SHADOW_SKIPPED = Counter(
-    "nightbid_shadow_unsent", "Answered requests that the shadow could not take."
+    "nightbid_shadow_unsent", "Answered requests that the shadow did not receive."
 )
 WAITING = Gauge("nightbid_waiting", "Requests in the queue.", multiprocess_mode="livesum")
 
@@ -90,7 +93,7 @@ class _Champions:
         yield family
         yield GaugeMetricFamily(
             "nightbid_troubled_processes",
-            "Processes in which the newest champion cannot serve.",
+            "Processes that cannot serve the newest champion.",
             value=troubled,
         )
 
@@ -131,15 +134,15 @@ class _Shadow:
 
 
 SHADOW_SUMS = {
-    "requests": "Requests that champion and shadow have both scored.",
-    "rows": "Rows of these.",
+    "requests": "Requests that both champion and shadow scored.",
+    "rows": "Rows of the requests that both scored.",
     "champion_sum": "Sum of the champion's probabilities.",
     "shadow_sum": "Sum of the shadow's probabilities.",
     "difference_sum": "Sum of absolute differences of probabilities.",
     "ordered": "Requests of two rows or more.",
-    "winners_changed": "Requests for which the first row differs.",
+    "winners_changed": "Requests for which champion and shadow rank a different row first.",
     "tau_sum": "Sum of Kendall's tau over requests.",
-    "taus": "Requests with a known Kendall's tau.",
+    "taus": "Requests whose Kendall's tau is known.",
 }
 
 

@@ -25,8 +25,8 @@ PREDICTED = {"probability": "probabilities", "value": "values"}
 """Output of a model → key of the predictions in a response."""
 ARROW = {
     "/score": "An uncompressed Arrow IPC stream of rows; the schema's metadata may hold `context`.",
-    "/rank": "As for /score, with the bid of each row in the column `nb_bid`, its id in `nb_id` if"
-    " it has one, and `auction` as JSON in the schema's metadata.",
+    "/rank": "Like /score. Column `nb_bid` has the bid of each row, the optional `nb_id` its id; "
+    "the schema's metadata may hold `auction` as JSON.",
 }
 """Path → description of its Arrow body."""
 ASKED = (401, 408, 413, 422, 429, 503)
@@ -84,15 +84,15 @@ def document(columns: pa.Schema | None, version: str, output: str = "probability
         "/columns": ("Columns that the model reads, and their types.", _object(**texts),
                      (401, 429, 503)),
         "/ready": ("Whether a champion serves in every process.", state, (503,)),
-        "/health": ("What serves, and what is wrong.", _object(**health), ()),
-        "/shadow": ("How a second bundle scored the same requests.",
+        "/health": ("The champion in service, and current problems.", _object(**health), ()),
+        "/shadow": ("Comparison of champion and shadow on the same requests.",
                     _object(shadow={"type": "string"}, comparisons=_list({"type": "object"})),
                     (401, 404, 429)),
         "/openapi.json": ("This document.", {"type": "object"}, (401, 429)),
     }  # fmt: skip
     for path, (summary, answer, refused) in reads.items():
         paths[path] = {"get": _read(summary, _json(summary, answer), refused)}
-    summary = "Metrics of all processes, as Prometheus reads them."
+    summary = "Metrics of all processes in the Prometheus text format."
     metrics = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
     paths["/metrics"] = {"get": _read(summary, metrics, (401, 429))}
     for path in ("/health", "/ready"):
@@ -110,7 +110,10 @@ def document(columns: pa.Schema | None, version: str, output: str = "probability
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "responses": {
-                "Error": _json("One line: what, where, hint.", _object(error={"type": "string"}))
+                "Error": _json(
+                    "One line: what was wrong, where, and what to do.",
+                    _object(error={"type": "string"}),
+                )
             },
             "schemas": {**_requests(columns or ()), **_named()},
         },
@@ -148,7 +151,7 @@ _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 def _requests(columns: Iterable[pa.Field]) -> Schema:
     row = {
         "type": "object",
-        "description": "Columns of the logs. Those that all rows share may be in `context`.",
+        "description": "Columns of the logs. Values that all rows share may be in `context`.",
         "properties": {column.name: _or_null(json_schema(column.type)) for column in columns},
     }
     shared = {"context": _ref("Row"), "rows": {**_list(_ref("Row")), "maxItems": MOST_ROWS}}

@@ -56,7 +56,7 @@ def calibration(log: Path, rows: Path, label: str) -> list[dict[str, Any]]:
         raise MissingDataError(
             f"none of the scored rows has an outcome in {rows}",
             where=str(log),
-            hint=f"give the rows of the same days; they are joined by {', '.join(key)}",
+            hint=f"pass the rows of the same days; they are joined by {', '.join(key)}",
         )
     return entries
 
@@ -84,7 +84,7 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
         raise MissingDataError(
             f"cannot be read ({error.strerror})",
             where=str(log),
-            hint="give the file of `nightbid serve --shadow-log`",
+            hint="pass the file of `nightbid serve --shadow-log`",
         ) from error
     for number, line in enumerate(lines, 1):
         try:
@@ -101,7 +101,9 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
             if number == len(lines):
                 continue  # incomplete: the scorer is still writing it
             raise CorruptDataError(
-                f"line {number} is no line of a shadow log", where=str(log), hint="remove the line"
+                f"line {number} is not a line of a shadow log",
+                where=str(log),
+                hint="remove the line",
             ) from error
     if len(keys) != 1:
         fault = "no keys" if not keys else f"keys of {len(keys)} kinds"
@@ -129,7 +131,7 @@ def _outcomes(rows: Path, key: list[str], label: str) -> pa.Table:
         raise CorruptDataError(
             f"not Parquet with a label of numbers: {str(error).splitlines()[0]}",
             where=str(rows),
-            hint="give a Parquet file, or a folder of them",
+            hint="pass a Parquet file, or a folder of them",
         ) from error
     columns = {name: table[name].cast(pa.string()) for name in key}
     return _last(pa.table({**columns, "label": positive.astype(np.float64)}), key)

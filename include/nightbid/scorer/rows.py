@@ -104,7 +104,7 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:
             raise CorruptDataError(f"not JSON: {error}", where="body", hint=_SHAPE) from error
     if not isinstance(request, dict):
-        raise CorruptDataError("no list of rows", where="body", hint=_SHAPE)
+        raise CorruptDataError("not a list of rows", where="body", hint=_SHAPE)
     return request
 
 
@@ -129,7 +129,7 @@ def read(request: dict[str, Any], columns: pa.Schema, others: Set[str] = frozens
     """
     rows, context = request.get("rows"), request.get("context", {})
     if not isinstance(rows, list) or not isinstance(context, dict):
-        raise CorruptDataError("no list of rows", where="body", hint=_SHAPE)
+        raise CorruptDataError("not a list of rows", where="body", hint=_SHAPE)
     if unknown := sorted(request.keys() - {"rows", "context"} - others):
         raise CorruptDataError(f"unknown key {unknown[0]!r}", where="body", hint=_SHAPE)
     if len(rows) > MOST_ROWS:
@@ -214,7 +214,7 @@ def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Ar
                 raise CorruptDataError(
                     f"{_short(value)} is not a value of {name!r}, which is {kind}",
                     where=where.format(at),
-                    hint="send it as the logs hold it"
+                    hint="send the same type as in the logs"
                     + ("; times as ISO 8601" if pa.types.is_temporal(kind) else ""),
                 ) from error
         raise

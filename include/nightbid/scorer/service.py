@@ -161,8 +161,8 @@ class Service:
         if self._serving().output == "value":
             raise HTTPException(
                 422,
-                "/rank: the champion predicts values, and eCPM is bid times probability → ask for"
-                " the values at /score",
+                "/rank: the champion predicts values, but eCPM is bid times probability → use "
+                "/score",
             )
         return await self._answer(request, "rank")
 

@@ -211,7 +211,7 @@ class Choice:
             pointer = ChampionPointer(self._workspace, self._pipeline)
             before = pointer.before()
             if before is None:
-                raise MissingDataError("no champion came before", where=self._pipeline)
+                raise MissingDataError("there is no previous champion", where=self._pipeline)
             return None if before.bundle_digest == now else (
                 before, fetch_bundle(self._workspace, before)
             )  # fmt: skip
@@ -238,9 +238,9 @@ class Choice:
             if record and record.state == "done" and record.uri not in promoted:
                 return record.uri, run.run_id
         raise MissingDataError(
-            "no candidate that was not promoted",
+            "there is no unpromoted candidate",
             where=self._pipeline,
-            hint="run a night, or give the folder of a bundle",
+            hint="run a night, or pass the folder of a bundle",
         )
 
 
@@ -264,7 +264,7 @@ def check(workspace: Workspace, model: str) -> None:
         raise ConfigError(
             f"no bundle at {model!r}: {error.what}",
             where="--shadow",
-            hint=f"give {PREVIOUS}, {CANDIDATE} or the folder of an exported bundle",
+            hint=f"use {PREVIOUS}, {CANDIDATE} or the folder of an exported bundle",
         ) from error
 
 

@@ -57,11 +57,13 @@ def score_files(
         DataError: A column has another type than in the logs.
     """
     if to.exists():
-        raise ConfigError("the folder exists", where=str(to), hint="give a new folder with --to")
+        raise ConfigError(
+            "the folder already exists", where=str(to), hint="choose a new folder with --to"
+        )
     files = [rows] if rows.is_file() else sorted(rows.rglob("*.parquet"))
     if not files:
         raise MissingDataError(
-            "no Parquet file", where=str(rows), hint="give a file, or a folder of Parquet files"
+            "no Parquet file", where=str(rows), hint="pass a file, or a folder of Parquet files"
         )
     bundle, columns = _opened(str(bundle_folder))
     kind = bundle.card.output
@@ -194,9 +196,9 @@ def _check(schema: pa.Schema, columns: pa.Schema, keep: Sequence[str], file: Pat
         kind = schema.field(field.name).type
         if _plain(kind) != _plain(field.type):
             raise DataError(
-                f"column {field.name!r} is {kind}, in the logs it was {field.type}",
+                f"column {field.name!r} is {kind}, but in the logs it was {field.type}",
                 where=str(file),
-                hint="write it as the logs hold it",
+                hint="write the same type as in the logs",
             )
 
 

@@ -193,7 +193,7 @@ def read_card(folder: Path) -> BundleCard:
         return BundleCard.model_validate_json((folder / "bundle.json").read_text())
     except FileNotFoundError as error:
         raise MissingDataError(
-            "no bundle.json", where=str(folder), hint="give a folder that an export wrote"
+            "no bundle.json", where=str(folder), hint="use a folder that an export wrote"
         ) from error
     except ValueError as error:  # includes pydantic's ValidationError
         raise CorruptDataError(

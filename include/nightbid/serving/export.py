@@ -72,7 +72,7 @@ def run(task: StageTask) -> Outcome:
     )
     text = card.model_dump_json(indent=1, exclude_defaults=True)
     (task.output / "bundle.json").write_text(text)
-    task.progress(0.7, "comparing with what was trained")
+    task.progress(0.7, "comparing with the trained model")
     bundle = Bundle.load(task.output)
     raw, rows = paired_rows(
         task.inputs["sample"].path,
@@ -98,7 +98,7 @@ def run(task: StageTask) -> Outcome:
         float(np.max(np.abs(served[name] - predictions) / units[name], initial=0.0))
         for name, predictions in trained.items()
     )
-    task.progress(0.85, "looking the same rows up as at serving")
+    task.progress(0.85, "looking up the same rows as at serving")
     skew = mismatches(raw, rows, bundle.fitted)
     wrong = sum(skew.values())
     size = sum(path.stat().st_size for path in task.output.rglob("*") if path.is_file())
@@ -125,7 +125,7 @@ def _refit(task: StageTask, judged: FittedModel) -> tuple[FittedModel | None, di
         The refitted model, or None if the judged one serves instead; and figures of the refit.
 
     Raises:
-        CannotCompare: `train.refit` is true, and too few rows are held back for a comparison.
+        CannotCompare: `train.refit` is true, and too few rows are held out for a comparison.
     """
     from nightbid.training.refit import CannotCompare, refit
 
@@ -156,7 +156,7 @@ def _refitted(again: Mapping[str, Any]) -> str:
     young = f", {again['young_rows']:,} of them young" if "young_rows" in again else ""
     return (
         f"; refitted on {again['rows']:,} rows of all days{young}, log loss"
-        f" {difference['value']:+.5f}{interval} on {again['held_rows']:,} held-back rows"
+        f" {difference['value']:+.5f}{interval} on {again['held_rows']:,} held-out rows"
     )
 
 

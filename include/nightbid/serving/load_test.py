@@ -127,7 +127,7 @@ def run(task: StageTask) -> Outcome:
         metrics=metrics,
         summary=f"{CANDIDATES} candidates: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f}"
         f" ms, {throughput:,.0f} requests/s per core"
-        + (f", while others took {best.stolen:.0%} of it" if best.disturbed else "")
+        + (f", while other processes used {best.stolen:.0%} of it" if best.disturbed else "")
         + note,
         volatile=("load_test.json",),
     )
@@ -249,6 +249,6 @@ def _percentiles(seconds: npt.NDArray[np.float64]) -> dict[str, float]:
 def _evaluate_rows(task: StageTask) -> pa.Table:
     files = split_files(task.inputs["sample"].path, "evaluate")
     if not files:
-        raise MissingDataError("no evaluate rows", where="sample", hint="take a later --date")
+        raise MissingDataError("no evaluate rows", where="sample", hint="use a later --date")
     rows = pq.read_table(files[-1], partitioning=None).slice(0, ROWS)
     return rows.sort_by([(USER, "ascending")]) if USER in rows.column_names else rows

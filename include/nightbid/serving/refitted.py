@@ -18,7 +18,7 @@ from nightbid.config.settings import Settings
 CHECKS = ("refit_loss", "refit_calibration", "refit_mean", "refit_agreement")
 """Statistics of `gate_serving` that compare the refitted model with the judged one."""
 LEAST = 10
-"""Minimum number of held-back users, and of their positives, for a comparison."""
+"""Minimum number of held-out users, and of their positives, for a comparison."""
 SIGMAS = 4.0
 """Number of standard errors that are attributed to chance."""
 
@@ -29,7 +29,7 @@ class Figure:
 
     statistic: str
     value: float | None
-    """Value; None if the held-back rows are too few or too uniform."""
+    """Value; None if the held-out rows are too few or too uniform."""
     note: str
     """Raw figures behind the value, or the reason that there is none."""
 
@@ -89,15 +89,15 @@ def figures(refit: Mapping[str, Any]) -> Iterator[Figure]:
         refit: Result of `nightbid.training.refit.compare`.
     """
     judged, refitted, difference = refit["judged"], refit["refitted"], refit["difference"]
-    rows = f"{refit['held_rows']:,} held-back rows with {refit['held_positives']:,} positives"
+    rows = f"{refit['held_rows']:,} held-out rows with {refit['held_positives']:,} positives"
     if difference["low"] is None:
-        yield Figure("refit_loss", None, "too few held-back users for its log loss")
+        yield Figure("refit_loss", None, "too few held-out users for its log loss")
     else:
         loss = max(difference["low"], 0.0) / max(judged["log_loss"], 1e-12)
         note = f"{refitted['log_loss']:.5f}, judged {judged['log_loss']:.5f}, on {rows}"
         yield Figure("refit_loss", loss, note)
     if refitted["calibration"] is None:
-        yield Figure("refit_calibration", None, "no held-back row is positive")
+        yield Figure("refit_calibration", None, "no held-out row is positive")
     else:
         chance = SIGMAS / math.sqrt(max(refit["held_positives"], 1))
         value = _beyond(refitted["calibration"], chance)
@@ -106,7 +106,7 @@ def figures(refit: Mapping[str, Any]) -> Iterator[Figure]:
     note = f"{refit['mean_ratio']:.4f} measured on {rows}"
     yield Figure("refit_mean", _beyond(refit["mean_ratio"], _rate_error(refit)), note)
     if refit["agreement"] is None:
-        yield Figure("refit_agreement", None, "a model says the same of every row")
+        yield Figure("refit_agreement", None, "a model predicts the same for every row")
     else:
         note = f"{refit['agreement']:.4f} measured on {rows} of {refit['held_users']:,} users"
         value = _agreement(refit["agreement"], refit["held_users"])

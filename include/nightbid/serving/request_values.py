@@ -243,7 +243,7 @@ def _of_list(transform: ListTransform[Any], name: str) -> Quick:
 
 def _text(value: Any) -> str | None:
     if type(value) is not str:
-        raise UnusualRequestError("not a text")
+        raise UnusualRequestError("not a string")
     if not value.isascii():
         value.encode()  # raises for a lone surrogate
     return value or None

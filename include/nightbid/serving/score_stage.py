@@ -126,7 +126,7 @@ def run(task: StageTask) -> Outcome:
     ]
     if not files:
         raise MissingDataError(
-            f"no rows of {task.night.date}", where="sample", hint="give another --date"
+            f"no rows of {task.night.date}", where="sample", hint="use another --date"
         )
     names = pq.read_schema(files[0]).names
     columns = task.spec.columns

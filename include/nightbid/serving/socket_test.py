@@ -74,7 +74,7 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
             port = process.stdout.readline().strip()
             if not port:
                 log.seek(0)
-                last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
+                last = (log.read().strip().splitlines() or ["it printed nothing"])[-1]
                 raise CorruptDataError(
                     f"the scorer does not start: {last}",
                     where=str(bundle),

@@ -106,7 +106,7 @@ def _cloud() -> Cloud:
     cloud = _reached[0] if _reached else Settings().cloud
     if cloud is None:
         raise ConfigError(
-            "a path on gs:// without the settings of a cloud",
+            "a gs:// path needs cloud settings",
             where="settings",
             hint="set profile and the cloud block; see docs/cloud.md",
         )
@@ -192,7 +192,7 @@ def replace(path: UPath, content: Callable[[], bytes]) -> None:
                 continue
             return
     raise WorkspaceError(
-        f"{MEETINGS} others wrote it in between", where=str(path), hint="try again later"
+        f"{MEETINGS} other processes wrote it in between", where=str(path), hint="try again later"
     )
 
 

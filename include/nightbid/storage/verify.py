@@ -115,7 +115,7 @@ def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:
         digests = [_digest_or_none(path) for path in paths]
     for entry, digest in zip(present, digests, strict=True):
         if digest != (entry.digest or entry.volatile_digest):
-            faults.append(f"{entry.path} has other bytes than those the manifest names")
+            faults.append(f"{entry.path} does not match its digest in the manifest")
     return faults
 
 

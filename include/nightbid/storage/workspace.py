@@ -36,7 +36,7 @@ from nightbid.night.sealed import seal, unseal
 from nightbid.storage.verify import faults_of, file_digest, strangers, verify
 
 CHECKPOINT_DAYS = 7
-RERUN = "rerun the night that made it: what is damaged is set aside and made again"
+RERUN = "rerun the night that made it: damaged outputs are set aside and made again"
 
 
 class Workspace:

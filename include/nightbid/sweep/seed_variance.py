@@ -74,8 +74,7 @@ def draw(
     """
     if spec.label.kind == "value":
         raise ConfigError(
-            "the noise of seeds is measured in normalized entropy, and this pipeline predicts"
-            " values",
+            "seed noise is measured in normalized entropy, but this pipeline predicts values",
             where=spec.pipeline,
             hint="train with several train.seed, and compare the runs: `nightbid compare`",
         )
@@ -105,9 +104,9 @@ def draw(
         if metrics["auc"] is None or metrics["normalized_entropy"] is None:
             raise StageError(
                 f"AUC {metrics['auc']}, normalized entropy {metrics['normalized_entropy']} of seed"
-                f" {seed}: no spread follows",
+                f" {seed}: a spread cannot be computed",
                 where=run.run_id,
-                hint="take a night whose newest day has positives",
+                hint="use a night whose newest day has positives",
             )
         draws.append(Draw(seed, metrics["auc"], metrics["normalized_entropy"]))
     return draws

@@ -102,13 +102,15 @@ def parse_space(settings: Sequence[str], load: Callable[[Sequence[str]], Pipelin
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(
-                f"{key!r} is set {keys.count(key)} times", where="--set", hint="name all in one"
+                f"{key!r} is set {keys.count(key)} times",
+                where="--set",
+                hint="list all values in one --set",
             )
     if not parameters:
         raise ConfigError(
             "nothing varies",
             where="--set",
-            hint="give lists or ranges: --set train.learning_rate=log:1e-4..1e-2",
+            hint="use lists or ranges: --set train.learning_rate=log:1e-4..1e-2",
         )
     base = load(fixed)
     for parameter in parameters:

@@ -154,7 +154,7 @@ class Sweep:
                     raise ConfigError(
                         f"sweep {head.name!r} exists with another {key.replace('_', ' ')}",
                         where=str(folder),
-                        hint="give this one another --name",
+                        hint="use another --name",
                     )
             head = head.model_copy(update={"started": before.started})
         write_atomically(folder / "sweep.json", head.model_dump_json(indent=1).encode())

@@ -120,7 +120,7 @@ def check_slices(layout: Layout, slices: Iterable[str]) -> None:
         field = served.get(name)
         if field is None or field.kind != "id":
             raise ConfigError(
-                f"feature {name!r} gives no single id per row that is known at serving",
+                f"feature {name!r} does not give one id per row that is known at serving",
                 where="train.calibration_slices",
                 hint="name features such as `vocabulary`, `hour` or `buckets`, without"
                 " training_only",

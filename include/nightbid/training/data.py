@@ -236,7 +236,7 @@ def no_rows(split: str) -> MissingDataError:
     return MissingDataError(
         f"no {split} rows",
         where="featurize",
-        hint="widen the window, or take a label condition that some rows meet",
+        hint="widen the window, or use a label condition that some rows meet",
     )
 
 

@@ -131,6 +131,6 @@ def strategy_of_environment(batch_size: int) -> Any:
         raise ConfigError(
             f"{strategy.num_replicas_in_sync} replicas share batches of {batch_size} rows",
             where="train.batch_size",
-            hint="it is of all of them together: raise it",
+            hint="it is the total of all replicas: raise it",
         )
     return strategy

@@ -184,7 +184,7 @@ def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> L
     old = load_card(job.start / "model")
     card = old.model_copy(update={"features": layout.schema})
     if why := why_cold(old, card):
-        return full(f"the state cannot be gone on with, {why}")
+        return full(f"training cannot continue from the state, {why}")
     network = Network(card)
     take_all(network, None, job.start, job.featurized / "fitted")
     scored = tuple(

@@ -91,16 +91,16 @@ def run_job(
     parameters = architecture.parameters(job.model.parameters)
     if architecture.multi_task and not job.label.entire_space:
         raise ConfigError(
-            f"{job.model.architecture} learns from every impression, and only those with the"
-            " condition are kept",
+            f"{job.model.architecture} learns from every impression, but only those that meet "
+            "the condition are kept",
             where="label",
             hint="set label.given and label.entire_space: true",
         )
     if job.label.kind == "value" and (architecture.multi_task or architecture.engine == "ensemble"):
         raise ConfigError(
-            f"{job.model.architecture} predicts probabilities only, and label.kind is value",
+            f"{job.model.architecture} predicts probabilities only, but label.kind is value",
             where="model.architecture",
-            hint="take another architecture, such as dcn_v2",
+            hint="use another architecture, such as dcn_v2",
         )
     if architecture.multi_task and (
         job.train.sampling_correction or job.train.positive_weight != 1
@@ -108,7 +108,7 @@ def run_job(
         raise ConfigError(
             f"{job.model.architecture} has two labels, and no one formula undoes their weights",
             where="train",
-            hint="leave sampling_correction and positive_weight as they are by default",
+            hint="keep the defaults of sampling_correction and positive_weight",
         )
     strategy = _strategy(architecture, job.train)
     progress(0.0, "reading featurized rows")

@@ -280,8 +280,8 @@ class Training:
         saved = checkpoints.load()
         if saved is not None and bool(saved[1].get("buffer")) != bool(self._place.buffer):
             # A machine with more or less memory uses another order, so rows would be mixed up.
-            log.warning("training starts over: its checkpoint is of rows %s",
-                        "in memory" if self._place.buffer else "that stream")  # fmt: skip
+            log.warning("training starts over: its checkpoint was written with rows %s",
+                        "in memory" if self._place.buffer else "streamed")  # fmt: skip
             saved = None
         if saved is not None:
             arrays, place = saved

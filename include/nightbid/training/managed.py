@@ -102,7 +102,7 @@ def check_image(job_record: TrainingOrder) -> None:
         f"{n} {installed[n]}, not {v}" for n, v in job_record.versions.items() if installed[n] != v
     ]
     if source_of(stage) != job_record.code_digest:
-        wrong.insert(0, "other code than the one that ordered")
+        wrong.insert(0, "code that differs from the code that submitted the job")
     if wrong:
         raise ConfigError(
             f"the image holds {', '.join(wrong)}",

@@ -2,7 +2,7 @@
 
 The judged model has not learned the validation and evaluation days; the model that serves should.
 The same recipe is trained from scratch on the rows of all days, for as many epochs (trees) as were
-best for the judged model. The rows of a fixed tenth of the users on the newest days are held back:
+best for the judged model. The rows of a fixed tenth of the users on the newest days are held out:
 neither model has learned them or was stopped by them. Both models are compared on these rows, and
 `nightbid.serving.refitted` and the gate after it decide from that whether the refitted model may
 serve.
@@ -34,7 +34,7 @@ from nightbid.training.stage import asked_candidate
 
 NEWEST = ("validate", "evaluate")
 HELD = 10
-"""One in this many users is held back."""
+"""One in this many users is held out."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 TINY = 1e-7
 REPLICATES = 200
@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class CannotCompare(MissingDataError):
-    """Raised when too few rows are held back to compare two models."""
+    """Raised when too few rows are held out to compare two models."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Refit:
 
     model: FittedModel
     metrics: Mapping[str, Any]
-    """Row counts, and the figures of both models on the held-back rows."""
+    """Row counts, and the figures of both models on the held-out rows."""
 
 
 def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) -> Refit:
@@ -61,11 +61,11 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
         task: Stage task with the outputs of featurize and train.
         judged: Model that the night's gates have judged.
         folder: Folder for the new model; must not exist.
-        least: Minimum number of held-back users, and of their positives; with fewer, nothing is
+        least: Minimum number of held-out users, and of their positives; with fewer, nothing is
             trained.
 
     Raises:
-        CannotCompare: The newest days have no rows of held-back users, or too few.
+        CannotCompare: The newest days have no rows of held-out users, or too few.
     """
     featurized = task.inputs["featurize"].path
     requested = asked_candidate(task)
@@ -74,7 +74,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
         young_rows = split.young
         if not split.users or min(split.users, split.positives) < least:
             raise CannotCompare(
-                f"the newest days have rows of {split.users:,} users that are held back, with"
+                f"the newest days have rows of {split.users:,} users that are held out, with"
                 f" {split.positives:,} positives" + (f"; {least} are needed" if least else ""),
                 where="train.refit",
                 hint="widen the validation or evaluation window, or set train.refit: false",
@@ -176,7 +176,7 @@ def compare(
 def _as_long(job: Job, judged: Mapping[str, Any]) -> Job:
     """Make a job train as many epochs (trees), with the same batch size, as the judged model.
 
-    The members of an ensemble use early stopping on the held-back rows instead.
+    The members of an ensemble use early stopping on the held-out rows instead.
     """
     if find(job.model.architecture).engine == "ensemble":
         return job
@@ -194,17 +194,17 @@ class _Split:
     young: int
     """Number of rows whose labels are not final."""
     users: int
-    """Number of held-back users."""
+    """Number of held-out users."""
     positives: int
-    """Number of positives of held-back users."""
+    """Number of positives of held-out users."""
     learned: tuple[int, int]
     """Number of positives that the judged and the refitted model learn from."""
 
 
 def _split(featurized: Path, scratch: Path) -> _Split:
-    """Write all days as training rows, and the held-back rows as validation rows, file by file.
+    """Write all days as training rows, and the held-out rows as validation rows, file by file.
 
-    Days whose labels are not final stay in the split `young`, without the held-back users.
+    Days whose labels are not final stay in the split `young`, without the held-out users.
     """
     (scratch / "fitted").symlink_to(featurized / "fitted")
     before = 0

@@ -73,7 +73,7 @@ def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
     requested = TrainingRequest(fit, task.inputs.get(start))
     if requested.alone and settings.mode != "full":
         raise ConfigError(
-            f"{model.architecture} cannot begin with earlier weights",
+            f"{model.architecture} cannot start from earlier weights",
             where=f"train.mode: {settings.mode}",
             hint="set it to full for trees and ensembles",
         )

@@ -49,11 +49,11 @@ def why_cold(old: ModelCard, new: ModelCard) -> str:
     )
     for name in requested:
         if old_card[name] != new_card[name]:
-            return f"it has another {name.replace('_', ' ')}, {old_card[name]}"
+            return f"it has a different {name.replace('_', ' ')}, {old_card[name]}"
     if [_shape(field) for field in old.features.inputs] != [
         _shape(field) for field in new.features.inputs
     ]:
-        return "its inputs are other ones"
+        return "its inputs are different"
     return ""
 
 

@@ -31,10 +31,10 @@ console = Console(soft_wrap=not sys.stdout.isatty())
 @app.command()
 def run(
     pipeline: Annotated[str, typer.Option(help="Name of a YAML in include/pipelines/.")] = "ctr",
-    nights: Annotated[int, typer.Option(min=1, help="Consecutive nights.")] = 2,
+    nights: Annotated[int, typer.Option(min=1, help="Number of consecutive nights.")] = 2,
     date: Annotated[dt.date | None, date_option("The first night.")] = None,
     settings_over: Annotated[
-        list[str] | None, typer.Option("--set", help="dotted.key=value, over the YAML.")
+        list[str] | None, typer.Option("--set", help="Override a YAML key: dotted.key=value.")
     ] = None,
 ) -> None:
     """Run nights of a pipeline through Airflow, and exit."""
@@ -67,11 +67,11 @@ def ui(
         bool,
         typer.Option(
             "--schedules/--no-schedules",
-            help="Whether DAGs that are switched on run by their cron expressions.",
+            help="Run switched-on DAGs on their schedules.",
         ),
     ] = True,
 ) -> None:
-    """Start the same Airflow, print its address, and run until Ctrl-C."""
+    """Start Airflow, print its address, and run until Ctrl-C."""
     settings = Settings()
     with _started(settings, port, schedules) as airflow:
         console.print(f"Airflow: [bold]{airflow.client.address}[/]", highlight=False)
@@ -83,11 +83,11 @@ def ui(
             console.print(f"[yellow]{escape(error)}[/]", highlight=False)
         if schedules:
             console.print(
-                "A DAG that is switched on runs by its schedule; *Trigger* runs a night now."
+                "A DAG that is switched on runs on its schedule; *Trigger* runs a night now."
             )
         else:
             console.print("Schedules are off (--no-schedules): trigger nights by hand.")
-        console.print("Ctrl-C ends it.")
+        console.print("Press Ctrl-C to stop.")
         while True:
             airflow.check()
             time.sleep(1)
@@ -97,7 +97,7 @@ def ui(
 def _started(settings: Settings, port: int = 0, schedules: bool = False) -> Iterator[Airflow]:
     """Start Airflow, and show a spinner meanwhile."""
     with ExitStack() as stack:
-        with console.status("Airflow is starting (some 30 s)"):
+        with console.status("Airflow is starting (about 30 s)"):
             home = Home.beside(settings)
             airflow = stack.enter_context(embedded(home, settings, port, schedules=schedules))
         yield airflow

@@ -63,7 +63,7 @@ class Home:
                 raise ConfigError(
                     f"an embedded Airflow is already running (process {stream.read().strip()})",
                     where=str(self.folder),
-                    hint="end it, or give this one another NIGHTBID_WORKSPACE",
+                    hint="stop it, or set another NIGHTBID_WORKSPACE",
                 ) from None
             stream.truncate(0)
             stream.write(str(os.getpid()))
@@ -168,7 +168,7 @@ def free_port(requested: int = 0) -> int:
             raise ConfigError(
                 f"cannot listen on port {requested} ({error.strerror})",
                 where="--port",
-                hint="give another port, for example: make ui PORT=8090",
+                hint="choose another port, for example: make ui PORT=8090",
             ) from error
         port: int = probe.getsockname()[1]
         return port

@@ -40,7 +40,7 @@ class Airflow:
         log = self.home.logs / f"{name or 'supervisor'}.log"
         last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
         raise StageError(
-            f"the {name or 'supervisor'} of the embedded Airflow ended: {' '.join(last)}",
+            f"the {name or 'supervisor'} of the embedded Airflow exited: {' '.join(last)}",
             where="airflow",
             hint=f"see {log}",
         )

@@ -64,7 +64,7 @@ async def _given(request: Request) -> dict[str, str]:
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
-            raise HTTPException(422, "The body is no JSON object.")
+            raise HTTPException(422, "The body is not a JSON object.")
         return {str(key): str(value) for key, value in fields.items() if value is not None}
     return dict(parse_qsl(body.decode("utf-8", "replace")))
 
@@ -80,8 +80,8 @@ def _check_request(request: Request, form: Given, reader: CurrentUser, pipeline:
     if request.headers.get("authorization", "").lower().startswith("bearer "):
         return
     if not _is_token(form.get("token", ""), reader.name):
-        raise HTTPException(403, "This form is not of these pages, or is older than a day: open the"
-                            " page again.")  # fmt: skip
+        raise HTTPException(403, "This form is older than a day, or not from these pages: reload"
+                            " the page.")  # fmt: skip
 
 
 def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
@@ -96,7 +96,7 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
     def rollback(pipeline: str, form: Given, by: str) -> str:
         number = form.get("to", "")
         if number and not number.isdigit():
-            raise ConfigError(f"{number!r} is no number of the history", where="to")
+            raise ConfigError(f"{number!r} is not a number in the history", where="to")
         pointer = ChampionPointer(shelf.workspace, pipeline)
         entry = pointer.rollback(_reason(form), int(number) if number else None, by)
         return f"champion #{entry.number} is run {entry.run_id}"
@@ -120,7 +120,7 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
             until = dt.date.fromisoformat(form.get("until", ""))
         except ValueError:
             raise ConfigError(
-                f"{form.get('until', '')!r} is no date", where="until", hint="write YYYY-MM-DD"
+                f"{form.get('until', '')!r} is not a date", where="until", hint="write YYYY-MM-DD"
             ) from None
         check = form.get("check", "")
         add_override(settings, spec.pipeline, check, name=by, reason=_reason(form), until=until)
@@ -155,19 +155,19 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
     async def act(request: Request, pipeline: str, action: str, reader: Login) -> Response:
         shelf.open(pipeline, reader)
         if action not in acts:
-            raise HTTPException(404, f"There is no action {action!r}.")
+            raise HTTPException(404, f"Unknown action {action!r}.")
         form = await _given(request)
         _check_request(request, form, reader, pipeline)
         by_form = "token" in form
         if by_form and form.get("confirm") != "yes":
-            raise HTTPException(422, "Tick the box to confirm.")
+            raise HTTPException(422, "Check the box to confirm.")
         try:
             done = acts[action](pipeline, form, reader.name)
         except NightbidError as error:
             raise HTTPException(422, str(error)) from error
         except OSError as error:
             raise HTTPException(
-                422, f"{error}: do it in a shell of the installation, as the page shows."
+                422, f"{error}: run the command that the page shows in a shell instead."
             ) from error
         if not by_form:
             return JSONResponse({"done": done, "pipeline": pipeline, "by": reader.name})

@@ -64,7 +64,7 @@ SHOWN = {
 KEY = re.compile(r"[0-9a-f]{8,64}")
 MOST = 24
 """Maximum number of runs side by side that fit on a screen."""
-TITLES = {401: "Not logged in", 403: "Not for you to see", 404: "Not found", 422: "Not understood"}
+TITLES = {401: "Not logged in", 403: "No access", 404: "Not found", 422: "Bad request"}
 
 
 class Workspaces:
@@ -105,7 +105,7 @@ class Workspaces:
         try:
             alerts = Watch(self._settings).look(dt.datetime.now(dt.UTC))
         except (NightbidError, OSError, ValueError):
-            LOG.exception("the watch cannot look")
+            LOG.exception("the watch failed")
             return []
         return [
             alert
@@ -123,7 +123,9 @@ class Workspaces:
                 reveal which.
         """
         if pipeline not in records.pipelines(self.workspace) or not reader.may_read(pipeline):
-            raise HTTPException(404, f"There is no pipeline {pipeline!r} that you may see.")
+            raise HTTPException(
+                404, f"Pipeline {pipeline!r} does not exist, or you have no access to it."
+            )
         return records.run_ids(self.workspace, pipeline)
 
     def run(self, pipeline: str, run_id: str, reader: CurrentUser) -> RunRecord:
@@ -341,7 +343,7 @@ def make_pages(settings: Settings) -> FastAPI:
             return HTMLResponse(
                 documents.message_document(
                     f"{len(chosen)} run{'s' * (len(chosen) != 1)} to compare",
-                    f"Choose two to {MOST} runs in the list of nights.",
+                    f"Select two to {MOST} runs in the list of nights.",
                     links=links(request),
                     pipelines=names,
                     to=links(request).nights(pipeline),
@@ -379,7 +381,11 @@ def make_pages(settings: Settings) -> FastAPI:
 
     def _complaint(request: Request, status: int, message: str, to: str, text: str) -> HTMLResponse:
         page = documents.message_document(
-            TITLES.get(status, "It did not work"), message, links=links(request), to=to, text=text
+            TITLES.get(status, "Something went wrong"),
+            message,
+            links=links(request),
+            to=to,
+            text=text,
         )
         return HTMLResponse(page, status_code=status)
 
@@ -388,7 +394,7 @@ def make_pages(settings: Settings) -> FastAPI:
         if "authorization" in request.headers and request.method == "POST":
             return JSONResponse({"detail": error.detail}, status_code=error.status_code)
         if error.status_code == 401:
-            message = "These pages are behind Airflow's login."
+            message = "Log in to Airflow to see these pages."
             return _complaint(request, 401, message, login_address(str(request.url)), "Log in")
         message = str(error.detail)
         return _complaint(
@@ -404,12 +410,12 @@ def make_pages(settings: Settings) -> FastAPI:
     @app.exception_handler(ValidationError)
     @app.exception_handler(OSError)
     async def failed(request: Request, error: Exception) -> HTMLResponse:
-        LOG.warning("%s cannot be shown", request.url.path, exc_info=error)
+        LOG.warning("cannot show %s", request.url.path, exc_info=error)
         return _complaint(request, 500, str(error), links(request).nights(), "All nights")
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> HTMLResponse:
-        message = "The API server's log says why."
+        message = "See the API server's log for the reason."
         return _complaint(request, 500, message, links(request).nights(), "All nights")
 
     return app

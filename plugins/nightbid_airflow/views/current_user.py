@@ -141,9 +141,9 @@ def trigger(dag_id: str, conf: Mapping[str, Any], by: str, run_id: str | None = 
         )
     except (AirflowException, ValueError) as error:
         raise NightbidError(
-            f"Airflow does not take the run: {error}",
+            f"Airflow refused the run: {error}",
             where=dag_id,
-            hint="see in Airflow's list of DAGs that it is there and switched on",
+            hint="check in Airflow's list of DAGs that it exists and is switched on",
         ) from error
     return str(run.run_id) if run is not None else ""
 

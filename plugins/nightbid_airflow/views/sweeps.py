@@ -81,7 +81,7 @@ def run_winner(pipeline: str, name: str, settings: Settings, by: str) -> str:
     sweep = open_sweep(pipeline, name, settings)
     ranked = sweep.ranked()
     if not ranked:
-        raise ConfigError("no trial has ended well: there is no winner", where=name)
+        raise ConfigError("no trial succeeded: there is no winner", where=name)
     run_id = f"{name}-winner"
     if run_id in dag_runs(pipeline):
         raise ConfigError(

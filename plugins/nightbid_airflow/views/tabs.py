@@ -44,17 +44,17 @@ def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedL
                 served_links.data_check(name) if name else served_links.data_checks()
             )
         if kind not in PAGES or not reader.may_read(pipeline):
-            message = f"{dag_id} is no night of a pipeline: there is no page of it here."
+            message = f"{dag_id} is not the nightly DAG of a pipeline and has no page here."
             return _message(request, "Nothing here", message, served_links.nights(), "All nights")
         if pipeline not in records.pipelines(shelf.workspace):
-            message = f"{pipeline} has no run yet. This page shows one once its first stage begins."
+            message = f"{pipeline} has no run yet. A run appears here when its first stage starts."
             return _message(request, "No run yet", message, served_links.nights(), "All nights")
         if kind != "nightly" or not run_id:
             return RedirectResponse(f"{served_links.base}/{PAGES[kind]}/{quote(pipeline)}")
         name = safe_run_id(run_id)
         run = records.run(shelf.workspace, pipeline, name)
         if run is None:
-            message = "No stage of this run has begun. Open this page again once one has."
+            message = "No stage of this run has started. Reload this page once one has."
             return _message(
                 request, run_id, message, served_links.nights(pipeline), f"Nights of {pipeline}"
             )

@@ -54,7 +54,7 @@ class GrpcFace:
         service: Dataflow whose jobs it serves.
         folder: Folder of the certificate, `roots`, that its clients must trust
             (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`). A certificate in it is reused.
-        port: Port to listen on; 0 takes a free one.
+        port: Port to listen on; 0 picks a free one.
         host: Address or name that the certificate is for.
     """
 

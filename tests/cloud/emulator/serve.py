@@ -55,7 +55,7 @@ class Served:
     """A service that handles one request at a time.
 
     Args:
-        port: Port to listen on; 0 takes a free one.
+        port: Port to listen on; 0 picks a free one.
         name: Host name in `endpoint`.
     """
 

@@ -97,7 +97,7 @@ class Training:
     """The emulated managed training service.
 
     Args:
-        port: Port to listen on; 0 takes a free one.
+        port: Port to listen on; 0 picks a free one.
         host: Address to listen on.
         queued_seconds: Seconds that a job waits before its machines start.
     """

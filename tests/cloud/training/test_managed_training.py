@@ -302,5 +302,8 @@ def test_the_image_must_hold_the_code_that_ordered(trained, service: Training) -
         **fit.model_dump(), stage="train", featurized="", output="", checkpoints="",
         code_digest="other", versions={"numpy": library_versions()["numpy"]},
     )  # fmt: skip
-    with pytest.raises(ConfigError, match=r"other code than the one that ordered.*build the image"):
+    with pytest.raises(
+        ConfigError,
+        match=r"code that differs from the code that submitted the job.*build the image",
+    ):
         check_image(job_record)

@@ -138,8 +138,8 @@ def test_no_parameter_of_a_page_ends_in_an_error_of_the_server(
     ("address", "status", "words"),
     [
         ("runs/small/gone", 404, "Pipeline &#39;small&#39; has no run &#39;gone&#39;."),
-        ("compare/small", 422, "Choose two to 24 runs"),
-        ("compare/small?run=small-1", 422, "Choose two to 24 runs"),
+        ("compare/small", 422, "Select two to 24 runs"),
+        ("compare/small?run=small-1", 422, "Select two to 24 runs"),
         ("nights/small?page=many", 422, "page: "),
     ],
 )

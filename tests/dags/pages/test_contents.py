@@ -69,7 +69,7 @@ def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
         answer = ann.get(f"airflow/{path}")
         assert (answer.status_code, answer.headers.get("location")) == (307, there), path
     for path, excerpt in {
-        "nightly_small/later": "No stage of this run has begun",
+        "nightly_small/later": "No stage of this run has started",
         "upgrade_rehearsal/x": "no night of a pipeline",
         "nightly_nobodys": "no run yet",
     }.items():

@@ -112,7 +112,7 @@ def test_a_night_that_starts_in_the_future_is_reported_as_a_clock_error(settings
     earlier = LAST - dt.timedelta(hours=3)  # as if the clock had been set back
     (alert,) = Watch(settings).look(earlier)
     assert alert.message.kind == "stalled_night"
-    assert "began 3.0 hours from now: the clock of the machine was put back" in alert.message.text
+    assert "started 3.0 hours in the future: the machine's clock was set back" in alert.message.text
     assert kinds(settings, LAST - dt.timedelta(minutes=5)) == [], "clocks differ by some minutes"
 
 

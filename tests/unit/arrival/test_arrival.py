@@ -106,7 +106,7 @@ def test_a_late_day_stops_the_night_and_is_listed_once_it_arrives(shell, logs: P
     ]
     assert sample(shell).returncode == 0
     assert the_run(shell).stage(ARRIVAL).verdict == "pass"
-    assert "are as these nights read them" in shell("data", "late", "small").stdout
+    assert "arrived late or changed" in shell("data", "late", "small").stdout
     # A corrected day lists its night.
     day = NIGHT - dt.timedelta(days=1)
     other = SimulatorLogs(SimulatorSource(rows_per_day=900, users=100, ads=50))
@@ -183,7 +183,7 @@ def test_arrival_checks_row_count_newest_time_and_unchanged_files(shell, logs: P
     write_day(half.batches(later), logs, later)
     (logs / f"dt={later}" / "_SUCCESS").touch()
     printed = shell("data", "arrival", "small", "--date", str(later)).stdout
-    assert "at least 90% are asked for" in printed
+    assert "at least 90% are required" in printed
     assert "✓ newest row of 23:" in printed
     shell.write(settled_minutes=5)
     printed = shell("data", "arrival", "small", "--date", str(later)).stdout
@@ -193,8 +193,8 @@ def test_arrival_checks_row_count_newest_time_and_unchanged_files(shell, logs: P
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"deadline": "6 am"}, "'6 am' is no clock"),
-        ({"newest_time": "25:00"}, "'25:00' is no clock"),
+        ({"deadline": "6 am"}, "'6 am' is not a time of day"),
+        ({"newest_time": "25:00"}, "'25:00' is not a time of day"),
         ({"lag": 1}, "unknown key 'arrival.lag'"),
     ],
 )

@@ -62,7 +62,7 @@ def test_replay_prints_each_strategy(logs: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "second price, bid > price, budget 1.00, 0.05 a click" in " ".join(done.stdout.split())
-    for word in ("pacing", "expected surplus", "win rate", "3,000 auctions; 95 % intervals"):
+    for word in ("pacing", "expected surplus", "win rate", "3,000 auctions; 95% intervals"):
         assert word in done.stdout
 
 
@@ -90,13 +90,13 @@ def test_compare_shows_that_doubled_predictions_lose(logs: Path) -> None:
         (("tuesday.csv.gz", "--train", "monday.csv.gz", "--strategy", "rlb2"),
          "there is no strategy 'rlb2'"),
         (("tuesday.csv.gz", "--pricing", "third"), "pricing is 'third'"),
-        (("nowhere.csv",), "there is no such file"),
+        (("nowhere.csv",), "no such file"),
         (("gap.csv",),
          "1 of 3,000 values of price are not finite and at least 0, the first in row 7"),
         (("micros.csv", "--train", "monday.csv.gz", "--strategy", "linear"),
          "on the days before → the unit or the currency of the prices changed"),
         (("below.csv", "--bid", "bid", "--floor", "floor"), "bid is below floor (3,000 rows)"),
-        (("unwon.csv", "--bid", "bid"), "click is 1 though bid is below price (3,000 rows)"),
+        (("unwon.csv", "--bid", "bid"), "click is 1 but bid is below price (3,000 rows)"),
         (("mixed.csv", "--currency", "currency"),
          "9 of 3,000 rows are not in 'USD', the first in row 0: 'EUR'"),
         (("euros.csv", "--train", "dollars.csv", "--currency", "currency"),

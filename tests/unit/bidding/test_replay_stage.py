@@ -274,7 +274,7 @@ def spoil_clicks(table: pa.Table) -> pa.Table:
         (spoil_unit, "the median price is"),
         (spoil_prices, "win_price is missing or not finite"),
         (spoil_bids, "bid is below floor_price"),
-        (spoil_clicks, "a label of 1 though bid is below win_price"),
+        (spoil_clicks, "label is 1 but bid is below win_price"),
         (lambda table: table.drop_columns(["win_price"]), "there is no column 'win_price'"),
         (lambda table: table.slice(0, 0), "there are no evaluate rows with prices"),
     ],
@@ -304,7 +304,7 @@ def test_predictions_outside_0_to_1_are_rejected(
     [
         ({"columns": {}}, "replay needs columns.price"),
         ({"replay": {"value": 1, "floor": 1}}, "replay.floor needs columns.competing"),
-        ({"source": {"kind": "simulator", "exploration": 1}}, "source.exploration draws them"),
+        ({"source": {"kind": "simulator", "exploration": 1}}, "source.exploration picks them"),
         ({"replay": {"value": 0}}, "greater than 0"),
         ({"columns": {**BLOCKS["columns"], "conversion": "site_id"}}, "is columns.conversion"),
         ({"replay": {"value": 1, "budget": 0}}, "greater than 0"),

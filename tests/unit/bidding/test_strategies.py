@@ -137,7 +137,7 @@ def test_rlb_spends_its_budget_on_the_most_promising_auctions() -> None:
     paced = DualPacing.fit(auctions, pctr, rules, 50.0).run(auctions, pctr, rules)
     # It assumes that future auctions are average, so it earns less.
     assert pctr[result.won].sum() > 0.9 * pctr[paced.won].sum()
-    with pytest.raises(ConfigError, match="rlb spends a budget"):
+    with pytest.raises(ConfigError, match="rlb needs a budget"):
         Rlb.fit(auctions, pctr, Rules())
     with pytest.raises(ConfigError, match="rlb is for second-price auctions, not first"):
         Rlb.fit(auctions, pctr, Rules(pricing="first", budget=1.0))

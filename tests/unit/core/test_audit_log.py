@@ -113,16 +113,16 @@ def test_forgetting_a_user_deletes_derived_outputs_and_names_the_champion(night)
         return {path.parent.parent.name for path in stages.rglob("manifest.json")}
 
     before = existing_outputs()
-    assert "nothing of them is kept" in stdout_of("data forget 9")
+    assert "no data about them is stored" in stdout_of("data forget 9")
     listed = stdout_of("data forget 8 9")
-    assert "champion #1 of ctr has learned from them and stays" in listed
-    assert "would go" in listed
+    assert "champion #1 of ctr was trained on them and stays" in listed
+    assert "would be removed" in listed
     assert existing_outputs() == before, "only listed"
     stdout_of("data forget 8 --delete --reason request-12 --by dee")
     assert before - existing_outputs() == {"sample", "featurize", "train"}
     assert not list((night.workspace.root / "comparisons").rglob("*.parquet"))
     assert not list((night.workspace.root / "days").rglob("manifest.json")), "learn of the day too"
-    assert "nothing of them is kept" in stdout_of("data forget 8")
+    assert "no data about them is stored" in stdout_of("data forget 8")
     last = json.loads(stdout_of("audit ctr --json"))[-1]
     assert (last["by"], last["reason"]) == ("dee", "request-12")
     assert last["what"] == "forget 1 user: 6 outputs; had learned: ctr #1"

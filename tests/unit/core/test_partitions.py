@@ -120,12 +120,12 @@ def test_a_window_is_counted_in_weeks_for_weekly_partitions():
             "source: {kind: simulator, partition: hour}\nwindow: {train_days: 5}",
             "window counts days, and source.partition is 'hour'; write window.train_hours",
         ),
-        ("window: {train_hours: 5, lag_days: 1}", "count different units"),
-        ('schedule: "@hourly"', "runs more than once a day, and a night reads a day of logs"),
+        ("window: {train_hours: 5, lag_days: 1}", "use different units"),
+        ('schedule: "@hourly"', "runs more than once a day, but a night reads a day of logs"),
         (
             'schedule: "0 3 * * *"\nsource: {kind: simulator, partition: week}\n'
             "window: {train_weeks: 2}",
-            "more than once a week, and a night reads a week of logs; write for example '0 3 * *",
+            "more than once a week, but a night reads a week of logs; write for example '0 3 * *",
         ),
         (
             'schedule: "*/10 * * * *"\nsource: {kind: simulator, partition: hour}\n'
@@ -181,7 +181,7 @@ def test_daily_and_hourly_runs_of_one_pipeline_are_listed_together(tmp_path):
     assert [str(run.date) for run in sorted(runs_of(workspace, "p"), key=lambda r: r.date)] == [
         "2026-01-09", "2026-01-09T03",
     ]  # fmt: skip
-    with pytest.raises(ConfigError, match="2026-01-09T03 names an hour, and the logs of p"):
+    with pytest.raises(ConfigError, match="2026-01-09T03 is an hour, but the logs of p"):
         RunRecord.start(workspace, by_day, partition_of("2026-01-09T03"))
 
 
@@ -206,4 +206,4 @@ def test_undo_records_the_partition_of_the_date_or_rejects_it(
     assert days == ([kept] if kept else [])
     if not kept:
         assert isinstance(done.exception, ConfigError)
-        assert "2026-01-07 names a day, and p learns hours" in str(done.exception)
+        assert "2026-01-07 is a day, but p learns hours" in str(done.exception)

@@ -56,7 +56,7 @@ def test_a_night_with_consistent_stages_is_promoted(tmp_path: Path) -> None:
 
 def test_promotion_fails_when_a_gate_judged_another_output(tmp_path: Path) -> None:
     night = task(tmp_path, gate_model={"evaluate": "an older digest"})
-    with pytest.raises(StageError, match="gate_model are of different outputs of evaluate"):
+    with pytest.raises(StageError, match="gate_model come from different outputs of evaluate"):
         run(night)
     assert ChampionPointer(night.workspace, "ctr").current() is None
 
@@ -72,7 +72,7 @@ def test_promotion_fails_when_another_process_took_over_the_run(tmp_path: Path) 
     other = find_pipeline("ctr", Path("include/pipelines"), ("train.epochs=7",))
     RunRecord.start(night.workspace, other, DATE, run_id="r")
     with pytest.raises(
-        StageError, match=r"took this run up with other settings.*nightbid runs ctr"
+        StageError, match=r"took over this run with other settings.*nightbid runs ctr"
     ):
         run(night)
     assert ChampionPointer(night.workspace, "ctr").current() is None

@@ -128,7 +128,7 @@ def test_prune_only_lists_outputs_without_delete(recorded_run, monkeypatch):
     everything = existing_stages(run)
     refused = CliRunner().invoke(app, ["prune", "--delete"])
     assert refused.exit_code
-    assert "no run is of the last 30 days (the newest: ctr ctr-a, 2026-01-21)" in str(
+    assert "no run is from the last 30 days (the newest: ctr ctr-a, 2026-01-21)" in str(
         refused.exception
     )
     assert existing_stages(run) == everything
@@ -145,8 +145,8 @@ def test_prune_only_lists_outputs_without_delete(recorded_run, monkeypatch):
 
 @pytest.mark.parametrize(
     ("years", "line"),
-    [(40, "no run is of the last 30 days .* all of them would lose their outputs → check `date`"),
-     (-56, "the run ctr ctr-[ab] is of 20.*, and the clock says 19.*: nothing is removed")],
+    [(40, "no run is from the last 30 days .* all runs would lose their outputs → check `date`"),
+     (-56, "the run ctr ctr-[ab] is from 20.*, but the clock says 19.*: nothing is removed")],
 )  # fmt: skip
 def test_prune_deletes_nothing_when_the_clock_has_jumped(recorded_run, years, line):
     run = recorded_run("ctr-a")
@@ -163,9 +163,9 @@ def test_prune_deletes_nothing_after_a_run_dated_years_ahead(recorded_run):
     ahead = dt.datetime.now(dt.UTC) + dt.timedelta(days=3650)
     head = other.head.model_copy(update={"started": ahead})
     (other.folder / "run.json").write_text(seal(head))
-    with pytest.raises(WorkspaceError, match="and the one before of"):
+    with pytest.raises(WorkspaceError, match="the one before from"):
         check_clock(run.workspace, 30, ahead)
-    with pytest.raises(WorkspaceError, match=r"ctr-b is of .* and the clock says"):
+    with pytest.raises(WorkspaceError, match=r"ctr-b is from .* but the clock says"):
         check_clock(run.workspace, 30)
 
 

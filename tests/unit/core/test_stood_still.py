@@ -54,7 +54,7 @@ def test_late_records_of_a_stalled_process_are_ignored(tmp_path: Path) -> None:
 def test_a_stalled_process_cannot_restore_its_settings(tmp_path: Path) -> None:
     stalled = start(tmp_path, 1)
     start(tmp_path, 2)
-    with pytest.raises(ConcurrentUpdateError, match="took this run up, with other settings"):
+    with pytest.raises(ConcurrentUpdateError, match="took over this run with other settings"):
         stalled.pin(spec(3), {})
     now = RunRecord.load(stalled.workspace, "p", "r").head
     assert now.spec["train"]["epochs"] == 2  # type: ignore[index]
@@ -65,7 +65,7 @@ def test_a_stalled_process_cannot_restore_its_settings(tmp_path: Path) -> None:
 def test_a_stalled_process_cannot_start_a_stage(tmp_path: Path) -> None:
     stalled = start(tmp_path, 1)
     start(tmp_path, 2)
-    with pytest.raises(StageError, match=r"r: another process took this run up.*nightbid runs p"):
+    with pytest.raises(StageError, match=r"r: another process took over this run.*nightbid runs p"):
         run_stage(stage_named("sample"), spec(1), stalled, cache_folder=tmp_path / "cache")
 
 

@@ -78,7 +78,9 @@ def test_an_intact_output_in_the_wrong_folder_is_rejected_and_rebuilt(
     # A backup goes to the wrong folder: every file matches its manifest there.
     shutil.rmtree(second)
     shutil.copytree(first, second)
-    with pytest.raises(CorruptDataError, match="here lies another output: sample with the key"):
+    with pytest.raises(
+        CorruptDataError, match="this folder contains another output: sample with the key"
+    ):
         read_output(workspace, workspace.uri(workspace.root / second.relative_to(
             tmp_path / "workspace")))  # fmt: skip
     assert (made(9) / "night.txt").read_text() == "2026-01-09"

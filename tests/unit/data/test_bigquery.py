@@ -173,7 +173,9 @@ def test_unreadable_tables_are_reported_in_one_line_and_leave_no_copy(served, tm
         opened(tmp_path, address="bq://acme-ads.logs.none_*")
     tables["logs", "impressions"] = Table(logs(30), by="dt")
     served.missing_rows = 3
-    with pytest.raises(MissingDataError, match="27 rows came of 30: it is being written") as caught:
+    with pytest.raises(
+        MissingDataError, match="27 rows came of 30: the table is being written"
+    ) as caught:
         ids(opened(tmp_path), DAYS[0])
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.parquet"))
@@ -187,7 +189,7 @@ def test_unreadable_tables_are_reported_in_one_line_and_leave_no_copy(served, tm
 @pytest.mark.parametrize(
     ("kind", "folder", "message"),
     [
-        ("bigquery", "bq://impressions", "is no table of BigQuery; write bq://project"),
+        ("bigquery", "bq://impressions", "is not a BigQuery table; write bq://project"),
         ("bigquery", "/logs", "do not fit"),
         ("parquet", ADDRESS, "do not fit"),
     ],

@@ -95,7 +95,7 @@ BOMBS: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
         "csv.gz", inflates(b'a,b\n1,"', b"x\n" * (MIB // 2)), "quotation mark never closed"),
     "CSV lines of the wrong length": (
         "csv.gz", inflates(b"a,b\n1,2\n", b"xxxxxxxxxxxxxxxx,1,2\n" * 50_000),
-        "MiB of lines on end have another number of fields than its header"),
+        "MiB of consecutive lines do not have as many fields as the header"),
     "500,000 CSV columns": (
         "csv", b",".join(b"c%d" % at for at in range(500_000)) + b"\n", "has 500,000 columns"),
     "endless JSON line": (

@@ -172,7 +172,7 @@ def test_data_check_describes_a_bucket(bucket, tmp_path):
 
 def test_missing_objects_and_buckets_are_reported_in_one_line(bucket, tmp_path, monkeypatch):
     address, _ = bucket
-    with pytest.raises(MissingDataError, match=f"^{address}: there is no object below"):
+    with pytest.raises(MissingDataError, match=f"^{address}: there are no objects under"):
         FolderLogs(FolderSource(kind="csv", folder=address), (), tmp_path).days()
     absent = f"{address.partition('://')[0]}://there-is-none/ads"
     with pytest.raises(NightbidError, match=r"there-is-none/ads: there is no") as caught:

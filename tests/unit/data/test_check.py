@@ -95,7 +95,7 @@ def test_data_check_drafts_a_pipeline_that_loads(folder, tmp_path):
     assert {"device", "price_usd", "creative_id", "hour_of_day", "user_rate"} <= set(spec.features)
     assert "campaign" not in spec.features  # it has no values
     assert "only where is_click is 1" in path.read_text()
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         check(folder, "--write", path)
 
 
@@ -215,7 +215,12 @@ def test_ids_written_as_floats_are_recognized_as_ids(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "text", "error", "message"),
     [
-        ("2026-01-05.csv.gz", "a,b\n1,2\n", CorruptDataError, "zlib.*name it after its compress"),
+        (
+            "2026-01-05.csv.gz",
+            "a,b\n1,2\n",
+            CorruptDataError,
+            "zlib.*give it the suffix of its compress",
+        ),
         ("notes.docx", "x", MissingDataError, "no file of a known format; the folder has notes"),
         ("logs.csv", "a,b\n1,2\n", MissingDataError, "no file of the folder belongs to a day"),
         ("2026-01-05.csv", "1,2026-01-05,3\n", CorruptDataError, "has no header"),
@@ -494,7 +499,7 @@ def test_streams_without_a_common_id_are_reported_in_one_line(tmp_path):
         rows = pq.read_table(path)
         pq.write_table(rows.set_column(0, "imp", pa.array(range(len(rows)))), path)
     with pytest.raises(
-        MissingDataError, match="no column of the impressions is found again"
+        MissingDataError, match="no column of the impressions occurs in every other stream"
     ) as error:
         check(folder)
     assert "clicks: imp, ts" in str(error.value)

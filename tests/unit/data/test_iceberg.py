@@ -125,5 +125,7 @@ def test_unreadable_iceberg_tables_are_reported_in_one_line(catalog, table, fold
     assert "\n" not in str(caught.value)
     newest = max((folder / "metadata").glob("*.metadata.json"))
     newest.with_name(newest.name[:5] + "-other.metadata.json").write_text("{}")
-    with pytest.raises(DataError, match="2 metadata files of the Iceberg table are the newest"):
+    with pytest.raises(
+        DataError, match="2 metadata files of the Iceberg table could be the newest"
+    ):
         opened(folder).days()

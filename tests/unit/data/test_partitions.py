@@ -60,7 +60,9 @@ def test_hours_are_recognized_by_folder_and_file_names(tmp_path, form):
 def test_a_daily_folder_among_hourly_ones_is_rejected(tmp_path):
     put(tmp_path, "dt=2026-01-05/hour=00/a.parquet", 1)
     put(tmp_path, "dt=2026-01-06/a.parquet", 2)
-    with pytest.raises(CorruptDataError, match=r"dt=2026-01-06/a.parquet' names no hour") as caught:
+    with pytest.raises(
+        CorruptDataError, match=r"dt=2026-01-06/a.parquet' is not an hour"
+    ) as caught:
         opened(tmp_path, partition="hour").days()
     assert "\n" not in str(caught.value)
 
@@ -188,4 +190,4 @@ def test_data_check_mentions_hourly_partitions(tmp_path):
         log(tmp_path / "logs", f"dt={DAY}/hour={hour:02d}/a.parquet")
     report = check_folder(str(tmp_path / "logs"), tmp_path / "cache")
     assert list(report.days) == [DAY]
-    assert "source.partition: hour makes a night of each" in report.yaml
+    assert "source.partition: hour makes one night per hour" in report.yaml

@@ -129,7 +129,7 @@ def test_lines_that_are_not_json_objects_are_set_aside(tmp_path):
     assert good["key"].to_pylist() == ["a", "c", "f"]
     assert good["n"].to_pylist() == ["1", None, "12345678901234567890"]
     aside = table.filter(pc.is_valid(table[REASON]))
-    assert set(aside[REASON].to_pylist()) == {"line is no JSON object"}
+    assert set(aside[REASON].to_pylist()) == {"line is not a JSON object"}
     assert aside[TEXT].to_pylist() == [lines[1], lines[3], lines[5], '"\\xff"']
     (tmp_path / f"{DAY}.jsonl").write_text('{"key": "a"}\n{"key": ')
     with pytest.raises(CorruptDataError, match="may be cut off"):
@@ -138,7 +138,7 @@ def test_lines_that_are_not_json_objects_are_set_aside(tmp_path):
 
 def test_a_json_array_is_rejected(tmp_path):
     (tmp_path / f"{DAY}.json").write_text('[{"key": "a"},\n {"key": "b"}]\n')
-    with pytest.raises(CorruptDataError, match="is one JSON array, not an object per line"):
+    with pytest.raises(CorruptDataError, match="is one JSON array, not one object per line"):
         read(opened(tmp_path, "jsonl"))
 
 
@@ -150,7 +150,7 @@ def test_a_duplicate_column_name_is_rejected(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "message"), [("latin-1", "is not utf-8"), ("utf-16", "begins as UTF-16")]
+    ("encoding", "message"), [("latin-1", "is not utf-8"), ("utf-16", "looks like UTF-16")]
 )
 def test_another_encoding_is_reported_and_can_be_set(tmp_path, encoding, message):
     write_csv(tmp_path, "key,größe\na,1\nb,2\n".encode(encoding))
@@ -303,7 +303,7 @@ def test_types_of_part_files_are_widened(tmp_path, one, other, values, swapped, 
 @pytest.mark.parametrize("values", [pa.array(["x"]), pa.array([[1]]), pa.array([True])])
 def test_incompatible_types_of_part_files_are_rejected(tmp_path, values):
     write_parts(tmp_path, pa.table({"v": [1.5]}), pa.table({"v": values}))
-    with pytest.raises(CorruptDataError, match="column 'v' has other types") as caught:
+    with pytest.raises(CorruptDataError, match="column 'v' does not have the same type") as caught:
         read(opened(tmp_path, "parquet"))
     text = one_line(caught)
     assert "part-1.parquet" in text

@@ -97,7 +97,7 @@ def test_no_output_contains_a_raw_user_id_or_the_secret(folder, tmp_path, monkey
     assert before is not None
     assert again.uri != before.uri
     monkeypatch.setenv("TEST_USER_KEY", "short")
-    with pytest.raises(ConfigError, match="the secret has 5 bytes → give at least 16"):
+    with pytest.raises(ConfigError, match="the secret has 5 bytes → use at least 16"):
         run_stage(stage_named("sample"), spec, run, cache_folder=tmp_path / "cache")
 
 

@@ -58,7 +58,7 @@ def test_intervals_cover_the_metric_of_the_population(figure):
         user, labels, guess, _ = night(seed)
         interval = bootstrap(user, labels, {"m": guess}, seed=seed)["m"].interval(figure)
         inside += interval["low"] <= truth <= interval["high"]
-    # 95 % of 60 is 57; fewer than 50 has a chance below one in ten thousand.
+    # 95% of 60 is 57; fewer than 50 has a chance below one in ten thousand.
     assert inside >= 50, inside
 
 

@@ -41,7 +41,7 @@ def test_opposite_errors_of_values_are_found(rows) -> None:
     wrong = truth * np.where(site % 2 == 0, 1.2, 0.8)
     wrong *= labels.mean() / wrong.mean()
     metrics = errors(rows, wrong)
-    # Sites are predicted 20 % too high or 20 % too low; three sites, odd and even, share one value.
+    # Sites are predicted 20% too high or 20% too low; three sites, odd and even, share one value.
     assert 0.1 < metrics["error"] < 0.22
     assert metrics["beyond_chance"] == pytest.approx(metrics["error"] - metrics["chance"])
 

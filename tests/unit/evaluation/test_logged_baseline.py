@@ -69,7 +69,7 @@ def test_missing_or_invalid_logged_scores_are_rejected(value: float, message: st
         ("{site_id: vocabulary}", "{column: win_price}", "which is columns.price"),
         ("{site_id: vocabulary}", "{column: old, architecture: deepfm}", "remove baseline.archit"),
         ("{site_id: vocabulary}", "{colum: old}", "did you mean 'column'"),
-        ("{old: {transform: numeric}}", "{column: old}", "gone once this model serves"),
+        ("{old: {transform: numeric}}", "{column: old}", "disappears once this model serves"),
     ],
 )
 def test_invalid_baseline_settings_are_rejected(

@@ -87,7 +87,7 @@ def test_contradictions_need_enough_rows_that_follow_the_rule() -> None:
 
 @pytest.mark.parametrize(("nulls", "stops"), [(25, False), (150, True)])
 def test_null_excess_allows_a_day_with_many_new_users(nulls: int, stops: bool) -> None:
-    """Of 500 rows, 5 % have no history; that day 3 % are expected, on other days 0.6 %."""
+    """Of 500 rows, 5% have no history; that day 3% are expected, on other days 0.6%."""
     dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
     days = []
     for day in dates:

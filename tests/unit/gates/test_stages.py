@@ -149,7 +149,7 @@ def test_growing_ages_are_not_lost_values_and_vanished_shops_are(gone):
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_values_missing_on_every_day_are_not_counted_as_lost(gone):
-    """Each day lacks a different site with 4 % of the rows, as when few users visit it."""
+    """Each day lacks a different site with 4% of the rows, as when few users visit it."""
     days = []
     for at in range(6):
         sites = np.concatenate([np.arange(20), np.arange(20, 26)[np.arange(6) != at]])

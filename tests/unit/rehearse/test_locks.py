@@ -71,5 +71,5 @@ def test_mismatches_between_a_lock_and_its_input_are_reported(tmp_path: Path) ->
     assert check_lock(requirements, lock) == [
         "requirements.in asks for numpy>=2.5, requirements.txt pins numpy==2.4.1",
         "requirements.in asks for scipy, which requirements.txt does not pin",
-        "requirements.txt pins keras for requirements.in, which does not ask for it",
+        "requirements.txt pins keras for requirements.in, which does not require it",
     ]

@@ -66,7 +66,7 @@ def test_equal_scores_have_zero_differences(recorded_run, scores):
     (pair,) = Comparison.of(runs).pairs
     for difference in pair.differences.values():
         assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert "The specs are the same." in text(runs)
+    assert "The settings are the same." in text(runs)
 
 
 def test_the_comparison_says_why_runs_cannot_be_paired(recorded_run, scores):
@@ -86,9 +86,9 @@ def test_the_comparison_says_why_runs_cannot_be_paired(recorded_run, scores):
     reasons = [pair.why_not for pair in Comparison.of(runs).pairs]
     assert reasons == [
         "this evaluation kept no scores",
-        "judged on other rows than first",
+        "evaluated on different rows than first",
         "halted was not evaluated",
-        "4000 and 4000 rows that are not the same",
+        "4000 and 4000 rows, which are not the same rows",
     ]
     for line in reasons:
         assert line in text(runs)

@@ -218,5 +218,5 @@ def test_loss_gap_to_the_truth_is_explained_without_loss_parts():
     assert parts["gap"].startswith(
         "Log loss is 0.01300 above the best possible, 0.30010: 62.9% of the way there"
     )
-    assert "no model can go the whole way" in parts["gap"]
+    assert "no model can reach 100%" in parts["gap"]
     assert loss_parts({**metrics, "oracle": None})["gap"] == ""

@@ -116,9 +116,9 @@ def test_days_are_sampled_again_when_a_column_type_widens(sample, logs):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("note", r"part2.*'note' has other types than in .*part.parquet: it is list"),
+        ("note", r"part2.*'note' does not have the same type as in .*part.parquet: it is list"),
         ("only", r"part2.*column 'only' of part.parquet of the same day is missing"),
-        ("late", r"part2.*has the column 'late', which part.parquet of the same day has not"),
+        ("late", r"part2.*has the column 'late', which part.parquet of the same day lacks"),
         ("size", r"part2.*column 'size' is int64 here and double in other files"),
     ],
 )

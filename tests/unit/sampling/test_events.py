@@ -143,7 +143,7 @@ def test_conversion_values_that_are_not_numbers_are_set_aside(logs, tmp_path):
     assert figures["conversions_unreadable"] == 3
     for day in (DAY, DAY + timedelta(days=1)):
         put(logs, "conversions", day, impression_id=["a"], time=[at(2.5)], amount=[at(1)])
-    with pytest.raises(CorruptDataError, match=r"'amount' holds no numbers, but timestamp"):
+    with pytest.raises(CorruptDataError, match=r"'amount' does not contain numbers, but timestamp"):
         joined(logs, tmp_path, value="amount")
 
 

@@ -125,7 +125,7 @@ def day_with(read: int, quarantined: int, positives: int, lost: int) -> list[str
 
 
 def test_losing_a_third_of_clicks_to_quarantine_stops_the_night():
-    # One of three producers spells clicks differently: 0.65 % of the rows, a third of the clicks.
+    # One of three producers spells clicks differently: 0.65% of the rows, a third of the clicks.
     assert day_with(20_000, 130, 394, 130) == ["stop"]
     # The same number of rows is lost regardless of the label.
     assert day_with(20_000, 130, 394, 3) == ["pass"]

@@ -66,14 +66,14 @@ def test_unscorable_files_are_reported_in_one_line_and_leave_no_output(night, tm
     (tmp_path / "empty").mkdir()
     for name, error, line in (
         ("lacking.parquet", MissingDataError, "column 'ad_id' is missing"),
-        ("other.parquet", DataError, "column 'ad_id' is int64, in the logs it was string"),
+        ("other.parquet", DataError, "column 'ad_id' is int64, but in the logs it was string"),
         ("empty", MissingDataError, "no Parquet file"),
     ):
         with pytest.raises(error, match=line):
             score_files(bundle, tmp_path / name, tmp_path / "to")
         assert not (tmp_path / "to").exists()
         assert not list(tmp_path.glob(".tmp-*"))
-    with pytest.raises(ConfigError, match="the folder exists"):
+    with pytest.raises(ConfigError, match="the folder already exists"):
         score_files(bundle, tmp_path / "other.parquet", tmp_path / "empty")
 
 

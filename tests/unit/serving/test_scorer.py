@@ -102,7 +102,7 @@ def test_a_bundle_with_another_digest_is_reported_and_not_served(night, other, s
     while not (health := scorer.http.get("/health").json())["trouble"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert "promoted was 000000000000" in health["trouble"]
+    assert "000000000000 was promoted" in health["trouble"]
     assert health["champion"]["number"] == before
     assert scorer.score(night.raw().slice(0, 5)).status_code == 200
     scorer.promote(night, "mended")

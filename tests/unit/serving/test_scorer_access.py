@@ -95,7 +95,7 @@ def test_tokens_tls_and_rate_limits_are_enforced(night, tmp_path):
         refused = [response for response in statuses if response.status_code == 429]
         assert 10 <= len(refused) < 60
         assert refused[0].headers["retry-after"] == "1"
-        assert "bidder sends more requests" in refused[0].json()["error"]
+        assert "bidder exceeds its request rate" in refused[0].json()["error"]
         assert scorer.http.get("/health").status_code == 200
         # A new token is valid without a restart, and the old one is no longer valid.
         tokens.write_text(f"bidder {SECOND}\n")
@@ -120,13 +120,13 @@ def test_tokens_tls_and_rate_limits_are_enforced(night, tmp_path):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--host", "0.0.0.0"], "give --token-file FILE, or --insecure"),
+        (["--host", "0.0.0.0"], "pass --token-file FILE, or --insecure"),
         (["--host", "::"], ":: can be reached from other machines"),
         (["--token-file", "absent"], "absent: No such file or directory"),
         (["--token-file", "short"], "the token of line 1 has 5 characters"),
         (["--token-file", "empty"], "empty: no token"),
         (["--tls-cert", "short"], "a certificate without its key"),
-        (["--tls-cert", "short", "--tls-key", "short"], "give PEM files"),
+        (["--tls-cert", "short", "--tls-key", "short"], "use PEM files"),
     ],
 )
 def test_unsafe_or_invalid_access_options_are_rejected_in_one_line(

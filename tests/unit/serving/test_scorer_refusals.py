@@ -31,8 +31,8 @@ def test_bad_requests_get_a_one_line_error_with_the_value(night, scorer):
         (_bad(raw, interests=7), 422, "7 is not a value of 'interests'"),
         (lacking, 422, r"rows\[1\]: column 'ad_category' is missing"),
         ({"rows": [5]}, 422, r"rows\[0\]: 5 is not an object"),
-        ({"row": []}, 422, "no list of rows"),
-        ([], 422, "no list of rows"),
+        ({"row": []}, 422, "not a list of rows"),
+        ([], 422, "not a list of rows"),
         ({"rows": [], "users": 1}, 422, "unknown key 'users'"),
         ({"rows": [{}] * (rows.MOST_ROWS + 1)}, 413, "send at most 16,384"),
     ]

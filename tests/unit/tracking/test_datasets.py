@@ -121,7 +121,7 @@ def test_rows_damaged_before_freezing_are_rejected(sampled):
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "UPPER", "a b", "x" * 81])
 def test_invalid_dataset_names_are_rejected(sampled, name):
     run = sampled()
-    with pytest.raises(ConfigError, match="cannot name a data set"):
+    with pytest.raises(ConfigError, match="is not a valid data set name"):
         freeze(run.workspace, run, name)
     with pytest.raises(MissingDataError, match="there are: none yet"):
         verified(run.workspace, name)

@@ -50,7 +50,7 @@ def test_freeze_command_freezes_lists_and_checks_rows(nightbid, tmp_path):
     listed = nightbid("frozen", "--check").stdout
     assert "a test" in listed
     assert "base-of-january" in listed, "whole, on a terminal of 80 columns"
-    assert "every byte is as it was frozen" in listed
+    assert "all bytes are unchanged" in listed
     (path, *_) = sorted((tmp_path / "ws" / "datasets" / "base-of-january").rglob("*.parquet"))
     content = path.read_bytes()
     path.unlink()

@@ -164,7 +164,7 @@ def test_track_command_logs_queued_runs(recorded_run, settings, logged, closed_p
     with pytest.raises(WorkspaceError, match="stays queued"):
         track_runs(settings.model_copy(update={"tracking": closed_port_uri}), "ctr", run.run_id)
     assert track_runs(settings, "", "").startswith(f"logged {run.run_id} in sqlite")
-    assert track_runs(settings, "", "").startswith("nothing waits")
+    assert track_runs(settings, "", "").startswith("nothing is queued")
     assert len(logged()) == 1
     with pytest.raises(ConfigError, match="NIGHTBID_TRACKING"):
         track_runs(settings.model_copy(update={"tracking": ""}), "ctr", run.run_id)

@@ -76,7 +76,7 @@ def test_ablate_reports_worth_and_cost_of_each_feature(nightbid) -> None:
         assert feature["request_ms"] > 0
     assert "log loss without it" in output
     page = Path(nightbid.folder / "report.html").read_text()
-    assert "What a feature is worth" in page
+    assert "Value of each feature" in page
     assert "viewability" in page
 
 

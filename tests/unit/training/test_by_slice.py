@@ -167,7 +167,7 @@ def test_calibration_slices_without_a_served_id_are_rejected(featurized, task_of
         train = Train(calibration="by_slice", calibration_slices=(name,), epochs=1)
         job = Job(**{**fields, "train": train, "slices": {name: 0}}, featurized=featurized,
                   output=featurized / "none")  # fmt: skip
-        with pytest.raises(ConfigError, match=f"'{name}' gives no single id"):
+        with pytest.raises(ConfigError, match=f"'{name}' does not give one id"):
             run_job(job, progress=lambda *_: None, watch=lambda *_: None)
     assert not (featurized / "none").exists()
 
@@ -184,8 +184,8 @@ features:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ("calibration: by_slice", "needs one feature or more"),
-        ("calibration_slices: [device_type]", "nothing else reads it"),
+        ("calibration: by_slice", "needs at least one feature"),
+        ("calibration_slices: [device_type]", "other values need none"),
         ("{calibration: by_slice, calibration_slices: [devices]}", "names 'devices', and features"),
         ("{calibration: by_slice, calibration_slices: [age]}", "is a numeric"),
         ("{calibration: by_slice, calibration_slices: [position]}", "is training_only"),

@@ -130,7 +130,7 @@ def test_only_the_refitted_model_learns_young_rows(night) -> None:
         pq.read_metadata(path).num_rows for path in split_files(night["featurize"][0], "young")
     )
     refitted = night["export"][1].metrics["refit"]
-    assert 0.8 * young < refitted["young_rows"] < young, "a tenth of the users is held back"
+    assert 0.8 * young < refitted["young_rows"] < young, "a tenth of the users is held out"
     assert refitted["epochs"] == night["train"][1].metrics["best_epoch"]
     final = [
         p for split in ("train", "validate") for p in split_files(night["featurize"][0], split)

@@ -57,7 +57,7 @@ def test_an_ensemble_is_no_worse_than_its_members_and_exports_to_1e_6(featurized
         ({"members": ["deep", "esmm"]}, TRAIN, "esmm cannot be a member"),
         ({"members": ["deep", "ensemble"]}, TRAIN, "ensemble cannot be a member"),
         ({"members": ["deep", "deepfn"]}, TRAIN, "did you mean 'deepfm'"),
-        ({**MEMBERS, "parameters": {"dcn_v2": {}}}, TRAIN, "'dcn_v2' is no member"),
+        ({**MEMBERS, "parameters": {"dcn_v2": {}}}, TRAIN, "'dcn_v2' is not a member"),
         ({**MEMBERS, "parameters": {"deep": {"hiden": [8]}}}, TRAIN, "did you mean 'hidden'"),
         (MEMBERS, Train(mode="warm"), "set it to full for trees and ensembles"),
     ],

@@ -76,7 +76,7 @@ def test_the_judged_model_serves_after_a_bad_refit() -> None:
     why = why_judged(wrong, gates, NIGHT)
     assert re.fullmatch(
         r"the refitted model's refit_loss is 0\.\d+, expected ≤ 0.01 \(0\.\d+, judged 0\.\d+,"
-        r" on 4,000 held-back rows with \d+ positives\)",
+        r" on 4,000 held-out rows with \d+ positives\)",
         why,
     )
     # Bands and overrides apply to the choice of the model as they do to the gate.
@@ -192,8 +192,8 @@ def test_a_tenth_of_users_is_held_back_regardless_of_order() -> None:
 @pytest.mark.parametrize(
     ("other", "value", "message"),
     [
-        ("mode", "warm", "refit and mode: warm"),
-        ("mode", "incremental", "refit and mode: incremental"),
+        ("mode", "warm", "remove refit, or mode: warm"),
+        ("mode", "incremental", "remove refit, or mode: incremental"),
         ("sampling_correction", True, "train.sampling_correction"),
     ],
 )

@@ -165,8 +165,8 @@ def test_undoing_a_day_retrains_without_it(nights, tmp_path):
 
     assert "needs a reason" in cli_output("undo", "small", "2026-01-04")
     text = cli_output("undo", "small", "2026-01-04", "--reason", "bots")
-    assert "goes on from the state of 2026-01-05" in text
-    assert "is undone already" in cli_output("undo", "small", "2026-01-04", "--reason", "bots")
+    assert "continues from the state of 2026-01-05" in text
+    assert "is already undone" in cli_output("undo", "small", "2026-01-04", "--reason", "bots")
     before = nights.weights(NIGHTS[3])
     nights.run(NIGHTS[3])
     learned = nights.learned(NIGHTS[3])
@@ -191,7 +191,9 @@ def test_incremental_training_restarts_periodically_and_after_changes(nights):
     assert (learned.why_full, learned.nights, learned.full_night) == ("every 3 nights", 0, night)
     assert [day.day for day in learned.fresh] == [5, 6]
     nights.run(night, *mode, "train.learning_rate=0.01")
-    assert nights.learned(night).why_full.startswith("`train.learning_rate` is not as on the night")
+    assert nights.learned(night).why_full.startswith(
+        "`train.learning_rate` has changed since the night"
+    )
 
 
 def test_excess_loss_of_a_day_is_measured_beyond_chance(nights):
@@ -267,9 +269,9 @@ def test_warm_start_is_refused_for_another_architecture_or_inputs():
     one, other = fitted(["a"]).schema, fitted(["a"], hours="").schema
     assert why_cold(card("deep", one), card("deep", one)) == ""
     assert why_cold(card("deepfm", one), card("deep", one)) == (
-        "it has another architecture, deepfm"
+        "it has a different architecture, deepfm"
     )
-    assert why_cold(card("deep", one), card("deep", other)) == "its inputs are other ones"
+    assert why_cold(card("deep", one), card("deep", other)) == "its inputs are different"
 
 
 @pytest.mark.parametrize("mode", ["warm", "incremental"])

@@ -129,7 +129,7 @@ def _fitted(
         return Rlb.fit(earlier, pctr, rules)
     if name == "pid":
         if cost_per_click is None:
-            raise ConfigError("pid needs a cost per click", hint="give a target eCPC")
+            raise ConfigError("pid needs a cost per click", hint="set a target eCPC")
         target = cost_per_click * rules.per
         # Gains of the published demonstration, which has a target of 40,000 units.
         gain = 40_000 / target

@@ -54,7 +54,7 @@ class Rlb:
             DataError: A prediction is outside 0..1.
         """
         if rules.budget is None:
-            raise ConfigError("rlb spends a budget", hint="give a budget")
+            raise ConfigError("rlb needs a budget", hint="set a budget")
         if rules.pricing != "second":
             raise ConfigError(
                 f"rlb is for second-price auctions, not {rules.pricing} price",

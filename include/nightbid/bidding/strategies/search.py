@@ -53,5 +53,5 @@ def search(
         if reached > best:
             best, at = reached, parameter
     if at is None:
-        raise ConfigError("the grid of parameters is empty", hint="give one parameter at least")
+        raise ConfigError("the grid of parameters is empty", hint="pass at least one parameter")
     return at

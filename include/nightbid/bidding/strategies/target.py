@@ -58,7 +58,7 @@ class CostTarget:
         """
         if (cost_per_click is None) == (roi is None):
             raise ConfigError(
-                "a cost target needs either a cost per click or an ROI", hint="give one of them"
+                "a cost target needs either a cost per click or an ROI", hint="set one of them"
             )
         if rules.pricing != "second":
             raise ConfigError(
@@ -67,7 +67,7 @@ class CostTarget:
             )
         limit = cost_per_click if cost_per_click is not None else value_per_click / float(roi or 0)
         if not (np.isfinite(limit) and limit > 0):
-            raise ConfigError(f"the target is {limit:g}", hint="give a target above 0")
+            raise ConfigError(f"the target is {limit:g}", hint="set a target above 0")
         chance = probabilities("pctr", pctr)
         value = at_least_zero("values", rules.per * value_per_click * chance)
         price = auctions.price

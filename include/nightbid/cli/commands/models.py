@@ -76,7 +76,7 @@ def champion(
         console.print(f"{pipeline} has no champion yet: no candidate has passed every gate")
         return
     if not history[-1].serves:
-        console.print(f"{pipeline} has no champion any more: the last one was retired")
+        console.print(f"{pipeline} no longer has a champion: the last one was retired")
     console.print(view.champion_table(history, pointer.current()))
 
 
@@ -87,7 +87,7 @@ def rollback(
     to: Annotated[
         int | None, typer.Option(help="Number in the history; default: the one before.")
     ] = None,
-    by: Annotated[str, typer.Option(help="Who decides it; default: your user name.")] = "",
+    by: Annotated[str, typer.Option(help="Who decided; default: your user name.")] = "",
 ) -> None:
     """Make an earlier champion serve again."""
     from nightbid.cli.champion import person
@@ -105,7 +105,7 @@ def rollback(
 def features(
     pipeline: PipelineName,
     set_: Overrides = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown page.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown page.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Document the features: their columns, transforms, model inputs and fitted statistics."""
@@ -133,12 +133,12 @@ def ablate(
         str, typer.Argument(help="Run with a trained candidate.", autocompletion=complete.runs)
     ],
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train again without each feature; slow.")
+        bool, typer.Option("--retrain", help="Retrain without each feature; slow.")
     ] = False,
     only: Annotated[str, typer.Option(help="Features, separated by commas; default: all.")] = "",
     group: Annotated[
         list[str] | None,
-        typer.Option(help="Features taken away together: name=feature,feature. Repeatable."),
+        typer.Option(help="Features to leave out together: name=feature,feature. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -173,20 +173,25 @@ def sweep(
     set_: Annotated[
         list[str],
         typer.Option(
-            "--set", help="What varies: key=a,b,c, key=log:1e-4..1e-2 or key=lin:0.0..0.5."
+            "--set",
+            help="Setting to vary; repeatable: key=a,b,c, key=log:1e-4..1e-2 or key=lin:0.0..0.5.",
         ),
     ],
-    trials: Annotated[int, typer.Option(min=1, help="Trials, those already done included.")] = 20,
-    budget: Annotated[str, typer.Option(help="Of all trials at cloud prices, as 5USD.")] = "",
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of trials, including finished ones.")
+    ] = 20,
+    budget: Annotated[
+        str, typer.Option(help="Budget of all trials at cloud prices, such as 5USD.")
+    ] = "",
     date_: Annotated[
         date | None,
-        date_option("Default: the newest night that ran."),
+        date_option("Night to sweep; default: the newest that ran."),
     ] = None,
-    metric: Annotated[str, typer.Option(help="log_loss or auc, of the validation rows.")] = (
+    metric: Annotated[str, typer.Option(help="Metric on the validation rows: log_loss or auc.")] = (
         "log_loss"
     ),
     name: Annotated[str, typer.Option(help="Name of the sweep; the same command resumes it.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the proposals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the proposed trials.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train many variants on the same features and rank them; the same command resumes a sweep."""
@@ -195,7 +200,7 @@ def sweep(
 
     settings = Settings()
     if metric not in ("log_loss", "auc"):
-        raise ConfigError(f"no metric {metric!r}", where="--metric", hint="take log_loss or auc")
+        raise ConfigError(f"no metric {metric!r}", where="--metric", hint="use log_loss or auc")
     search = Sweep.start(
         known(pipeline, settings),
         settings,
@@ -220,16 +225,21 @@ def rehearse(
         ),
     ] = "",
     requirements: Annotated[
-        Path | None, typer.Option(help="Candidate lock: name==version line by line.")
+        Path | None, typer.Option(help="Candidate lock file, with one name==version per line.")
     ] = None,
     upgrade: Annotated[
         list[str] | None,
-        typer.Option(help="Only this package, name==version; the lock is resolved. Repeatable."),
+        typer.Option(
+            help="Upgrade only this package: name==version. Resolves the lock. Repeatable."
+        ),
     ] = None,
     newest: Annotated[
-        bool, typer.Option("--newest", help="The newest versions that requirements.in allows.")
+        bool,
+        typer.Option(
+            "--newest", help="Upgrade to the newest versions that requirements.in allows."
+        ),
     ] = False,
-    present: Annotated[Path, typer.Option(help="Present lock.")] = Path("requirements.txt"),
+    present: Annotated[Path, typer.Option(help="Lock file in use now.")] = Path("requirements.txt"),
     run_id: Annotated[
         str,
         typer.Option(
@@ -238,23 +248,27 @@ def rehearse(
     ] = "",
     frozen: Annotated[str, typer.Option(help="Frozen data set to use instead.")] = "",
     set_: Overrides = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Trainings on each side.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of trainings under each lock.")] = 5,
     margin: Annotated[
         float | None,
-        typer.Option(help="Of normalized entropy; default: evaluate.margin_ne of the pipeline."),
+        typer.Option(
+            help="Margin in normalized entropy; default: the pipeline's evaluate.margin_ne."
+        ),
     ] = None,
-    latency: Annotated[bool, typer.Option(help="Load-test as well.")] = True,
-    bisect: Annotated[bool, typer.Option(help="Look for the packages that cause a change.")] = True,
-    budget: Annotated[str, typer.Option(help="Limit at cloud prices, 5USD.")] = "",
+    latency: Annotated[bool, typer.Option(help="Also run load tests.")] = True,
+    bisect: Annotated[
+        bool, typer.Option(help="Find the packages that cause a change (bisection).")
+    ] = True,
+    budget: Annotated[str, typer.Option(help="Cost limit at cloud prices, such as 5USD.")] = "",
     minutes: Annotated[
-        float | None, typer.Option(help="No step of the bisection begins after that long.")
+        float | None, typer.Option(help="Minutes after which no new bisection step starts.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the rehearsal; the same one resumes it.")] = "",
-    again: Annotated[bool, typer.Option("--again", help="Repeat what was rehearsed.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Repeat finished steps, too.")] = False,
 ) -> None:
-    """Rehearse an upgrade: the same rows, spec and seeds under the present and a candidate lock.
+    """Rehearse an upgrade: compare the present and a candidate lock on the same rows and seeds.
 
-    Exit code 1: not safe.
+    Exits with code 1 if the upgrade is not safe.
     """
     from nightbid.cli.rehearse import newest_pipeline, run_rehearsal
     from nightbid.cli.sweep import budget_of

@@ -29,7 +29,9 @@ PANEL = "Nights"
 def run(
     pipeline: PipelineName,
     date_: Annotated[date, date_option("Newest day of logs.")],
-    nights: Annotated[int, typer.Option(min=1, help="Consecutive nights from that date on.")] = 1,
+    nights: Annotated[
+        int, typer.Option(min=1, help="Number of consecutive nights from that date on.")
+    ] = 1,
     set_: Overrides = None,
     run_id: Annotated[
         str,
@@ -76,7 +78,7 @@ def window(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which days a night would use for which split."""
+    """Show which days a night would use for training, validation and evaluation."""
     spec = find_pipeline(pipeline, Settings().pipelines, tuple(set_ or ()))
     night = Night.of(spec, date_)
     if as_json:
@@ -135,7 +137,7 @@ def pipelines(as_json: AsJson = False) -> None:
 @app.command(rich_help_panel=PANEL)
 def runs(
     pipeline: PipelineName,
-    last: Annotated[int, typer.Option(min=1, help="Newest runs to list.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="Number of newest runs to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the runs of a pipeline, newest last."""
@@ -192,7 +194,7 @@ def compare(
         bool,
         typer.Option(
             "--same-rows",
-            help="Score the older model of two on the newer night's rows, where they differ.",
+            help="If the rows differ, score the older model on the newer night's rows.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -220,15 +222,15 @@ def track(
     run_id: Annotated[
         str, typer.Argument(help="Run id; default: the newest run.", autocompletion=complete.runs)
     ] = "",
-    replay: Annotated[bool, typer.Option("--replay", help="Log every run that waits.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Log all queued runs.")] = False,
 ) -> None:
-    """Log a run in MLflow, or the runs that are queued because its store was down."""
+    """Log a run in MLflow, or all runs that were queued while MLflow was down."""
     from nightbid.cli.track import track_runs
 
     settings = Settings()
     if bool(pipeline) == replay:
         raise ConfigError(
-            "say which run to log, or that all that wait are",
+            "neither a pipeline nor --replay is given",
             where="track",
             hint="`nightbid track PIPELINE [RUN]` or `nightbid track --replay`",
         )

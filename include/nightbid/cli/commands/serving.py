@@ -24,14 +24,19 @@ PANEL = "Serving"
 @app.command(rich_help_panel=PANEL)
 def serve(
     pipeline: PipelineName,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8090,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     processes: Annotated[
-        int, typer.Option(min=0, help="Each with its own copy of the model; 0: one per core.")
+        int,
+        typer.Option(
+            min=0, help="Worker processes, each with its own copy of the model; 0: one per core."
+        ),
     ] = 0,
     queue_ms: Annotated[
         float,
-        typer.Option(min=1, help="A request that would wait longer is refused at once (503)."),
+        typer.Option(
+            min=1, help="Longest queue wait, ms. A request that would wait longer gets 503 at once."
+        ),
     ] = 50,
     client_seconds: Annotated[
         float,
@@ -39,21 +44,26 @@ def serve(
     ] = 10,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between champion checks.")] = 2,
     token_file: Annotated[
-        Path | None, typer.Option(help="A client's name and its token per line; one is needed.")
+        Path | None,
+        typer.Option(
+            help="File with a client name and a token per line; requests then need a token."
+        ),
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: certificate chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file: its private key.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate chain.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its private key.")] = None,
     rate_limit: Annotated[
         float, typer.Option(min=0, help="Requests per second of one client; 0: no limit.")
     ] = 0,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow a --host of a network without tokens.")
+        bool, typer.Option("--insecure", help="Allow a network --host without tokens.")
     ] = False,
     shadow: Annotated[
         str,
         typer.Option(
-            help="Score the same requests with the `previous` champion, the newest `candidate`"
-            " or the bundle of a folder, and compare."
+            help="Also score each request with a shadow model and compare: `previous` champion, "
+            "newest `candidate` or the folder of a bundle."
         ),
     ] = "",
     shadow_log: Annotated[
@@ -62,11 +72,11 @@ def serve(
     shadow_key: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column of a request that names a row in the logs; may be repeated."
-            " `nightbid shadow` then compares the scores with the outcomes."
+            help="Request column that identifies a row of the logs, for `nightbid shadow`. "
+            "Repeatable."
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(hidden=True, help="Has no effect any more.")] = 0,
+    threads: Annotated[int, typer.Option(hidden=True, help="Deprecated; has no effect.")] = 0,
 ) -> None:
     """Score rows over HTTP with the champion; the server follows promotions and rollbacks."""
     from nightbid.scorer.access import Access
@@ -75,7 +85,7 @@ def serve(
 
     settings = Settings()
     if threads:
-        Console(stderr=True).print("--threads has no effect any more → use --processes")
+        Console(stderr=True).print("--threads no longer has an effect → use --processes")
     scorer = ScorerSettings(
         workspace=str(settings.workspace),
         pipeline=known(pipeline, settings),
@@ -96,7 +106,7 @@ def serve(
         raise ConfigError(
             "--shadow-key has no effect without --shadow and --shadow-log",
             where="serve",
-            hint="give all three",
+            hint="pass all three",
         )
     if shadow:
         from nightbid.scorer.shadow import check
@@ -116,7 +126,7 @@ def serve(
 
 @app.command("shadow", rich_help_panel=PANEL)
 def shadow_outcomes(
-    log: Annotated[Path, typer.Argument(help="File of `serve --shadow-log`.")],
+    log: Annotated[Path, typer.Argument(help="File that `serve --shadow-log` wrote.")],
     rows: Annotated[Path, typer.Argument(help="Parquet file or folder with the outcomes.")],
     label: Annotated[str, typer.Option(help="Column that is above 0 for a positive outcome.")],
     as_json: AsJson = False,
@@ -153,7 +163,7 @@ def score(
     to: Annotated[Path | None, typer.Option(help="New folder for the scores.")] = None,
     date: Annotated[
         date_type | None,
-        date_option("Score a day of the logs instead; a metered stage."),
+        date_option("Score this day of the logs instead, as a metered stage."),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(help="Column to copy; may be repeated. Default: all.")
@@ -176,7 +186,7 @@ def score(
         return
     if rows is None or to is None or date is not None:
         raise ConfigError(
-            "give either --date, or rows and --to",
+            "pass either --date, or ROWS and --to",
             where="score",
             hint="`nightbid score ctr --date 2026-01-09`, or `nightbid score ctr rows --to scores`",
         )

@@ -24,26 +24,33 @@ def watch(
     pipelines: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Expect these too, although their schedule has made no night yet.",
+            help="Also watch these pipelines if their schedule has not started a night yet.",
             autocompletion=complete.pipelines,
         ),
     ] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Look once, for cron: exit with 6 if there is news.")
+        bool,
+        typer.Option("--once", help="Check once, for cron; exit code 6 if there is a new alert."),
     ] = False,
-    every: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds between looks.")] = 60,
+    every: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds between checks.")] = 60,
     missing: Annotated[
-        float, typer.Option(min=0, help="Minutes after its time until a night is missing.")
+        float,
+        typer.Option(
+            min=0, help="Minutes after its scheduled time until a night counts as missing."
+        ),
     ] = 10,
     stalled: Annotated[
         float,
-        typer.Option(min=1, max=1e6, help="Minutes without a sign until a night has stalled."),
+        typer.Option(
+            min=1, max=1e6, help="Minutes without progress until a night counts as stalled."
+        ),
     ] = 10,
     late: Annotated[
-        float, typer.Option(min=1, max=1e6, help="Minutes after its start until a night is late.")
+        float,
+        typer.Option(min=1, max=1e6, help="Minutes after its start until a night counts as late."),
     ] = 360,
     sign: Annotated[
-        Path | None, typer.Option(help="File to touch after each look, for a health check.")
+        Path | None, typer.Option(help="File to touch after each check, for a health check.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,7 +99,7 @@ def audit(
         print_json([decision.model_dump(mode="json") for decision in history])
         return
     if not history:
-        console.print(f"nothing was decided about {pipeline or 'any pipeline'} yet")
+        console.print(f"no decision is recorded for {pipeline or 'any pipeline'} yet")
         return
     where = [] if pipeline else ["pipeline"]
     table = Listing("when (UTC)", *where, "who", text_column("what"), text_column("why"))
@@ -109,9 +116,9 @@ def audit(
 
 @app.command(rich_help_panel=PANEL)
 def schema(
-    folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("docs"),
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("docs"),
 ) -> None:
-    """Write the reference of the pipeline YAML, and its JSON schema for editors."""
+    """Write the reference of the pipeline YAML and its JSON schema for editors."""
     from nightbid.config.document import schema_text
     from nightbid.config.reference import reference
 

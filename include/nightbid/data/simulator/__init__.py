@@ -4,12 +4,12 @@ Every row is one won impression. Columns, in order:
 
 Roles
     ``impression_id`` int64 key · ``time`` timestamp[us, UTC], ascending within the day ·
-    ``user_id`` string (heavy-tailed activity) · ``ad_id`` string (about 2.5 % of the ads are
+    ``user_id`` string (heavy-tailed activity) · ``ad_id`` string (about 2.5% of the ads are
     replaced every day) · ``position`` int32, 1 (top) to 4
 
 User
-    ``age_band`` string, 7 values, 12 % null · ``gender`` string, 3 values, 15 % null ·
-    ``region`` string, 30 values, 1 % null · ``language`` string, 8 values ·
+    ``age_band`` string, 7 values, 12% null · ``gender`` string, 3 values, 15% null ·
+    ``region`` string, 30 values, 1% null · ``language`` string, 8 values ·
     ``interests`` list<string>, 0 to 5 of 24 topics · ``account_age_days`` int32
 
 Ad
@@ -21,7 +21,7 @@ Context
     ``device_type`` string, 4 values · ``os`` string, 6 values · ``connection`` string, 4 values ·
     ``hour`` int32, UTC · ``session_depth`` int32, from 1 ·
     ``seconds_since_last_ad`` float64, null on the first ad of a session ·
-    ``viewability`` float64 in [0, 1], 3 % null · ``floor_price`` float64, USD per 1000
+    ``viewability`` float64 in [0, 1], 3% null · ``floor_price`` float64, USD per 1000
 
 Known only after the bid, hence never features
     ``bid``, ``win_price`` float64, USD per 1000 (second-price auction) ·

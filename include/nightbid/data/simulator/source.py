@@ -81,13 +81,13 @@ class SimulatorLogs:
             raise MissingDataError(
                 f"there is no day {day}: the logs start on {self._block.start}",
                 where="simulator",
-                hint="shorten the training window, take a later date, or set source.start earlier",
+                hint="shorten the training window, use a later date, or set source.start earlier",
             )
         if any(fault.kind == "missing_day" for fault in faults):
             raise MissingDataError(
                 f"there is no day {day}",
                 where="simulator",
-                hint="source.faults has a missing_day: remove it, or take another date",
+                hint="source.faults has a missing_day: remove it, or use another date",
             )
         start = 0
         for batch in self._exchange.batches(day, chunk):

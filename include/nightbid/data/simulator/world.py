@@ -28,7 +28,7 @@ SYSTEMS = ("android", "ios", "linux", "macos", "other", "windows")
 CONNECTIONS = ("4g", "5g", "fibre", "wifi")
 SITES = 300
 AD_LIFE_DAYS = 40
-"""An ad is replaced after this long, so that one in forty (2.5 %) is new each day."""
+"""An ad is replaced after this long, so that one in forty (2.5%) is new each day."""
 MAX_INTERESTS = 5
 FIRST_AD = 1 << 40
 """Offset of the numbers in ad names, so that ads before day 0 have positive numbers too."""

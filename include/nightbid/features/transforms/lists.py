@@ -48,7 +48,7 @@ class ListTransform(WithVocabulary[Listed]):
     @property
     def _separated(self) -> str:
         separator = self.feature.separator
-        return "" if separator == "," else f" parted by {separator!r}"
+        return "" if separator == "," else f" split by {separator!r}"
 
 
 @implements(Bag)

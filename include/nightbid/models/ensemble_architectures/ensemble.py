@@ -32,7 +32,7 @@ def ensemble(
     for name in parameters:
         if name not in members:
             raise ConfigError(
-                f"{name!r} is no member",
+                f"{name!r} is not a member",
                 where="model.parameters.parameters",
                 hint=f"members: {', '.join(members)}",
             )
@@ -43,7 +43,7 @@ def ensemble(
             raise ConfigError(
                 f"{name} cannot be a member of an ensemble",
                 where="model.parameters.members",
-                hint="take architectures with one label",
+                hint="use architectures with one label",
             )
         checked[name] = member.parameters(parameters.get(name, {}))
     return checked
