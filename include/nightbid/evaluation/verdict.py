@@ -113,7 +113,7 @@ def explain(metrics: Mapping[str, Any]) -> str:
     margin = metrics.get(margin_name, 0.0)
     if metrics["verdict"] == "undecided" and _by_entropy(entropy, margin) == "undecided":
         high = entropy["high"]
-        seen = "there is no interval" if high is None else f"a loss of {high:.4f} is not excluded"
+        seen = "there is no interval" if high is None else f"a loss of {high:.4f} is possible"
         notes.append(f"{seen}, the margin is {margin:g}")
     ratchet = metrics.get("ratchet")
     if ratchet:
