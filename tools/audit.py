@@ -43,7 +43,7 @@ def waivers(text: str) -> list[Waiver]:
     for entry in tomllib.loads(text).get("waiver", ()):
         reason, until = str(entry.get("reason", "")).strip(), entry.get("until")
         if set(entry) != {"id", "reason", "until"} or not reason or not isinstance(until, dt.date):
-            raise ValueError(f"audit.toml: {entry}: give id, reason and until (a date)")
+            raise ValueError(f"audit.toml: {entry}: set id, reason and until (a date)")
         exceptions.append(Waiver(str(entry["id"]), reason, until))
     return exceptions
 

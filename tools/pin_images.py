@@ -78,21 +78,24 @@ def digest_of(image: str) -> str:
         body, reported = _manifest(address, {})
     except urllib.error.HTTPError as error:
         if error.code != 401:
-            hint = "is its name right?" if error.code == 404 else "try again later"
+            hint = "check its name" if error.code == 404 else "try again later"
             raise PinError(f"{registry} answers {error.code} for {image} → {hint}") from None
         try:
             token = _token(error.headers.get("WWW-Authenticate", ""), image)
             body, reported = _manifest(address, {"Authorization": f"Bearer {token}"})
         except (OSError, ValueError) as second:
-            raise PinError(f"{registry} refuses {image}: {second} → is it private?") from None
+            raise PinError(
+                f"{registry} refuses {image}: {second} → check whether the image is private"
+            ) from None
     except (OSError, ValueError) as error:
         raise PinError(
-            f"{registry} cannot be asked for {image}: {error} → run this where it is reachable"
+            f"{registry} cannot be reached for {image}: {error} → run this on a machine that"
+            " can reach it"
         ) from None
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
     if reported not in ("", digest):
         raise PinError(
-            f"{registry} names {reported} for {image}, its bytes are {digest} → try again"
+            f"{registry} reports {reported} for {image}, but its content has {digest} → try again"
         )
     return digest
 
@@ -122,7 +125,7 @@ def _token(challenge: str, image: str) -> str:
     parameters = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = parameters.pop("realm", "")
     if not challenge.lower().startswith("bearer ") or not realm.startswith(("http://", "https://")):
-        raise PinError(f"{image} needs a login → name one that anybody may read")
+        raise PinError(f"{image} needs a login → use a public image")
     address = f"{realm}?{urlencode(parameters)}"
     with urllib.request.urlopen(address, timeout=SECONDS) as answer:  # noqa: S310
         content = json.loads(answer.read(LONGEST))
@@ -150,7 +153,7 @@ def main() -> int:
     try:
         for name, image in images(env).items():
             pins[name] = f"{image.partition('@')[0]}@{digest_of(image)}"
-            change = "as before" if pins[name] == image else "new"
+            change = "unchanged" if pins[name] == image else "new"
             sys.stdout.write(f"{name}={pins[name]} ({change})\n")
         write(path, pins)
     except (PinError, OSError) as error:

@@ -55,7 +55,7 @@ def main(version: str) -> None:
         SystemExit: The argument is not a version.
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-        raise SystemExit(f"release_fixture: {version!r} is no version → VERSION=1.2.3")
+        raise SystemExit(f"release_fixture: {version!r} is not a version → VERSION=1.2.3")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "pipelines").mkdir()
