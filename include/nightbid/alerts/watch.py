@@ -207,7 +207,7 @@ class Watch:
             )
         hours = (now - run.head.started).total_seconds() / 3600
         if hours * 60 > self._patience.late:
-            summary = f"the night began {hours:.1f} hours ago and has not finished, {after}"
+            summary = f"the night started {hours:.1f} hours ago and has not finished, {after}"
             yield self._alert(
                 f"late {run.run_id}", "late_night", run.head.pipeline, summary, run=run
             )
@@ -216,7 +216,7 @@ class Watch:
         """Create an alert for a run whose times are all in the future."""
         hours = (run.head.started - now).total_seconds() / 3600
         summary = (
-            f"the run began {hours:.1f} hours in the future: the machine's clock was set back, "
+            f"the run started {hours:.1f} hours in the future: the machine's clock was set back, "
             "so the watch cannot tell whether the night is still running → check the run's page;"
             " synchronize the machines' clocks"
         )

@@ -74,7 +74,7 @@ class TableBucket(Bucket):
 
 def _no_table(kind: str, where: str) -> MissingDataError:
     return MissingDataError(
-        f"is not a {CALLED[kind]} table: it has no {HAS[kind]}",
+        f"is not a valid {CALLED[kind]} table: it has no {HAS[kind]}",
         where=where,
         hint="set source.folder to the table's folder, or source.kind: parquet",
     )

@@ -86,7 +86,7 @@ def test_managed_training_accepts_all_its_settings() -> None:
         ({"profile": "gcp", "cloud": {**CLOUD, "storage_endpoint": ENDPOINT}}, "emulated only"),
         ({"profile": "gcp-emulated", "cloud": CLOUD}, r"needs cloud\.storage_endpoint"),
         ({"workspace": "gs://bucket/x"}, "needs profile: gcp"),
-        (flow(), r"cloud\.dataflow\.image is needed"),
+        (flow(), r"cloud\.dataflow\.image is required"),
         (flow(image="i", endpoint="http://localhost:9024"), "endpoint is for profile gcp-emulated"),
         (flow("gcp-emulated"), r"needs cloud\.dataflow\.endpoint"),
         (flow("gcp-emulated", endpoint="http://127.0.0.1:9"), r"endpoint: .*127\.0\.0\.1"),

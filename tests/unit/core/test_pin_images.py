@@ -113,7 +113,7 @@ def test_no_image_is_pinned_when_one_is_not_found(tmp_path, registry) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         f"nothing is pinned: {registry} refuses {registry}/apache/beam:1: HTTP Error 404: Not Found"
-        " → is it private?\n"
+        " → check whether the image is private\n"
     )
     assert env.read_text() == before
 

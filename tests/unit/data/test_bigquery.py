@@ -190,8 +190,8 @@ def test_unreadable_tables_are_reported_in_one_line_and_leave_no_copy(served, tm
     ("kind", "folder", "message"),
     [
         ("bigquery", "bq://impressions", "is not a BigQuery table; write bq://project"),
-        ("bigquery", "/logs", "do not fit"),
-        ("parquet", ADDRESS, "do not fit"),
+        ("bigquery", "/logs", "do not match"),
+        ("parquet", ADDRESS, "do not match"),
     ],
 )
 def test_invalid_table_addresses_are_rejected(kind, folder, message):

@@ -58,7 +58,7 @@ def test_unreadable_delta_tables_are_reported_in_one_line(tmp_path):
     with pytest.raises(MissingDataError, match="the Delta table has no partitions"):
         opened(plain).days()
     (tmp_path / "none").mkdir()
-    with pytest.raises(MissingDataError, match="is no Delta table"):
+    with pytest.raises(MissingDataError, match="is not a valid Delta table"):
         opened(tmp_path / "none")
     dv = str(tmp_path / "dv")
     table = pa.table({"id": [1], "dt": [str(DAYS[0])]})

@@ -116,7 +116,7 @@ def test_unreadable_iceberg_tables_are_reported_in_one_line(catalog, table, fold
     with pytest.raises(MissingDataError, match="files without a partition"):
         opened(folder.with_name("plain")).days()
     (tmp_path / "none").mkdir()
-    with pytest.raises(MissingDataError, match="is no Iceberg table"):
+    with pytest.raises(MissingDataError, match="is not a valid Iceberg table"):
         opened(tmp_path / "none")
     with table.update_schema() as update:
         update.rename_column("id", "impression")

@@ -60,7 +60,7 @@ def warned(tmp_path):
         (["p99_ms"], "warn", "warned for 2 nights in a row, stops after 2"),
         (["p99_ms", "p99_ms"], "stop", "warned for 2 nights in a row"),
         (["p99_ms", "p99_ms", ""], "warn", "p99_ms is 30"),
-        (["p50_ms", "p99_ms"], "warn", "night 2 of 2"),
+        (["p50_ms", "p99_ms"], "warn", "warned for 2 nights in a row, stops after 2"),
     ],
 )
 def test_a_repeated_warning_stops_after_its_limit(gate, warned, earlier, verdict, message):

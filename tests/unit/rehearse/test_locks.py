@@ -69,7 +69,7 @@ def test_mismatches_between_a_lock_and_its_input_are_reported(tmp_path: Path) ->
         "keras==3.0.0\n    # via -r requirements.in\n"
     )
     assert check_lock(requirements, lock) == [
-        "requirements.in asks for numpy>=2.5, requirements.txt pins numpy==2.4.1",
-        "requirements.in asks for scipy, which requirements.txt does not pin",
+        "requirements.in requires numpy>=2.5, requirements.txt pins numpy==2.4.1",
+        "requirements.in requires scipy, which requirements.txt does not pin",
         "requirements.txt pins keras for requirements.in, which does not require it",
     ]

@@ -56,7 +56,7 @@ def test_runs_on_the_same_rows_have_paired_differences(recorded_run, scores):
     assert pair.differences["log_loss"]["value"] == pytest.approx(expected, abs=1e-6)
     output = text(runs)
     assert "0.7312 [0.7202, 0.7422]" in output
-    assert "less plain" in output
+    assert "minus plain" in output
     assert f"{pair.differences['auc']['value']:+.5f}" in output
     assert "0.0208 USD" in output
 

@@ -83,7 +83,7 @@ def test_long_run_lists_are_paginated(recorded_run, summaries):
 def test_empty_pages_say_that_nothing_has_run_yet(recorded_run, tmp_path):
     links, run = Addresses(), recorded_run()
     assert "No night has run yet" in text_of(nights([], pipeline=""))
-    assert "Nothing was spent yet" in text_of(pages.costs_document([], links=links, pipelines=[]))
+    assert "No costs yet" in text_of(pages.costs_document([], links=links, pipelines=[]))
     none = pages.champion_document(
         "ctr", ChampionPointer(run.workspace, "ctr").history(), [], links=links, pipelines=["ctr"]
     )
@@ -161,7 +161,7 @@ def test_the_champion_page_shows_the_rollback_command(recorded_run):
         "ctr", pointer.history(), ["served"], links=Addresses(), pipelines=["ctr"]
     )
     text = text_of(page)
-    assert "served serves since" in text
+    assert "served has served since" in text
     assert 'nightbid rollback ctr --to 1 --reason "why"' in text.replace("&#34;", '"')
     assert "it was slow" in text
     assert 'href="/n/ctr/served"' in page
