@@ -22,8 +22,8 @@ import traceback
 from nightbid.night.stages import NIGHT
 
 LIBRARIES = (
-    "great_expectations.expectations", "lightgbm", "mlflow", "optuna", "rich.console",
-    "tensorboard.compat.proto", "tensorflow", "tf2onnx.tfonnx", "typer", "upath",
+    "great_expectations.expectations", "mlflow", "nightbid.models.boosting", "optuna",
+    "rich.console", "tensorboard.compat.proto", "tensorflow", "tf2onnx.tfonnx", "typer", "upath",
 )  # fmt: skip
 """Modules that commands import in addition to those of the stages, mostly within functions.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.errors import CorruptDataError
+from nightbid.models.boosting import lightgbm
 from nightbid.models.folder import TREES, ModelCard
 from nightbid.models.layout import BLOCK, Floats32, Layout, Packed
 from nightbid.schema import ModelInput

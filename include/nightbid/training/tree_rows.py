@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import lightgbm
 import numpy as np
 import numpy.typing as npt
 
 from nightbid.machine import GB
+from nightbid.models.boosting import lightgbm
 from nightbid.models.layout import Layout, Packed
 from nightbid.models.trees import columns_of, tree_matrix
 from nightbid.training.data import Examples, Rows

@@ -6,9 +6,9 @@ import math
 import time
 from typing import Any
 
-import lightgbm
 import numpy as np
 
+from nightbid.models.boosting import lightgbm
 from nightbid.models.folder import ModelCard
 from nightbid.models.layout import Layout
 from nightbid.models.registry import find
