@@ -7,12 +7,7 @@ Expectations on single rows of the logs are evaluated on a data frame of these r
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,23 +16,11 @@ from numpy.typing import NDArray
 
 from nightbid.config.gate_limits import Range
 from nightbid.gates.measurements import Measurement
+from nightbid.gates.quick_engine import batch_of, page_of, quick_import
 from nightbid.night.manifest import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
-
-UNUSED = (
-    "alembic",
-    "boto3",
-    "google.cloud.bigquery",
-    "google.cloud.secretmanager",
-    "google.cloud.storage",
-    "pyspark",
-    "sqlalchemy",
-    "sqlalchemy_bigquery",
-)
-"""Optional modules that Great Expectations imports for databases and clouds. Gates do not need
-them, and they take a third of its import time."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +70,7 @@ def validate(
     """
     import pandas as pd
 
-    with _quick_import():
+    with quick_import():
         import great_expectations as gx
         import great_expectations.expectations as gxe
 
@@ -102,7 +85,7 @@ def validate(
     rules = [rule for rule in rules if rule.column in frame.columns]
     if not rules:
         return Validation()
-    batch = _batch(frame)
+    batch = batch_of(frame)
     expectations = [
         gxe.ExpectColumnValuesToBeBetween(
             column=rule.column,
@@ -139,7 +122,7 @@ def validate(
         for record in plain["results"]
     ]
     shown = {"success": plain["success"], "statistics": plain["statistics"], "results": records}
-    return Validation(failed, shown, _data_docs(result))
+    return Validation(failed, shown, page_of(result))
 
 
 def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Answer]:
@@ -152,12 +135,12 @@ def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) 
     Raises:
         RuntimeError: An expectation could not be evaluated.
     """
-    with _quick_import():
+    with quick_import():
         import great_expectations as gx
         import great_expectations.expectations as gxe
 
     # A suite belongs to the context that the batch creates.
-    batch = _batch(rows)
+    batch = batch_of(rows)
     expectations = [
         getattr(gxe, f"Expect{kind}")(**arguments, meta={"question": at})
         for at, (kind, arguments) in enumerate(questions)
@@ -182,45 +165,3 @@ def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) 
             # An expectation on the whole column: its observed value is the share of expected rows.
             answers[at] = Answer(round((1 - details["observed_value"]) * len(rows)), 0)
     return [answers[at] for at in range(len(questions))]
-
-
-def _batch(frame: pd.DataFrame) -> Any:
-    with _quick_import():
-        import great_expectations as gx
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    asset = context.data_sources.add_pandas("profile").add_dataframe_asset("facts")
-    return asset.add_batch_definition_whole_dataframe("night").get_batch(
-        batch_parameters={"dataframe": frame}
-    )
-
-
-@contextmanager
-def _quick_import() -> Iterator[None]:
-    """Import Great Expectations quietly and without the parts that gates never use."""
-    # Neither the context nor a validation may send analytics from a production task.
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    loaded = "great_expectations" in sys.modules
-    hidden = [name for name in UNUSED if not loaded and name not in sys.modules]
-    for name in hidden:
-        # A None in sys.modules makes the import raise ImportError, as if not installed.
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-        # It sets its own log level, to announce the folder of a Data Docs site that is never built.
-        logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
-
-
-def _data_docs(result: Any) -> str:
-    from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
-
-    page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    # The page is served with Nightbid's own pages, so it must not load external scripts. Its links
-    # to a Data Docs site lead to the page of the gate.
-    page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
-    return page.replace("../../../../index.html", "index.html")
