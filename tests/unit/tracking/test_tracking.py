@@ -161,7 +161,7 @@ def test_replaying_a_run_twice_leaves_one_mlflow_run(recorded_run, settings, log
 
 def test_track_command_logs_queued_runs(recorded_run, settings, logged, closed_port_uri):
     run = recorded_run()
-    with pytest.raises(WorkspaceError, match="stays queued"):
+    with pytest.raises(WorkspaceError, match="stay queued"):
         track_runs(settings.model_copy(update={"tracking": closed_port_uri}), "ctr", run.run_id)
     assert track_runs(settings, "", "").startswith(f"logged {run.run_id} in sqlite")
     assert track_runs(settings, "", "").startswith("nothing is queued")

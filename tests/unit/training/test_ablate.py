@@ -96,7 +96,7 @@ def test_ablate_retrains_without_a_group_of_features(nightbid) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--only", "viewabilty"), "no feature 'viewabilty' → did you mean 'viewability'?"),
+        (("--only", "viewabilty"), "no feature called 'viewabilty' → did you mean 'viewability'?"),
         (("--group", "seen"), "cannot read the group 'seen'"),
     ],
 )
