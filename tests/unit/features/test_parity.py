@@ -62,7 +62,7 @@ COLUMNS = st.one_of(
 
 @st.composite
 def tables(draw) -> pa.Table:
-    count = draw(st.integers(1, 24))
+    count = draw(st.integers(1, 12))
     kind, values = draw(COLUMNS)
     x = pa.array(draw(st.lists(values, min_size=count, max_size=count)), kind)
     if kind == pa.binary() and draw(st.booleans()):
@@ -96,7 +96,7 @@ def tables(draw) -> pa.Table:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=tables(), size=st.integers(1, 24))
+@given(rows=tables(), size=st.integers(1, 12))
 def test_inputs_are_bit_identical_for_any_batch_size_and_encoding(rows, size):
     half = rows.slice(0, max(len(rows) // 2, 1))
     fitted = FittedFeatures.fit(DEFINITION, learn(DEFINITION.features, half, train=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -102,6 +103,11 @@ FAULTS = {
 }
 
 
+@functools.cache
+def clean_profile(day: date) -> Profile:
+    return Profile.of(logs(day), ("user_id", "ad_id"))
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_raw_gate_passes_clean_days_and_finds_each_fault(gate, tmp_path, fault):
     mutate, expected = FAULTS[fault]
@@ -109,10 +115,11 @@ def test_the_raw_gate_passes_clean_days_and_finds_each_fault(gate, tmp_path, fau
     night = Night.of(spec, NEWEST)
     days = {}
     for day in (*night.train, *night.validate_, *night.evaluate):
-        rows = logs(day, mutate if day == NEWEST else None)
-        profile = Profile.of(rows, ("user_id", "ad_id"))
+        profile = clean_profile(day)
+        if mutate and day == NEWEST:
+            profile = Profile.of(logs(day, mutate), ("user_id", "ad_id"))
         profile.save(tmp_path / "sample" / "profile" / f"dt={day}.json")
-        days[str(day)] = {"read": len(rows), "written": len(rows), "quarantined": 0}
+        days[str(day)] = {"read": profile.rows, "written": profile.rows, "quarantined": 0}
     outcome = gate(raw, {"sample": {"days": days}})
     if not expected:
         assert outcome.verdict == "pass", outcome.summary
