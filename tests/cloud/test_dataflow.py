@@ -230,11 +230,11 @@ def test_a_fault_that_ends_an_attempt_clean_and_the_next_one_is_another_job(
 def test_over_its_budget_a_job_is_canceled_and_what_it_used_is_paid(
     storage: Storage, dataflow: Dataflow, night: Night
 ) -> None:
-    budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0005")})
+    budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0003")})
     night.spec = night.spec.model_copy(update={"budget": budget})
     night.run = RunRecord.start(night.run.workspace, night.spec, NIGHT_OF)
     dataflow.plans.append(Plan(hold=True))
-    with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0005 USD"):
+    with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0003 USD"):
         night.stage("featurize")
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"

@@ -68,7 +68,7 @@ class Served:
         self.endpoint = f"http://{name}:{self._server.server_address[1]}"
 
     def start(self) -> Any:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def stop(self) -> None:

@@ -165,7 +165,7 @@ def test_alerts_are_sent_by_email(settings) -> None:
                 self.wfile.write(b"250 ok\r\n")
 
     with socketserver.TCPServer(("127.0.0.1", 0), Mail) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         by_mail = settings.model_copy(
             update={"mail_to": "ann@example.org", "smtp": _secret(server.server_address[1])}
         )

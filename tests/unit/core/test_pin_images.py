@@ -59,7 +59,7 @@ def manifest(name: str) -> bytes:
 @pytest.fixture
 def registry() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Registry,), {})) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
 
@@ -120,7 +120,7 @@ def test_no_image_is_pinned_when_one_is_not_found(tmp_path, registry) -> None:
 
 def test_a_wrong_digest_or_unreachable_registry_is_reported(tmp_path, registry) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Liar", (Registry,), {"lies": True})) as liar:
-        threading.Thread(target=liar.serve_forever, daemon=True).start()
+        threading.Thread(target=liar.serve_forever, args=(0.05,), daemon=True).start()
         done = pin(env_of(tmp_path, f"127.0.0.1:{liar.server_port}"))
         liar.shutdown()
     assert done.returncode == 1

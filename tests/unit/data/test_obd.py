@@ -53,7 +53,7 @@ def index(monkeypatch):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}/simple"
     # Only this index is used, whatever the machine's configuration.
