@@ -32,7 +32,7 @@ def serve(port: str) -> None:
 
     chaos_stages.install()
     from nightbid_airflow.embedded import process_group, supervisor
-    from nightbid_airflow.embedded.preload import preload_dag_files
+    from nightbid_airflow.preload import preload_dag_files
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])

@@ -47,6 +47,7 @@ from nightbid.night.manifest import FileEntry, Manifest, Usage
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import seal
+from nightbid.night.source import check_late_imports
 from nightbid.night.stage import Stage
 from nightbid.night.task import Outcome, StageResult, StageTask
 from nightbid.storage.verify import inventory
@@ -261,6 +262,7 @@ class _Attempt:
                 spent = outcome.job_record.model_copy(update={"usage": self._spent + meter.usage})
                 write(run, spent)
                 return DeferredJob(spent, outcome.service)
+            check_late_imports([plan.stage.function], plan.loaded)
             manifest = self._manifest(outcome, files, self._spent + meter.usage)
             (scratch / "manifest.json").write_text(seal(manifest))
             workspace.commit(scratch, plan.final, is_whole=not outcome.elsewhere)

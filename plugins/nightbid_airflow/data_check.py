@@ -12,6 +12,7 @@ from nightbid.config.settings import Settings
 from nightbid.night.record import safe_run_id
 from nightbid.storage.workspace import Workspace
 
+from nightbid_airflow.current_code import with_current_code
 from nightbid_airflow.operators import FINAL
 from nightbid_airflow.page_links import data_check_page
 
@@ -27,6 +28,7 @@ FORM = {
 }  # fmt: skip
 
 
+@with_current_code
 def data_check_dag() -> DAG:
     """Make the DAG: one task, triggered manually."""
     with DAG(

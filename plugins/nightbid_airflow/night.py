@@ -18,6 +18,7 @@ from nightbid.night.stages import NIGHT, upstream
 
 from nightbid_airflow.approval import PromotionApproval
 from nightbid_airflow.arrival import ArrivalSensor
+from nightbid_airflow.current_code import with_current_code
 from nightbid_airflow.notifier import StopNotifier
 from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
@@ -162,6 +163,7 @@ def _document(spec: PipelineSpec) -> str:
     )
 
 
+@with_current_code
 def pipeline_dags(folder: Path) -> dict[str, DAG]:
     """Make a DAG per pipeline YAML in `folder`, by DAG id; a broken YAML affects no other DAG.
 

@@ -16,6 +16,7 @@ from nightbid.config.settings import Settings
 from nightbid.night.record import safe_run_id
 from nightbid.storage.workspace import Workspace
 
+from nightbid_airflow.current_code import with_current_code
 from nightbid_airflow.operators import CHATTY, FINAL
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements.txt"
@@ -51,6 +52,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
     }  # fmt: skip
 
 
+@with_current_code
 def rehearsal_dag(pipelines: Sequence[str]) -> DAG:
     """Make the DAG: one for all pipelines, triggered manually."""
     with DAG(
@@ -70,6 +72,7 @@ def rehearsal_dag(pipelines: Sequence[str]) -> DAG:
     return dag
 
 
+@with_current_code
 def proposal_dag(pipelines: Sequence[str]) -> DAG:
     """Make the DAG that rehearses the newest versions once a week and proposes them."""
     params = form(pipelines)

@@ -14,7 +14,10 @@ from nightbid.night.progress import LogProgress
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.storage.workspace import Workspace
 
+from nightbid_airflow.current_code import with_current_code
 
+
+@with_current_code
 def rescore_dag(pipelines: Sequence[str]) -> DAG:
     """Make the DAG: one for all pipelines, triggered from a page or manually."""
     with DAG(

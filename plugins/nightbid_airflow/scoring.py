@@ -20,6 +20,7 @@ from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 from pydantic import JsonValue
 
+from nightbid_airflow.current_code import with_current_code
 from nightbid_airflow.request import date_field
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ def score_dag(spec: PipelineSpec) -> DAG:
     return dag
 
 
+@with_current_code
 def score_dags(folder: Path) -> dict[str, DAG]:
     """Make a scoring DAG per valid pipeline YAML; a broken one shows only as its nightly DAG."""
     dags = {}

@@ -19,6 +19,7 @@ from nightbid.night.record import safe_run_id
 from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
+from nightbid_airflow.current_code import with_current_code
 from nightbid_airflow.operators import CHATTY, FINAL
 
 SIDE_BY_SIDE = 2
@@ -51,6 +52,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
     }  # fmt: skip
 
 
+@with_current_code
 def sweep_dag(pipelines: Sequence[str]) -> DAG:
     """Make the DAG: one for all pipelines, triggered manually."""
     with DAG(

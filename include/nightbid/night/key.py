@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -65,6 +66,8 @@ class Plan:
     code_digest: str
     versions: Mapping[str, str]
     key: str
+    loaded: frozenset[str]
+    """Names of the modules that were loaded before the code's digest was made."""
 
     @classmethod
     def of(cls, stage: Stage, spec: PipelineSpec, run: RunRecord, cache_folder: Path) -> Plan:
@@ -74,6 +77,7 @@ class Plan:
             StageError: An input stage has no finished output.
             WorkspaceError: The output of an input stage is gone.
         """
+        loaded = frozenset(sys.modules)
         workspace = run.workspace
         night = Night.of(spec, run.date)
         inputs = {name: _input_of(run, name) for name in stage.inputs}
@@ -119,7 +123,7 @@ class Plan:
         )
         return cls(
             stage, spec, run, night, inputs, history, earlier, no_reference, goes_on,
-            spec_digest, code_digest, versions, key,
+            spec_digest, code_digest, versions, key, loaded,
         )  # fmt: skip
 
     @property

@@ -15,13 +15,15 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import nightbid
+from nightbid.errors import StageError
+from nightbid.loaded_code import has_changed
 
 ROOT = Path(nightbid.__file__).parent
 NO_EFFECT = (
@@ -69,11 +71,41 @@ def source_digest(modules: tuple[str, ...]) -> str:
 
 
 def code_of(functions: Iterable[str]) -> str:
-    """Digest of the code that can change what some functions compute."""
+    """Digest of the code that can change what some functions compute.
+
+    Raises:
+        StageError: A file of that code has changed since the process started, so that the process
+            may run other code than the digest states.
+    """
     reached = {name for function in functions for name in modules_of(function)}
     digest = source_digest(tuple(sorted(reached)))
     _keep()
     return digest
+
+
+def check_late_imports(functions: Iterable[str], loaded: Collection[str]) -> None:
+    """Refuse what a stage has computed if it imported a module from a file that had changed.
+
+    Args:
+        functions: Functions of the stage.
+        loaded: Names of the modules that were loaded when the stage was planned.
+
+    Raises:
+        StageError: A module is of another version than the stage's key.
+    """
+    reached = {name for function in functions for name in modules_of(function)}
+    for name in sorted(reached.intersection(sys.modules).difference(loaded)):
+        path = path_of(name)
+        if path is not None and has_changed(path):
+            raise _changed(path, "the stage was planned")
+
+
+def _changed(path: Path, since: str) -> StageError:
+    return StageError(
+        f"the code has changed since {since}: {path.relative_to(ROOT)}",
+        where=str(path),
+        hint="run it again, or restart the service that runs it; finished stages are reused",
+    )
 
 
 def _has_no_effect(name: str) -> bool:
@@ -155,6 +187,8 @@ def _parsed(name: str) -> _Parsed:
     """Parse a module, unless an earlier process has parsed the same bytes."""
     path = path_of(name)
     assert path is not None, name
+    if has_changed(path):
+        raise _changed(path, "this process started")
     content = path.read_bytes()
     key, known = hashlib.sha256(content).hexdigest(), _known()
     if key not in known:

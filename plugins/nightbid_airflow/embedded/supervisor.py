@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from nightbid_airflow.embedded import process_group
-from nightbid_airflow.embedded.preload import preload, preload_dag_files
+from nightbid_airflow.preload import preload, preload_dag_files
 
 Job = Callable[[], None]
 

@@ -26,6 +26,7 @@ CHANGES = [
 LOOK = """
 import json, sys
 from pathlib import Path
+from nightbid import loaded_code
 from nightbid.night import source
 from nightbid.night.key import source_of
 from nightbid.night.stages import NIGHT
@@ -33,6 +34,8 @@ from nightbid.night.stages import NIGHT
 def keys():
     for cached in (source.modules_of, source.source_digest, source._next_to, source._parsed):
         cached.cache_clear()
+    # As in a process that starts now.
+    loaded_code._at_start = dict(loaded_code._files(str(source.ROOT)))
     return {stage.name: source_of(stage) for stage in NIGHT}
 
 before, found = keys(), []
@@ -104,3 +107,42 @@ def test_parsed_imports_are_cached_and_a_damaged_cache_is_ignored(
         (package / "gates" / "serving.py").read_text() + CODE
     )
     assert keys() != first
+
+
+EDITED = """
+import sys, time
+from pathlib import Path
+from nightbid.night import source
+import nightbid.features.functions
+
+path = source.ROOT / "features" / "functions.py"
+if sys.argv[1] == "before":
+    path.write_text(path.read_text() + "\\ndef _added() -> int:\\n    return 1\\n")
+    source.code_of(["nightbid.featurize.stage:run"])
+else:
+    loaded = frozenset(sys.modules)
+    source.code_of(["nightbid.featurize.stage:run"])
+    source.check_late_imports(["nightbid.featurize.stage:run"], loaded)
+    path = source.ROOT / "featurize" / "stage.py"
+    path.write_text(path.read_text() + "\\n# More.\\n")
+    import nightbid.featurize.stage
+    source.check_late_imports(["nightbid.featurize.stage:run"], loaded)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_code_that_changed_after_its_import_is_refused(tmp_path: Path, when: str) -> None:
+    """A person edits a module while a run of minutes goes on."""
+    shutil.copytree(Path(nightbid.__file__).parent, tmp_path / "nightbid")
+    ran = subprocess.run(
+        [sys.executable, "-c", EDITED, when],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    file, since = {
+        "before": ("features/functions.py", "this process started"),
+        "while": ("featurize/stage.py", "the stage was planned"),
+    }[when]
+    assert f"the code has changed since {since}: {file} → run it again" in ran.stderr

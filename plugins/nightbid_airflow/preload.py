@@ -2,12 +2,17 @@
 
 Great Expectations takes 10 s to import, TensorFlow 13 s and Beam 6 s (two shared cores); a night
 has ten tasks that need one of them. None of the imports starts background work, so forking is safe.
+Library code that is edited later is loaded again: see `current_code`.
+
+As a program, ``python -m nightbid_airflow.preload scheduler`` runs an Airflow command, `scheduler`
+or `dag-processor`, with these imports.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
 import traceback
 from collections.abc import Iterable
 
@@ -48,3 +53,18 @@ def _import(names: Iterable[str]) -> None:
             importlib.import_module(name)
         except Exception:
             traceback.print_exc()
+
+
+def main() -> None:
+    """Run an Airflow command with the arguments of this program."""
+    if sys.argv[1:2] == ["scheduler"]:
+        preload()
+    else:
+        preload_dag_files()
+    from airflow.__main__ import main as entry
+
+    entry()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
