@@ -18,7 +18,7 @@ ADDRESSES = {
     "runs/small/small-1": "the disk is full",
     "runs/small/small-1/report.html": "the disk is full",
     "compare/small?run=small-1&run=small-2": "was not evaluated",
-    "costs": "Nothing was spent yet",
+    "costs": "No costs yet",
     "rehearsals": "numpy 2.4.6 → 2.3.5",
     "rehearsals/small/try-numpy": "a figure differs",
     "data-checks": "/data/ad_logs",

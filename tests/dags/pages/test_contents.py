@@ -70,7 +70,7 @@ def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
         assert (answer.status_code, answer.headers.get("location")) == (307, there), path
     for path, excerpt in {
         "nightly_small/later": "No stage of this run has started",
-        "upgrade_rehearsal/x": "no night of a pipeline",
+        "upgrade_rehearsal/x": "not the nightly DAG of a pipeline",
         "nightly_nobodys": "no run yet",
     }.items():
         answer = ann.get(f"airflow/{path}")
