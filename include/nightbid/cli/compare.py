@@ -162,7 +162,7 @@ def _pairs(comparison: Comparison) -> Table:
     table = Table(
         _whole(f"minus {first}"),
         *[_short(words[name]) for name in compared],
-        title="On the same rows, paired over users, 95%",
+        title="On the same rows, paired over users, 95% intervals",
         title_justify="left",
     )
     for pair in comparison.pairs:
