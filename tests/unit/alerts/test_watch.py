@@ -6,8 +6,6 @@ import datetime as dt
 import json
 import os
 import socketserver
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from nightbid.config.settings import Settings
 from nightbid.night.attempts import StageRecord
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS
 
 SPEC = """
 pipeline: small
@@ -129,7 +128,6 @@ def test_watch_once_posts_to_the_webhook_and_exits_6_for_a_new_alert(settings, w
     address, taken = webhook
     now = dt.datetime.now(dt.UTC)
     start_night(settings, "sample", "promote", at=now - dt.timedelta(days=2))
-    command = [sys.executable, "-m", "nightbid", "watch", "--once", "--missing", "0"]
     environment = os.environ | {
         "NIGHTBID_WORKSPACE": settings.workspace,
         "NIGHTBID_PIPELINES": str(settings.pipelines),
@@ -137,7 +135,7 @@ def test_watch_once_posts_to_the_webhook_and_exits_6_for_a_new_alert(settings, w
         "NIGHTBID_STOP_WEBHOOK": address,
     }
     codes = [
-        subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+        COMMANDS.run("watch", "--once", "--missing", "0", env=environment).returncode
         for _ in range(2)
     ]
     assert codes == [6, 0], "reported once"

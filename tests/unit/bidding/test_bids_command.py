@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,12 @@ import pandas as pd
 import pytest
 from nightbid.cli.bids import app
 from nightbid.errors import NightbidError
+from preloaded import COMMANDS
 from typer.testing import CliRunner
 
 
 def bids(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nightbid", "bids", *arguments],
-        capture_output=True, text=True, check=False, env={"COLUMNS": "160", "PATH": ""},
-    )  # fmt: skip
+    return COMMANDS.run("bids", *arguments, env={"COLUMNS": "160", "PATH": ""})
 
 
 @pytest.fixture(scope="module")

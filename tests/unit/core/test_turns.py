@@ -18,6 +18,7 @@ from nightbid.night.record import HEARTBEAT, RunRecord, history, runs_of
 from nightbid.night.sealed import seal
 from nightbid.night.turns import Turns, watched_runs
 from nightbid.storage.workspace import Workspace, write_atomically
+from preloaded import COMMANDS
 
 FIRST = dt.date(2026, 1, 5)
 
@@ -149,14 +150,12 @@ def test_processes_of_the_same_run_work_one_after_another(tmp_path) -> None:
         "os.rmdir(sys.argv[1] + '/at-work');"
         "os._exit(9) if sys.argv[2] == 'dies' else hold.__exit__(None, None, None)"
     )
+    path = tmp_path / "program.py"
+    path.write_text(program)
     ends = ["dies", "ends", "dies", "ends", "ends", "dies", "ends", "ends"]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), end],
-                         stderr=subprocess.PIPE, text=True)
-        for end in ends
-    ]  # fmt: skip
+    processes = [COMMANDS.start(str(tmp_path), end, module=str(path)) for end in ends]
     for process, end in zip(processes, ends, strict=True):
-        _, errors = process.communicate(timeout=60)
+        errors, _ = process.communicate(timeout=60)
         assert process.returncode == (9 if end == "dies" else 0), errors
     with Scheduler(tmp_path).turns.alone("one.run", lambda: pytest.fail("nobody is left")):
         left = list((tmp_path / "turns" / "small" / "own").iterdir())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from preloaded import COMMANDS
 
 DAY = dt.date(2026, 1, 8)
 CASES = 60
@@ -150,9 +149,9 @@ def test_a_damaged_file_is_read_or_rejected_in_one_line(
     sound.parent.mkdir()
     write(kind, sound)
     arguments = json.dumps([kind, str(sound), 0, CASES, SECONDS, GIGABYTES])
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, check=False
-    )
+    program = tmp_path / "read.py"
+    program.write_text(PROGRAM)
+    done = COMMANDS.run(arguments, module=str(program))
     assert done.returncode == 0, f"ended with {done.returncode} at case {done.stderr[-300:]}"
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["rows"] == 300

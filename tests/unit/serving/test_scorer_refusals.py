@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 
 from nightbid.scorer import rows
+from preloaded import COMMANDS
 
 from .small_night import PIPELINE
 
@@ -55,11 +54,8 @@ def test_bad_requests_get_a_one_line_error_with_the_value(night, scorer):
 def test_a_taken_port_is_reported_in_one_line(scorer, tmp_path):
     port = str(scorer.http.base_url.port)
     (tmp_path / "small.yaml").write_text(PIPELINE)
-    done = subprocess.run(
-        [sys.executable, "-m", "nightbid", "serve", "small", "--port", port],
-        env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path)},
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    environment = {**os.environ, "NIGHTBID_PIPELINES": str(tmp_path)}
+    done = COMMANDS.run("serve", "small", "--port", port, env=environment)
     assert done.returncode == 2
     assert "choose another --port" in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from nightbid.scorer.outcomes import calibration
 from nightbid.scorer.shadow import Comparison
 from nightbid.serving.bundle import Bundle
+from preloaded import COMMANDS
 
 from .running import serving
 from .small_night import PIPELINE
@@ -115,11 +114,8 @@ def test_a_missing_shadow_is_reported_with_the_option_to_set(scorer, tmp_path):
     assert answer.status_code == 404
     assert "--shadow" in answer.json()["error"]
     (tmp_path / "small.yaml").write_text(PIPELINE)
-    done = subprocess.run(
-        [sys.executable, "-m", "nightbid", "serve", "small", "--shadow", "challenger"],
-        env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path), "COLUMNS": "300"},
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    environment = {**os.environ, "NIGHTBID_PIPELINES": str(tmp_path), "COLUMNS": "300"}
+    done = COMMANDS.run("serve", "small", "--shadow", "challenger", env=environment)
     assert done.returncode == 2
     assert "no bundle at 'challenger'" in done.stderr
     assert "give previous, candidate or the folder" in done.stderr
