@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import httpx
 import pyarrow as pa
 from nightbid.night.champion import ChampionPointer
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS, Command
 
 from .small_night import PIPELINE, SmallNight
 
@@ -25,9 +24,7 @@ from .small_night import PIPELINE, SmallNight
 class Scorer:
     """A running `nightbid serve` and the champion that it follows."""
 
-    def __init__(
-        self, night: SmallNight, process: subprocess.Popen[str], log: Path, http: httpx.Client
-    ) -> None:
+    def __init__(self, night: SmallNight, process: Command, log: Path, http: httpx.Client) -> None:
         self.night = night
         self.process = process
         self.log_file = log
@@ -83,13 +80,10 @@ def serving(
         "NIGHTBID_PIPELINES": str(folder),
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "nightbid", "serve", "small", "--port", "0", "--poll", "0.1",
-               *options]  # fmt: skip
+    command = ["serve", "small", "--port", "0", "--poll", "0.1", *options]
     log = folder / "scorer.log"
     with log.open("w") as errors:
-        process = subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=errors
-        )
+        process = COMMANDS.start(*command, env=environment, stderr=errors)
     try:
         assert process.stdout is not None
         url = re.search(r"https?://\S+:\d+", process.stdout.readline())

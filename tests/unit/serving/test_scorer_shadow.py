@@ -118,7 +118,7 @@ def test_a_missing_shadow_is_reported_with_the_option_to_set(scorer, tmp_path):
     done = COMMANDS.run("serve", "small", "--shadow", "challenger", env=environment)
     assert done.returncode == 2
     assert "no bundle at 'challenger'" in done.stderr
-    assert "give previous, candidate or the folder" in done.stderr
+    assert "use previous, candidate or the folder" in done.stderr
 
 
 def test_shadow_comparison_counts_changed_orders_and_winners():
