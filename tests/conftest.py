@@ -11,6 +11,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
 
-SHARED = ("tests/dags/pages/",)
+SHARED = ("tests/dags/pages/", "tests/ui/")
 """Folders whose files share a server: in parallel runs, one worker runs a whole folder."""
 
 
@@ -89,10 +90,9 @@ def kuairand_folder() -> Path:
     return folder
 
 
-# One per file: its event loop blocks the thread for the loops of other files.
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """Start a Chromium, or skip the test."""
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Start a Chromium, or skip the test. Its event loop blocks the thread for other loops."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
@@ -104,6 +104,20 @@ def chromium() -> Iterator[Any]:
             pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Start a Chromium for a file."""
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def shared_chromium() -> Iterator[Any]:
+    """Start a Chromium for a folder."""
+    with browser() as started:
+        yield started
 
 
 @pytest.fixture

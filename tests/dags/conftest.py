@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,15 +55,14 @@ sys.path.append(str(ROOT / "plugins"))
 Write = Callable[..., Path]
 
 
-@pytest.fixture
-def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Return a function that writes pipelines (dictionaries or text, even broken) for a test."""
-    folder = tmp_path / "pipelines"
+def installation(place: Path, patch: pytest.MonkeyPatch) -> Write:
+    """Set the folders of an installation; return a function that writes its pipelines."""
+    folder = place / "pipelines"
     folder.mkdir()
-    monkeypatch.setenv("NIGHTBID_PIPELINES", str(folder))
-    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
-    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NIGHTBID_TRACKING", "")
+    patch.setenv("NIGHTBID_PIPELINES", str(folder))
+    patch.setenv("NIGHTBID_WORKSPACE", str(place / "workspace"))
+    patch.setenv("NIGHTBID_CACHE", str(place / "cache"))
+    patch.setenv("NIGHTBID_TRACKING", "")
 
     def write(name: str = "small", text: str = "", **changes: object) -> Path:
         tree = {**SMALL, "pipeline": name, **changes}
@@ -71,6 +70,19 @@ def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         return folder
 
     return write
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Return a function that writes pipelines (dictionaries or text, even broken) for a test."""
+    return installation(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shared_pipelines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Write]:
+    """Return a function that writes pipelines for all tests of a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield installation(tmp_path_factory.mktemp("installation"), patch)
 
 
 @pytest.fixture(scope="session")

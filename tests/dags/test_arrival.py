@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflows import DAGS, run_dag
 from nightbid.config.settings import Settings
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
@@ -19,7 +20,6 @@ from nightbid.night.record import WAITING, RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
 from nightbid_airflow.arrival import ArrivalTrigger
 
-DAGS = Path(__file__).resolve().parents[2] / "dags"
 TODAY = dt.datetime.now(dt.UTC).date()
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
@@ -49,12 +49,8 @@ def waits(pipelines: Any, logs: Path, **arrival: object) -> None:
     )
 
 
-def run_dag(night: dt.date) -> dict[str, str | None]:
-    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
-    assert not bag.import_errors
-    conf = {"date": night.isoformat()}
-    run = bag.dags["nightly_small"].test(logical_date=None, run_conf=conf)
-    return {task.task_id: task.state for task in run.get_task_instances()}
+def run_night(night: dt.date) -> dict[str, str | None]:
+    return run_dag("nightly_small", date=night.isoformat())
 
 
 def newest_run() -> RunRecord:
@@ -77,7 +73,7 @@ def test_a_night_is_deferred_until_its_day_is_complete(pipelines, logs: Path) ->
 
     thread = threading.Thread(target=arrive)
     thread.start()
-    states = run_dag(TODAY)
+    states = run_night(TODAY)
     thread.join()
     assert states[ARRIVAL] == "success"
     assert states["sample"] == "success"
@@ -91,14 +87,14 @@ def test_at_the_deadline_a_night_takes_an_older_day_or_stops(pipelines, logs, we
     night = TODAY - dt.timedelta(days=1)
     (logs / f"dt={night}" / "_SUCCESS").unlink()
     waits(pipelines, logs, deadline="00:00", lag_days=1)
-    states = run_dag(night)
+    states = run_night(night)
     # Sampling fails because no logs exist before this day, which proves that it read that day.
     assert states[ARRIVAL] == "success"
     run = newest_run()
     assert run.stage(ARRIVAL).summary.startswith("1 day behind")
     assert run.head.spec["window"]["lag_days"] == 1
     waits(pipelines, logs, deadline="00:00")
-    states = run_dag(night)
+    states = run_night(night)
     assert states[ARRIVAL] == "failed"
     assert states["sample"] == "upstream_failed"
     (message,) = [message for message in messages if message["stage"] == ARRIVAL]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+from airflows import run_dag
 from emulator.dataflow import Dataflow, Plan
 from emulator.installation import dataflow, emulated, service, storage, training, without_cloud
 from emulator.storage import Storage
@@ -33,7 +33,6 @@ from upath import UPath
 
 __all__ = ["dataflow", "emulated", "service", "storage", "training"]
 
-DAGS = Path(__file__).resolve().parents[2] / "dags"
 NIGHT_OF = "2026-01-04"
 MEASURED = {"load_test", "gate_serving", "gate_cost", "promote"}
 """Their output depends on times and costs, so it differs between runs."""
@@ -60,11 +59,8 @@ def local_night(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def run_dag() -> dict[str, str | None]:
-    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
-    assert not bag.import_errors
-    run = bag.dags["nightly_small"].test(logical_date=None, run_conf={"date": NIGHT_OF})
-    return {"run": run.state} | {task.task_id: task.state for task in run.get_task_instances()}
+def run_night() -> dict[str, str | None]:
+    return run_dag("nightly_small", date=NIGHT_OF)
 
 
 def made(run: RunRecord) -> dict[str, tuple[str, str]]:
@@ -97,7 +93,7 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
     elsewhere = local_night(tmp_path / "here")
     monkeypatch.delenv("NIGHTBID_WORKSPACE")
 
-    states = run_dag()
+    states = run_night()
     assert states.pop("watch_cost") == "skipped", "it would wait for itself, without a triggerer"
     assert set(states.values()) == {"success"}, states
     (run,) = runs_of(Workspace(emulated), "small")
@@ -165,7 +161,7 @@ def test_a_job_over_its_budget_is_canceled_in_airflow_and_not_tried_again(
     pipelines(budget={"stage_usd": {"featurize": "0.002"}})
     monkeypatch.delenv("NIGHTBID_WORKSPACE")
     dataflow.plans.append(Plan(hold=True))
-    states = run_dag()
+    states = run_night()
     output = caplog.text + "".join(capfd.readouterr())
     assert states["featurize"] == states["run"] == "failed", states
     assert states["promote"] != "success"
@@ -206,7 +202,7 @@ def test_sampling_waits_deferred_and_is_canceled_over_its_budget_or_goes_on(
     }
     pipelines(**changes, budget={"stage_usd": {"sample": "0.002"}})
     dataflow.plans.append(Plan(hold=True))
-    states = run_dag()
+    states = run_night()
     output = caplog.text + "".join(capfd.readouterr())
     assert states["sample"] == states["run"] == "failed", states
     assert "running trigger in line" in output, "the task was deferred"
@@ -215,7 +211,7 @@ def test_sampling_waits_deferred_and_is_canceled_over_its_budget_or_goes_on(
     assert [job_record.state for job_record in job_records(run)] == ["closed"]
 
     pipelines(**changes, budget={"stage_usd": {"sample": "1"}})
-    states = run_dag()
+    states = run_night()
     assert (states["sample"], states["gate_raw"]) == ("success", "failed"), states
     assert [job.state for job in dataflow.jobs.values()] == ["CANCELLED", "DONE"]
     labels = [job.proto.labels["nightbid_stage"] for job in dataflow.jobs.values()]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.sdk.definitions.context import Context
+from airflows import run_dag
 from nightbid.config.settings import Settings
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.stages import NIGHT
 from nightbid.storage.workspace import Workspace
 
-DAGS = Path(__file__).resolve().parents[2] / "dags"
 NIGHT_OF = {"date": "2026-01-04"}
 MANIFEST = "manifest.json"
 ENDS_WELL = {"success", "skipped"}
@@ -30,12 +28,9 @@ STOPS_AT_ONCE = {"raw": {"rows": {"stop": [1_000_000, None]}}}
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 
 
-def run_dag(**conf: Any) -> dict[str, str | None]:
+def run_night(**conf: Any) -> dict[str, str | None]:
     """Run the small pipeline's DAG and return the states of its tasks and of the run."""
-    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
-    assert not bag.import_errors
-    run = bag.dags["nightly_small"].test(logical_date=None, run_conf={**NIGHT_OF, **conf})
-    return {"run": run.state} | {task.task_id: task.state for task in run.get_task_instances()}
+    return run_dag("nightly_small", **{**NIGHT_OF, **conf})
 
 
 def newest_run() -> RunRecord:
@@ -59,7 +54,7 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(
     monkeypatch.setenv("NIGHTBID_PAGES", "https://airflow.example/")
     monkeypatch.setenv("NIGHTBID_STOP_NOTIFIER", f"{__name__}:Bell")
     pipelines(gates=STOPS_AT_ONCE)
-    states = run_dag()
+    states = run_night()
     assert states["sample"] == "success"
     assert states["gate_raw"] == "failed"
     assert {states[stage.name] for stage in NIGHT[2:]} == {"upstream_failed"}
@@ -91,7 +86,7 @@ def link_of(task: str) -> str:
 
 def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) -> None:
     pipelines(label={"column": "clicks"})
-    states = run_dag()
+    states = run_night()
     assert states["sample"] == "failed", "not up_for_retry: the column will not appear by itself"
     assert newest_run().stage("sample") is None or "clicks" in newest_run().stage("sample").error
 
@@ -103,14 +98,14 @@ def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(
     pipelines(model={"architecture": "logistic_regression"})
     store = tmp_path / "tracking.db"
     monkeypatch.setenv("NIGHTBID_TRACKING", f"sqlite:///{store}")
-    assert set(run_dag().values()) == ENDS_WELL
+    assert set(run_night().values()) == ENDS_WELL
     first = newest_run()
     assert [record.stage for record in first.records()].count("train") == 1
     champion = ChampionPointer(first.workspace, "small").current()
     assert champion is not None
     assert champion.bundle_uri == first.stage("export").uri
 
-    assert set(run_dag().values()) == ENDS_WELL
+    assert set(run_night().values()) == ENDS_WELL
     second = newest_run()
     assert second.run_id != first.run_id
     assert second.stage("evaluate").reused is False, "its reference is now the champion"
@@ -133,7 +128,7 @@ def test_a_night_of_real_impressions_ends_with_a_champion(pipelines, kuairand_fo
             "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
         },
     )
-    assert set(run_dag(date="2022-05-08").values()) == ENDS_WELL
+    assert set(run_night(date="2022-05-08").values()) == ENDS_WELL
     run = newest_run()
     figures = json.loads((run.workspace.at(run.stage("evaluate").uri) / MANIFEST).read_text())
     assert figures["metrics"]["candidate"]["auc"] > figures["metrics"]["constant"]["auc"] + 0.1

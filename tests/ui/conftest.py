@@ -1,4 +1,7 @@
-"""The embedded Airflow, as `make ui` starts it, and a logged-in Chromium."""
+"""The embedded Airflow, as `make ui` starts it, and a logged-in Chromium, for all of this folder.
+
+The first file meets an empty workspace; the second adds pipelines and nights of its own.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ TINY = {
 """A pipeline with a night that takes seconds and a person who approves the promotion."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def elsewhere() -> Iterator[str]:
     """Address of another site in place of MLflow."""
 
@@ -62,21 +65,26 @@ def elsewhere() -> Iterator[str]:
         server.shutdown()
 
 
-# Each file has its own patch, so its environment variables end with the file.
-@pytest.fixture(scope="module")
-def airflow(
-    chromium: Any, elsewhere: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
-    """Start all components with one pipeline and a new workspace."""
-    from nightbid_airflow.embedded.home import Home
-
+@pytest.fixture(scope="package")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of an installation with one pipeline and a new workspace."""
     folder = tmp_path_factory.mktemp("ui")
     pipelines = folder / "pipelines"
     pipelines.mkdir()
     (pipelines / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    settings = Settings(
-        workspace=str(folder / "workspace"), pipelines=pipelines, cache=folder / "cache"
+    return Settings(
+        workspace=str(folder / "workspace"),
+        pipelines=pipelines,
+        cache=folder / "cache",
+        tracking="",
     )
+
+
+@pytest.fixture(scope="package")
+def airflow(shared_chromium: Any, elsewhere: str, settings: Settings) -> Iterator[Any]:
+    """Start all components."""
+    from nightbid_airflow.embedded.home import Home
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTBID_TRACKING", "")
         patch.setenv("NIGHTBID_TRACKING_PAGES", elsewhere)
@@ -84,16 +92,25 @@ def airflow(
             yield running
 
 
-@pytest.fixture
-def page(chromium: Any, airflow: Any) -> Iterator[Any]:
-    """Open a page 1280 px wide and log a user in by the form."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+@pytest.fixture(scope="package")
+def browsing(shared_chromium: Any, airflow: Any) -> Iterator[Any]:
+    """Open a browser's window 1280 px wide and log a user in by the form."""
+    context = shared_chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(90_000)
     opened = context.new_page()
-    opened.set_default_timeout(90_000)
     opened.goto(airflow.client.address)
     opened.fill("input[name=username]", "admin")
     opened.fill("input[name=password]", airflow.home.password())
     opened.keyboard.press("Enter")
     opened.wait_for_url(f"{airflow.client.address}/")
-    yield opened
+    opened.close()
+    yield context
     context.close()
+
+
+@pytest.fixture
+def page(browsing: Any) -> Iterator[Any]:
+    """Open a page of the logged-in browser."""
+    opened = browsing.new_page()
+    yield opened
+    opened.close()

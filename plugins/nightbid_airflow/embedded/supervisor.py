@@ -7,6 +7,7 @@ imported once, here; the components are forks.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -28,6 +29,9 @@ def main(port: str) -> int:
     Returns:
         0 if standard input was closed, 1 if a component exited by itself.
     """
+    # The objects of Airflow's modules and routes are permanent; collecting them again and again
+    # takes a sixth of the CPU time of a start.
+    gc.set_threshold(50_000, 20, 20)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
