@@ -17,10 +17,16 @@ from nightbid.rehearse.locks import Lock
 from nightbid.rehearse.metadata import Migrated, address_of, migrate_copy
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.sides import Sides
-from preloaded import COMMANDS
+from preloaded import COMMANDS, OF_AIRFLOW
 
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 VARIABLE = "INSERT INTO variable (key, val, is_encrypted) VALUES ('k', 'v', false)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def preloaded_airflow() -> None:
+    """Import the libraries of Airflow once for all commands of this file."""
+    assert COMMANDS.start("--version", imports=OF_AIRFLOW).communicate()[0]
 
 
 @pytest.fixture
