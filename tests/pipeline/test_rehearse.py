@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,17 @@ TREES = {"architecture": "gradient_boosted_trees"}
 
 
 @pytest.fixture
-def sampled(shell: Shell) -> Shell:
-    shell.write(source=SOURCE)
-    code, output = shell.run("run", "small", "--date", "2026-01-06", "--until", "sample")
-    assert code == 0, output
-    return shell
+def sampled(shell: Shell) -> Iterator[Shell]:
+    """Return a shell with a sampled night; its cache is on the disk of the running environment.
+
+    The environments of a rehearsal are hard links to this one's files.
+    """
+    with tempfile.TemporaryDirectory(prefix="rehearsals-", dir=sys.prefix) as cache:
+        shell.environment["NIGHTBID_CACHE"] = cache
+        shell.write(source=SOURCE)
+        code, output = shell.run("run", "small", "--date", "2026-01-06", "--until", "sample")
+        assert code == 0, output
+        yield shell
 
 
 def report_of(shell: Shell) -> dict:
