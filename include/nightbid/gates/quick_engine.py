@@ -105,12 +105,14 @@ def _runtime_kwargs(slow: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     @functools.wraps(slow)
     def of(self: Any, runtime_configuration: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the arguments of an expectation, from one configuration."""
-        given, asked = self.configuration.kwargs, runtime_configuration or {}
+        configured, overrides = self.configuration.kwargs, runtime_configuration or {}
 
         def value(key: str) -> Any:
-            return given[key] if key in given else self._get_default_value(key)
+            return configured[key] if key in configured else self._get_default_value(key)
 
-        arguments = {key: asked[key] if key in asked else value(key) for key in self.runtime_keys}
+        arguments = {
+            key: overrides[key] if key in overrides else value(key) for key in self.runtime_keys
+        }
         arguments.update((key, value(key)) for key in (*self.success_keys, *self.domain_keys))
         arguments["result_format"] = parse_result_format(arguments["result_format"])
         return arguments
