@@ -47,7 +47,7 @@ def test_audit_exits_3_when_no_package_could_be_checked(audit) -> None:
 
 def test_a_waiver_needs_a_reason_and_an_end_date(audit) -> None:
     audit.waivers((ROOT / "audit.toml").read_text())
-    with pytest.raises(ValueError, match="give id, reason and until"):
+    with pytest.raises(ValueError, match="set id, reason and until"):
         audit.waivers('[[waiver]]\nid = "CVE-9"\nreason = ""\nuntil = 2026-03-31\n')
 
 

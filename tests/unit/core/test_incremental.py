@@ -44,9 +44,9 @@ def test_training_continues_from_a_night_that_passed(record_night):
     assert why_full() == ""
     assert why_full(train={**TRAIN, "full_every": 2}) == "every 2 nights"
     assert why_full(train={**TRAIN, "learning_rate": 0.1}).startswith(
-        "`train.learning_rate` is not as"
+        "`train.learning_rate` has changed"
     )
-    assert why_full(label={"column": "other"}).startswith("`label` is not as")
+    assert why_full(label={"column": "other"}).startswith("`label` has changed")
     ended = run.stage("gate_model").model_copy(update={"state": "stopped"})
     run.record(StageRecord.model_validate(ended.model_dump()))
     assert why_full() == f"gate_model stopped the night of {NIGHT}"
