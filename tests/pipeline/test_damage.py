@@ -65,7 +65,7 @@ def test_damage_between_stages_is_set_aside_and_made_again(shell, two_nights):
     code, text = shell.run("run", "small", "--date", "2026-01-05")
     assert code in (3, 4)
     assert "Traceback" not in text
-    assert "bundle.json has other bytes" in text
+    assert "bundle.json does not match its digest" in text
     flip(shell.workspace / "champion" / "small" / "history" / "000001.json")
     code, text = shell.run("champion", "small")
     assert code == 3
