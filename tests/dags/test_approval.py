@@ -51,7 +51,9 @@ class Asked:
         (self.run.folder / ASKED).write_text(json.dumps({**at, **({"boot": boot} if boot else {})}))
 
 
-def test_a_clock_that_is_put_forward_ends_no_question(tmp_path, monkeypatch, caplog) -> None:
+def test_approval_keeps_its_remaining_time_when_the_clock_jumps_ahead(
+    tmp_path, monkeypatch, caplog
+) -> None:
     question = Asked(tmp_path, monkeypatch)
     question.put_hours_ago(5)
     with pytest.raises(TaskAwaitingInput) as again:
@@ -61,7 +63,7 @@ def test_a_clock_that_is_put_forward_ends_no_question(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize(("hours", "boot"), [(20, ""), (19.99, ""), (1, "another machine")])
-def test_a_question_that_has_stood_its_time_ends(tmp_path, monkeypatch, hours, boot) -> None:
+def test_approval_times_out_without_an_answer(tmp_path, monkeypatch, hours, boot) -> None:
     question = Asked(tmp_path, monkeypatch)
     question.put_hours_ago(hours, boot)
     with pytest.raises(AirflowFailException, match="no answer in 20 hours"):
@@ -71,7 +73,7 @@ def test_a_question_that_has_stood_its_time_ends(tmp_path, monkeypatch, hours, b
     assert (answer.state, answer.summary) == ("stopped", "not promoted: no answer in 20 hours")
 
 
-def test_a_second_try_looks_for_an_answer_before_it_asks(tmp_path, monkeypatch) -> None:
+def test_retried_approval_checks_for_an_earlier_answer_before_asking(tmp_path, monkeypatch) -> None:
     question = Asked(tmp_path, monkeypatch)
     with pytest.raises(TaskDeferred) as looks:
         question.try_again()
@@ -89,7 +91,7 @@ def test_a_second_try_looks_for_an_answer_before_it_asks(tmp_path, monkeypatch) 
     assert question.run.newest(APPROVE).summary == "approved by ann"
 
 
-def test_a_question_that_is_cleared_is_put_again(tmp_path, monkeypatch) -> None:
+def test_cleared_approval_asks_again(tmp_path, monkeypatch) -> None:
     question = Asked(tmp_path, monkeypatch)
     with pytest.raises(TaskAwaitingInput):
         question.try_again(max_tries=1)

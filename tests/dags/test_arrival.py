@@ -102,7 +102,7 @@ def test_at_the_deadline_a_night_takes_an_older_day_or_stops(pipelines, logs, we
     assert message["serves"] == "nothing: there is no champion yet"
 
 
-def test_an_asset_of_somebodys_starts_the_night(pipelines, logs: Path) -> None:
+def test_a_night_is_scheduled_on_the_asset_that_the_yaml_names(pipelines, logs: Path) -> None:
     waits(pipelines, logs, asset="s3://logs/impressions")
     bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
     dag = bag.dags["nightly_small"]
@@ -110,7 +110,7 @@ def test_an_asset_of_somebodys_starts_the_night(pipelines, logs: Path) -> None:
     assert dag.get_task("sample").upstream_task_ids == {ARRIVAL}
 
 
-def test_a_trigger_is_made_again_from_what_it_says_of_itself() -> None:
+def test_arrival_trigger_survives_serialization() -> None:
     trigger = ArrivalTrigger("w", "small", "r", "c", 5)
     path, arguments = trigger.serialize()
     assert path == f"{ArrivalTrigger.__module__}.ArrivalTrigger"

@@ -57,7 +57,9 @@ def write_logs(folder: Path) -> None:
         )
 
 
-def test_a_folder_becomes_a_page_with_a_pipeline(pipelines, tmp_path: Path) -> None:
+def test_data_check_of_a_folder_saves_a_page_with_a_pipeline_yaml(
+    pipelines, tmp_path: Path
+) -> None:
     pipelines()
     write_logs(tmp_path / "logs")
     summary = look(tmp_path / "logs", "own_ads")
@@ -74,7 +76,7 @@ def test_a_folder_becomes_a_page_with_a_pipeline(pipelines, tmp_path: Path) -> N
     assert "person-1" not in page + check.model_dump_json(), "ids of people are not kept"
 
 
-def test_a_folder_that_is_not_there_fails_in_one_line(pipelines, tmp_path: Path) -> None:
+def test_data_check_of_a_missing_folder_fails_in_one_line(pipelines, tmp_path: Path) -> None:
     pipelines()
     with pytest.raises(AirflowFailException, match="no such folder") as caught:
         look(tmp_path / "nowhere")
@@ -83,7 +85,9 @@ def test_a_folder_that_is_not_there_fails_in_one_line(pipelines, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("field", "value"), [("folder", ""), ("pipeline", "Own Ads")])
-def test_the_form_refuses_what_cannot_be_meant(pipelines, field: str, value: str) -> None:
+def test_form_rejects_an_empty_folder_or_an_invalid_pipeline_name(
+    pipelines, field: str, value: str
+) -> None:
     pipelines()
     params = the_dag().params
     with pytest.raises(ParamValidationError):

@@ -102,7 +102,7 @@ class Nights:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_what_waits_outlives_airflow_and_a_cleared_stage_waits_its_turn(
+def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
     pipelines: Callable[..., Path], logs: Path, tmp_path: Path
 ) -> None:
     from nightbid_airflow.embedded.home import Home

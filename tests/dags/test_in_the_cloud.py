@@ -72,7 +72,7 @@ def made(run: RunRecord) -> dict[str, tuple[str, str]]:
     return by_stage
 
 
-def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret(
+def test_a_cloud_night_equals_a_local_night_and_leaks_no_secret(
     preloaded_python: None,
     pipelines: Any,
     storage: Storage,
@@ -149,7 +149,7 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
 
 
 @pytest.mark.matrix
-def test_a_job_over_its_budget_is_canceled_in_airflow_and_not_tried_again(
+def test_a_job_over_its_budget_is_canceled_and_not_retried(
     pipelines: Any,
     emulated: str,
     dataflow: Dataflow,
@@ -176,7 +176,7 @@ def test_a_job_over_its_budget_is_canceled_in_airflow_and_not_tried_again(
     assert "featurize" in (run.folder / "report.html").read_text()
 
 
-def test_sampling_waits_deferred_and_is_canceled_over_its_budget_or_goes_on(
+def test_sampling_is_deferred_and_is_canceled_only_over_its_budget(
     pipelines: Any,
     emulated: str,
     dataflow: Dataflow,

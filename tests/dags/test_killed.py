@@ -21,7 +21,7 @@ OF_AIRFLOW = ("AIRFLOW", "NIGHTBID")
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_night_goes_on_when_its_scheduler_was_killed(tmp_path: Path) -> None:
+def test_a_night_continues_when_its_scheduler_is_killed(tmp_path: Path) -> None:
     if programs() is None:
         pytest.skip("no PostgreSQL server here → apt-get install postgresql")
     report = tmp_path / "chaos.jsonl"

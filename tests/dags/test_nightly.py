@@ -54,7 +54,7 @@ def test_runs_are_one_at_a_time_without_catch_up_and_have_an_owner() -> None:
         assert "nightbid" in dag.tags, name
 
 
-def test_a_gate_holds_back_everything_that_comes_after_it(pipelines) -> None:
+def test_every_stage_after_a_gate_waits_for_the_gate(pipelines) -> None:
     pipelines()
     dag = the_dag()
     for at, gate in enumerate(NIGHT):
@@ -73,7 +73,7 @@ def test_a_gate_that_reads_one_of_two_trainings_waits_for_both() -> None:
     assert upstream(NIGHT[at], night) == ("gate_training",)
 
 
-def test_every_task_waits_for_its_inputs_and_the_trainings_run_side_by_side(pipelines) -> None:
+def test_tasks_wait_for_their_inputs_and_trainings_run_in_parallel(pipelines) -> None:
     pipelines()
     dag = the_dag()
     extra = {"watch_cost", "report"}
@@ -88,7 +88,7 @@ def test_every_task_waits_for_its_inputs_and_the_trainings_run_side_by_side(pipe
     assert dag.get_task("report").is_teardown, "it runs however the night ends"
 
 
-def test_a_person_stands_before_the_promotion_if_the_pipeline_says_so(pipelines) -> None:
+def test_promotion_waits_for_approval_when_the_pipeline_requires_it(pipelines) -> None:
     pipelines(approval=True, approval_hours=1.5)
     dag = the_dag()
     assert dag.get_task("promote").upstream_task_ids == {"approve"}
@@ -96,7 +96,7 @@ def test_a_person_stands_before_the_promotion_if_the_pipeline_says_so(pipelines)
     assert dag.get_task("approve").response_timeout.total_seconds() == 1.5 * 3600
 
 
-def test_roles_of_a_pipeline_reach_its_dag_and_an_unknown_one_costs_only_itself(
+def test_roles_reach_the_dag_and_an_unknown_role_breaks_only_its_pipeline(
     pipelines, monkeypatch
 ) -> None:
     monkeypatch.setenv("NIGHTBID_ROLES", '["ads-ctr"]')
@@ -109,7 +109,7 @@ def test_roles_of_a_pipeline_reach_its_dag_and_an_unknown_one_costs_only_itself(
     assert "access: no role 'ads-crt'" in dags["nightly_bad"].description
 
 
-def test_data_and_champions_are_assets(pipelines) -> None:
+def test_sampled_rows_and_features_are_published_as_assets(pipelines) -> None:
     pipelines()
     dag = the_dag()
     assert [asset.uri for asset in dag.get_task("sample").outlets] == ["nightbid://rows/small"]
@@ -118,7 +118,7 @@ def test_data_and_champions_are_assets(pipelines) -> None:
     ]
 
 
-def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
+def test_form_accepts_valid_values(pipelines) -> None:
     pipelines()
     form = {
         "date": "2026-01-08",
@@ -143,7 +143,7 @@ def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
         ("overrides", "train.learning_rate=1"),
     ],
 )
-def test_the_form_refuses_what_cannot_be_meant(pipelines, field: str, value: object) -> None:
+def test_form_rejects_invalid_values(pipelines, field: str, value: object) -> None:
     pipelines()
     params = the_dag().params
     with pytest.raises(ParamValidationError):
@@ -160,7 +160,7 @@ BROKEN = {
 }
 
 
-def test_a_broken_pipeline_costs_only_itself(pipelines) -> None:
+def test_a_broken_yaml_breaks_only_its_own_dag(pipelines) -> None:
     folder = pipelines("good")
     for name, (content, _) in BROKEN.items():
         good = (folder / "good.yaml").read_bytes()
@@ -187,7 +187,7 @@ def test_a_broken_pipeline_costs_only_itself(pipelines) -> None:
             task.execute({})
 
 
-def test_parsing_imports_nothing_heavy(pipelines) -> None:
+def test_dag_parsing_imports_no_heavy_libraries(pipelines) -> None:
     pipelines()
     program = f"""
 import sys, json, runpy
@@ -201,7 +201,7 @@ print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-def test_the_question_holds_the_verdicts_and_leads_to_the_report(pipelines, tmp_path) -> None:
+def test_approval_question_shows_the_verdicts_and_links_to_the_report(pipelines, tmp_path) -> None:
     pipelines()
     spec = find_pipeline("small", tmp_path / "pipelines")
     run = RunRecord.start(Workspace(str(tmp_path)), spec, date(2026, 1, 8), run_id="by:hand+1")
@@ -219,7 +219,7 @@ def test_the_question_holds_the_verdicts_and_leads_to_the_report(pipelines, tmp_
     assert "1.5 hours" in text
 
 
-def test_a_workspace_that_cannot_be_written_is_one_line(pipelines, tmp_path, monkeypatch) -> None:
+def test_unwritable_workspace_fails_with_a_one_line_error(pipelines, tmp_path, monkeypatch) -> None:
     pipelines()
     place = tmp_path / "a file"
     place.write_text("")

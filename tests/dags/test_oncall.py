@@ -134,19 +134,19 @@ def matches(line: str) -> list[Said]:
     ]
 
 
-def test_each_task_of_a_night_has_a_row_and_each_row_a_section() -> None:
+def test_oncall_page_has_a_row_per_task_and_a_section_per_row() -> None:
     named = {name for who, _ in rows() for name in who}
     tasks = {*(stage.name for stage in NIGHT), APPROVE, WATCH, REPORT}
     assert not (missing := tasks - named), f"no row for {missing} → add one to docs/oncall.md"
     assert [to for _, to in rows()] == [anchor(heading) for heading in sections()]
 
 
-def test_each_section_says_what_why_and_what_to_do() -> None:
+def test_each_section_of_the_oncall_page_has_all_its_parts() -> None:
     for heading, text in sections().items():
         assert tuple(re.findall(r"^- \*\*(.+?)\*\*", text, re.M)) == PARTS, heading
 
 
-def test_what_a_section_quotes_is_what_the_product_says() -> None:
+def test_messages_quoted_in_the_oncall_page_exist_in_the_source() -> None:
     for heading, text in sections().items():
         for line in quoted(text):
             assert matches(line), f"{heading}: nothing in the source says {line!r}"
@@ -156,7 +156,7 @@ def test_what_a_section_quotes_is_what_the_product_says() -> None:
                 assert statistic.split()[0] in type(block).model_fields, line
 
 
-def test_each_kind_of_error_that_a_stage_raises_is_quoted_where_its_row_leads() -> None:
+def test_errors_of_each_stage_are_quoted_in_the_sections_of_its_rows() -> None:
     shown = {
         anchor(heading): {message.kind for line in quoted(text) for message in matches(line)}
         for heading, text in sections().items()
@@ -169,7 +169,7 @@ def test_each_kind_of_error_that_a_stage_raises_is_quoted_where_its_row_leads() 
         assert not (missing := raised - led), f"{stage.name} raises {missing} → quote one"
 
 
-def test_each_command_is_one() -> None:
+def test_commands_and_overrides_in_the_oncall_page_are_valid() -> None:
     root = typer.main.get_command(app)
     commands = [text for text in re.findall(r"`(nightbid [^`]+)`", PAGE) if "…`" not in text]
     for text in commands:

@@ -51,14 +51,14 @@ def test_later_tasks_use_the_settings_that_the_run_began_with(pipelines) -> None
     assert fresh.window.train_days == 1
 
 
-def test_what_was_recorded_reads_back_as_the_same_settings() -> None:
+def test_settings_of_shipped_pipelines_round_trip_through_json() -> None:
     folder = Path("include/pipelines")
     for name in pipeline_names(folder):
         spec = find_pipeline(name, folder)
         assert PipelineSpec.model_validate(spec.model_dump(mode="json")) == spec
 
 
-def test_a_cleared_task_takes_up_an_edit_that_concerns_no_finished_stage(pipelines) -> None:
+def test_a_cleared_task_uses_an_edit_that_affects_no_finished_stage(pipelines) -> None:
     pipelines()
     _, run = ASKED.open(Settings(), stage_named("sample"))
     done(run, "sample", "gate_raw", "featurize", "gate_features")
@@ -69,7 +69,7 @@ def test_a_cleared_task_takes_up_an_edit_that_concerns_no_finished_stage(pipelin
     assert later.train.epochs == 2, "what waits for the cleared task goes on with the same"
 
 
-def test_an_edit_that_concerns_a_finished_stage_names_it_and_where_to_begin(pipelines) -> None:
+def test_an_edit_that_affects_a_finished_stage_says_which_task_to_clear(pipelines) -> None:
     pipelines()
     _, run = ASKED.open(Settings(), stage_named("sample"))
     done(run, "sample", "gate_raw", "featurize", "gate_features")
@@ -83,7 +83,7 @@ def test_an_edit_that_concerns_a_finished_stage_names_it_and_where_to_begin(pipe
     assert spec.window.train_days == 1
 
 
-def test_a_parallel_stage_that_would_stay_as_it_was_leads_further_up(pipelines) -> None:
+def test_an_edit_that_affects_a_parallel_stage_says_to_clear_above_both(pipelines) -> None:
     pipelines()
     _, run = ASKED.open(Settings(), stage_named("sample"))
     done(run, "sample", "gate_raw", "featurize", "gate_features", "train_baseline")
@@ -92,7 +92,7 @@ def test_a_parallel_stage_that_would_stay_as_it_was_leads_further_up(pipelines) 
         ASKED.open(Settings(), stage_named("train"), is_cleared=True)
 
 
-def test_a_stage_whose_code_is_another_since_the_run_began_does_not_run(pipelines) -> None:
+def test_a_stage_is_refused_when_its_code_changed_since_the_run_began(pipelines) -> None:
     pipelines()
     _, run = ASKED.open(Settings(), stage_named("sample"))
     run.pin(ASKED.open(Settings())[0], {**run.head.code, "train": "0" * 32})
@@ -103,12 +103,12 @@ def test_a_stage_whose_code_is_another_since_the_run_began_does_not_run(pipeline
     ASKED.open(Settings(), stage_named("train"))
 
 
-def test_every_stage_comes_after_the_first_and_none_after_the_last() -> None:
+def test_all_other_stages_follow_the_first_and_none_follows_the_last() -> None:
     assert len(all_after(stage_named("sample"))) == 14
     assert not all_after(stage_named("promote"))
 
 
-def test_a_stage_that_fails_by_itself_is_tried_twice_and_a_lost_worker_does_not_count(
+def test_a_failed_stage_is_retried_once_and_lost_workers_do_not_count(
     pipelines,
 ) -> None:
     pipelines()
@@ -129,7 +129,7 @@ def test_a_stage_that_fails_by_itself_is_tried_twice_and_a_lost_worker_does_not_
     assert not task._has_failed_twice(run, before=3), "a person cleared the task"
 
 
-def test_a_night_of_another_airflow_in_the_same_workspace_is_waited_for(
+def test_a_night_waits_for_a_night_of_another_airflow_in_its_workspace(
     pipelines, monkeypatch
 ) -> None:
     pipelines()

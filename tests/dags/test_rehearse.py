@@ -21,7 +21,7 @@ def the_dag():
     ("field", "value"),
     [("pipeline", "nope"), ("upgrade", ["numpy>=2"]), ("seeds", 1), ("margin", 0)],
 )
-def test_the_form_refuses_what_cannot_be_meant(pipelines, field, value) -> None:
+def test_rehearsal_form_rejects_invalid_values(pipelines, field, value) -> None:
     pipelines()
     params = the_dag().params
     with pytest.raises(ParamValidationError):

@@ -26,7 +26,7 @@ class Run:
     data_interval_end: dt.datetime | None = None
 
 
-def test_a_scheduled_run_is_of_the_day_before_its_interval_ends() -> None:
+def test_scheduled_run_has_the_date_before_its_interval_ends() -> None:
     # A backfill runs long after its night.
     run = Run(
         run_after=dt.datetime(2026, 3, 1, tzinfo=UTC),
@@ -35,17 +35,17 @@ def test_a_scheduled_run_is_of_the_day_before_its_interval_ends() -> None:
     assert Request.of("ctr", run, {}).date == dt.date(2026, 1, 8)
 
 
-def test_a_run_by_hand_is_of_the_day_before_in_utc() -> None:
+def test_manual_run_defaults_to_the_day_before_in_utc() -> None:
     tokyo = dt.timezone(dt.timedelta(hours=9))
     run = Run(run_after=dt.datetime(2026, 1, 9, 3, tzinfo=tokyo))
     assert Request.of("ctr", run, {"date": None}).date == dt.date(2026, 1, 7)
 
 
-def test_a_date_that_is_given_wins() -> None:
+def test_date_of_the_form_overrides_the_default_date() -> None:
     assert Request.of("ctr", Run(), {"date": "2026-01-05"}).date == dt.date(2026, 1, 5)
 
 
-def test_the_form_becomes_overrides_of_the_pipeline(pipelines) -> None:
+def test_form_values_override_the_pipeline(pipelines) -> None:
     pipelines()
     answers = {
         "date": "2026-01-05",
@@ -64,13 +64,13 @@ def test_the_form_becomes_overrides_of_the_pipeline(pipelines) -> None:
     assert record.run_id == "scheduled__2026-01-09T03-00-00-00-00"
 
 
-def test_an_override_that_does_not_exist_is_named(pipelines) -> None:
+def test_override_of_an_unknown_key_is_named_in_the_error(pipelines) -> None:
     pipelines()
     with pytest.raises(ConfigError, match=r"train\.learning_rat"):
         Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]}).open(Settings())
 
 
-def test_a_window_of_hours_is_refused_by_the_field_of_the_form(pipelines) -> None:
+def test_error_about_an_hourly_window_names_the_field_of_the_form(pipelines) -> None:
     pipelines(
         source={"kind": "simulator", "partition": "hour"},
         window={"train_hours": 24, "validate_hours": 3, "evaluate_hours": 3},
@@ -79,7 +79,7 @@ def test_a_window_of_hours_is_refused_by_the_field_of_the_form(pipelines) -> Non
         Request.of("small", Run(), {"train_hours": 5000}).open(Settings())
 
 
-def test_a_refused_request_is_a_run_that_pages_show_until_it_is_asked_rightly(pipelines) -> None:
+def test_refused_request_shows_as_a_failed_run_until_it_is_corrected(pipelines) -> None:
     pipelines()
     wrong = Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]})
     with pytest.raises(ConfigError):
@@ -92,7 +92,7 @@ def test_a_refused_request_is_a_run_that_pages_show_until_it_is_asked_rightly(pi
     assert RunView(record).state == "running"
 
 
-def test_the_form_itself_refuses_a_misspelled_block_or_architecture() -> None:
+def test_form_rejects_a_misspelled_block_or_architecture() -> None:
     fields = form(PipelineSpec(pipeline="small", features={"a": {"column": "a"}}))
     for name, value in {"overrides": ["trian.epochs=1"], "architecture": "dcn_v3"}.items():
         with pytest.raises(ParamValidationError):

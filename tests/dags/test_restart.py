@@ -33,7 +33,7 @@ DAG, RUN = "nightly_small", "restarted"
 @pytest.mark.slow
 @pytest.mark.matrix
 @pytest.mark.timeout(1500)
-def test_an_airflow_that_is_killed_twice_takes_its_jobs_up_again(
+def test_airflow_resumes_its_cloud_jobs_after_being_killed_twice(
     pipelines: Callable[..., Path],
     emulated: str,
     dataflow: Dataflow,

@@ -18,7 +18,7 @@ def session():
         yield session
 
 
-def test_a_missing_role_is_made_once_so_that_no_dag_names_one_that_is_not_there(session) -> None:
+def test_missing_roles_are_created_once(session) -> None:
     assert roles.make_roles(["ads-ctr", "ads-cvr"], session) == ["ads-ctr", "ads-cvr"]
     assert roles.make_roles(["ads-ctr", "ads-cvr"], session) == []
     assert sorted(role.name for role in session.query(Role)) == ["ads-ctr", "ads-cvr"]

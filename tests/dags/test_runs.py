@@ -84,14 +84,14 @@ def link_of(task: str) -> str:
     return str(json.loads(rows[-1][0]))
 
 
-def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) -> None:
+def test_a_missing_label_column_fails_without_a_retry(pipelines, caplog) -> None:
     pipelines(label={"column": "clicks"})
     states = run_night()
     assert states["sample"] == "failed", "not up_for_retry: the column will not appear by itself"
     assert newest_run().stage("sample") is None or "clicks" in newest_run().stage("sample").error
 
 
-def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(
+def test_a_night_promotes_a_champion_and_a_second_run_reuses_its_stages(
     pipelines, tmp_path, monkeypatch
 ) -> None:
     # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
@@ -117,7 +117,9 @@ def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(
     assert logged == [(run.run_id, "FINISHED") for run in (first, second)]
 
 
-def test_a_night_of_real_impressions_ends_with_a_champion(pipelines, kuairand_folder) -> None:
+def test_a_night_on_kuairand_succeeds_and_beats_the_constant_model(
+    pipelines, kuairand_folder
+) -> None:
     pipelines(
         source={"kind": "kuairand", "folder": str(kuairand_folder)},
         columns={"user": "user_id", "item": "video_id"},

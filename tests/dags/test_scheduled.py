@@ -56,7 +56,7 @@ def begun() -> list[Turn]:
 
 
 @pytest.mark.timeout(1200)
-def test_a_backfill_over_rest_beside_a_night_by_hand(airflow: Any) -> None:
+def test_backfilled_manual_and_scheduled_nights_run_one_at_a_time(airflow: Any) -> None:
     client = airflow.client
     body = {
         "dag_id": BUSY, "from_date": "2026-01-08T00:00:00Z", "to_date": "2026-01-10T23:00:00Z",

@@ -9,7 +9,7 @@ from airflow.dag_processing.dagbag import DagBag
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 
-def test_a_promotion_starts_the_scoring_of_its_pipeline(pipelines) -> None:
+def test_scoring_dag_is_scheduled_on_the_champion_asset_of_its_pipeline(pipelines) -> None:
     pipelines()
     pipelines("broken", text="pipeline: [")
     bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")

@@ -23,7 +23,7 @@ def the_dag():
     ("field", "value"),
     [("pipeline", "nope"), ("set", ["train.lr"]), ("trials", 0), ("metric", "x")],
 )
-def test_the_form_refuses_what_cannot_be_meant(pipelines, field, value) -> None:
+def test_sweep_form_rejects_invalid_values(pipelines, field, value) -> None:
     pipelines()
     params = the_dag().params
     with pytest.raises(ParamValidationError):
@@ -32,7 +32,7 @@ def test_the_form_refuses_what_cannot_be_meant(pipelines, field, value) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("airflow_database")
-def test_a_sweep_is_ranked_though_a_trial_fails(pipelines) -> None:
+def test_a_sweep_ranks_the_remaining_trials_when_one_fails(pipelines) -> None:
     pipelines()
     run = the_dag().test(
         logical_date=None,

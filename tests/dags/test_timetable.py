@@ -36,7 +36,7 @@ def nights(dag, first: str, last: str) -> list[tuple[str, str]]:
     return [(f"{info.logical_date:%Y-%m-%d}", f"{info.run_after:%Y-%m-%d %H:%M}") for info in infos]
 
 
-def test_a_backfill_makes_the_nights_that_it_names(pipelines) -> None:
+def test_backfill_creates_one_run_per_night_of_its_range(pipelines) -> None:
     dag = dag_with(pipelines, "30 2 * * *")
     expected = [
         ("2026-01-08", "2026-01-09 02:30"),
@@ -47,7 +47,7 @@ def test_a_backfill_makes_the_nights_that_it_names(pipelines) -> None:
     assert nights(dag, "2026-01-08", "2026-01-10T23:59:59") == expected
 
 
-def test_a_weekly_schedule_makes_the_nights_before_its_days(pipelines) -> None:
+def test_weekly_schedule_runs_the_night_before_each_tick(pipelines) -> None:
     # Each Monday tick gives the night of Sunday.
     dag = dag_with(pipelines, "0 3 * * 1")
     assert [night for night, _ in nights(dag, "2026-01-01", "2026-01-20")] == [
@@ -60,7 +60,7 @@ def simulated(partition: str, **more: str) -> dict[str, object]:
     return {"source": source, "window": {f"train_{partition}s": 3}}
 
 
-def test_an_hourly_schedule_makes_the_hour_before_each_tick(pipelines) -> None:
+def test_hourly_schedule_runs_the_last_full_hour_before_each_tick(pipelines) -> None:
     dag = dag_with(pipelines, "10 * * * *", **simulated("hour"))
     infos = list(dag.iter_dagrun_infos_between(day("2026-01-08T22"), day("2026-01-09T01")))
     assert [(f"{info.logical_date:%d %H:%M}", f"{info.run_after:%d %H:%M}") for info in infos] == [
@@ -82,7 +82,7 @@ def test_an_hourly_schedule_makes_the_hour_before_each_tick(pipelines) -> None:
     assert str(Request.of("small", Run(), {"date": "2026-01-05T04"}).date) == "2026-01-05T04"
 
 
-def test_a_weekly_log_makes_the_week_before_its_tick(pipelines) -> None:
+def test_weekly_partitions_run_the_last_full_week_before_each_tick(pipelines) -> None:
     dag = dag_with(pipelines, "0 3 * * 2", **simulated("week", week_begins="sunday"))
     # Each Tuesday tick gives the week that ended on Saturday.
     infos = list(dag.iter_dagrun_infos_between(day("2026-01-01"), day("2026-01-24")))
@@ -99,7 +99,7 @@ def test_a_weekly_log_makes_the_week_before_its_tick(pipelines) -> None:
     assert str(Request.of("small", Run(), {"date": "2026-01-15"}).date) == "2026-01-11"
 
 
-def test_the_form_of_hours_takes_an_hour_and_counts_hours(pipelines) -> None:
+def test_form_of_an_hourly_pipeline_takes_an_hour_and_train_hours(pipelines) -> None:
     pipelines(**simulated("hour"))
     params = the_dag().params
     params.update({"date": "2026-01-08T04", "train_hours": 12})
@@ -117,7 +117,7 @@ def test_the_form_of_hours_takes_an_hour_and_counts_hours(pipelines) -> None:
         params["date"] = "8 January"
 
 
-def test_runs_are_named_by_their_night_and_those_by_hand_by_their_time(pipelines) -> None:
+def test_run_id_holds_the_night_or_the_time_of_a_manual_run(pipelines) -> None:
     timetable = dag_with(pipelines, "0 3 * * *").timetable
     assert isinstance(timetable, NightTimetable)
     tick = day("2026-01-09T03:00:00")
@@ -135,7 +135,7 @@ def test_runs_are_named_by_their_night_and_those_by_hand_by_their_time(pipelines
     assert by_hand.startswith("manual__2026-01-09T03:00:00")
 
 
-def test_the_schedule_goes_on_after_runs_of_an_older_version(pipelines) -> None:
+def test_schedule_continues_after_runs_of_an_older_version(pipelines) -> None:
     timetable = dag_with(pipelines, "0 3 * * *").timetable
     always = TimeRestriction(day("2026-01-01"), None, catchup=True)
     # Their interval was their start time, on the day after the night of January 8.
@@ -146,7 +146,7 @@ def test_the_schedule_goes_on_after_runs_of_an_older_version(pipelines) -> None:
         assert info.run_after == day("2026-01-10T03:00:00")
 
 
-def test_without_catch_up_only_the_last_missed_night_is_made(pipelines) -> None:
+def test_only_the_last_missed_night_runs_without_catchup(pipelines) -> None:
     timetable = dag_with(pipelines, "0 3 * * *").timetable
     rule = TimeRestriction(day("2026-01-01"), None, catchup=False)
     last = DataInterval(day("2026-01-08"), day("2026-01-09"))

@@ -247,7 +247,7 @@ class Night:
         set_state(self.run.run_id, others_than="watch_cost", state="success")
 
 
-def test_a_triggerer_that_is_killed_and_started_anew_counts_nothing_twice(
+def test_a_triggerer_that_is_killed_and_restarted_counts_no_cost_twice(
     pipelines, triggerer, collector: Collector
 ) -> None:
     pipelines(budget={"run_usd": 2.5 * 0.056})
@@ -276,7 +276,7 @@ def test_a_triggerer_that_is_killed_and_started_anew_counts_nothing_twice(
     until(lambda: collector.seen.get(("nightbid.cost.run_usd", "")) == pytest.approx(0.168), "sum")
 
 
-def test_a_ledger_that_goes_away_costs_the_watch_polls_and_nothing_else(
+def test_cost_watch_catches_up_after_an_outage_of_the_ledger(
     pipelines, triggerer, postgres, database, password, monkeypatch
 ) -> None:
     monkeypatch.setenv("NIGHTBID_LEDGER", database)
@@ -300,7 +300,7 @@ def test_a_ledger_that_goes_away_costs_the_watch_polls_and_nothing_else(
     assert password not in log_of("outage")
 
 
-def test_a_job_outlives_triggerers_and_ends_with_the_task_that_a_person_ends(
+def test_a_job_survives_triggerer_restarts_and_is_canceled_with_its_task(
     pipelines, emulated: str, dataflow: Dataflow, triggerer, monkeypatch
 ) -> None:
     from nightbid_airflow.remote import JobTrigger

@@ -30,7 +30,7 @@ ADDRESSES = {
 """Address of each page → text on it."""
 
 
-def test_nobody_sees_anything_without_a_login(server: str) -> None:
+def test_pages_require_a_login(server: str) -> None:
     for address, content in ADDRESSES.items():
         for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Cookie": "_token=x.y.z"}):
             answer = httpx.get(server + address, headers=headers, trust_env=False)
@@ -39,7 +39,7 @@ def test_nobody_sees_anything_without_a_login(server: str) -> None:
     assert "/auth/login?next=" in httpx.get(server, trust_env=False).text
 
 
-def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
+def test_user_without_dag_permission_sees_no_run(server: str) -> None:
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
@@ -54,7 +54,7 @@ def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
         assert "small-1" not in answer.text.replace("run &#39;small-1&#39;", "")
 
 
-def test_the_scripts_of_the_charts_are_kept_by_browsers_until_they_change(server: str) -> None:
+def test_chart_scripts_are_cached_only_under_their_current_digest(server: str) -> None:
     for script in scripts():
         address = f"{server}assets/{script.name}"
         now = httpx.get(f"{address}?v={script.sha256.hex()[:16]}", trust_env=False)
@@ -65,7 +65,7 @@ def test_the_scripts_of_the_charts_are_kept_by_browsers_until_they_change(server
     assert httpx.get(f"{server}assets/style.css", trust_env=False).status_code == 404
 
 
-def test_every_page_opens_and_nothing_can_be_changed(ann: httpx.Client) -> None:
+def test_every_page_opens_and_rejects_write_methods(ann: httpx.Client) -> None:
     for address, content in ADDRESSES.items():
         answer = ann.get(address)
         assert answer.status_code == 200, address
@@ -91,7 +91,7 @@ def test_every_page_opens_and_nothing_can_be_changed(ann: httpx.Client) -> None:
         "nowhere",
     ],
 )
-def test_names_from_outside_lead_nowhere_else(ann: httpx.Client, address: str) -> None:
+def test_unknown_or_malicious_addresses_return_404(ann: httpx.Client, address: str) -> None:
     answer = ann.get(address)
     assert answer.status_code == 404
     assert "not for everybody" not in answer.text
@@ -126,7 +126,7 @@ KNOWN = (
         min_size=4, max_size=4,
     ),
 )  # fmt: skip
-def test_no_parameter_of_a_page_ends_in_an_error_of_the_server(
+def test_no_page_parameter_causes_a_server_error(
     eve: httpx.Client, route: str, values: list[str]
 ) -> None:
     address = route.format(*(quote(value, safe="") for value in values))
@@ -143,7 +143,7 @@ def test_no_parameter_of_a_page_ends_in_an_error_of_the_server(
         ("nights/small?page=many", 422, "page: "),
     ],
 )
-def test_what_does_not_work_is_said_with_a_way_on(
+def test_error_pages_explain_the_problem_and_link_onward(
     ann: httpx.Client, address: str, status: int, words: str
 ) -> None:
     answer = ann.get(address)

@@ -13,7 +13,7 @@ from nightbid.tracking.logged import Logged
 from .conftest import GATE
 
 
-def test_a_record_that_cannot_be_read_breaks_no_page(
+def test_unreadable_run_record_is_listed_and_its_page_returns_404(
     ann: httpx.Client, workspace: Workspace
 ) -> None:
     folder = workspace.root / "runs" / "torn" / "torn-1"
@@ -30,7 +30,7 @@ def test_a_record_that_cannot_be_read_breaks_no_page(
         (folder / "run.json").unlink()
 
 
-def test_a_run_links_to_airflow_only_where_airflow_knows_it(ann: httpx.Client) -> None:
+def test_run_page_links_to_airflow_only_when_airflow_has_the_run(ann: httpx.Client) -> None:
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from airflow.utils.types import DagRunType
@@ -56,7 +56,7 @@ def test_a_run_links_to_its_own_page_in_mlflow(ann: httpx.Client, workspace: Wor
     assert 'href="http://mlflow.example:5000/#/experiments/7/runs/ab12"' in text
 
 
-def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
+def test_nightbid_tab_of_an_airflow_page_redirects_to_the_matching_page(ann: httpx.Client) -> None:
     for path, there in {
         "nightly_small": "/nightbid/nights/small",
         "nightly_small/small-1": "/nightbid/runs/small/small-1",
@@ -78,7 +78,7 @@ def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
         assert excerpt in answer.text
 
 
-def test_what_a_stage_wrote_is_a_page(ann: httpx.Client, workspace: Workspace) -> None:
+def test_output_page_shows_the_manifest_of_a_stage(ann: httpx.Client, workspace: Workspace) -> None:
     folder = workspace.stage_folder("small", "sample", "0123456789abcdef")
     folder.mkdir(parents=True)
     manifest = Manifest(
@@ -101,7 +101,7 @@ def test_what_a_stage_wrote_is_a_page(ann: httpx.Client, workspace: Workspace) -
     assert 'href="/nightbid/runs/small/small-1"' in text
 
 
-def test_links_of_a_gates_page_lead_to_the_files_beside_it(ann: httpx.Client) -> None:
+def test_gate_page_serves_its_linked_files_and_no_others(ann: httpx.Client) -> None:
     page = ann.get(GATE)
     (link,) = re.findall('href="(.*)"', page.text)
     assert ann.get(str(page.url.join(link))).json() == {"verdict": "stop"}

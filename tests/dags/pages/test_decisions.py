@@ -11,7 +11,7 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.storage.workspace import Workspace
 
 
-def test_a_rollback_from_the_page_needs_the_role_the_token_and_a_reason(
+def test_page_rollback_requires_role_token_reason_and_confirmation(
     ann: httpx.Client, eve: httpx.Client, workspace: Workspace, server: str
 ) -> None:
     pointer = ChampionPointer(workspace, "small")
@@ -60,7 +60,7 @@ def into_the_database(pipelines) -> None:
     )
 
 
-def test_a_wrong_field_of_a_run_is_refused_in_one_line(
+def test_dag_run_with_an_invalid_field_is_refused_in_one_line(
     server: str, token: Callable[[str], str], pipelines
 ) -> None:
     into_the_database(pipelines)
@@ -82,7 +82,7 @@ def test_a_wrong_field_of_a_run_is_refused_in_one_line(
         assert "\n" not in answer.json()["detail"]
 
 
-def test_the_older_of_two_models_is_scored_on_newer_rows_at_a_button(
+def test_rescore_button_starts_the_same_rows_dag_for_both_runs(
     eve: httpx.Client, pipelines
 ) -> None:
     from airflow.models.dagrun import DagRun
@@ -103,7 +103,9 @@ def test_the_older_of_two_models_is_scored_on_newer_rows_at_a_button(
         assert run.triggering_user_name == "eve"
 
 
-def test_the_same_by_rest(server: str, token: Callable[[str], str], workspace: Workspace) -> None:
+def test_rest_pause_resume_and_promote_check_permissions_and_gates(
+    server: str, token: Callable[[str], str], workspace: Workspace
+) -> None:
     def post(user: str, action: str, **given: str) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token(user)}"}
         address = f"{server}act/small/{action}"
