@@ -38,7 +38,7 @@ def runs(airflow: Any, dag: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_line_that_cannot_be_meant_is_refused_in_words(airflow: Any, page: Any) -> None:
+def test_form_explains_an_override_with_an_unknown_key(airflow: Any, page: Any) -> None:
     opened(page, airflow, "nightly_tiny")
     # The form needs no input.
     assert "*" not in page.get_by_text("Other settings", exact=False).first.inner_text()
@@ -53,7 +53,9 @@ def test_a_line_that_cannot_be_meant_is_refused_in_words(airflow: Any, page: Any
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, page: Any) -> None:
+def test_a_night_from_the_form_is_approved_promoted_and_shown(
+    airflow: Any, elsewhere: str, page: Any
+) -> None:
     client, address = airflow.client, airflow.client.address
     assert until(airflow, lambda: client.has_dag(DAG))
 
@@ -136,7 +138,9 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, pag
 
 
 @pytest.mark.parametrize("path", ["", "nights/tiny", "costs", "champion/tiny", "runs/tiny/x"])
-def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str) -> None:
+def test_pages_fit_1280_pixels_and_follow_the_color_scheme(
+    airflow: Any, page: Any, path: str
+) -> None:
     grounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
@@ -156,7 +160,7 @@ def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str)
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_sweep_is_sent_with_an_empty_name(airflow: Any, page: Any) -> None:
+def test_sweep_form_accepts_an_empty_name(airflow: Any, page: Any) -> None:
     opened(page, airflow, "sweep")
     page.fill("[name=element_set]", "train.learning_rate=0.001,0.01")
     page.get_by_role("button", name="Trigger").last.click()

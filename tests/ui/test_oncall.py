@@ -250,7 +250,7 @@ SEEN = {
 """Pipeline → texts on its page about the incident and what to do."""
 
 
-def test_a_missing_day_is_waited_for(desk: Desk, airflow: Any) -> None:
+def test_run_page_shows_that_the_night_waits_for_a_missing_day(desk: Desk, airflow: Any) -> None:
     until(lambda: arrival(airflow) in ("deferred", "failed"), 300)
     if arrival(airflow) == "deferred":
         desk.open("missing_day")
@@ -260,14 +260,14 @@ def test_a_missing_day_is_waited_for(desk: Desk, airflow: Any) -> None:
 
 
 @pytest.mark.parametrize("name", list(SEEN))
-def test_an_incident_is_understood_within_three_clicks(desk: Desk, name: str) -> None:
+def test_an_incident_and_its_fix_are_shown_within_three_clicks(desk: Desk, name: str) -> None:
     desk.open(name)
     text = desk.text()
     for excerpt in (SERVES, "What to do", *SEEN[name]):
         assert excerpt in text, f"{excerpt!r} is not on the page of {name}:\n{text[:2000]}"
 
 
-def test_home_says_what_needs_attention_broken_yamls_and_nights_that_stall(desk: Desk) -> None:
+def test_home_lists_broken_yamls_and_stalled_nights_and_filters_runs(desk: Desk) -> None:
     desk.home()
     attention = desk.frame.get_by_role("alert", name="Attention")
     attention.wait_for()
@@ -323,7 +323,7 @@ def test_the_winner_of_a_sweep_is_run_from_its_page(desk: Desk, airflow: Any) ->
     desk.frame.get_by_text("the winner has been run as rates-winner").wait_for()
 
 
-def test_a_missing_day_is_waited_for_stops_and_is_run_again(
+def test_a_night_without_its_day_stops_and_reruns_from_its_page(
     desk: Desk, airflow: Any, logs: Path
 ) -> None:
     # The first test saw the wait.
@@ -342,7 +342,7 @@ def test_a_missing_day_is_waited_for_stops_and_is_run_again(
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_pages_fit_a_telephone_and_a_wide_screen(desk: Desk, width: int) -> None:
+def test_pages_fit_phones_and_wide_screens(desk: Desk, width: int) -> None:
     page = desk.page
     runs = "&".join(f"run=backfill__2026-01-0{number + 1}__a1b2c3" for number in range(4))
     compared = f"compare/compared?{runs}"
