@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "chaos.py"
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_python")
-def test_nights_that_are_disturbed_end_as_if_nobody_had(tmp_path: Path) -> None:
+def test_disturbed_nights_end_with_the_undisturbed_result(tmp_path: Path) -> None:
     report = tmp_path / "chaos.jsonl"
     for cases in (10, 12):
         done = subprocess.run(

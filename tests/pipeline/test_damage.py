@@ -24,7 +24,7 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
-def test_damage_between_stages_is_set_aside_and_made_again(shell, two_nights):
+def test_damaged_outputs_between_stages_are_set_aside_and_rebuilt(shell, two_nights):
     shell.write()
     # The stages until the export are finished; later ones, which read the champion, are not.
     shell.take(two_nights, "stages")
@@ -73,7 +73,7 @@ def test_damage_between_stages_is_set_aside_and_made_again(shell, two_nights):
     assert "000001.json" in text
 
 
-def test_a_damaged_old_record_stops_no_later_night(shell, two_nights):
+def test_a_damaged_run_record_does_not_stop_later_nights(shell, two_nights):
     shell.write()
     shell.take(two_nights, "stages")
     code, text = shell.run("run", "small", "--date", "2026-01-04", "--until", "sample")

@@ -14,7 +14,7 @@ import yaml
 ROWS = 20_000
 
 
-def test_a_draft_for_days_of_new_york_in_march_passes_the_raw_gate(shell, tmp_path):
+def test_drafted_pipeline_passes_the_raw_gate_across_a_dst_change(shell, tmp_path):
     """On March 8, 2026, New York's clocks skip an hour, and the rows are correct."""
     for day in ("2026-03-07", "2026-03-08", "2026-03-09", "2026-03-10"):
         draw = np.random.default_rng(int(day[-2:]))
@@ -50,7 +50,7 @@ def test_a_draft_for_days_of_new_york_in_march_passes_the_raw_gate(shell, tmp_pa
     assert "raw pass" in output
 
 
-def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
+def test_values_that_look_like_markup_are_printed_literally(shell, tmp_path):
     """The progress, the terminal and the lists show a check that names such a value."""
     places = ["[/home] top", "[/sports] left", "[/news] top"]
     for at, day in enumerate(pd.date_range("2026-01-05", periods=4)):
@@ -89,7 +89,7 @@ def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
 
 
 @pytest.mark.slow
-def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
+def test_messy_json_logs_go_from_draft_to_promotion(shell, tmp_path):
     """JSON objects, country folders, times in several zones, labels Y and N, a broken line, an
     empty file and a day without clicks go from the draft to a promotion."""
     zones = ("UTC", "Europe/Berlin", "America/New_York")

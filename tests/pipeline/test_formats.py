@@ -31,7 +31,7 @@ def night(shell, date: str, source: dict, features: dict) -> str:
     return text
 
 
-def test_criteo(shell, tmp_path):
+def test_a_night_runs_on_criteo_logs(shell, tmp_path):
     draw = np.random.default_rng(0)
     logs = tmp_path / "logs"
     logs.mkdir()
@@ -50,7 +50,7 @@ def test_criteo(shell, tmp_path):
     night(shell, "2026-01-04", source, {"C1": "vocabulary", "I1": {"transform": "numeric"}})
 
 
-def test_avazu(shell, tmp_path):
+def test_a_night_runs_on_avazu_logs(shell, tmp_path):
     draw = np.random.default_rng(0)
     lines = [AVAZU]
     for at in range(8000):
@@ -68,7 +68,7 @@ def test_avazu(shell, tmp_path):
     night(shell, "2014-10-24", source, {"C14": "vocabulary", "site_id": "vocabulary"})
 
 
-def test_obd(shell):
+def test_a_night_runs_on_open_bandit_logs(shell):
     cached = [Settings().cache / "obd" / ARCHIVE]
     archive = next((path for path in cached if path.exists()), None)
     if archive is None:

@@ -39,7 +39,7 @@ def logs(day: date) -> pa.Table:
     )
 
 
-def test_weights_are_learned_calibrated_and_evaluated_with(shell, tmp_path):
+def test_row_weights_apply_to_predictions_and_metrics(shell, tmp_path):
     for at in range(4):
         folder = tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}"
         folder.mkdir(parents=True)

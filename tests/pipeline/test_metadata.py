@@ -55,7 +55,7 @@ def installed(address: str, home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_copy_of_sqlite_is_migrated_and_the_original_stays(
+def test_a_copy_of_sqlite_is_migrated_and_the_original_is_unchanged(
     rehearse: Callable[[str], Migrated], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (CONNECTION, "AIRFLOW_HOME"):  # other tests have another Airflow
@@ -109,7 +109,7 @@ def test_a_copy_in_postgresql_is_migrated_and_dropped(
 
 
 @pytest.mark.slow
-def test_a_database_that_the_candidate_cannot_migrate_is_an_error(
+def test_a_failed_metadata_migration_is_an_error(
     rehearse: Callable[[str], Migrated], tmp_path: Path
 ) -> None:
     path = tmp_path / "airflow.db"
@@ -122,7 +122,9 @@ def test_a_database_that_the_candidate_cannot_migrate_is_an_error(
 
 
 @pytest.mark.slow
-def test_what_cannot_be_copied_is_said(rehearse: Callable[[str], Migrated]) -> None:
+def test_unreachable_metadata_is_reported_and_a_new_database_is_used(
+    rehearse: Callable[[str], Migrated],
+) -> None:
     done = rehearse("postgresql://u:s3cr3t@127.0.0.1:1/airflow")
     assert "refused" in done.not_copied
     assert "s3cr3t" not in done.model_dump_json()

@@ -26,7 +26,7 @@ def manifest(run: RunRecord, stage: str) -> dict:
     return json.loads((run.workspace.at(record.uri) / "manifest.json").read_text())
 
 
-def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(shell, two_nights):
+def test_second_night_meets_the_champion_and_a_rerun_reuses_all_stages(shell, two_nights):
     shell.write()
     shell.take(two_nights)
     text = (two_nights / "output").read_text()
@@ -91,7 +91,7 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert len(runs_of(workspace, "small")) == 2
 
 
-def test_a_night_from_the_shell_waits_for_another_one_of_its_pipeline(shell):
+def test_a_shell_night_waits_for_another_night_of_its_pipeline(shell):
     shell.write()
     turns = Turns(Workspace(str(shell.workspace)), "small")
     with turns.held("other"):
@@ -106,7 +106,7 @@ def test_a_night_from_the_shell_waits_for_another_one_of_its_pipeline(shell):
     assert "✓ sample " in rest
 
 
-def test_features_are_documented_with_what_the_newest_night_taught(shell, two_nights):
+def test_features_command_shows_the_statistics_of_the_newest_night(shell, two_nights):
     shell.write()
     code, text = shell.run("features", "small")
     assert code == 0, text
@@ -147,7 +147,7 @@ def test_features_are_documented_with_what_the_newest_night_taught(shell, two_ni
     assert devices in page
 
 
-def test_a_night_of_real_impressions(shell, kuairand_folder):
+def test_kuairand_pipeline_exceeds_an_auc_of_0_70(shell, kuairand_folder):
     text = (Path(__file__).parents[2] / "include/pipelines/kuairand_ctr.yaml").read_text()
     shell.write("kuairand_ctr", text)
     code, text = shell.run(
@@ -178,7 +178,7 @@ def test_a_night_of_real_impressions(shell, kuairand_folder):
     ],
     ids=["yaml", "key", "column", "window", "outcome", "label", "no-label", "architecture"],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(shell, changes, expected):
+def test_bad_input_fails_in_one_line_and_leaves_no_partial_output(shell, changes, expected):
     shell.write(**changes)
     code, text = shell.run("run", "small", "--date", "2026-01-05", "--until", "train")
     assert code in (2, 3)
@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(shell, changes, expected):
         assert (folder / "manifest.json").exists(), folder
 
 
-def test_broken_partitions_of_an_own_folder(shell, tmp_path):
+def test_error_names_the_truncated_or_missing_day_of_a_folder(shell, tmp_path):
     """An error names each missing, empty or truncated day."""
     shell.write()
     code, text = shell.run(

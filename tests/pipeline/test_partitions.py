@@ -12,7 +12,7 @@ from nightbid.storage.workspace import Workspace
 pytestmark = pytest.mark.slow
 
 
-def test_nights_of_hours_each_learn_an_hour_more(shell, tmp_path):
+def test_hourly_nights_reuse_hours_and_name_a_missing_hour(shell, tmp_path):
     shell.write(source={"kind": "simulator", "rows_per_day": 24_000, "partition": "hour"},
                 window={"train_hours": 24, "validate_hours": 3, "evaluate_hours": 3})  # fmt: skip
     logs = tmp_path / "logs"
@@ -54,7 +54,7 @@ def test_nights_of_hours_each_learn_an_hour_more(shell, tmp_path):
     assert "30 hours, 2026-01-02T00 to 2026-01-03T06; 1 missing in between: 2026-01-02T20" in output
 
 
-def test_nights_of_weeks_read_folders_of_days(shell, tmp_path):
+def test_weekly_nights_read_daily_folders(shell, tmp_path):
     shell.write(source={"kind": "simulator", "rows_per_day": 300})
     logs = tmp_path / "logs"
     code, output = shell.run(

@@ -26,7 +26,7 @@ def replayed(run: RunRecord) -> Path:
     return Path(str(run.workspace.at(record.uri)))
 
 
-def test_the_value_of_choosing_by_the_predictions_is_told_with_the_truth_within(shell):
+def test_off_policy_estimates_are_within_error_of_the_true_value(shell):
     shell.write(
         source={
             "kind": "simulator", "rows_per_day": 6000, "users": 800, "ads": 200,
@@ -119,7 +119,7 @@ app()
 """
 
 
-def test_a_night_on_open_bandit_logs_values_its_policy(shell, tmp_path):
+def test_a_night_on_open_bandit_logs_estimates_its_policy_value(shell, tmp_path):
     content = open_bandit()
     archive = Path(shell.environment["NIGHTBID_CACHE"]) / "obd" / obd.ARCHIVE
     archive.parent.mkdir(parents=True)

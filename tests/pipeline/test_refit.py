@@ -40,7 +40,7 @@ GATES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_reference(shell):
+def test_refit_serves_newest_days_and_the_judged_model_stays_reference(shell):
     shell.write(
         model={"architecture": "gradient_boosted_trees"},
         baseline={"architecture": "gradient_boosted_trees"},

@@ -42,7 +42,7 @@ def report_of(shell: Shell) -> dict:
     return report
 
 
-def test_the_same_lock_is_safe_and_a_half_done_rehearsal_of_other_code_starts_over(
+def test_same_lock_is_safe_and_a_rehearsal_of_older_code_starts_over(
     sampled: Shell,
 ) -> None:
     # Trees train without TensorFlow, whose import takes most of a worker's time. Both sides run
@@ -60,7 +60,7 @@ def test_the_same_lock_is_safe_and_a_half_done_rehearsal_of_other_code_starts_ov
     assert report_of(sampled)["verdict"] == "safe", output
 
 
-def test_a_changed_metric_default_and_transform_are_found_and_named(
+def test_rehearsal_detects_a_changed_metric_default_and_transform(
     sampled: Shell, tmp_path: Path
 ) -> None:
     wheel = planted(

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("release", sorted(path.name for path in RELEASES.glob("*.tar.xz")))
-def test_a_workspace_of_an_earlier_release_goes_on(release, shell, tmp_path):
+def test_a_workspace_of_an_earlier_release_still_works(release, shell, tmp_path):
     with tarfile.open(RELEASES / release) as archive:
         archive.extractall(tmp_path, filter="data")
 

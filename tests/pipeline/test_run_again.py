@@ -17,7 +17,7 @@ RUN = "small-2026-01-05"
 
 
 @pytest.mark.slow
-def test_until_a_stage_has_run_again_its_result_is_not_shown_and_cannot_be_promoted(
+def test_stale_results_are_hidden_and_not_promotable_until_stages_rerun(
     shell: Shell, two_nights: Path
 ) -> None:
     shell.write()

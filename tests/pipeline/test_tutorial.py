@@ -16,7 +16,7 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.M | re.S)
 
 
 @pytest.mark.slow
-def test_every_command_works_and_shows_what_is_promised(tmp_path: Path) -> None:
+def test_tutorial_commands_print_the_documented_output(tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     COMMANDS.shim(tools / "nightbid")

@@ -110,7 +110,7 @@ def ask_the_scorer(shell, rows: pa.Table, scores: np.ndarray) -> None:
         process.wait(timeout=30)
 
 
-def test_values_are_learned_judged_served_and_rolled_back(views, tmp_path):
+def test_value_models_are_trained_evaluated_served_and_rolled_back(views, tmp_path):
     code, text = views.run("run", "views", "--date", str(NEWEST), "--run-id", "first")
     assert code == 0, text
     assert "promoted as champion #1" in text
