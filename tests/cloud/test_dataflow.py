@@ -134,7 +134,7 @@ def outputs(storage: Storage) -> list[str]:
     return [name for name in bucket if "/featurize/" in name and name.endswith("manifest.json")]
 
 
-def test_workers_make_what_this_machine_makes_and_the_job_is_labeled_and_priced(
+def test_dataflow_equals_a_local_run_and_the_job_is_labeled_and_priced(
     storage: Storage, dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:
     manifest = night.stage("featurize")
@@ -183,7 +183,7 @@ RECOVERED = {
 
 
 @pytest.mark.parametrize("name", in_ci(RECOVERED, "answer lost"))
-def test_a_fault_of_the_service_that_a_night_survives(
+def test_featurization_survives_a_service_fault_with_one_job(
     name: str, dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:
     disturb, plan = RECOVERED[name]
@@ -207,7 +207,7 @@ FAILED = {
 
 
 @pytest.mark.parametrize("name", in_ci(FAILED, "forgotten"))
-def test_a_fault_that_ends_an_attempt_clean_and_the_next_one_is_another_job(
+def test_a_failed_attempt_leaves_no_output_and_a_rerun_submits_a_new_job(
     name: str, storage: Storage, dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:
     disturb, plan, error, words, jobs = FAILED[name]
@@ -227,7 +227,7 @@ def test_a_fault_that_ends_an_attempt_clean_and_the_next_one_is_another_job(
         assert entered(night) == bill(dataflow, night)
 
 
-def test_over_its_budget_a_job_is_canceled_and_what_it_used_is_paid(
+def test_a_job_over_its_budget_is_canceled_and_its_usage_is_recorded(
     storage: Storage, dataflow: Dataflow, night: Night
 ) -> None:
     budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0003")})
@@ -244,7 +244,7 @@ def test_over_its_budget_a_job_is_canceled_and_what_it_used_is_paid(
 
 
 @pytest.mark.matrix
-def test_a_job_that_somebody_else_drains_is_no_result(
+def test_a_job_that_another_client_drains_fails_without_output(
     storage: Storage, dataflow: Dataflow, night: Night
 ) -> None:
     dataflow.plans.append(Plan(hold=True))
@@ -275,7 +275,7 @@ def shell() -> subprocess.Popen[str]:
 
 
 @pytest.mark.matrix
-def test_a_shell_that_is_killed_leaves_a_job_that_the_next_one_takes_up(
+def test_a_rerun_resumes_the_job_of_a_killed_shell(
     dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:
     plan = Plan(hold=True)
@@ -297,7 +297,7 @@ def test_a_shell_that_is_killed_leaves_a_job_that_the_next_one_takes_up(
 
 
 @pytest.mark.matrix
-def test_an_interruption_in_the_shell_cancels_the_job(dataflow: Dataflow, night: Night) -> None:
+def test_an_interrupt_in_the_shell_cancels_the_job(dataflow: Dataflow, night: Night) -> None:
     dataflow.plans.append(Plan(hold=True))
     process = shell()
     until(lambda: any(job.state == "RUNNING" for job in dataflow.jobs.values()))
@@ -336,7 +336,7 @@ OVER_GRPC = {
 
 
 @pytest.mark.parametrize("name", in_ci(OVER_GRPC, "answer lost"))
-def test_over_grpc_as_the_clients_speak_to_google(
+def test_featurization_over_grpc_survives_or_reports_service_faults(
     name: str,
     storage: Storage,
     dataflow: Dataflow,
@@ -370,7 +370,7 @@ def test_over_grpc_as_the_clients_speak_to_google(
 
 
 @pytest.mark.matrix
-def test_an_interruption_cancels_the_job_over_grpc(
+def test_an_interrupt_cancels_the_job_over_grpc(
     dataflow: Dataflow, grpc_face: GrpcFace, night: Night
 ) -> None:
     dataflow.plans.append(Plan(hold=True))
@@ -384,14 +384,14 @@ def test_an_interruption_cancels_the_job_over_grpc(
     assert "UpdateJob" in grpc_face.calls
 
 
-def test_a_worker_with_other_code_than_the_key_says_refuses_to_work(emulated: str) -> None:
+def test_a_worker_whose_code_digest_differs_fails(emulated: str) -> None:
     cloud = Settings().cloud
     assert isinstance(cloud, Cloud)
     with pytest.raises(StageError, match=r"the worker's code has digest .*rebuild and push"):
         JobTarget(cloud, "gs://b/x", "0" * 32, ()).check()
 
 
-def test_what_cannot_be_featurized_is_refused_before_a_job_is_submitted(
+def test_invalid_features_are_refused_before_a_job_is_submitted(
     dataflow: Dataflow, night: Night
 ) -> None:
     features = {**night.spec.features}

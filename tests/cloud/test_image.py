@@ -57,7 +57,7 @@ def is_sent(name: str, rules: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "worker.Dockerfile", "compose/postgres.Dockerfile"])
-def test_every_file_that_an_image_copies_exists_and_is_sent(name: str) -> None:
+def test_files_that_images_copy_exist_and_pass_dockerignore(name: str) -> None:
     copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(\S+) ", (ROOT / name).read_text(), re.M)
     sent = {path.relative_to(ROOT).parts[0] for path in admitted(ROOT)}
     for source in copied:
@@ -67,7 +67,7 @@ def test_every_file_that_an_image_copies_exists_and_is_sent(name: str) -> None:
         )
 
 
-def test_every_service_is_bounded_and_no_image_ends_as_root() -> None:
+def test_services_have_limits_and_images_do_not_run_as_root() -> None:
     stack = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
     for name, service in stack["services"].items():
         assert service["cap_drop"] == ["ALL"], name
@@ -130,7 +130,7 @@ def secrets_of(checkout: Path) -> list[bytes]:
     return [*secrets, b"planted-"]
 
 
-def test_no_secret_of_an_installation_is_sent(checkout: Path) -> None:
+def test_docker_build_context_contains_no_secrets(checkout: Path) -> None:
     sent = admitted(checkout)
     assert {path.relative_to(checkout) for path in sent} == {
         path.relative_to(ROOT) for path in admitted(ROOT)
@@ -220,9 +220,7 @@ def of_the_code(files: set[str]) -> set[str]:
 
 
 @pytest.mark.matrix
-def test_no_layer_that_docker_itself_makes_of_the_code_holds_a_secret(
-    checkout: Path, docker: Docker
-) -> None:
+def test_layers_of_the_copied_code_contain_no_secrets(checkout: Path, docker: Docker) -> None:
     # Only the files that the images copy, on an empty base.
     copies = [
         re.sub(r"--chown=\S+ ", "", line)
@@ -238,7 +236,7 @@ def test_no_layer_that_docker_itself_makes_of_the_code_holds_a_secret(
 
 @pytest.mark.matrix
 @pytest.mark.timeout(3600)
-def test_no_layer_of_the_complete_images_holds_a_secret(
+def test_layers_of_the_complete_images_contain_no_secrets(
     checkout: Path, containers: ModuleType, docker: Docker
 ) -> None:
     try:

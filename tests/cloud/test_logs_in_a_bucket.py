@@ -78,7 +78,7 @@ def nightbid(folder: Path, *arguments: str) -> str:
     return output
 
 
-def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_day_again(
+def test_s3_logs_yield_a_champion_and_a_late_file_resamples_its_day(
     s3: Any, emulated: str, tmp_path: Path
 ) -> None:
     for at in range(5):

@@ -66,7 +66,7 @@ def outputs(workspace: Workspace, night: str) -> dict[str, tuple[str, str]]:
     return by_stage
 
 
-def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
+def test_a_night_in_a_bucket_equals_a_local_night(
     storage: Storage, emulated: str, tmp_path: Path, two_nights: Path
 ) -> None:
     # Another process ran the local night; see `two_nights`.

@@ -75,7 +75,7 @@ def write_logs(folder: Path, kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_workers_sample_logs_of_a_bucket_as_this_machine_does(
+def test_dataflow_samples_logs_of_a_bucket_like_a_local_run(
     kind: str,
     storage: Storage,
     dataflow: Dataflow,

@@ -49,7 +49,7 @@ def test_small_files_are_written_read_listed_and_removed(storage: Storage, emula
     assert Workspace(emulated).uri(root / "notes" / "b.json") == "notes/b.json"
 
 
-def test_who_comes_second_does_not_overwrite(storage: Storage, emulated: str) -> None:
+def test_write_once_does_not_overwrite_an_existing_file(storage: Storage, emulated: str) -> None:
     path = Workspace(emulated).root / "once.json"
     write_once(path, "mine")
     with pytest.raises(FileExistsError):
@@ -57,7 +57,9 @@ def test_who_comes_second_does_not_overwrite(storage: Storage, emulated: str) ->
     assert path.read_text() == "mine"
 
 
-def test_busy_and_broken_answers_are_tried_again(storage: Storage, emulated: str) -> None:
+def test_writes_are_retried_after_errors_and_lost_responses(
+    storage: Storage, emulated: str
+) -> None:
     path = Workspace(emulated).root / "note.json"
     storage.fail("POST", "/upload/", 503, times=2)
     write_atomically(path, "arrived")
@@ -67,13 +69,13 @@ def test_busy_and_broken_answers_are_tried_again(storage: Storage, emulated: str
     assert (path.read_text(), (path.parent / "once.json").read_text()) == ("arrived", "mine")
 
 
-def test_what_is_forbidden_is_one_line(storage: Storage, emulated: str) -> None:
+def test_forbidden_write_fails_in_one_line(storage: Storage, emulated: str) -> None:
     storage.fail("POST", "/upload/", 403)
     with pytest.raises(WorkspaceError, match=r"note\.json: Forbidden: .*docs/cloud\.md"):
         write_atomically(Workspace(emulated).root / "note.json", "x")
 
 
-def test_what_may_not_be_read_is_one_line_and_not_taken_for_absent(
+def test_forbidden_read_fails_in_one_line_and_is_not_taken_as_absent(
     storage: Storage, emulated: str
 ) -> None:
     root = Workspace(emulated).root
@@ -116,7 +118,7 @@ def output(workspace: Workspace, files: dict[str, bytes], key: str = "k") -> Pat
 FILES = {"model/weights.npz": bytes(range(256)) * 40_000, "model/card.json": b"{}", "empty": b""}
 
 
-def test_an_output_is_committed_manifest_last_and_fetched_on_another_machine(
+def test_output_is_committed_manifest_last_and_fetched_once_elsewhere(
     storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(emulated)
@@ -143,7 +145,7 @@ def test_an_output_is_committed_manifest_last_and_fetched_on_another_machine(
     assert len(storage.requests) == count, "fetched once"
 
 
-def test_a_profile_is_read_without_the_rows_beside_it(
+def test_fetch_downloads_only_the_requested_parts_of_an_output(
     storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(emulated)
@@ -169,7 +171,7 @@ def test_a_profile_is_read_without_the_rows_beside_it(
         fetch(final, ("split=train/",))
 
 
-def test_a_commit_that_dies_leaves_no_output(storage: Storage, emulated: str) -> None:
+def test_a_failed_commit_leaves_no_manifest(storage: Storage, emulated: str) -> None:
     workspace = Workspace(emulated)
     final = workspace.stage_folder("ctr", "train", "k")
     scratch = output(workspace, FILES)
@@ -182,7 +184,7 @@ def test_a_commit_that_dies_leaves_no_output(storage: Storage, emulated: str) ->
     assert (final / "manifest.json").exists()
 
 
-def test_a_file_that_was_changed_in_the_bucket_is_refused(
+def test_fetch_rejects_a_file_that_changed_in_the_bucket(
     storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(emulated)
@@ -195,7 +197,7 @@ def test_a_file_that_was_changed_in_the_bucket_is_refused(
     assert not list((tmp_path / "another machine").rglob("manifest.json"))
 
 
-def test_bytes_that_change_on_their_way_are_not_taken_for_the_object(
+def test_bytes_corrupted_in_transit_are_detected(
     storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(emulated)
@@ -224,7 +226,7 @@ def test_bytes_that_change_on_their_way_are_not_taken_for_the_object(
 
 
 @pytest.mark.parametrize("where", ["in a bucket", "local"])
-def test_of_several_writers_the_newest_has_the_last_word(
+def test_newest_version_wins_among_concurrent_writers(
     where: str, storage: Storage, emulated: str, tmp_path: Path
 ) -> None:
     path = Workspace(emulated if where == "in a bucket" else tmp_path / "w").root / "newest"
@@ -242,9 +244,7 @@ def test_of_several_writers_the_newest_has_the_last_word(
     assert path.read_text() == "2"
 
 
-def test_of_promotions_at_the_same_time_each_number_is_taken_once(
-    storage: Storage, emulated: str
-) -> None:
+def test_concurrent_promotions_take_each_number_once(storage: Storage, emulated: str) -> None:
     won, lost = [], []
 
     def promote(number: int) -> None:

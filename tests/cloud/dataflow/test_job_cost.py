@@ -55,7 +55,7 @@ def settle(job: DataflowMeter, **options: Any) -> Any:
     return job.settle(every_seconds=0.01, bound_seconds=0.2, sleep=lambda seconds: None, **options)
 
 
-def test_late_metrics_are_waited_for(dataflow_service: Any, tmp_path: Path) -> None:
+def test_final_cost_waits_for_late_metrics(dataflow_service: Any, tmp_path: Path) -> None:
     dataflow_service.states = ["DONE"]
     dataflow_service.metrics = [(), (), HALF[:1], HALF, FINAL]
     final = settle(meter(dataflow_service, tmp_path))
@@ -63,7 +63,7 @@ def test_late_metrics_are_waited_for(dataflow_service: Any, tmp_path: Path) -> N
     assert bill(tmp_path) == BILL
 
 
-def test_metrics_that_never_come_end_the_wait_and_are_said_to_be_incomplete(
+def test_missing_metrics_end_the_wait_and_mark_the_cost_incomplete(
     dataflow_service: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataflow_service.states = ["DONE"]
@@ -83,7 +83,9 @@ def test_metrics_that_never_come_end_the_wait_and_are_said_to_be_incomplete(
         pytest.param([tuple(e for e in FINAL if not e[0].startswith("Bill"))], id="unweighted"),
     ],
 )
-def test_disordered_metrics(dataflow_service: Any, tmp_path: Path, answers: list[Any]) -> None:
+def test_disordered_metrics_give_the_exact_cost(
+    dataflow_service: Any, tmp_path: Path, answers: list[Any]
+) -> None:
     dataflow_service.states = ["RUNNING", "RUNNING", "RUNNING", "DONE"]
     dataflow_service.metrics = answers
     job = meter(dataflow_service, tmp_path)
@@ -93,7 +95,7 @@ def test_disordered_metrics(dataflow_service: Any, tmp_path: Path, answers: list
     assert bill(tmp_path) == BILL
 
 
-def test_errors_and_time_outs_cost_a_poll_and_nothing_else(
+def test_errors_and_timeouts_of_polls_do_not_change_the_cost(
     dataflow_service: Any, tmp_path: Path, fault: Any
 ) -> None:
     dataflow_service.states = [
@@ -118,7 +120,7 @@ def test_errors_and_time_outs_cost_a_poll_and_nothing_else(
     assert bill(tmp_path) == BILL
 
 
-def test_a_job_that_vanishes_costs_what_was_seen(
+def test_a_vanished_job_costs_its_last_known_usage(
     dataflow_service: Any, tmp_path: Path, fault: Any
 ) -> None:
     gone = fault(grpc.StatusCode.NOT_FOUND, "no such job")
@@ -131,7 +133,7 @@ def test_a_job_that_vanishes_costs_what_was_seen(
     assert bill(tmp_path) == BILL
 
 
-def test_a_restarted_watcher_counts_nothing_twice(dataflow_service: Any, tmp_path: Path) -> None:
+def test_a_restarted_meter_counts_no_usage_twice(dataflow_service: Any, tmp_path: Path) -> None:
     dataflow_service.metrics = [HALF, FINAL, HALF]
     meter(dataflow_service, tmp_path).poll()
     meter(dataflow_service, tmp_path).poll()
@@ -140,7 +142,7 @@ def test_a_restarted_watcher_counts_nothing_twice(dataflow_service: Any, tmp_pat
     assert bill(tmp_path) == BILL
 
 
-def test_a_runaway_job_is_canceled_within_two_polls(
+def test_a_job_over_its_limit_is_canceled_when_the_first_cancel_fails(
     dataflow_service: Any, tmp_path: Path, fault: Any
 ) -> None:
     dataflow_service.metrics = [HALF, FINAL, FINAL]
@@ -163,7 +165,9 @@ volume = st.decimals(0, 20000, places=3)
 
 
 @given(volume, volume)
-def test_shuffle_weights_never_exceed_the_volume_and_grow_with_it(a: Decimal, b: Decimal) -> None:
+def test_billable_shuffle_never_exceeds_the_volume_and_grows_with_it(
+    a: Decimal, b: Decimal
+) -> None:
     small, large = sorted((a, b))
     assert billable_shuffle_gb(small) <= billable_shuffle_gb(large) <= large
     assert billable_shuffle_gb(Decimal(250)) == Decimal("62.5")

@@ -38,7 +38,7 @@ def begin(tmp_path: Path, service: Any) -> RunRecord:
     return run
 
 
-def test_a_runaway_job_is_stopped_within_two_polls_even_by_watchers_that_are_restarted(
+def test_restarted_watches_cancel_a_runaway_job_within_two_polls(
     dataflow_service: Any, tmp_path: Path
 ) -> None:
     dataflow_service.metrics = list(RUNAWAY)
@@ -52,7 +52,7 @@ def test_a_runaway_job_is_stopped_within_two_polls_even_by_watchers_that_are_res
     assert total(Ledger(run.workspace).entries()).cents() == Decimal("0.50")
 
 
-def test_other_work_of_the_day_leaves_a_job_less_while_it_runs(
+def test_other_spending_of_the_day_counts_against_a_running_job(
     dataflow_service: Any, tmp_path: Path
 ) -> None:
     dataflow_service.metrics = [RUNAWAY[0]]
@@ -66,7 +66,7 @@ def test_other_work_of_the_day_leaves_a_job_less_while_it_runs(
     assert [seen.judgment for seen in watch.poll().values()] == ["over"]
 
 
-def test_a_job_whose_stage_has_cost_too_much_before_is_warned_of_early(
+def test_watch_warns_early_when_an_earlier_run_of_the_stage_cost_too_much(
     dataflow_service: Any, tmp_path: Path
 ) -> None:
     dataflow_service.metrics = [RUNAWAY[0]]
@@ -80,7 +80,7 @@ def test_a_job_whose_stage_has_cost_too_much_before_is_warned_of_early(
     assert "0.4480 USD expected" in seen.reason
 
 
-def test_an_ended_job_is_asked_until_its_metrics_are_quiet_and_never_again(
+def test_watch_polls_an_ended_job_only_until_its_metrics_are_stable(
     dataflow_service: Any, tmp_path: Path
 ) -> None:
     dataflow_service.states = ["DONE"]
@@ -98,7 +98,7 @@ def test_an_ended_job_is_asked_until_its_metrics_are_quiet_and_never_again(
     assert total(Ledger(run.workspace).entries()).cents() == Decimal("0.50")
 
 
-def test_a_job_that_vanished_is_waited_for_with_a_bound(
+def test_watch_stops_polling_a_vanished_job_after_the_poll_limit(
     dataflow_service: Any, tmp_path: Path, fault: Any
 ) -> None:
     dataflow_service.states = [fault(grpc.StatusCode.NOT_FOUND, "no such job")]

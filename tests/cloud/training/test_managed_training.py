@@ -81,7 +81,7 @@ SURVIVED = {
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", SURVIVED)
-def test_a_fault_that_one_job_survives(
+def test_a_training_job_survives_a_service_fault_without_extra_cost(
     name: str, trained, service: Training, tmp_path, monkeypatch
 ) -> None:
     prepared = trained()
@@ -96,7 +96,7 @@ def test_a_fault_that_one_job_survives(
 
 
 @pytest.mark.matrix
-def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
+def test_a_rerun_after_a_preempted_job_resumes_from_its_checkpoint(
     trained, service: Training, tmp_path, monkeypatch
 ) -> None:
     service.restarts = 1
@@ -116,7 +116,7 @@ def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
 
 
 @pytest.mark.matrix
-def test_a_job_that_the_service_has_forgotten_is_followed_by_another(
+def test_a_rerun_submits_a_new_job_when_the_service_lost_the_first(
     trained, service: Training, tmp_path, monkeypatch
 ) -> None:
     prepared = trained()
@@ -135,7 +135,7 @@ def test_a_job_that_the_service_has_forgotten_is_followed_by_another(
 
 
 @pytest.mark.matrix
-def test_two_workers_one_of_which_is_lost(trained, service: Training) -> None:
+def test_training_with_two_workers_survives_the_loss_of_one(trained, service: Training) -> None:
     prepared = trained(workers=2, batch_size=1000)
     service.lose("epoch 1:", replica=1)
     result = run_stage(TRAIN, prepared.spec, prepared.run, cache_folder=prepared.cache)
@@ -176,9 +176,7 @@ def shell(made: Trained, folder: Path, *until: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.matrix
-def test_a_night_that_is_killed_takes_its_job_up_again(
-    trained, service: Training, tmp_path
-) -> None:
+def test_a_killed_night_resumes_its_training_job(trained, service: Training, tmp_path) -> None:
     prepared = trained()
     night = shell(prepared, tmp_path / "pipelines", "--until", "train_baseline")
     until(
@@ -198,7 +196,7 @@ def test_a_night_that_is_killed_takes_its_job_up_again(
 
 
 @pytest.mark.matrix
-def test_a_night_whose_machines_are_lost_for_good_promotes_nothing(
+def test_a_night_promotes_nothing_when_its_machines_are_lost_for_good(
     trained, service: Training, tmp_path
 ) -> None:
     service.restarts = 0
@@ -226,7 +224,9 @@ def open_key(run: RunRecord) -> str:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
-def test_nothing_is_submitted_twice(trained, service: Training, after: bool) -> None:
+def test_a_training_job_is_submitted_once_when_the_submission_fails(
+    trained, service: Training, after: bool
+) -> None:
     service.queued_seconds = 60
     prepared = trained()
     service.fail("CreateCustomJob", grpc.StatusCode.UNAVAILABLE, after=after)
@@ -248,7 +248,7 @@ def test_nothing_is_submitted_twice(trained, service: Training, after: bool) -> 
         (grpc.StatusCode.INTERNAL, ServiceError, "rerun"),
     ],
 )
-def test_a_refusal_is_one_line_and_leaves_nothing(
+def test_a_refused_job_fails_in_one_line_and_leaves_no_open_job(
     trained, service: Training, code: grpc.StatusCode, kind: type[NightbidError], said: str
 ) -> None:
     prepared = trained()
@@ -261,7 +261,7 @@ def test_a_refusal_is_one_line_and_leaves_nothing(
     assert prepared.run.stage("train").state == "failed"
 
 
-def test_a_job_is_canceled_by_a_person_and_by_its_budget(trained, service: Training) -> None:
+def test_a_training_job_is_canceled_by_a_user_or_its_budget(trained, service: Training) -> None:
     prepared = trained(epochs=500, patience=500)
     away = begin(prepared)
     assert isinstance(away, DeferredJob)
@@ -279,7 +279,7 @@ def test_a_job_is_canceled_by_a_person_and_by_its_budget(trained, service: Train
     assert spent(poor) > Decimal("0.0001")
 
 
-def test_a_service_that_is_silent_for_a_while(trained, service: Training) -> None:
+def test_polling_and_canceling_survive_a_temporary_outage(trained, service: Training) -> None:
     service.queued_seconds = 60
     prepared = trained()
     away = begin(prepared)
@@ -291,7 +291,9 @@ def test_a_service_that_is_silent_for_a_while(trained, service: Training) -> Non
     until(lambda: away.service.look(away.job_record.job_id).state == "cancelled")
 
 
-def test_the_image_must_hold_the_code_that_ordered(trained, service: Training) -> None:
+def test_an_image_with_other_code_than_the_submitter_is_rejected(
+    trained, service: Training
+) -> None:
     from nightbid.night.key import library_versions
     from nightbid.training.job import Fit
     from nightbid.training.managed import TrainingOrder, check_image

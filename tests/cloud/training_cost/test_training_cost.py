@@ -84,7 +84,7 @@ ENDED = START + timedelta(hours=2)
 
 
 @pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED", "CANCELLED"])
-def test_a_job_costs_its_machines_from_start_to_end_however_it_ends(
+def test_a_job_is_billed_from_start_to_end_whatever_its_end_state(
     training_service: Any, tmp_path: Path, moment: Any, end: str
 ) -> None:
     clock = Clock()
@@ -107,7 +107,7 @@ def test_a_job_costs_its_machines_from_start_to_end_however_it_ends(
     assert states == {end.lower()}
 
 
-def test_disordered_answers_and_restarted_watchers_count_nothing_twice(
+def test_disordered_answers_and_restarted_meters_count_no_cost_twice(
     training_service: Any, tmp_path: Path, moment: Any, fault: Any
 ) -> None:
     clock = Clock()
@@ -140,7 +140,7 @@ def test_disordered_answers_and_restarted_watchers_count_nothing_twice(
     assert bill(tmp_path) == BILL
 
 
-def test_a_job_that_vanishes_costs_what_was_seen(
+def test_a_vanished_job_costs_its_last_known_usage(
     training_service: Any, tmp_path: Path, moment: Any, fault: Any
 ) -> None:
     clock = Clock()
@@ -163,7 +163,7 @@ def test_a_job_that_never_got_machines_is_free_and_final(
     assert bill(tmp_path) == 0
 
 
-def test_a_runaway_training_is_canceled_within_two_polls(
+def test_training_over_its_limit_is_canceled_when_the_first_cancel_fails(
     training_service: Any, tmp_path: Path, moment: Any, fault: Any
 ) -> None:
     clock = Clock()
@@ -180,7 +180,7 @@ def test_a_runaway_training_is_canceled_within_two_polls(
     assert training_service.cancelled_after == 3, "over at the second answer"
 
 
-def test_the_watch_of_a_night_follows_stops_and_settles_a_training(
+def test_watch_of_a_night_cancels_and_settles_a_training_over_budget(
     training_service: Any, tmp_path: Path, moment: Any
 ) -> None:
     training_service.spec = SPEC
@@ -223,7 +223,7 @@ def test_the_watch_of_a_night_follows_stops_and_settles_a_training(
     assert total(Ledger(run.workspace).entries()).cents() == HOURLY.quantize(Decimal("0.01"))
 
 
-def test_an_hour_is_priced_before_anything_is_submitted() -> None:
+def test_hourly_price_covers_all_pools_and_rejects_unknown_resources() -> None:
     day = START.date()
     pools = pools_of(vertex.CustomJob(job_spec=SPEC))
     assert hourly_usd(pools, at=day).amount == HOURLY
@@ -236,7 +236,7 @@ def test_an_hour_is_priced_before_anything_is_submitted() -> None:
     assert inclusive == {"a2-highgpu-1g_hour": 2, "pd-ssd_gb_hour": 200}
 
 
-def test_a_spot_multiplier_makes_machines_cheaper_and_nothing_else() -> None:
+def test_spot_multiplier_discounts_only_the_machines() -> None:
     discount = Discount(
         service="vertex_training",
         multiplier=Decimal("0.4"),
