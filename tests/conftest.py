@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None
 # The lines above set the path of these imports.
+from browsers import browser  # noqa: E402
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
 
@@ -90,32 +89,9 @@ def kuairand_folder() -> Path:
     return folder
 
 
-@contextmanager
-def browser() -> Iterator[Any]:
-    """Start a Chromium, or skip the test. Its event loop blocks the thread for other loops."""
-    from playwright.sync_api import Error, sync_playwright
-
-    with sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
-        except Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield started
-        started.close()
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Start a Chromium for a file."""
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="package")
-def shared_chromium() -> Iterator[Any]:
-    """Start a Chromium for a folder."""
     with browser() as started:
         yield started
 

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
+from dataclasses import dataclass
 
 from nightbid.night.stages import NIGHT
 
@@ -34,15 +35,35 @@ PATIENCE = 2.0
 """Seconds between checks that the starter still runs."""
 
 
-def receive(connection: socket.socket) -> tuple[dict, list[int]]:
-    """Read the request for a command and its streams."""
+@dataclass
+class Command:
+    """A running fork and the client that has asked for it."""
+
+    client: socket.socket
+    end: int
+    """Signal that ends the fork after its client has ended."""
+    leads: bool
+    """Whether it leads a session, whose members it ends first."""
+    is_asked: bool = True
+    """Whether its client is still connected."""
+
+
+def receive(client: socket.socket) -> tuple[dict, list[int]] | None:
+    """Read the request for a command and its streams; None if the client has ended before."""
     room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
-    size, rights, _, _ = connection.recvmsg(4, room)
+    size, rights, _, _ = client.recvmsg(4, room)
+    if not rights:
+        return None
     fds = array.array("i")
     fds.frombytes(rights[0][2])
     left, body = int.from_bytes(size, "big"), b""
     while len(body) < left:
-        body += connection.recv(left - len(body))
+        part = client.recv(left - len(body))
+        if not part:
+            for fd in fds:
+                os.close(fd)
+            return None
+        body += part
     return json.loads(body), list(fds)
 
 
@@ -78,12 +99,8 @@ def serve(address: str) -> dict:
     # Forks collect garbage only among their own objects and do not copy these pages.
     gc.collect()
     gc.freeze()
-    running: dict[int, socket.socket] = {}
-    asking: dict[int, socket.socket] = {}
-    """Commands whose client is still connected."""
-    ends: dict[int, int] = {}
-    """Process id → signal that ends the process after its client has ended."""
-    leaders: set[int] = set()
+    running: dict[int, Command] = {}
+    """Process id → its command."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(20)
@@ -94,42 +111,44 @@ def serve(address: str) -> dict:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     print("ready", flush=True)  # noqa: T201  # the starter waits for it
     while True:
-        heard = [listening, woken, sys.stdin, *asking.values()]
-        readable, _, _ = select.select(heard, [], [], PATIENCE)
+        asked = [command.client for command in running.values() if command.is_asked]
+        readable, _, _ = select.select([listening, woken, sys.stdin, *asked], [], [], PATIENCE)
         # After a kill of the starter, one of its forks may hold the other end of standard input.
         if sys.stdin in readable or os.getppid() != starter:
-            for pid in running:
-                # A session leader ends its members first.
-                os.kill(pid, signal.SIGTERM if pid in leaders else signal.SIGKILL)
+            for pid, command in running.items():
+                os.kill(pid, signal.SIGTERM if command.leads else signal.SIGKILL)
             os._exit(0)
-        for pid in [pid for pid, connection in asking.items() if connection in readable]:
-            del asking[pid]
-            os.kill(pid, ends[pid])
+        for pid, command in running.items():
+            if command.is_asked and command.client in readable:
+                command.is_asked = False
+                os.kill(pid, command.end)
         if woken in readable:
             woken.recv(1024)
             while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                asking.pop(ended[0], None)
-                leaders.discard(ended[0])
-                with running.pop(ended[0]) as connection, contextlib.suppress(OSError):
-                    connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended[1]))
+                with running.pop(ended[0]).client as client, contextlib.suppress(OSError):
+                    client.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended[1]))
         if listening in readable:
-            connection, _ = listening.accept()
-            request, fds = receive(connection)
+            client, _ = listening.accept()
+            received = receive(client)
+            if received is None:
+                client.close()
+                continue
+            request, fds = received
             for name in request["imports"]:
                 importlib.import_module(name)
             pid = os.fork()
             if not pid:
-                for channel in (listening, woken, wake, connection, *running.values()):
+                clients = [command.client for command in running.values()]
+                for channel in (listening, woken, wake, client, *clients):
                     channel.close()
                 become(request, fds)
                 return request
             for fd in fds:
                 os.close(fd)
-            running[pid] = asking[pid] = connection
-            ends[pid] = request["end"]
-            if request["session"]:
-                leaders.add(pid)
-            connection.sendall(b"%d\n" % pid)
+            running[pid] = Command(client, request["end"], request["session"])
+            # A client that has ended meanwhile is noticed above.
+            with contextlib.suppress(OSError):
+                client.sendall(b"%d\n" % pid)
 
 
 def run(module: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from airflows import embedded
+from browsers import browser
 from nightbid.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,13 @@ TINY = {
     },
 }
 """A pipeline with a night that takes seconds and a person who approves the promotion."""
+
+
+@pytest.fixture(scope="package")
+def shared_chromium() -> Iterator[Any]:
+    """Start a Chromium for this folder; later folders need its thread for loops of their own."""
+    with browser() as started:
+        yield started
 
 
 @pytest.fixture(scope="package")
