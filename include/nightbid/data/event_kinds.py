@@ -22,7 +22,8 @@ class EventKinds:
 
     Args:
         stream: The stream's settings.
-        key: Column of the impression id, for `select` with `is_first`.
+        key: Column of the impression id, if the stream takes rows without a kind: they get a reason
+            and no id. One stream of a folder takes them, so that they are set aside once.
     """
 
     def __init__(self, stream: EventStream, key: str = "") -> None:
@@ -31,13 +32,12 @@ class EventKinds:
         self._kept = 0
         self._others: Counter[str] = Counter()
 
-    def select(self, table: pa.Table, *, is_first: bool = False) -> pa.Table:
+    def select(self, table: pa.Table) -> pa.Table:
         """Keep the rows whose columns have the values of `only`.
 
         Args:
-            table: Rows of the folder, which has the columns.
-            is_first: Whether the stream also takes rows without a kind, which get a reason and no
-                id. Only one stream takes them, so that they are set aside once.
+            table: Rows of the folder, with the columns of `only`; with `key`, also its column and
+                those of `with_broken`.
         """
         if not self._only:
             return table
@@ -55,7 +55,7 @@ class EventKinds:
                      if rows and token.as_py() not in values}
                 )  # fmt: skip
         self._kept += int(keep.sum())
-        if is_first:
+        if self._key:
             table = self._without_kind(table, unknown)
             keep |= unknown
         return table.filter(pa.array(keep))

@@ -27,6 +27,7 @@ from nightbid.config.sources import JOINED, EventsSource, EventStream
 from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Events, Join
 from nightbid.data.event_kinds import EventKinds
 from nightbid.data.folder import FolderLogs
+from nightbid.data.folder_reader import with_broken
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
@@ -73,6 +74,18 @@ class EventLogs:
             for kind, (stream, names) in streams.items()
             if stream is not None
         }
+        self._keys: dict[str, str] = {}
+        """Stream → the key's column, if it is the first to read its folder; see `EventKinds`."""
+        folders: set[str] = set()
+        every = {
+            "impression": block.impressions,
+            CLICK: block.clicks,
+            CONVERSION: block.conversions,
+        }
+        for kind, stream in every.items():
+            if stream is not None:
+                self._keys[kind] = "" if stream.folder in folders else block.key
+                folders.add(stream.folder)
         known = (*self._impressions.meaning.outcomes, *MADE)
         self.meaning = SourceSchema(outcomes=frozenset(known))
         self._figures: dict[date, dict[str, float]] = {}
@@ -142,14 +155,11 @@ class EventLogs:
         key, time = self._block.key, self._block.time
         schema: pa.Schema | None = None
         where = f"{self._block.impressions.folder}, {day}"
-        kinds = EventKinds(self._block.impressions, key)
+        kinds = EventKinds(self._block.impressions, self._keys["impression"])
         for batch in self._impressions.batches(day):
             table = pa.Table.from_batches([batch])
             self._check(table, [key, time, *self._block.impressions.only], "impressions", where)
-            for name in (REASON, TEXT):
-                if name not in table.column_names:
-                    table = table.append_column(name, pa.nulls(len(table), pa.string()))
-            table = kinds.select(table, is_first=True)
+            table = kinds.select(with_broken(table, ()))
             columns = join.add(table[key], as_time(table[time], self._block.time_zone))
             for name, values in columns.items():
                 if name in table.column_names:
@@ -175,7 +185,7 @@ class EventLogs:
             for earlier_day in before:
                 if join.is_done():
                     break
-                kinds = EventKinds(self._block.impressions, self._block.key)
+                kinds = EventKinds(self._block.impressions)
                 for batch in self._ids.batches(earlier_day):
                     rows = kinds.select(pa.Table.from_batches([batch]))
                     join.known_elsewhere(whole(rows[self._block.key]))
@@ -197,7 +207,7 @@ class EventLogs:
         valued = kind == CONVERSION and bool(self._block.value)
         batches: list[EventBatch] = []
         stream = self._stream(kind)
-        kinds = EventKinds(stream, self._block.key)
+        kinds = EventKinds(stream, self._keys[kind])
         for event_day in self._from(day):
             where = f"{stream.folder}, {event_day}"
             for batch in self._logs[kind].batches(event_day):
@@ -205,11 +215,8 @@ class EventLogs:
                     continue
                 table = pa.Table.from_batches([batch])
                 self._check(table, [*names, *stream.only], f"{kind}s", where)
-                table = kinds.select(table)
-                reason, text = (
-                    whole(table[name]).cast(pa.string()) if name in table.column_names else None
-                    for name in (REASON, TEXT)
-                )
+                table = kinds.select(with_broken(table, ()))
+                reason, text = (whole(table[name]).cast(pa.string()) for name in (REASON, TEXT))
                 value = None
                 if valued:
                     value, reason, text = self._money(table[self._block.value], reason, text, where)
@@ -229,15 +236,14 @@ class EventLogs:
         return Events.of(kind, batches, valued=valued)
 
     def _money(
-        self, column: pa.ChunkedArray, reason: pa.Array | None, text: pa.Array | None, where: str
+        self, column: pa.ChunkedArray, reason: pa.Array, text: pa.Array, where: str
     ) -> tuple[npt.NDArray[np.float64], pa.Array, pa.Array]:
         """Read the amounts of conversions; a value that is not a number gets a reason.
 
         Args:
             column: Values of the column named by `source.value`.
-            reason: Why a row cannot be read, as reported by the file reader; None: all rows are
-                readable.
-            text: The unreadable values; None: none.
+            reason: Why a row cannot be read, as reported by the file reader; null if it can.
+            text: The unreadable values; null: none.
             where: Folder and day, for error messages.
         """
         name = self._block.value
@@ -251,11 +257,7 @@ class EventLogs:
         nothing = pa.nulls(len(column), pa.string())
         why = pc.if_else(wrong, NO_NUMBER.format(CONVERSION, name), nothing)
         shown = pc.if_else(wrong, whole(column).cast(pa.string()), nothing)
-        return (
-            numbers(column),
-            why if reason is None else pc.coalesce(reason, why),
-            shown if text is None else pc.coalesce(text, shown),
-        )
+        return numbers(column), pc.coalesce(reason, why), pc.coalesce(text, shown)
 
     def _stream(self, kind: str) -> EventStream:
         stream = self._block.clicks if kind == CLICK else self._block.conversions

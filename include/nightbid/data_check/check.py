@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -134,10 +135,15 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         MissingDataError: The folder has no day, or no readable row.
         CorruptDataError: A file cannot be read, or files disagree on a column's type.
     """
-    streams = {name: source_block(path, cache) for name, path in stream_folders(folder).items()}
-    block = {} if streams else source_block(folder, cache)
-    if streams := streams or mixed_streams(block, cache):
-        block = events_block(streams, cache)
+    streams = {stream: source_block(path, cache) for stream, path in stream_folders(folder).items()}
+    return _report(folder, cache, name, streams)
+
+
+def _report(
+    folder: str, cache: Path, name: str, streams: Mapping[str, dict[str, Any]]
+) -> FolderReport:
+    """Inspect a folder, or the streams that it consists of."""
+    block = events_block(streams, cache) if streams else source_block(folder, cache)
     typed = TypeAdapter(Source).validate_python(block)
     whole = open_source(typed, cache)
     known = whole.days() or ()
@@ -162,7 +168,8 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         )
     chosen = sorted({known[0], known[len(known) // 2], known[-1]})
     # Types of text files require reading all of a file; those of others only its metadata.
-    is_read = block["kind"] == "csv" or folder.startswith(REMOTE)
+    kinds = {part["kind"] for part in (block, *streams.values())}
+    is_read = "csv" in kinds or folder.startswith(REMOTE)
     source = open_source(typed, cache, chosen if is_read else known)
     tables: list[pa.Table] = []
     unread: dict[str, int] = {}
@@ -182,6 +189,8 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         )
     sample = pa.concat_tables(tables, promote_options="permissive")
     columns = summarize(sample)
+    if not streams and (streams := mixed_streams(block, columns)):
+        return _report(folder, cache, name, streams)
     brought = defaults_of(block)
     format_roles: dict[str, str | None] = {}
     if streams:

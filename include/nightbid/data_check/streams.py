@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -60,23 +60,22 @@ def stream_folders(folder: str) -> dict[str, str]:
     return folders if {"impressions", "clicks"} <= folders.keys() else {}
 
 
-def mixed_streams(block: dict[str, Any], cache: Path) -> dict[str, dict[str, Any]]:
+def mixed_streams(
+    block: dict[str, Any], columns: Sequence[ColumnSummary]
+) -> dict[str, dict[str, Any]]:
     """Find the streams in one folder whose rows are impressions, clicks and conversions.
 
     A column names the kind of event, and clicks repeat the id of their impression.
 
     Args:
         block: `source` block of the folder.
-        cache: Folder for column types detected in text files.
+        columns: Summaries of the sample's columns.
 
     Returns:
         Stream → block with `only`; empty unless impressions and clicks are there.
     """
     if block["kind"] not in get_args(FolderKind) or "layout" in block:
         return {}
-    logs = FolderLogs(TypeAdapter(EventStream).validate_python(block), (), cache)
-    rows = first_rows(logs.batches(days[-1]))[0] if (days := logs.days() or ()) else None
-    columns = summarize(rows) if rows is not None and len(rows) else []
     for column in columns:
         if column.kind != "text" or not 2 <= column.distinct <= MOST_KINDS:
             continue
@@ -157,11 +156,12 @@ def _newest_day(
     blocks: Mapping[str, dict[str, Any]], cache: Path
 ) -> dict[str, tuple[date, pa.Table]]:
     """First rows of the newest day that all streams have; of events, also of the day after."""
-    logs = {
-        stream: FolderLogs(TypeAdapter(EventStream).validate_python(block), (), cache)
-        for stream, block in blocks.items()
+    streams = {
+        name: TypeAdapter(EventStream).validate_python(block) for name, block in blocks.items()
     }
-    days_of = {stream: set(folder_logs.days() or ()) for stream, folder_logs in logs.items()}
+    days_of = {
+        name: set(FolderLogs(stream, (), cache).days() or ()) for name, stream in streams.items()
+    }
     common = sorted(set.intersection(*days_of.values()))
     if not common:
         raise MissingDataError(
@@ -170,11 +170,12 @@ def _newest_day(
             hint="name the day folders the same way, such as dt=2026-01-05",
         )
     tables = {}
-    for stream, folder_logs in logs.items():
+    for name, stream in streams.items():
         days = [common[-1]]
-        if stream != "impressions" and common[-1] + timedelta(days=1) in days_of[stream]:
+        if name != "impressions" and common[-1] + timedelta(days=1) in days_of[name]:
             days.append(common[-1] + timedelta(days=1))
-        kinds = EventKinds(TypeAdapter(EventStream).validate_python(blocks[stream]))
+        # With all days, the types of text files would be detected in all files.
+        folder_logs, kinds = FolderLogs(stream, days, cache), EventKinds(stream)
         parts = [
             kinds.select(rows)
             for day in days
@@ -183,10 +184,10 @@ def _newest_day(
         if not sum(map(len, parts)):
             raise MissingDataError(
                 f"no row of {days[0]} could be read",
-                where=blocks[stream]["folder"],
+                where=blocks[name]["folder"],
                 hint="check the files of that day",
             )
-        tables[stream] = (days[0], pa.concat_tables(parts, promote_options="permissive"))
+        tables[name] = (days[0], pa.concat_tables(parts, promote_options="permissive"))
     return tables
 
 

@@ -252,8 +252,29 @@ def test_one_folder_of_all_events_is_joined_as_three_folders(logs, mixed, tmp_pa
     assert sorted(of_mixed, key=str) == sorted([*aside, without_kind], key=str)
     assert logs_of_all.figures(DAY) == figures
 
+
+def test_rows_without_a_kind_are_set_aside_by_the_first_stream_of_their_folder(
+    logs, mixed, tmp_path
+):
+    source = {
+        "kind": "events",
+        "impressions": str(logs / "impressions"),
+        "clicks": {"folder": str(mixed), "only": {"kind": 2}},
+        "conversions": {"folder": str(mixed), "only": {"kind": 3}},
+    }
+    logs_of_both = open_source(spec_of(source).source, tmp_path, (DAY,))
+    table = pa.Table.from_batches(list(logs_of_both.batches(DAY)))
+    reasons = table.filter(pc.is_valid(table[REASON])).select([REASON, TEXT]).to_pylist()
+    without_kind = {REASON: "a row without kind, so its kind of event is unknown", TEXT: "b"}
+    assert reasons.count(without_kind) == 1
+    assert logs_of_both.figures(DAY)["clicks_unreadable"] == 2  # the other one has no id
+
+
+def test_a_misspelled_kind_is_reported_with_the_kinds_of_the_day(mixed, tmp_path):
     for wrong in ({"impressions": "imp", "clicks": 2}, {"impressions": 1, "clicks": "klick"}):
-        spec = spec_of(source(**wrong))
+        source = {"kind": "events", **{name: {"folder": str(mixed), "only": {"kind": kind}}
+                                       for name, kind in wrong.items()}}  # fmt: skip
+        spec = spec_of(source)
         message = rf"no row has kind: {'imp' if wrong['clicks'] == 2 else 'klick'}; there are '"
         with pytest.raises(MissingDataError, match=message) as error:
             list(open_source(spec.source, tmp_path, (DAY,)).batches(DAY))
