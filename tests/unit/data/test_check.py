@@ -4,79 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import date, timedelta
+from datetime import timedelta
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from nightbid.cli import data as cli
 from nightbid.column_parsing import local_time
 from nightbid.config.load import load_pipeline
 from nightbid.data.source import open_source
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.sampling.rows import parse
 from nightbid.schema import LABEL, TIME
-from typer.testing import CliRunner
 
-FIRST = date(2026, 1, 5)
+from .checked import FIRST, ROWS, check, logs, write
 
 
 def file_digest(path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-ROWS = 600
-
-
-def logs(day: date, zone: str = "UTC") -> pa.Table:
-    """Make a day of clicks with times, dwell times and columns without information."""
-    draw = np.random.default_rng(day.toordinal())
-    start = pd.Timestamp(day, tz=zone).tz_convert("UTC")
-    served = start + pd.to_timedelta(np.sort(draw.integers(0, 86_400, ROWS)), unit="s")
-    click = draw.random(ROWS) < 0.15
-    after = served + pd.to_timedelta(draw.integers(1, 60, ROWS), unit="s")
-    return pa.table(
-        {
-            "request_id": [f"{day}-{at:05d}" for at in range(ROWS)],
-            "servedAt": pa.array(served.astype("datetime64[us, UTC]")),
-            "uid": draw.integers(0, 90, ROWS),
-            "creative_id": [f"c{at}" for at in draw.integers(0, 40, ROWS)],
-            "slot": draw.integers(0, 4, ROWS),
-            "price[usd]": np.round(draw.gamma(2, 1.5, ROWS), 2),
-            "device": draw.choice(["phone", "desktop", "[/home] tv"], ROWS),
-            "campaign": pa.nulls(ROWS, pa.string()),
-            "dwell": pa.array(draw.integers(1, 90, ROWS), mask=~click),
-            "clicked_at": pa.array(after.astype("datetime64[us, UTC]"), mask=~click),
-            "is_click": click,
-        }
-    )
-
-
 @pytest.fixture
 def folder(tmp_path):
     return write(tmp_path / "ad logs")
-
-
-def write(folder, days: int = 4, change=lambda table: table, zone: str = "UTC"):
-    for at in range(days):
-        day = FIRST + timedelta(days=at)
-        (folder / f"dt={day}").mkdir(parents=True)
-        pq.write_table(change(logs(day, zone)), folder / f"dt={day}" / "part.parquet")
-    return folder
-
-
-def check(*arguments: object):
-    result = CliRunner().invoke(
-        cli.app, ["check", *map(str, arguments)], catch_exceptions=True, env={"COLUMNS": "200"}
-    )
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.output
 
 
 def test_data_check_drafts_a_pipeline_that_loads(folder, tmp_path):
@@ -133,25 +86,6 @@ def test_a_key_is_generated_if_none_is_logged_and_repeats_are_counted(tmp_path):
         tmp_path / "again", change=lambda table: pa.concat_tables([table, table.slice(0, 9)])
     )
     assert json.loads(check(again, "--json"))["repeated_keys"] == 27
-
-
-def test_a_time_column_with_few_values_becomes_the_label(tmp_path):
-    folder = write(tmp_path / "logs", change=lambda table: table.drop_columns(["is_click"]))
-    path = tmp_path / "first.yaml"
-    assert "label    clicked_at: rate 0.1" in check(folder, "--write", path)
-    spec = load_pipeline(path)
-    assert (spec.label.column, spec.label.positive) == ("clicked_at", "known")
-    assert spec.label.event_time == "clicked_at"
-    assert "dwell" in spec.source.outcomes
-
-
-def test_a_column_that_reveals_the_label_is_a_suspected_leak(tmp_path):
-    def change(table):
-        noise = np.random.default_rng(1).random(ROWS)
-        return table.append_column("score", pa.array(np.asarray(table["is_click"]) + noise))
-
-    report = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
-    assert "suspected leak" in report["outcomes"]["score"]
 
 
 def test_csv_encoding_delimiter_and_decimal_mark_are_detected(tmp_path):
@@ -256,24 +190,6 @@ def test_json_lines_are_described(tmp_path):
     )
 
 
-def test_an_amount_becomes_the_label_without_a_binary_column(tmp_path):
-    def watched(table: pa.Table) -> pa.Table:
-        seconds = pa.array(np.random.default_rng(1).gamma(1, 20, ROWS).round(1))
-        return table.select(
-            ["request_id", "servedAt", "uid", "creative_id", "device"]
-        ).append_column("watch_seconds", seconds)
-
-    folder, path = write(tmp_path / "logs", change=watched), tmp_path / "watch.yaml"
-    check(folder, "--write", path)
-    spec = load_pipeline(path)
-    assert (spec.label.kind, spec.label.column) == ("value", "watch_seconds")
-    assert "watch_seconds" not in spec.features
-    printed = check(write(tmp_path / "both", change=lambda table: table.append_column(
-        "revenue", pa.array(np.linspace(0, 3, ROWS)))))  # fmt: skip
-    assert "label    is_click: rate" in printed
-    assert "label: {kind: value, column: revenue} predicts it" in printed
-
-
 @pytest.mark.parametrize(
     ("form", "zone"),
     [
@@ -310,64 +226,6 @@ def test_local_time_formats_and_yes_no_labels_are_detected(tmp_path, form, zone)
     assert parsed.good[LABEL].to_pylist() == [
         float(label.as_py()) for label in expected["is_click"]
     ]
-
-
-def test_a_flag_with_a_value_only_for_clicks_becomes_the_label(tmp_path):
-    def change(table: pa.Table) -> pa.Table:
-        clicked = pa.array(
-            [("1" if clicked else None) for clicked in table["is_click"].to_pylist()]
-        )
-        return table.drop_columns(["is_click", "clicked_at", "dwell"]).append_column(
-            "clicked", clicked
-        )
-
-    path = tmp_path / "first.yaml"
-    check(write(tmp_path / "logs", change=change), "--write", path)
-    spec = load_pipeline(path)
-    assert (spec.label.column, spec.label.positive) == ("clicked", "known")
-    assert spec.label.event_time is None
-    assert "clicked" not in spec.features
-
-
-def test_two_unknown_words_may_be_the_label_and_are_no_feature(tmp_path):
-    def change(table: pa.Table) -> pa.Table:
-        events = np.where(table["is_click"].to_numpy(), "click", "view")
-        return table.drop_columns(["is_click", "clicked_at", "dwell"]).append_column(
-            "event", pa.array(events)
-        )
-
-    path = tmp_path / "first.yaml"
-    with pytest.raises(MissingDataError, match=r"'event' holds 'view' and 'click'.*label\.texts"):
-        check(write(tmp_path / "logs", change=change), "--write", path)
-    assert "event (may be the label)" in path.read_text()
-    assert "event" not in yaml.safe_load(path.read_text())["features"]
-    # The draft runs after the label is filled in as the message says.
-    label = 'label: {column: event, texts: {"click": 1, "view": 0}}'
-    path.write_text(path.read_text().replace("# label:", label, 1))
-    assert load_pipeline(path).label.texts == {"click": 1, "view": 0}
-
-
-def test_sums_of_impressions_and_texts_of_amounts_are_reported(tmp_path):
-    def change(table: pa.Table) -> pa.Table:
-        draw = np.random.default_rng(2)
-        prices = [f"${price:,.2f}" for price in draw.permutation(ROWS) * 7.01 + 1000]
-        shares = [f"{share:.1f}%" for share in draw.uniform(0, 9, ROWS)]
-        table = table.select(["servedAt", "uid", "creative_id", "device"])
-        table = table.append_column("clicks", pa.array(draw.integers(0, 6, ROWS)))
-        table = table.append_column("bid_price", pa.array(prices))
-        return table.append_column("discount", pa.array(shares))
-
-    path = tmp_path / "first.yaml"
-    with pytest.raises(MissingDataError, match=r"'clicks' holds numbers up to 5: write one row"):
-        check(write(tmp_path / "logs", change=change), "--write", path)
-    text = path.read_text()
-    assert "bid_price (numbers with $: write them as plain numbers)" in text
-    assert "discount (numbers with %: write them as plain numbers)" in text
-    draft = yaml.safe_load(text)
-    # Prices that differ in every row are no key, and two devices are no label.
-    assert draft["source"]["make_key"] == "impression_id"
-    assert "device" in draft["features"]
-    assert "clicks" not in draft["features"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
@@ -430,77 +288,3 @@ def test_an_unknown_time_format_is_reported_with_an_example(tmp_path):
         pcsv.write_csv(table.drop_columns(["campaign"]), tmp_path / "in" / f"{day}.csv")
     with pytest.raises(MissingDataError, match=r"'time' holds '5th of January, noon'.*time_format"):
         check(tmp_path / "in")
-
-
-def streams(folder, days: int = 5):
-    """Write impressions, clicks and orders, each with its own column names."""
-    for at in range(days):
-        day = FIRST + timedelta(days=at)
-        table = logs(day)
-        yes = table["is_click"]
-        clicks = table.select(["request_id", "clicked_at"]).filter(yes)
-        clicks = clicks.rename_columns(["imp", "ts"])
-        orders = clicks.slice(0, 20).append_column("amount_usd", pa.array(np.arange(20) * 2.5))
-        shown = table.drop_columns(["dwell", "clicked_at", "is_click"])
-        for name, rows in (("imps", shown), ("clicks", clicks), ("orders", orders)):
-            (folder / name / f"dt={day}").mkdir(parents=True)
-            pq.write_table(rows, folder / name / f"dt={day}" / "part.parquet")
-    return folder
-
-
-def test_data_check_drafts_a_join_of_impressions_clicks_and_conversions(tmp_path):
-    path = tmp_path / "joined.yaml"
-    printed = check(streams(tmp_path / "logs"), "--write", path)
-    spec = load_pipeline(path)
-    source = spec.source
-    assert (source.kind, source.key, source.time) == ("events", "request_id", "servedAt")
-    assert source.clicks.rename == {"imp": "request_id", "ts": "servedAt"}
-    assert source.conversions.rename == {"imp": "request_id", "ts": "servedAt"}
-    assert source.value == "amount_usd"
-    assert (spec.label.column, spec.columns.user) == ("clicked", "uid")
-    # The newest day's impressions do not have all their clicks yet.
-    assert f"days     4, {FIRST} to {FIRST + timedelta(days=3)}" in printed
-    assert "label    clicked: rate 0.1" in printed
-    assert f"next: nightbid run joined --date {FIRST + timedelta(days=4)}" in printed
-
-
-def test_one_folder_of_impressions_and_clicks_is_drafted_as_a_join(tmp_path):
-    for at in range(5):
-        day = FIRST + timedelta(days=at)
-        table = logs(day)
-        clicks = table.filter(table["is_click"]).select(["request_id", "clicked_at"])
-        shown = table.drop_columns(["dwell", "clicked_at", "is_click"])
-        parts = [
-            rows.append_column("eventType", pa.array([kind] * len(rows)))
-            for kind, rows in (
-                ("AdImpression", shown),
-                ("AdClick", clicks.rename_columns(["request_id", "servedAt"])),
-                ("heartbeat", clicks.select(["request_id"]).slice(0, 3)),
-            )
-        ]
-        (tmp_path / "in" / f"dt={day}").mkdir(parents=True)
-        whole = pa.concat_tables(parts, promote_options="default")
-        pq.write_table(whole, tmp_path / "in" / f"dt={day}" / "part.parquet")
-    path = tmp_path / "joined.yaml"
-    printed = check(tmp_path / "in", "--write", path)
-    spec = load_pipeline(path)
-    source = spec.source
-    assert (source.kind, source.key, source.time) == ("events", "request_id", "servedAt")
-    assert source.impressions.only == {"eventType": ("AdImpression",)}
-    assert source.clicks.only == {"eventType": ("AdClick",)}
-    assert source.conversions is None
-    assert (spec.label.column, spec.columns.user) == ("clicked", "uid")
-    assert "sample   1,800 rows" in printed
-
-
-def test_streams_without_a_common_id_are_reported_in_one_line(tmp_path):
-    folder = streams(tmp_path / "logs")
-    for path in (folder / "clicks").rglob("*.parquet"):
-        rows = pq.read_table(path)
-        pq.write_table(rows.set_column(0, "imp", pa.array(range(len(rows)))), path)
-    with pytest.raises(
-        MissingDataError, match="no column of the impressions occurs in every other stream"
-    ) as error:
-        check(folder)
-    assert "clicks: imp, ts" in str(error.value)
-    assert "\n" not in str(error.value)
