@@ -25,7 +25,7 @@ gc.set_threshold(20_000)
 sys.path.append(str(ROOT / "tests" / "support"))
 # Parallel test files get a narrow terminal; tests print as into a pipe.
 os.environ.pop("COLUMNS", None)
-# Temporary folders in memory save a tenth of the CPU time and most of the waits for the disk.
+# Temporary folders in memory save waits for the disk.
 MEMORY = Path("/dev/shm")
 if "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
     disk = os.statvfs(MEMORY)

@@ -1,6 +1,6 @@
 """Great Expectations without work that it repeats.
 
-It spends nine tenths of a validation on preparation: it builds the configuration of an expectation
+It spends most of a validation on preparation: it builds the configuration of an expectation
 for each of its arguments, and a context, which writes its settings as YAML, for each batch. The
 replacements here give the same results (a test compares them).
 """

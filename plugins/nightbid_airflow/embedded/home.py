@@ -160,7 +160,7 @@ def free_port(requested: int = 0) -> int:
         requested: Port to check; 0: any free port.
 
     Raises:
-        ConfigError: The wanted port is in use.
+        ConfigError: The port is in use.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

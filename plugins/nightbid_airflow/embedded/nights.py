@@ -50,8 +50,7 @@ def default_first(spec: PipelineSpec, nights: int, cache: Path) -> dt.date:
     if not days or days[-1] - (nights - 1) * step - reach < days[0]:
         raise MissingDataError(
             f"{nights} nights need {reach // step + nights} {spec.partition}s of logs, but there"
-            " are"
-            f" {len(days or ())}",
+            f" are {len(days or ())}",
             where=f"source of {spec.pipeline}",
             hint="shorten the window, or run fewer nights",
         )

@@ -30,7 +30,7 @@ def main(port: str) -> int:
         0 if standard input was closed, 1 if a component exited by itself.
     """
     # The objects of Airflow's modules and routes are permanent; collecting them again and again
-    # takes a sixth of the CPU time of a start.
+    # takes a sixth of the CPU time in which the API server starts.
     gc.set_threshold(50_000, 20, 20)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
