@@ -309,7 +309,8 @@ class EventsSource(LogSource):
     kind: Literal["events"]
     impressions: EventStream
     """Stream of won impressions, one row each, with all columns that features read. The day of an
-    impression is the day of the joined row."""
+    impression is the day of the joined row. Each stream is a folder or a block as of any folder; if
+    one folder holds all events, `only: {event: impression}` selects the stream's rows."""
     clicks: EventStream
     """Stream of clicks, by the day on which they were logged."""
     conversions: EventStream | None = None
