@@ -151,7 +151,12 @@ def _check(
             f"bids have the shape {list(bids.shape)}, quality {list(quality.shape)}",
             hint="pass one bid and one quality per ad",
         )
-    if slots.ndim != 1 or not len(slots) or (slots <= 0).any() or (np.diff(slots) > 0).any():
+    if (
+        slots.ndim != 1
+        or not len(slots)
+        or not (np.isfinite(slots) & (slots > 0)).all()
+        or (np.diff(slots) > 0).any()
+    ):
         raise DataError(
             f"exposure is {slots.tolist()}",
             hint="list the slots from best to worst, each above 0, such as 1, 0.8, 0.6",

@@ -12,6 +12,7 @@ for the rules.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ from nightbid.errors import CorruptDataError
 KEYS = frozenset({"bids", "ids", "auction"})
 """Keys of a request in addition to `rows` and `context`."""
 MOST_SLOTS = 100
+MOST_NUMBER = 1e300
+"""Largest bid, reserve, floor or exposure; its eCPM is still a finite number."""
+SURROGATES = re.compile(r"[\ud800-\udfff]")
+"""Characters that JSON can contain, but UTF-8 cannot."""
 SETTINGS = ("pricing", "reserve", "ecpm_floor", "quality_floor", "slots")
 _HINT = 'send one bid per row in "bids"'
 
@@ -64,6 +69,10 @@ def ranked(request: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[di
         return []
     exposure = np.ones(len(quality)) if slots is None else _numbers(slots, "slots", len(slots))
     floor = _number(settings, "quality_floor")
+    if not 0 <= floor <= 1:
+        raise CorruptDataError(
+            f"{floor:g} is not a probability", where="auction.quality_floor", hint="send 0 to 1"
+        )
     # `rank` breaks ties by position, so sort the candidates by id.
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     ranking = rank(
@@ -92,17 +101,21 @@ def _numbers(values: Any, name: str, size: int) -> npt.NDArray[np.float64]:
     if not isinstance(values, list) or len(values) != size:
         count = f"{len(values)} values" if isinstance(values, list) else "not a list"
         raise CorruptDataError(f"{count} for {size} rows", where=name, hint=_HINT)
-    for at, value in enumerate(values):
-        if type(value) not in (int, float):
-            raise CorruptDataError(f"{value!r:.40} is not a number", where=f"{name}[{at}]")
-    return np.array(values, np.float64)
+    return np.array([_finite(value, name, at) for at, value in enumerate(values)], np.float64)
 
 
 def _number(settings: dict[str, Any], name: str) -> float:
-    value = settings.get(name, 0.0)
-    if type(value) not in (int, float):
-        raise CorruptDataError(f"{value!r:.40} is not a number", where=f"auction.{name}")
-    return float(value)
+    return _finite(settings.get(name, 0.0), f"auction.{name}")
+
+
+def _finite(value: Any, name: str, at: int | None = None) -> float:
+    # Python's parser also reads NaN, 1e999 and integers of any size; see `rows.load`.
+    if type(value) in (int, float) and -MOST_NUMBER <= value <= MOST_NUMBER:
+        return float(value)
+    fault = "not a number" if type(value) not in (int, float) else "not a finite number"
+    raise CorruptDataError(
+        f"{value!r:.40} is {fault}", where=name if at is None else f"{name}[{at}]"
+    )
 
 
 def _ids(values: Any, size: int) -> list[Any]:
@@ -111,8 +124,22 @@ def _ids(values: Any, size: int) -> list[Any]:
     if not isinstance(values, list) or len(values) != size:
         raise CorruptDataError(f"not {size} ids", where="ids", hint="send one per row, or none")
     kinds = set(map(type, values))
-    if len(kinds) > 1 or kinds - {str, int}:
+    if kinds == {str, int}:
         raise CorruptDataError(
             "ids mix strings and integers", where="ids", hint="send only strings, or only integers"
         )
+    for at, value in enumerate(values):
+        if not _is_id(value):
+            raise CorruptDataError(
+                f"{value!a:.40} is neither a text nor an integer of 64 bits",
+                where=f"ids[{at}]",
+                hint="send only strings, or only integers",
+            )
     return values
+
+
+def _is_id(value: Any) -> bool:
+    """Return whether the answer can contain a value as an id."""
+    if type(value) is int:
+        return -(1 << 63) <= value < 1 << 64
+    return type(value) is str and (value.isascii() or not SURROGATES.search(value))

@@ -26,6 +26,9 @@ MOST_ROWS = 16_384
 MOST_VALUES = 1 << 20
 """Maximum number of JSON values per request. Each takes about 100 bytes when parsed."""
 
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x9c", b"\x78\x01", b"\x78\xda")
+"""First bytes of gzip, zstd and zlib (`deflate`)."""
+
 
 class TooManyRowsError(DataError):
     """Raised for a request that is too large and should be split."""
@@ -102,6 +105,10 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
         try:
             request = json.loads(body)
         except (ValueError, RecursionError) as error:
+            if body.startswith(COMPRESSED):
+                raise CorruptDataError(
+                    "compressed", where="body", hint="send it without Content-Encoding"
+                ) from error
             raise CorruptDataError(f"not JSON: {error}", where="body", hint=_SHAPE) from error
     if not isinstance(request, dict):
         raise CorruptDataError("not a list of rows", where="body", hint=_SHAPE)

@@ -66,6 +66,9 @@ MOST_HELD_BYTES = 64 << 20
 """Maximum size of all bodies that one process holds at once."""
 LARGE_BYTES = 256 << 10
 """Larger bodies are scored in a thread, in parallel to small ones."""
+ADDRESSES = (
+    "use POST /score or /rank; GET /columns, /ready, /health, /metrics, /shadow or /openapi.json"
+)
 Endpoint = Literal["score", "rank"]
 DIRECT: dict[bytes, Endpoint] = {b"/score": "score", b"/rank": "rank"}
 ANSWERED = {endpoint: REQUESTS.labels(endpoint) for endpoint in DIRECT.values()}
@@ -353,6 +356,9 @@ class Service:
         return refusal(error)
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.detail in ("Not Found", "Method Not Allowed"):
+            asked = f"{request.method} {request.url.path[:60]}: {error.detail.lower()}"
+            error = HTTPException(error.status_code, f"{asked} → {ADDRESSES}", error.headers)
         return refusal(error)
 
 

@@ -147,6 +147,7 @@ def test_truthful_bidding_is_not_optimal_under_gsp() -> None:
         ({"quality": [0.5, float("nan")]}, "values of quality"),
         ({"quality": [0.5]}, "bids have the shape [2], quality [1]"),
         ({"exposure": (0.5, 1.0)}, "exposure is [0.5, 1.0]"),
+        ({"exposure": (1.0, float("nan"))}, "exposure is [1.0, nan]"),
         ({"reserve": -1.0}, "reserve is -1"),
         ({"pricing": "third"}, "pricing is 'third'"),
     ],

@@ -12,6 +12,8 @@ import pytest
 
 from .test_scorer_arrow import STREAM, written
 
+nan = float("nan")
+
 
 def test_rank_orders_candidates_by_ecpm_at_second_prices(night, scorer):
     scorer.promote(night, "first")
@@ -71,6 +73,16 @@ def test_rank_orders_candidates_by_ecpm_at_second_prices(night, scorer):
         ({"auction": {"prising": "gsp"}}, "unknown key 'prising'"),
         ({"auction": {"pricing": "third"}}, "pricing is 'third'"),
         ({"auction": {"slots": [0.5, 1]}}, "list the slots from best to worst"),
+        ({"auction": {"slots": [1, nan]}}, r"slots\[1\]: nan is not a finite number"),
+        # An auction that no candidate can enter would otherwise look like one without demand.
+        ({"auction": {"quality_floor": nan}}, "auction.quality_floor: nan is not a finite number"),
+        ({"auction": {"quality_floor": 5}}, "auction.quality_floor: 5 is not a probability"),
+        ({"auction": {"reserve": 10**400}}, "auction.reserve: 10+ is not a finite number"),
+        ({"bids": [1, 10**400, *bids[2:]]}, r"bids\[1\]: 10+ is not a finite number"),
+        ({"bids": [1e308] * 40}, r"bids\[0\]: 1e\+308 is not a finite number"),
+        ({"ids": [1 << 70, *range(39)]}, r"ids\[0\]: 1\.18\d+e\+21 is neither a text nor"),
+        ({"ids": [*ids[:39], "\ud800"]}, r"ids\[39\]: '\\ud800' is neither a text nor"),
+        ({"ids": [None] * 40}, r"ids\[0\]: None is neither a text nor an integer"),
     ):
         body = {"rows": raw.to_pylist(), "bids": bids, "ids": ids, **wrong}
         answer = scorer.http.post(

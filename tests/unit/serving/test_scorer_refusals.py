@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import zlib
 
 from nightbid.scorer import rows
 from preloaded import COMMANDS
@@ -46,9 +48,19 @@ def test_bad_requests_get_a_one_line_error_with_the_value(night, scorer):
         answer = scorer.http.post("/score", content=content)
         assert answer.status_code == 422
         assert line in answer.json()["error"]
-    assert scorer.http.get("/nothing").status_code == 404
-    assert scorer.http.get("/score").status_code == 405
-    assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 5
+    for packed in (gzip.compress(half), zlib.compress(half)):
+        answer = scorer.http.post("/score", content=packed, headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 422
+        assert answer.json()["error"] == "body: compressed → send it without Content-Encoding"
+    for method, path, status, line in (
+        ("GET", "/nothing", 404, "GET /nothing: not found → use POST /score or /rank; GET /col"),
+        ("POST", "/predict", 404, "POST /predict: not found → use POST /score or /rank;"),
+        ("GET", "/score", 405, "GET /score: method not allowed → use POST /score or /rank;"),
+    ):
+        answer = scorer.http.request(method, path)
+        assert answer.status_code == status
+        assert answer.json()["error"].startswith(line)
+    assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 8
 
 
 def test_a_taken_port_is_reported_in_one_line(scorer, tmp_path):
