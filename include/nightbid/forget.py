@@ -37,7 +37,8 @@ from nightbid.retention import (
     size_of,
 )
 from nightbid.schema import USER
-from nightbid.storage.workspace import Workspace, read_all, read_manifest, write_once
+from nightbid.storage.files import read_all, write_once
+from nightbid.storage.workspace import Workspace, read_manifest
 
 
 class Erasure(Sealed):

@@ -10,11 +10,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from nightbid.config.event_source import EventsSource
+from nightbid.config.folder_source import FolderSource
 from nightbid.config.load import find_tree, validated
 from nightbid.config.models import Model
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.config.salvage import rest_of
-from nightbid.config.sources import EventsSource, FolderSource, SimulatorSource
+from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.columns import logged_columns
 from nightbid.data.source import open_source
 from nightbid.data.user_keys import UserKeys

@@ -14,7 +14,8 @@ from nightbid.night.key import read_output
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import Outcome, StageInput, StageTask
-from nightbid.storage.workspace import Workspace, is_local
+from nightbid.storage.files import is_local
+from nightbid.storage.workspace import Workspace
 
 GATES = tuple(stage.name for stage in NIGHT if stage.is_gate)
 """Names of all gates of a night; `promote` refuses if any of them is not among its inputs."""

@@ -26,7 +26,8 @@ from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
 from nightbid.sampling.frozen import frozen
-from nightbid.storage.workspace import Workspace, is_local, read_manifest, remove
+from nightbid.storage.files import is_local, remove
+from nightbid.storage.workspace import Workspace, read_manifest
 
 AHEAD = dt.timedelta(days=1)
 """Maximum time by which a run may be in the future; beyond it, a clock was wrong."""

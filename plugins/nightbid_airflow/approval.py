@@ -18,7 +18,8 @@ from nightbid.config.settings import Settings
 from nightbid.night.attempts import APPROVE, StageRecord
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.promotion import GATES
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.page_links import PageLink, run_page
 

@@ -19,7 +19,8 @@ from nightbid.cost.money import shown
 from nightbid.errors import ConfigError, WorkspaceError
 from nightbid.jobs.cost_poll import StagePoll, poll_run
 from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.metrics import send
 

@@ -12,16 +12,8 @@ from emulator.storage import Storage
 from nightbid.errors import ConcurrentUpdateError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import FileEntry, Manifest
-from nightbid.storage.workspace import (
-    Workspace,
-    fetch,
-    file_digest,
-    read_all,
-    remove,
-    write_atomically,
-    write_newest,
-    write_once,
-)
+from nightbid.storage.files import read_all, remove, write_atomically, write_newest, write_once
+from nightbid.storage.workspace import Workspace, fetch, file_digest
 
 BUCKET = "nightbid-test"
 

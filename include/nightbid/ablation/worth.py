@@ -32,7 +32,8 @@ from nightbid.models.predict import load_model
 from nightbid.night.progress import Progress, silent, unwatched
 from nightbid.night.record import RunRecord
 from nightbid.schema import LABEL, USER, WEIGHT, FeatureSchema, split_files
-from nightbid.storage.workspace import fetch, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import fetch
 
 FILE = "ablation.json"
 """Name of the file next to the run's records; the report shows it."""

@@ -31,7 +31,8 @@ from nightbid.jobs.store import job_records
 from nightbid.night.attempts import APPROVE, ARRIVAL, StageRecord, current
 from nightbid.night.record import HEARTBEAT, WAITING, RunRecord, state_of
 from nightbid.report import records
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 LOOK_BACK_DAYS = 3

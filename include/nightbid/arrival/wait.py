@@ -13,7 +13,7 @@ from nightbid.errors import MissingDataError
 from nightbid.night.attempts import ARRIVAL, StageRecord
 from nightbid.night.record import LAG, WAITING, RunRecord
 from nightbid.partitions import STEPS
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 
 
 def newest_day(spec: PipelineSpec, night: dt.date) -> dt.date:

@@ -15,6 +15,7 @@ from nightbid.cli import complete
 from nightbid.cli.cost_answers import money, show_answers, show_forecast
 from nightbid.cli.listing import Listing
 from nightbid.cli.output import AsJson, print_json, some, terminal
+from nightbid.cli.root import PipelineName
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.entries import LedgerEntry, fold
@@ -27,14 +28,11 @@ from nightbid.cost.pricing import default_book, price_million_predictions, price
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = terminal()
-
-PipelineName = Annotated[
-    str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
-]
 
 
 class By(StrEnum):

@@ -11,41 +11,31 @@ import pyarrow as pa
 import typer
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
-from nightbid.cli import complete
+from nightbid.cli.data_forget import forget
+from nightbid.cli.data_frozen import freeze, frozen
 from nightbid.cli.data_prune import prune
 from nightbid.cli.dates import date_option
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json, some, terminal
-from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.cli.root import Overrides, PipelineName
+from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
 from nightbid.data.source import Source, open_source
 from nightbid.data.write import write_day, write_streams
 from nightbid.errors import DataError
-from nightbid.night.record import RunRecord
 from nightbid.partitions import STEPS, count_between
-from nightbid.sampling.frozen import freeze as freeze_rows
-from nightbid.sampling.frozen import frozen as frozen_sets
-from nightbid.sampling.frozen import verified
 from nightbid.sampling.labels import label_of
 from nightbid.schema import REASON, TEXT
-from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = terminal()
 
-PipelineName = Annotated[
-    str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
-]
 Date = Annotated[date, date_option("Day of logs.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
-]
 
 
 @app.command()
@@ -201,70 +191,8 @@ def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
     console.print(f"{path} · {path.stat().st_size:,} bytes · sha256 {DIGEST}", soft_wrap=True)
 
 
-@app.command()
-def freeze(
-    pipeline: PipelineName,
-    run_id: Annotated[
-        str, typer.Argument(help="Run whose rows to freeze.", autocompletion=complete.runs)
-    ],
-    name: Annotated[str, typer.Option("--name", help="Name of the data set; cannot be reused.")],
-    reason: Annotated[str, typer.Option(help="Purpose of the data set.")] = "",
-) -> None:
-    """Freeze the sampled rows of a run under a name, so that other runs can use the same rows."""
-    settings = Settings()
-    workspace = Workspace(settings.workspace)
-    pipeline_name = find_pipeline(pipeline, settings.pipelines).pipeline
-    data_set = freeze_rows(
-        workspace, RunRecord.load(workspace, pipeline_name, run_id), name, reason=reason
-    )
-    console.print(
-        f"{data_set.name}: {data_set.rows:,} rows of {data_set.run_id},"
-        f" {data_set.bytes / 1e6:,.1f} MB, digest {data_set.digest[:12]}",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-@app.command()
-def frozen(
-    check: Annotated[bool, typer.Option("--check", help="Verify every byte.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List the frozen data sets; with --check, verify that they are unchanged."""
-    workspace = Workspace(Settings().workspace)
-    data_sets = frozen_sets(workspace)
-    if as_json:
-        for data_set in data_sets if check else ():
-            verified(workspace, data_set.name)
-        print_json(data_sets)
-        return
-    if not data_sets:
-        console.print("no data set is frozen yet: `nightbid data freeze PIPELINE RUN --name …`")
-        return
-    table = Table(
-        # Users type names, so names are never folded.
-        Column("name", min_width=max(len(data_set.name) for data_set in data_sets)),
-        *["pipeline", "night", "rows", "digest", "frozen"],
-        "purpose",
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="underline",
-    )
-    for data_set in data_sets:
-        if check:
-            verified(workspace, data_set.name)
-        table.add_row(
-            data_set.name,
-            data_set.pipeline,
-            str(data_set.night),
-            f"{data_set.rows:,}",
-            data_set.digest[:12],
-            f"{data_set.created:%Y-%m-%d}",
-            data_set.reason,
-        )
-    console.print(table)
-    if check:
-        console.print("all bytes are unchanged")
+app.command()(freeze)
+app.command()(frozen)
 
 
 @app.command()
@@ -306,79 +234,7 @@ def write(
 
 
 app.command()(prune)
-
-
-@app.command()
-def forget(
-    users: Annotated[
-        list[str], typer.Argument(help="User ids, as in the user column of the logs.")
-    ],
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Remove the data; without this option, only list it.")
-    ] = False,
-    reason: Annotated[
-        str, typer.Option(help="Why; kept in the audit record, without the ids.")
-    ] = "",
-    by: Annotated[str, typer.Option(help="Who removes it; default: your user name.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """List the workspace's data about given users; --delete removes it.
-
-    Also lists the champions that were trained on these users. Remove their rows from the logs
-    first; otherwise the next night reads them from the logs again.
-    """
-    from nightbid.cli.champion import person
-    from nightbid.forget import find_users
-    from nightbid.forget import forget as remove_users
-
-    settings = Settings()
-    workspace = Workspace(settings.workspace)
-    traces = find_users(workspace, users, _keyed(users, settings))
-    if as_json:
-        if delete:
-            remove_users(workspace, traces, by=person(by), reason=reason)
-        print_json({"outputs": traces.outputs, "rows": traces.rows, "learned": traces.learned,
-                    "removed": delete})  # fmt: skip
-        return
-    table = Table("what", "outputs", "rows of them", box=None, padding=(0, 2, 0, 0))
-    for kind in sorted({output.what for output in traces.outputs}):
-        count = sum(output.what == kind for output in traces.outputs)
-        table.add_row(kind, f"{count:,}", f"{traces.rows[kind]:,}" if kind in traces.rows else "")
-    if traces.outputs:
-        console.print(table)
-    for entry in traces.learned:
-        console.print(
-            f"champion #{entry.number} of {entry.pipeline} was trained on them and stays: "
-            f"promote another night, then `nightbid champion retire {entry.pipeline} {entry.number}"
-            " --reason …`",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
-    if delete:
-        remove_users(workspace, traces, by=person(by), reason=reason)
-    note = "removed; the next night samples the logs again and trains on the result"
-    hint = note if delete else "would be removed; to remove it, add --delete"
-    console.print(
-        f"{some(len(traces.outputs), 'output')} {hint}"
-        if traces.outputs
-        else "no data about them is stored",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _keyed(users: list[str], settings: Settings) -> list[str]:
-    """Get the hashed ids that pipelines with `source.user_key` store.
-
-    Raises:
-        ConfigError: A pipeline's YAML is broken or its secret is missing, so rows would be missed.
-    """
-    from nightbid.data.user_keys import UserKeys
-
-    specs = (find_pipeline(name, settings.pipelines) for name in pipeline_names(settings.pipelines))
-    every = [keys for spec in specs if (keys := UserKeys.of(spec)) is not None]
-    return [key for keys in every for key in keys.many(users)]
+app.command()(forget)
 
 
 def _opened(pipeline: str, overrides: list[str] | None) -> tuple[PipelineSpec, Source]:

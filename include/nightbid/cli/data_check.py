@@ -14,7 +14,7 @@ from nightbid.config.load import parse_pipeline
 from nightbid.data_check.check import FolderReport, check_folder, is_complete, pipeline_name
 from nightbid.data_check.partitions import unit_of
 from nightbid.errors import ConfigError, MissingDataError
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 
 
 def check(

@@ -17,6 +17,7 @@ from nightbid.cli.dates import date_option
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import AsJson, print_json, terminal
+from nightbid.cli.root import PipelineName
 from nightbid.config.gates import GATES, Gates
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -34,10 +35,6 @@ from nightbid.sweep.seed_variance import draw, spread
 app = typer.Typer(no_args_is_help=True)
 console = terminal()
 SPARKS = "▁▂▃▄▅▆▇█"
-
-PipelineName = Annotated[
-    str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
-]
 
 
 @app.command()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from nightbid.config.sources import JOINED, EventsSource, FolderSource, SimulatorSource
+from nightbid.config.event_source import JOINED, EventsSource
+from nightbid.config.folder_source import FolderSource
+from nightbid.config.sources import SimulatorSource
 from nightbid.schema import RESERVED
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from nightbid.config.columns import Columns
 from nightbid.config.consistency import PRESETS, faults_of, names_of
 from nightbid.config.costs import Budget
 from nightbid.config.evaluate import Evaluate
+from nightbid.config.event_source import JOINED
 from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
 from nightbid.config.models import Baseline, Model, Train
 from nightbid.config.policy import Policy
 from nightbid.config.replay import Replay
 from nightbid.config.serve import Serve
-from nightbid.config.sources import JOINED, SimulatorSource, Source, defaults_of
+from nightbid.config.sources import SimulatorSource, Source, defaults_of
 from nightbid.config.window import LONGEST_DAYS, Window
 from nightbid.errors import ConfigError
 from nightbid.partitions import STEPS, Hour, Partition, Unit, containing, days_as_partitions, end_of

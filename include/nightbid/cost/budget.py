@@ -26,7 +26,8 @@ from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, q
 from nightbid.errors import BudgetExceeded
 from nightbid.night.manifest import Usage
 from nightbid.night.record import RunRecord
-from nightbid.storage.workspace import Workspace, is_local, write_atomically
+from nightbid.storage.files import is_local, write_atomically
+from nightbid.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

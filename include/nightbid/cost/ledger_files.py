@@ -18,7 +18,8 @@ from upath import UPath
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.sealed import Sealed, first_fault, seal
-from nightbid.storage.workspace import Workspace, remove, write_atomically, write_once
+from nightbid.storage.files import remove, write_atomically, write_once
+from nightbid.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 RESTORE = "restore this file from a backup, or delete it: its costs are then not counted"

@@ -27,7 +27,7 @@ from upath import UPath
 from nightbid.errors import BudgetExceeded, WorkspaceError
 from nightbid.night.manifest import Usage
 from nightbid.night.progress import Progress
-from nightbid.storage.workspace import is_local, write_atomically
+from nightbid.storage.files import is_local, write_atomically
 
 log = logging.getLogger(__name__)
 

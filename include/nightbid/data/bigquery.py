@@ -28,9 +28,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightbid.config.sources import BIGQUERY_TABLE
+from nightbid.config.folder_source import BIGQUERY_TABLE
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError, WorkspaceError
-from nightbid.storage.workspace import replaced
+from nightbid.storage.files import replaced
 
 KEPT_SECONDS = 30 * 86_400.0
 """Copies that have not been read for this many seconds are deleted."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
-from nightbid.config.sources import ColumnType
+from nightbid.config.folder_source import ColumnType
 from nightbid.data.text_bytes import TextBytes, TextStream
 from nightbid.data.text_values import (
     ARROW,

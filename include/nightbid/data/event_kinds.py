@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import encode, whole
-from nightbid.config.sources import EventStream
+from nightbid.config.event_source import EventStream
 from nightbid.errors import MissingDataError
 from nightbid.schema import REASON, TEXT
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import as_time, numbers, whole
-from nightbid.config.sources import JOINED, EventsSource, EventStream
+from nightbid.config.event_source import JOINED, EventsSource, EventStream
 from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Events, Join
 from nightbid.data.event_kinds import EventKinds
 from nightbid.data.folder import FolderLogs

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import as_time, local_time
-from nightbid.config.sources import FileKind, FolderSource
+from nightbid.config.folder_source import FileKind, FolderSource
 from nightbid.data import ipinyou
 from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, Named, is_format, scan
 from nightbid.data.delimited import Part

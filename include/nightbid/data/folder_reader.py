@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nightbid.config.sources import ColumnType, FileKind, FolderSource
+from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import partitions_of
 from nightbid.data.delimited import Part

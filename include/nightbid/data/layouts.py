@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import MICROSECOND
-from nightbid.config.sources import ColumnType, FolderSource
+from nightbid.config.folder_source import ColumnType, FolderSource
 from nightbid.data import ipinyou
 from nightbid.data.day_names import SUFFIXES
 from nightbid.data.delimited import Part

@@ -30,7 +30,7 @@ import pyarrow.csv as pcsv
 from nightbid.config.sources import ObdSource
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 
 VERSION = "0.5.7"
 ARCHIVE = f"obp-{VERSION}.tar.gz"

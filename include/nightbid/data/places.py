@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from nightbid.config.sources import BIGQUERY
+from nightbid.config.folder_source import BIGQUERY
 from nightbid.data.day_names import walk
 from nightbid.data.delta import LOG, is_delta
 from nightbid.data.iceberg import METADATA, is_iceberg
@@ -29,7 +29,7 @@ from nightbid.errors import (
     NightbidError,
     WorkspaceError,
 )
-from nightbid.storage.workspace import replaced
+from nightbid.storage.files import replaced
 
 BUCKETS = ("gs://", "s3://")
 REMOTE = (*BUCKETS, BIGQUERY)

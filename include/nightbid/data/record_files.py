@@ -24,14 +24,14 @@ import pyarrow.json as pjson
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
-from nightbid.config.sources import FileKind
+from nightbid.config.folder_source import FileKind
 from nightbid.data.avro_schema import check_avro
 from nightbid.data.delimited import Part
 from nightbid.data.json_bounds import LONGEST_LINE, check_depth, check_fields
 from nightbid.data.text_values import LONGEST_TEXT
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 
 ROWS = 131_072
 BLOCK_BYTES = 16 << 20

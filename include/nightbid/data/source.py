@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import pyarrow as pa
 
 from nightbid.config import sources as blocks
+from nightbid.config.event_source import EventsSource
 from nightbid.config.sources import Source as SourceBlock
 from nightbid.data.source_schema import SourceSchema
 
@@ -117,7 +118,7 @@ def open_source(
         from nightbid.data.obd import ObdLogs
 
         return ObdLogs(block, cache)
-    if isinstance(block, blocks.EventsSource):
+    if isinstance(block, EventsSource):
         from nightbid.data.events import EventLogs
 
         return EventLogs(block, days, cache, named)

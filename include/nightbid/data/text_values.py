@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import MICROSECOND, as_time, encode, time_of_zone
-from nightbid.config.sources import ColumnType
+from nightbid.config.folder_source import ColumnType
 from nightbid.schema import REASON, TEXT
 
 LONGEST_TEXT = 500

@@ -18,7 +18,7 @@ import pyarrow as pa
 from nightbid.data.delimited import Part
 from nightbid.partitions import Hour, partition_of
 from nightbid.storage.digests import kept_digest
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 
 Days = npt.NDArray[np.datetime64]
 BLOCK = 16_384

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
-from nightbid.config.sources import FileKind
+from nightbid.config.folder_source import FileKind
 from nightbid.data.delimited import UTF8, Dialect, Part, columns_of
 from nightbid.data.folder_reader import FolderReader
 from nightbid.errors import DataError, NightbidError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nightbid.config.sources import ColumnType, FileKind, FolderSource
+from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import partitions_of
 from nightbid.data.delimited import Dialect, Part
@@ -22,7 +22,7 @@ from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.night.source import code_of
 from nightbid.schema import REASON, TEXT
 from nightbid.storage.digests import kept_digest
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 
 OTHER_COLUMNS = 64
 """Maximum number of columns to read that the pipeline does not use.

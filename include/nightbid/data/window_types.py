@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import MICROSECOND, as_time, encode
-from nightbid.config.sources import ColumnType
+from nightbid.config.folder_source import ColumnType
 from nightbid.data.text_values import CALLED, TextFormat, cast
 from nightbid.errors import CorruptDataError
 from nightbid.schema import REASON, TEXT

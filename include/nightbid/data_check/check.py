@@ -13,7 +13,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from nightbid.config.columns import Columns
-from nightbid.config.sources import BIGQUERY, Source, defaults_of
+from nightbid.config.folder_source import BIGQUERY
+from nightbid.config.sources import Source, defaults_of
 from nightbid.data.day_names import SPELLED
 from nightbid.data.places import REMOTE
 from nightbid.data.source import JoinsEvents, open_source

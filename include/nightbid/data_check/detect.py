@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nightbid.config.sources import BIGQUERY, FolderSource
+from nightbid.config.folder_source import BIGQUERY, FolderSource
 from nightbid.data.day_names import SPELLED, SUFFIXES, day_of_path, is_format
 from nightbid.data.delimited import Part, columns_of, kinds
 from nightbid.data.delta import is_delta

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from nightbid.column_parsing import numbers
-from nightbid.config.sources import EventsSource
+from nightbid.config.event_source import EventsSource
 from nightbid.data.events import MADE
 from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
 from nightbid.data_check.labels import is_named_label, is_pair

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nightbid.config.sources import FolderSource
+from nightbid.config.folder_source import FolderSource
 from nightbid.data.source import open_source
 from nightbid.errors import DataError
 from nightbid.partitions import STEPS, WEEKDAYS, Unit

@@ -10,7 +10,8 @@ from upath import UPath
 
 from nightbid.data_check.check import FolderReport
 from nightbid.data_check.personal import masked, may_be_quoted
-from nightbid.storage.workspace import Workspace, read_all, write_atomically
+from nightbid.storage.files import read_all, write_atomically
+from nightbid.storage.workspace import Workspace
 
 
 class SavedCheck(BaseModel):

@@ -14,7 +14,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from nightbid.column_parsing import encode, hashes
-from nightbid.config.sources import EventStream, FolderKind
+from nightbid.config.event_source import EventStream
+from nightbid.config.folder_source import FolderKind
 from nightbid.data.event_kinds import EventKinds
 from nightbid.data.folder import FolderLogs
 from nightbid.data_check.columns import ColumnSummary, clock_of, day_numbers, summarize

@@ -24,7 +24,8 @@ from nightbid.night.manifest import Manifest
 from nightbid.night.progress import Progress, silent
 from nightbid.night.record import RunRecord
 from nightbid.schema import KEY, USER, split_files
-from nightbid.storage.workspace import fetch, local_file, read_manifest, replaced
+from nightbid.storage.files import local_file, replaced
+from nightbid.storage.workspace import fetch, read_manifest
 
 SCORE = "score"
 

@@ -22,12 +22,7 @@ from nightbid.features.learn import columns_taught, depends_on, learn, learning_
 from nightbid.features.statistics import Statistic
 from nightbid.features.statistics_files import load_merged, save
 from nightbid.featurize.groups import Group
-from nightbid.featurize.passes import (
-    SPILL_ABOVE,
-    MergeStatistics,
-    Part,
-    Pass,
-)
+from nightbid.featurize.passes import SPILL_ABOVE, MergeStatistics, Part, Pass
 from nightbid.featurize.summary import check_rows
 from nightbid.night.days import DayKey, Made, day_output, days_folder, versions_of
 from nightbid.night.key import digest_of
@@ -35,14 +30,9 @@ from nightbid.night.manifest import Manifest
 from nightbid.night.source import code_of
 from nightbid.night.task import StageTask
 from nightbid.partitions import partition_of
+from nightbid.storage.files import is_local
 from nightbid.storage.verify import link_or_copy
-from nightbid.storage.workspace import (
-    fetch,
-    inode_of,
-    is_local,
-    read_manifest,
-    set_aside,
-)
+from nightbid.storage.workspace import fetch, inode_of, read_manifest, set_aside
 
 log = logging.getLogger(__name__)
 KIND = "learn"

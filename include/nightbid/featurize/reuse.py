@@ -25,8 +25,9 @@ from nightbid.night.stages import stage_named
 from nightbid.night.task import StageTask
 from nightbid.profile import Profile
 from nightbid.schema import LABEL, RESERVED, WEIGHT, FeatureSchema
+from nightbid.storage.files import is_local
 from nightbid.storage.verify import file_digest
-from nightbid.storage.workspace import fetch, is_local, read_manifest
+from nightbid.storage.workspace import fetch, read_manifest
 
 log = logging.getLogger(__name__)
 LOOK_AT = 5

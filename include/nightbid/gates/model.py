@@ -10,13 +10,7 @@ import numpy as np
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.evaluation.verdict import against, explain, signed
 from nightbid.gates import model_values
-from nightbid.gates.drift import (
-    NORMAL_95,
-    auc_error,
-    beyond_chance,
-    interval_error,
-    useful,
-)
+from nightbid.gates.drift import NORMAL_95, auc_error, beyond_chance, interval_error, useful
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.incremental import METRIC, Learned

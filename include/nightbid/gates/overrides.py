@@ -18,7 +18,8 @@ from nightbid.errors import ConfigError
 from nightbid.gates.propose import to_yaml
 from nightbid.gates.result import known_result
 from nightbid.night.record import runs_of
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 
 NEWEST = 5
 """Number of newest runs that are searched to see whether a check exists."""

@@ -16,7 +16,8 @@ from nightbid.jobs.meter import Job, JobMeter, Poll
 from nightbid.night.head import GONE
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import unseal
-from nightbid.storage.workspace import Workspace, read_all, write_atomically
+from nightbid.storage.files import read_all, write_atomically
+from nightbid.storage.workspace import Workspace
 
 Service = Literal["dataflow", "vertex_training"]
 

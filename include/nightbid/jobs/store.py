@@ -25,7 +25,7 @@ from nightbid.night.manifest import Usage
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import unseal
 from nightbid.night.task import StageTask
-from nightbid.storage.workspace import read_all, write_atomically
+from nightbid.storage.files import read_all, write_atomically
 
 if TYPE_CHECKING:
     from nightbid.night.key import Plan

@@ -13,14 +13,8 @@ from typing import Any, Literal
 from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.partitions import Partition
-from nightbid.storage.workspace import (
-    Workspace,
-    read_all,
-    remove,
-    write_atomically,
-    write_newest,
-    write_once,
-)
+from nightbid.storage.files import read_all, remove, write_atomically, write_newest, write_once
+from nightbid.storage.workspace import Workspace
 
 RERUN_UNDER_NEW_ID = (
     "run the night again under another --run-id: it is compared with what serves now"

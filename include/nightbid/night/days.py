@@ -26,15 +26,9 @@ from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.key import digest_of, output_digest
 from nightbid.night.manifest import Manifest, Rows
 from nightbid.night.sealed import seal
+from nightbid.storage.files import is_local
 from nightbid.storage.verify import inventory
-from nightbid.storage.workspace import (
-    Workspace,
-    fetch,
-    inode_of,
-    is_local,
-    read_manifest,
-    set_aside,
-)
+from nightbid.storage.workspace import Workspace, fetch, inode_of, read_manifest, set_aside
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"

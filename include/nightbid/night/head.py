@@ -16,7 +16,7 @@ from upath import UPath
 from nightbid.errors import ConcurrentUpdateError
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.partitions import Partition
-from nightbid.storage.workspace import read_all, write_newest, write_once
+from nightbid.storage.files import read_all, write_newest, write_once
 
 GONE = "move this run's folder away and run its night again"
 OF_THE_PROCESS = {"started", "number", "revision"}

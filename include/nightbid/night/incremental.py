@@ -25,7 +25,8 @@ from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.partitions import Partition
-from nightbid.storage.workspace import Workspace, read_all, read_manifest, write_once
+from nightbid.storage.files import read_all, write_once
+from nightbid.storage.workspace import Workspace, read_manifest
 
 log = logging.getLogger(__name__)
 

@@ -29,14 +29,8 @@ from nightbid.night.source import code_of
 from nightbid.night.stage import Stage
 from nightbid.night.task import StageInput
 from nightbid.partitions import STEPS
-from nightbid.storage.workspace import (
-    Workspace,
-    fetch,
-    inode_of,
-    is_local,
-    read_manifest,
-    set_aside,
-)
+from nightbid.storage.files import is_local
+from nightbid.storage.workspace import Workspace, fetch, inode_of, read_manifest, set_aside
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from nightbid.night.attempts import REQUEST, StageRecord, current, order
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.head import GONE, RunHead, newest_head, write_head
 from nightbid.night.sealed import Sealed, seal, unseal
-from nightbid.storage.workspace import Workspace, read_all, write_once
+from nightbid.storage.files import read_all, write_once
+from nightbid.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28

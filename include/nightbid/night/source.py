@@ -27,6 +27,7 @@ from nightbid.loaded_code import has_changed
 
 ROOT = Path(nightbid.__file__).parent
 NO_EFFECT = (
+    "nightbid.attempt",
     "nightbid.errors",
     "nightbid.jobs",
     "nightbid.night",

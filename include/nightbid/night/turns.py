@@ -26,7 +26,8 @@ from nightbid.errors import NightbidError
 from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id, state_of
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.partitions import Partition
-from nightbid.storage.workspace import Workspace, read_all, remove, write_atomically, write_once
+from nightbid.storage.files import read_all, remove, write_atomically, write_once
+from nightbid.storage.workspace import Workspace
 
 RENEW_SECONDS = 15
 HELD_SECONDS = 60

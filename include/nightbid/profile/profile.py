@@ -24,6 +24,7 @@ from nightbid.profile.attributes import Attributes
 from nightbid.profile.bins import Ints
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.exact import ExactSum
+from nightbid.profile.measure import profile_column
 from nightbid.schema import KEY, LABEL, RESERVED, TIME, WEIGHT
 
 FORMAT = 1
@@ -93,7 +94,7 @@ class Profile:
             label = (values > 0).astype(np.int64)  # for value labels: whether the value is above 0
             known = _label_counts(table, ~np.isnan(values), label)
         columns = {
-            name: ColumnProfile.of(name, table[name], label)
+            name: profile_column(name, table[name], label)
             for name in sorted(table.column_names)
             if name not in without
         }

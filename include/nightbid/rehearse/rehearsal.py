@@ -31,7 +31,8 @@ from nightbid.rehearse.sides import Say, Sides
 from nightbid.rehearse.steps import STAGES, STEP_STAGES, copy_records, probe
 from nightbid.rehearse.tracked import track
 from nightbid.report.rehearsal_page import rehearsal_page
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 
 
 class Rehearsal:

@@ -31,7 +31,8 @@ from nightbid.report import records
 from nightbid.report.figures import words_of
 from nightbid.report.run_page import headline
 from nightbid.report.run_view import RunView, State
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 
 LOG = logging.getLogger(__name__)
 FORMAT = 5

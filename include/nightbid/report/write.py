@@ -8,7 +8,7 @@ from nightbid.config.settings import Settings
 from nightbid.night.record import RunRecord
 from nightbid.report.pages import run_document
 from nightbid.report.summaries import Summaries
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 
 
 def write_report(run: RunRecord) -> UPath:

@@ -20,14 +20,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.column_parsing import hashes
-from nightbid.config.sources import EventsSource, FolderSource, Source
+from nightbid.config.event_source import EventsSource
+from nightbid.config.folder_source import FolderSource
+from nightbid.config.sources import Source
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.days import DayKey, days_folder
 from nightbid.night.manifest import Manifest
 from nightbid.sampling.plain import plain_table
 from nightbid.sampling.row_files import ROWS, RowFile, RowWriter, numbered
 from nightbid.schema import PLACE, REASON, RESERVED, TEXT, USER
-from nightbid.storage.workspace import Workspace, fetch, is_local, read_manifest
+from nightbid.storage.files import is_local
+from nightbid.storage.workspace import Workspace, fetch, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.config.sources import EventsSource
+from nightbid.config.event_source import EventsSource
 from nightbid.data.source import Splits, WholeDay
 from nightbid.data.user_keys import UserKeys
 from nightbid.errors import CorruptDataError

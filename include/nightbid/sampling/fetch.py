@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from upath import UPath
 
-from nightbid.config.sources import FileKind
+from nightbid.config.folder_source import FileKind
 from nightbid.data.delimited import Part
 from nightbid.data.units import FolderUnit
 from nightbid.storage import gcs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nightbid.config.folder_source import FolderSource
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
-from nightbid.config.sources import FolderSource
 from nightbid.jobs.job import RemoteStage
 
 

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from nightbid.scorer import shadow_sums
+
 REQUESTS = Counter("nightbid_requests", "Requests answered with scores.", ["endpoint"])
 ROWS = Counter("nightbid_rows", "Rows scored.")
 REFUSED = Counter("nightbid_refused", "Requests that got an error, by its reason.", ["reason"])
@@ -106,9 +108,7 @@ class _Shadow:
 
     def collect(self) -> Iterator[Metric]:
         """Read the current sums."""
-        from nightbid.scorer import shadow
-
-        sums = shadow.read(self._folder)
+        sums = shadow_sums.read(self._folder)
         if sums is None:
             return
         for name, documentation, value in (

@@ -35,7 +35,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from nightbid.errors import NightbidError
-from nightbid.scorer import auction, openapi, shadow
+from nightbid.scorer import auction, openapi, shadow, shadow_sums
 from nightbid.scorer.access import Access, Admission, Guard
 from nightbid.scorer.arrow_rows import MEDIA_TYPE
 from nightbid.scorer.backlog import Backlog, OverloadedError
@@ -53,13 +53,7 @@ from nightbid.scorer.metrics import (
     totals,
 )
 from nightbid.scorer.openapi import PREDICTED
-from nightbid.scorer.refusals import (
-    MOST_BYTES,
-    json_response,
-    no_champion,
-    refusal,
-    too_large,
-)
+from nightbid.scorer.refusals import MOST_BYTES, json_response, no_champion, refusal, too_large
 
 LOG = logging.getLogger(__name__)
 MOST_HELD_BYTES = 64 << 20
@@ -311,7 +305,7 @@ class Service:
 
     async def differences(self, request: Request) -> Response:
         """Compare the scores of champion and shadow."""
-        sums = shadow.read(self._states.folder) if self._shadow else None
+        sums = shadow_sums.read(self._states.folder) if self._shadow else None
         if sums is None:
             state = "starting" if self._shadow else "none → start the scorer with --shadow"
             raise HTTPException(404, f"shadow: {state}")

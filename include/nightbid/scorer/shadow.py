@@ -15,28 +15,22 @@ import queue
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
-from upath import UPath
 
-from nightbid.errors import ConfigError, MissingDataError, NightbidError
-from nightbid.night.champion import Champion, ChampionPointer
-from nightbid.night.manifest import Manifest
-from nightbid.night.record import runs_of
-from nightbid.partitions import partition_of
-from nightbid.scorer.follow import Served, fetch_bundle, load
-from nightbid.serving.bundle import read_card
-from nightbid.storage.workspace import Workspace, fetch
+from nightbid.errors import NightbidError
+from nightbid.scorer.follow import Served, load
+from nightbid.scorer.shadow_bundle import Choice
+from nightbid.scorer.shadow_sums import STATE, Comparison, Sums
+from nightbid.storage.workspace import Workspace
 
 LOG = logging.getLogger(__name__)
-PREVIOUS, CANDIDATE = "previous", "candidate"
-SOCKET, STATE = "shadow.sock", "shadow.json"
+SOCKET = "shadow.sock"
 MOST_BYTES = 160 << 10
 """Maximum size of a message: the kernel rejects datagrams above about 200 KiB."""
 MOST_WAITING = 256
@@ -56,106 +50,6 @@ class Message(msgspec.Struct, array_like=True):
     """Scores of the champion; float64 [rows]."""
     bids: list[float] = []
     """[rows] bids; empty means that rows are ordered by score."""
-
-
-@dataclass
-class Comparison:
-    """Differences between a champion and a shadow, summed over requests."""
-
-    champion: int
-    shadow: str
-    """First characters of the digest of the shadow's bundle."""
-    run_id: str
-    requests: int = 0
-    rows: int = 0
-    champion_sum: float = 0.0
-    """Sum of the champion's probabilities over all rows."""
-    shadow_sum: float = 0.0
-    difference_sum: float = 0.0
-    """Sum of absolute differences of probabilities."""
-    largest_difference: float = 0.0
-    ordered: int = 0
-    """Number of requests with at least two rows, which have an order."""
-    winners_changed: int = 0
-    tau_sum: float = 0.0
-    taus: int = 0
-    """Number of requests with a defined Kendall's tau: neither side scores all rows equally."""
-
-    def add(
-        self,
-        champion: npt.NDArray[np.float64],
-        shadow: npt.NDArray[np.float64],
-        bids: npt.NDArray[np.float64] | None = None,
-    ) -> dict[str, Any]:
-        """Add a request, and return its own differences.
-
-        Args:
-            champion: Probabilities of the champion, [rows].
-            shadow: Probabilities of the shadow, [rows].
-            bids: Bids, [rows]; rows are then ordered by bid times probability.
-        """
-        differences: dict[str, Any] = {"rows": len(champion)}
-        self.requests += 1
-        if not len(champion):
-            return differences
-        difference = np.abs(champion - shadow)
-        self.rows += len(champion)
-        self.champion_sum += float(champion.sum())
-        self.shadow_sum += float(shadow.sum())
-        self.difference_sum += float(difference.sum())
-        self.largest_difference = max(self.largest_difference, float(difference.max()))
-        differences |= {"mean_difference": float(difference.mean()),
-                        "largest_difference": float(difference.max())}  # fmt: skip
-        if len(champion) > 1:
-            from scipy.stats import kendalltau  # slow import, not needed by scoring processes
-
-            champion_value, shadow_value = (
-                (champion, shadow) if bids is None else (champion * bids, shadow * bids)
-            )
-            changed = bool(shadow_value[int(champion_value.argmax())] < shadow_value.max())
-            self.ordered += 1
-            self.winners_changed += changed
-            tau = float(kendalltau(champion_value, shadow_value).statistic)
-            if not np.isnan(tau):
-                self.tau_sum += tau
-                self.taus += 1
-            differences |= {
-                "winner_changed": changed,
-                "kendall_tau": None if np.isnan(tau) else tau,
-            }
-        return differences
-
-    def summary(self) -> dict[str, Any]:
-        """Return means and shares; None if nothing was compared."""
-        rows, ordered = max(self.rows, 1), max(self.ordered, 1)
-        return {
-            "champion": self.champion,
-            "shadow": self.shadow,
-            "run_id": self.run_id,
-            "requests": self.requests,
-            "rows": self.rows,
-            "mean_probability": {
-                "champion": self.champion_sum / rows,
-                "shadow": self.shadow_sum / rows,
-            }
-            if self.rows
-            else None,
-            "mean_difference": self.difference_sum / rows if self.rows else None,
-            "largest_difference": self.largest_difference if self.rows else None,
-            "winner_changed": self.winners_changed / ordered if self.ordered else None,
-            "kendall_tau": self.tau_sum / self.taus if self.taus else None,
-        }
-
-
-@dataclass
-class Sums:
-    """Totals of a shadow so far."""
-
-    of: str
-    skipped: int = 0
-    failed: int = 0
-    trouble: str = ""
-    pairs: dict[str, Comparison] = field(default_factory=dict)
 
 
 class Sender:
@@ -180,92 +74,6 @@ class Sender:
         except OSError:  # the socket is full or missing
             return False
         return True
-
-
-class Choice:
-    """Finds the bundle that a shadow scores with.
-
-    Args:
-        workspace: Workspace with champions and runs.
-        pipeline: Name of the pipeline.
-        model: `previous`, `candidate`, or the folder of an exported bundle.
-    """
-
-    def __init__(self, workspace: Workspace, pipeline: str, model: str) -> None:
-        self._workspace, self._pipeline, self._model = workspace, pipeline, model
-
-    def find(self, now: str = "") -> tuple[Champion, Path] | None:
-        """Find the bundle to score with.
-
-        Args:
-            now: Digest of the bundle that is loaded; empty if none is.
-
-        Returns:
-            The bundle as an entry of the champion history, and its folder; None if that bundle is
-            already loaded.
-
-        Raises:
-            NightbidError: There is no such bundle, or it is damaged.
-        """
-        if self._model == PREVIOUS:
-            pointer = ChampionPointer(self._workspace, self._pipeline)
-            before = pointer.before()
-            if before is None:
-                raise MissingDataError("there is no previous champion", where=self._pipeline)
-            return None if before.bundle_digest == now else (
-                before, fetch_bundle(self._workspace, before)
-            )  # fmt: skip
-        uri, run_id = self._candidate() if self._model == CANDIDATE else (self._model, "")
-        folder = fetch(_at(self._workspace, uri))
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-        if manifest.digest == now:
-            return None
-        card = read_card(folder)
-        entry = Champion(
-            pipeline=self._pipeline, number=0, run_id=run_id, bundle_uri=uri,
-            night=partition_of(card.night),
-            bundle_digest=manifest.digest, since=datetime.now(UTC), change="promote",
-            reason="not promoted: it scores in parallel to the champion",
-        )  # fmt: skip
-        return entry, folder
-
-    def _candidate(self) -> tuple[str, str]:
-        """Return address and run id of the newest export that was never champion."""
-        pointer = ChampionPointer(self._workspace, self._pipeline)
-        promoted = {entry.bundle_uri for entry in pointer.history()}
-        for run in reversed(runs_of(self._workspace, self._pipeline)):
-            record = run.stage("export")
-            if record and record.state == "done" and record.uri not in promoted:
-                return record.uri, run.run_id
-        raise MissingDataError(
-            "there is no unpromoted candidate",
-            where=self._pipeline,
-            hint="run a night, or pass the folder of a bundle",
-        )
-
-
-def _at(workspace: Workspace, folder: str) -> UPath:
-    """Return a local folder if it exists, else one of the workspace."""
-    local = Path(folder)
-    return UPath(local.absolute()) if local.exists() else workspace.at(folder)
-
-
-def check(workspace: Workspace, model: str) -> None:
-    """Check the choice of a shadow.
-
-    Raises:
-        ConfigError: It is neither a keyword nor the folder of a bundle.
-    """
-    if model in (PREVIOUS, CANDIDATE):
-        return
-    try:
-        read_card(fetch(_at(workspace, model)))
-    except NightbidError as error:
-        raise ConfigError(
-            f"no bundle at {model!r}: {error.what}",
-            where="--shadow",
-            hint=f"use {PREVIOUS}, {CANDIDATE} or the folder of an exported bundle",
-        ) from error
 
 
 class Shadow:
@@ -396,13 +204,3 @@ def run(
     os.nice(NICENESS)
     choice = Choice(Workspace(workspace), pipeline, model)
     Shadow(choice, model, folder, Path(log) if log else None, poll, key).run()
-
-
-def read(folder: Path) -> Sums | None:
-    """Read the totals of a scorer's shadow; None if there are none yet."""
-    try:
-        sums = json.loads((folder / STATE).read_text())
-    except FileNotFoundError:
-        return None
-    pairs = {name: Comparison(**figures) for name, figures in sums.pop("pairs").items()}
-    return Sums(**sums, pairs=pairs)

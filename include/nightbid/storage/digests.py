@@ -12,8 +12,8 @@ import os
 import time
 from pathlib import Path
 
+from nightbid.storage.files import write_atomically
 from nightbid.storage.verify import file_digest
-from nightbid.storage.workspace import write_atomically
 
 SETTLED_SECONDS = 2.0
 """Minimum age of a change in seconds: newer files may change again with the same time."""

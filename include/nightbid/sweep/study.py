@@ -31,7 +31,8 @@ from nightbid.night.record import runs_of
 from nightbid.night.sealed import unseal
 from nightbid.partitions import Partition
 from nightbid.preflight import checked_pipeline
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 from nightbid.sweep.space import Parameter, Space, Value, parse_space
 
 Metric = Literal["log_loss", "auc"]

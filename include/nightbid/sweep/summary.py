@@ -11,7 +11,7 @@ from nightbid.config.settings import Settings
 from nightbid.report.charts import Bar, Dot, Words, bar_chart, scatter_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
-from nightbid.storage.workspace import write_atomically
+from nightbid.storage.files import write_atomically
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.trials import spent
 

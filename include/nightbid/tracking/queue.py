@@ -10,7 +10,8 @@ from pathlib import Path
 from upath import UPath
 
 from nightbid.night.sealed import unseal
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 from nightbid.tracking.payload import Payload
 
 DELETE = "delete this file, then `nightbid track PIPELINE RUN` queues the run again"

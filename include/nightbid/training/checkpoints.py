@@ -21,7 +21,7 @@ from upath import UPath
 
 from nightbid.errors import WorkspaceError
 from nightbid.models.folder import Array
-from nightbid.storage.workspace import local_file, replaced
+from nightbid.storage.files import local_file, replaced
 
 log = logging.getLogger(__name__)
 

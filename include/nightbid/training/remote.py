@@ -19,7 +19,7 @@ from nightbid.jobs.result import job_folder, read_result
 from nightbid.jobs.store import JobRecord
 from nightbid.night.key import library_versions
 from nightbid.night.task import Outcome, StageTask
-from nightbid.storage.workspace import download, remove, write_atomically
+from nightbid.storage.files import download, remove, write_atomically
 from nightbid.training.checkpoints import FILE
 from nightbid.training.managed import RESULT, Result, TrainingOrder
 from nightbid.training.stage import TrainingRequest, asked_baseline, asked_candidate, outcome_of

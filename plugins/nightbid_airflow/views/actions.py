@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from airflow.configuration import conf
@@ -31,9 +31,7 @@ from nightbid.report.pages import message_document
 from nightbid_airflow.views.current_user import CurrentUser, Login, rerun_failed, trigger
 from nightbid_airflow.views.links import ServedLinks
 from nightbid_airflow.views.sweeps import run_winner
-
-if TYPE_CHECKING:
-    from nightbid_airflow.views.app import Workspaces
+from nightbid_airflow.views.workspaces import Workspaces
 
 MOST_BYTES = 100_000
 Given = Mapping[str, str]

@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import logging
 import re
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from nightbid.alerts.message import Alert
-from nightbid.alerts.watch import Watch
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from nightbid.config.gates import GATES
 from nightbid.config.settings import Settings
-from nightbid.errors import CorruptDataError, NightbidError
-from nightbid.night.champion import Champion, ChampionPointer
-from nightbid.night.record import RunRecord
+from nightbid.night.champion import ChampionPointer
 from nightbid.night.stages import STAGES
 from nightbid.report import pages as documents
-from nightbid.report import records
 from nightbid.report.assets import scripts
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import TREND
 from nightbid.report.index_pages import KINDS, PAGE, Filter
 from nightbid.report.output_page import output_document
-from nightbid.report.summaries import Summaries
-from nightbid.storage.workspace import Workspace, read_manifest
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException as AnyHTTPException
+from nightbid.storage.workspace import read_manifest
 from starlette.middleware.base import RequestResponseEndpoint
 from upath import UPath
 
 from nightbid_airflow.views.actions import add_actions, token_of
-from nightbid_airflow.views.current_user import CurrentUser, Login, dag_runs, login_address
+from nightbid_airflow.views.current_user import CurrentUser, Login, dag_runs
 from nightbid_airflow.views.data_checks import add_data_checks
+from nightbid_airflow.views.error_pages import add_error_pages
 from nightbid_airflow.views.links import ServedLinks
 from nightbid_airflow.views.rehearsals import add_rehearsals
 from nightbid_airflow.views.sweeps import add_sweeps
 from nightbid_airflow.views.tabs import add_tabs
+from nightbid_airflow.views.workspaces import Workspaces
 
-LOG = logging.getLogger(__name__)
 HEADERS = {
     # Only own scripts, no external resources, and only Airflow may frame the pages.
     "Content-Security-Policy": (
@@ -64,81 +52,6 @@ SHOWN = {
 KEY = re.compile(r"[0-9a-f]{8,64}")
 MOST = 24
 """Maximum number of runs side by side that fit on a screen."""
-TITLES = {401: "Not logged in", 403: "No access", 404: "Not found", 422: "Bad request"}
-
-
-class Workspaces:
-    """Workspace lookups of the pages: names in requests are looked up, never used as paths."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.workspace = Workspace(settings.workspace)
-        self.summaries = Summaries(self.workspace, settings.cache.expanduser())
-        self.mlflow = settings.tracking_pages or (
-            settings.tracking if (settings.tracking or "").startswith(("http:", "https:")) else ""
-        )
-
-    def pipelines(self, reader: CurrentUser) -> list[str]:
-        """List the pipelines that have run and that the user may see."""
-        return reader.readable(records.pipelines(self.workspace))
-
-    def champions(self, names: Iterable[str]) -> dict[str, Champion]:
-        """Map each pipeline that has a champion with a readable history to its champion."""
-        champions = {}
-        for name in names:
-            with contextlib.suppress(CorruptDataError):
-                if (champion := ChampionPointer(self.workspace, name).current()) is not None:
-                    champions[name] = champion
-        return champions
-
-    def damaged(self, pipeline: str) -> list[str]:
-        """List the runs whose records exist but cannot be read."""
-        return [
-            run_id
-            for run_id in records.run_ids(self.workspace, pipeline)
-            if records.run(self.workspace, pipeline, run_id) is None
-            and (self.workspace.run_folder(pipeline, run_id) / "run.json").exists()
-        ]
-
-    def attention(self, reader: CurrentUser, pipeline: str = "") -> list[Alert]:
-        """List the current alerts of `nightbid watch` for pipelines that the user may see."""
-        try:
-            alerts = Watch(self._settings).look(dt.datetime.now(dt.UTC))
-        except (NightbidError, OSError, ValueError):
-            LOG.exception("the watch failed")
-            return []
-        return [
-            alert
-            for alert in alerts
-            if alert.message.kind != "damaged_record"
-            and pipeline in ("", alert.message.pipeline)
-            and reader.may_read(alert.message.pipeline)
-        ]
-
-    def open(self, pipeline: str, reader: CurrentUser) -> list[str]:
-        """List the names of the runs of a pipeline.
-
-        Raises:
-            HTTPException: There are no runs, or the user may not see them; the response does not
-                reveal which.
-        """
-        if pipeline not in records.pipelines(self.workspace) or not reader.may_read(pipeline):
-            raise HTTPException(
-                404, f"Pipeline {pipeline!r} does not exist, or you have no access to it."
-            )
-        return records.run_ids(self.workspace, pipeline)
-
-    def run(self, pipeline: str, run_id: str, reader: CurrentUser) -> RunRecord:
-        """Get the record of a run.
-
-        Raises:
-            HTTPException: There is no such run, or the user may not see it.
-        """
-        known = run_id in self.open(pipeline, reader)
-        record = records.run(self.workspace, pipeline, run_id) if known else None
-        if record is None:
-            raise HTTPException(404, f"Pipeline {pipeline!r} has no run {run_id!r}.")
-        return record
 
 
 def _chosen(
@@ -379,43 +292,5 @@ def make_pages(settings: Settings) -> FastAPI:
             )
         )
 
-    def _complaint(request: Request, status: int, message: str, to: str, text: str) -> HTMLResponse:
-        page = documents.message_document(
-            TITLES.get(status, "Something went wrong"),
-            message,
-            links=links(request),
-            to=to,
-            text=text,
-        )
-        return HTMLResponse(page, status_code=status)
-
-    @app.exception_handler(AnyHTTPException)
-    async def refused(request: Request, error: AnyHTTPException) -> Response:
-        if "authorization" in request.headers and request.method == "POST":
-            return JSONResponse({"detail": error.detail}, status_code=error.status_code)
-        if error.status_code == 401:
-            message = "Log in to Airflow to see these pages."
-            return _complaint(request, 401, message, login_address(str(request.url)), "Log in")
-        message = str(error.detail)
-        return _complaint(
-            request, error.status_code, message, links(request).nights(), "All nights"
-        )
-
-    @app.exception_handler(RequestValidationError)
-    async def misunderstood(request: Request, error: RequestValidationError) -> HTMLResponse:
-        message = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
-        return _complaint(request, 422, message, links(request).nights(), "All nights")
-
-    @app.exception_handler(NightbidError)
-    @app.exception_handler(ValidationError)
-    @app.exception_handler(OSError)
-    async def failed(request: Request, error: Exception) -> HTMLResponse:
-        LOG.warning("cannot show %s", request.url.path, exc_info=error)
-        return _complaint(request, 500, str(error), links(request).nights(), "All nights")
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> HTMLResponse:
-        message = "See the API server's log for the reason."
-        return _complaint(request, 500, message, links(request).nights(), "All nights")
-
+    add_error_pages(app, links)
     return app

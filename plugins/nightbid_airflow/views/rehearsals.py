@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse
@@ -12,9 +11,7 @@ from nightbid.report.rehearsal_page import rehearsal_page, rehearsals_page
 
 from nightbid_airflow.views.current_user import Login
 from nightbid_airflow.views.links import ServedLinks
-
-if TYPE_CHECKING:
-    from nightbid_airflow.views.app import Workspaces
+from nightbid_airflow.views.workspaces import Workspaces
 
 
 def add_rehearsals(

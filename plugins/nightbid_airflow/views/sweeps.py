@@ -16,7 +16,7 @@ from nightbid_airflow.views.links import ServedLinks
 if TYPE_CHECKING:
     from nightbid.sweep.study import Sweep
 
-    from nightbid_airflow.views.app import Workspaces
+    from nightbid_airflow.views.workspaces import Workspaces
 
 
 def add_sweeps(

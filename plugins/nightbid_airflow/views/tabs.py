@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from airflow.models.dagrun import DagRun
@@ -18,9 +18,7 @@ from sqlalchemy import select
 
 from nightbid_airflow.views.current_user import CurrentUser, Login
 from nightbid_airflow.views.links import ServedLinks
-
-if TYPE_CHECKING:
-    from nightbid_airflow.views.app import Workspaces
+from nightbid_airflow.views.workspaces import Workspaces
 
 PAGES = {"nightly": "nights", "score": "champion"}
 """Kind of DAG → Nightbid's page for its pipeline."""

@@ -19,7 +19,8 @@ from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
 from nightbid.night.turns import Turns
 from nightbid.runner import run_stage
-from nightbid.storage.workspace import Workspace, inode_of, set_aside, write_once
+from nightbid.storage.files import write_once
+from nightbid.storage.workspace import Workspace, inode_of, set_aside
 
 NIGHT = dt.date(2026, 1, 8)
 

@@ -17,7 +17,8 @@ from nightbid.night.attempts import StageRecord
 from nightbid.night.record import HEARTBEAT, RunRecord, history, runs_of
 from nightbid.night.sealed import seal
 from nightbid.night.turns import Turns, watched_runs
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 from preloaded import COMMANDS
 
 FIRST = dt.date(2026, 1, 5)

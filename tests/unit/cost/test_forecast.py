@@ -13,14 +13,7 @@ import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.focus import export_focus, focus_row
-from nightbid.cost.forecast import (
-    RunCost,
-    backtest,
-    forecast,
-    forecast_stages,
-    run_costs,
-    unusual,
-)
+from nightbid.cost.forecast import RunCost, backtest, forecast, forecast_stages, run_costs, unusual
 from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage
 from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook
@@ -30,7 +23,8 @@ from nightbid.errors import ConfigError, CorruptDataError, PriceError
 from nightbid.night.attempts import StageRecord
 from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage
 from nightbid.night.record import RunRecord
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.files import write_atomically
+from nightbid.storage.workspace import Workspace
 from rich.console import Console
 from typer.testing import CliRunner
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from emulator.bigquery import BigQuery, Table
 from nightbid.arrival.contract import day_arrival
+from nightbid.config.folder_source import FolderSource
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.config.sources import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.data_check.check import check_folder
 from nightbid.errors import CorruptDataError, MissingDataError, WorkspaceError

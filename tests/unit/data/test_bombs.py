@@ -23,7 +23,7 @@ SECONDS, GIGABYTES = 20, 2
 PROGRAM = """
 import datetime as dt, json, resource, signal, sys
 from pathlib import Path
-from nightbid.config.sources import FolderSource
+from nightbid.config.folder_source import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.errors import NightbidError
 

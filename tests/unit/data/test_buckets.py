@@ -15,8 +15,8 @@ from emulator.storage import Storage
 from google.cloud import storage as gcs
 from moto.server import ThreadedMotoServer
 from nightbid.arrival.contract import DayArrival, day_arrival
+from nightbid.config.folder_source import FolderSource
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.config.sources import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.data_check.check import check_folder
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError, WorkspaceError

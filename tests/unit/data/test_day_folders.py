@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
-from nightbid.config.sources import FolderSource
+from nightbid.config.folder_source import FolderSource
 from nightbid.data.day_names import NO_VALUE
 from nightbid.data.folder import FolderLogs
 from nightbid.errors import CorruptDataError, DataError, MissingDataError

@@ -7,7 +7,7 @@ from datetime import date
 import deltalake
 import pyarrow as pa
 import pytest
-from nightbid.config.sources import FolderSource
+from nightbid.config.folder_source import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.data_check.detect import source_block
 from nightbid.errors import CorruptDataError, DataError, MissingDataError

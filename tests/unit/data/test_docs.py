@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+from nightbid.config.event_source import EventsSource
 from nightbid.config.faults import FAULTS
-from nightbid.config.sources import (
-    EventsSource,
-    FolderSource,
-    KuaiRandSource,
-    ObdSource,
-    SimulatorSource,
-)
+from nightbid.config.folder_source import FolderSource
+from nightbid.config.sources import KuaiRandSource, ObdSource, SimulatorSource
 
 PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
 

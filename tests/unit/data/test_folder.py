@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
+from nightbid.config.folder_source import FolderSource
 from nightbid.config.load import parse_pipeline
-from nightbid.config.sources import FolderSource, SimulatorSource
+from nightbid.config.sources import SimulatorSource
 from nightbid.data import delimited
 from nightbid.data.folder import FolderLogs
 from nightbid.data.simulator.source import SimulatorLogs

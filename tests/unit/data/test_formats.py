@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
-from nightbid.config.sources import FolderSource
+from nightbid.config.folder_source import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.errors import CorruptDataError
 from nightbid.schema import REASON, TEXT

@@ -17,7 +17,7 @@ SECONDS, GIGABYTES = 10, 3
 PROGRAM = """
 import datetime as dt, json, random, resource, signal, sys, traceback
 from pathlib import Path
-from nightbid.config.sources import FolderSource
+from nightbid.config.folder_source import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.errors import NightbidError
 

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.config.folder_source import FolderSource
 from nightbid.config.load import parse_pipeline
-from nightbid.config.sources import FolderSource, SimulatorSource
+from nightbid.config.sources import SimulatorSource
 from nightbid.data.folder import FolderLogs
 from nightbid.data.source import open_source
 from nightbid.data_check.check import check_folder

@@ -28,8 +28,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
+from nightbid.config.folder_source import FolderSource
 from nightbid.config.load import parse_pipeline
-from nightbid.config.sources import FolderSource
 from nightbid.data import delimited
 from nightbid.data.folder import FolderLogs
 from nightbid.data.window_columns import OTHER_COLUMNS

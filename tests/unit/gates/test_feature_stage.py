@@ -12,7 +12,7 @@ from nightbid.config.gates import Gates
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
-from nightbid.gates import against_champion, features, value_inputs
+from nightbid.gates import against_champion, features, input_checks, value_inputs
 from nightbid.gates.drift import distances, pair
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
@@ -230,8 +230,8 @@ def test_absence_of_a_rare_value_is_explained_by_chance():
         for period in (1000, 4)
     )
     none = Profile.of(pa.table({"x": np.zeros(500, np.int64)})).columns["x"]
-    assert features._constant_by_chance(rare, none) > 0.5
-    assert features._constant_by_chance(often, none) < 1e-6
+    assert input_checks.constant_by_chance(rare, none) > 0.5
+    assert input_checks.constant_by_chance(often, none) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -248,5 +248,5 @@ def test_values_too_rare_for_the_vocabulary_are_not_counted_as_oov(newest, train
     seen = Profile.of(pa.table({"user": np.zeros(rows, np.int32)}))
     metrics = {"oov_rate": {"user": newest}, "oov_rate_train": {"user": train}}
     entry = ModelInput(name="user", kind="id", feature="user", size=9)
-    features._oov(measurements, entry, metrics, seen, ())
+    input_checks.measure_oov(measurements, entry, metrics, seen, ())
     assert low <= next(iter(measurements)).value <= high

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates import against_champion, features
+from nightbid.gates import against_champion, input_checks
 from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
@@ -111,7 +111,7 @@ def test_newly_constant_ignores_ids_that_are_all_oov(unknown: float, constant: f
     }
     entry = ModelInput(name="user", kind="id", feature="user", size=30)
     measurements = Measurements()
-    features._sound(measurements, entry, splits, None, unknown)
+    input_checks.measure_faults(measurements, entry, splits, None, unknown)
     measured = {measurement.family: measurement.value for measurement in measurements}
     assert measured["newly_constant"] == constant
 
@@ -166,10 +166,10 @@ def test_ids_with_bursts_of_rows_are_not_drift(bursts: bool, drifts: bool) -> No
     }
     entry = ModelInput(name="user", kind="id", feature="user", size=60)
     measurements = Measurements()
-    features._drift(measurements, entry, splits, [], is_learned=True)
+    input_checks.measure_drift(measurements, entry, splits, [], is_learned=True)
     metrics = {"oov_rate": {"user": 0.96}, "oov_rate_train": {"user": 0.8}}
     usual = float((validate == 1).mean())
-    features._oov(measurements, entry, metrics, splits["evaluate"], (), usual)
+    input_checks.measure_oov(measurements, entry, metrics, splits["evaluate"], (), usual)
     checks = judge("features", measurements, SPEC.gates, NEWEST).checks
     assert any(check.verdict != "pass" for check in checks) is drifts, checks
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from nightbid.scorer.outcomes import calibration
-from nightbid.scorer.shadow import Comparison
+from nightbid.scorer.shadow_sums import Comparison
 from nightbid.serving.bundle import Bundle
 from preloaded import COMMANDS
 

@@ -109,7 +109,7 @@ def serve(
             hint="pass all three",
         )
     if shadow:
-        from nightbid.scorer.shadow import check
+        from nightbid.scorer.shadow_bundle import check
 
         check(Workspace(settings.workspace), shadow)
     scorer.access.check(host, insecure=insecure)
