@@ -5,102 +5,27 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from nightbid.arrival.contract import day_arrival
 from nightbid.cli import data
 from nightbid.config.columns import Columns
-from nightbid.config.pipeline import Label, Night, PipelineSpec
+from nightbid.config.pipeline import Label, Night
 from nightbid.data.source import open_source
 from nightbid.data.write import write_streams
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.gates import joined_events
 from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.measurements import Measurements
-from nightbid.night.task import StageTask
 from nightbid.profile import Profile
 from nightbid.sampling.day import key_of
-from nightbid.sampling.stage import run
 from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.verify import inventory
 from nightbid.storage.workspace import Workspace
 
-DAY = date(2026, 1, 5)
-NEWEST = date(2026, 1, 8)
-SMALL = {"kind": "simulator", "rows_per_day": 3000, "users": 300, "ads": 50}
-HOUR = timedelta(hours=1)
-
-
-def spec_of(source, **blocks) -> PipelineSpec:
-    return PipelineSpec.model_validate(
-        {
-            "pipeline": "t",
-            "source": source,
-            "features": {"ad_id": {"column": "ad_id"}},
-            "window": {"train_days": 2, "validate_days": 1, "evaluate_days": 1},
-            **blocks,
-        }
-    )
-
-
-def streams(folder, **more) -> dict:
-    names = ("impressions", "clicks", "conversions")
-    return {"kind": "events", **{name: str(folder / name) for name in names}, **more}
-
-
-def sampled(spec, out, newest=NEWEST):
-    out.mkdir(parents=True)
-    task = StageTask(
-        spec=spec, night=Night.of(spec, newest), run_id="r", inputs={}, history=(), output=out,
-        workspace=Workspace(str(out.parent)), cache=out.parent,
-    )  # fmt: skip
-    return run(task)
-
-
-def at(hours: float, day: date = DAY) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + hours * HOUR
-
-
-def put(folder, name: str, day: date, **columns) -> None:
-    target = folder / name / f"dt={day}"
-    target.mkdir(parents=True, exist_ok=True)
-    columns = {key: values if isinstance(values, pa.Array) else pa.array(values)
-               for key, values in columns.items()}  # fmt: skip
-    pq.write_table(pa.table(columns), target / "part-00000.parquet")
-
-
-NONE = pa.array([], pa.timestamp("us", "UTC"))
-
-
-@pytest.fixture
-def logs(tmp_path):
-    """Write four impressions of a day, two of the day before, and events of both days."""
-    folder = tmp_path / "logs"
-    for day, ids in ((DAY - timedelta(days=1), ["y", "z"]), (DAY, ["a", "b", "c", "d"])):
-        put(folder, "impressions", day, impression_id=ids, user_id=ids, ad_id=ids,
-            time=[at(1 + n, day) for n in range(len(ids))])  # fmt: skip
-    put(folder, "clicks", DAY, impression_id=["a", "a", "a", "y", "lost", None, "b"],
-        time=[at(2), at(3), at(3), at(1), at(2), at(2), at(1)])  # fmt: skip
-    put(folder, "clicks", DAY + timedelta(days=1), impression_id=["c", "d", "never"],
-        time=[at(26), at(28.5), at(30)])  # fmt: skip
-    put(folder, "conversions", DAY, impression_id=["a", "d"], time=[at(2.5), at(6)],
-        amount=[3.5, 2.0])  # fmt: skip
-    put(folder, "conversions", DAY + timedelta(days=1), impression_id=["a"], time=[at(25)],
-        amount=[1.5])  # fmt: skip
-    return folder
-
-
-def joined(folder, tmp_path, **more):
-    spec = spec_of(streams(folder, **more))
-    source = open_source(spec.source, tmp_path, (DAY,))
-    table = pa.Table.from_batches(list(source.batches(DAY)))
-    good = table.filter(pc.is_null(table[REASON]))
-    aside = table.filter(pc.is_valid(table[REASON]))
-    rows = {row["impression_id"]: row for row in good.to_pylist()}
-    return rows, sorted(aside.select([REASON, TEXT]).to_pylist(), key=str), source.figures(DAY)
+from .event_logs import DAY, NONE, SMALL, at, joined, put, sampled, spec_of, streams
 
 
 def test_events_are_joined_within_windows_and_others_are_set_aside(logs, tmp_path):
@@ -202,84 +127,6 @@ def test_an_event_key_separates_copies_from_repeated_events(tmp_path):
     (batch,) = logs.batches(DAY)
     assert batch["clicks"].to_pylist() == [2]
     assert logs.figures(DAY)["clicks_repeated"] == 1
-
-
-@pytest.fixture
-def mixed(logs, tmp_path):
-    """Write all events of `logs` into one folder, with rows of other kinds and without a kind."""
-    folder = tmp_path / "mixed"
-    for day in (DAY - timedelta(days=1), DAY, DAY + timedelta(days=1)):
-        parts = []
-        for kind, name in ((1, "impressions"), (2, "clicks"), (3, "conversions")):
-            if (path := logs / name / f"dt={day}" / "part-00000.parquet").exists():
-                rows = pq.read_table(path)
-                parts.append(rows.append_column("kind", pa.array([kind] * len(rows))))
-        if day == DAY:
-            parts.append(pa.table({"kind": [9], "time": [at(4)]}))
-            parts.append(pa.table({"kind": pa.nulls(1, pa.int64()), "impression_id": ["b"],
-                                   "time": [at(4)]}))  # fmt: skip
-        put(
-            folder,
-            "",
-            day,
-            **dict(table_columns(pa.concat_tables(parts, promote_options="default"))),
-        )
-    return folder
-
-
-def table_columns(table: pa.Table):
-    return zip(
-        table.column_names, [column.combine_chunks() for column in table.columns], strict=True
-    )
-
-
-def test_one_folder_of_all_events_is_joined_as_three_folders(logs, mixed, tmp_path):
-    def source(**only) -> dict:
-        return {"kind": "events", **{name: {"folder": str(mixed), "only": {"kind": kind}}
-                                     for name, kind in only.items()}}  # fmt: skip
-
-    rows, aside, figures = joined(logs, tmp_path)
-    spec = spec_of(source(impressions=1, clicks=[2], conversions="3"))
-    logs_of_all = open_source(spec.source, tmp_path, (DAY,))
-    table = pa.Table.from_batches(list(logs_of_all.batches(DAY)))
-    is_good = pc.is_null(table[REASON])
-    joined_columns = ["impression_id", "clicked", "clicks", "click_time", "converted"]
-    assert table.filter(is_good).select(joined_columns).to_pylist() == [
-        {name: row[name] for name in joined_columns} for row in rows.values()
-    ]
-    of_mixed = table.filter(pc.invert(is_good)).select([REASON, TEXT]).to_pylist()
-    without_kind = {REASON: "a row without kind, so its kind of event is unknown", TEXT: "b"}
-    assert sorted(of_mixed, key=str) == sorted([*aside, without_kind], key=str)
-    assert logs_of_all.figures(DAY) == figures
-
-
-def test_rows_without_a_kind_are_set_aside_by_the_first_stream_of_their_folder(
-    logs, mixed, tmp_path
-):
-    source = {
-        "kind": "events",
-        "impressions": str(logs / "impressions"),
-        "clicks": {"folder": str(mixed), "only": {"kind": 2}},
-        "conversions": {"folder": str(mixed), "only": {"kind": 3}},
-    }
-    logs_of_both = open_source(spec_of(source).source, tmp_path, (DAY,))
-    table = pa.Table.from_batches(list(logs_of_both.batches(DAY)))
-    reasons = table.filter(pc.is_valid(table[REASON])).select([REASON, TEXT]).to_pylist()
-    without_kind = {REASON: "a row without kind, so its kind of event is unknown", TEXT: "b"}
-    assert reasons.count(without_kind) == 1
-    assert logs_of_both.figures(DAY)["clicks_unreadable"] == 2  # the other one has no id
-
-
-def test_a_misspelled_kind_is_reported_with_the_kinds_of_the_day(mixed, tmp_path):
-    for wrong in ({"impressions": "imp", "clicks": 2}, {"impressions": 1, "clicks": "klick"}):
-        source = {"kind": "events", **{name: {"folder": str(mixed), "only": {"kind": kind}}
-                                       for name, kind in wrong.items()}}  # fmt: skip
-        spec = spec_of(source)
-        message = rf"no row has kind: {'imp' if wrong['clicks'] == 2 else 'klick'}; there are '"
-        with pytest.raises(MissingDataError, match=message) as error:
-            list(open_source(spec.source, tmp_path, (DAY,)).batches(DAY))
-        assert "'9' (1)" in str(error.value)
-        assert "only" in str(error.value)
 
 
 def test_late_events_change_only_days_within_their_window(logs, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date, timedelta
-from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -16,25 +15,14 @@ from hypothesis import strategies as st
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.night.task import StageTask
-from nightbid.sampling.rows import draw, parse, sampling_hash
+from nightbid.sampling.rows import draw, sampling_hash
 from nightbid.sampling.stage import fingerprint, run
 from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
 from nightbid.storage.workspace import Workspace
 
+from .small_logs import SMALL, logs, parsed, spec_of
+
 NEWEST = date(2026, 1, 20)
-SMALL = {"kind": "simulator", "rows_per_day": 800, "users": 200, "ads": 50}
-
-
-def spec_of(**blocks) -> PipelineSpec:
-    return PipelineSpec.model_validate(
-        {
-            "pipeline": "t",
-            "source": SMALL,
-            "features": {"ad_id": {"column": "ad_id"}},
-            "window": {"train_days": 2, "validate_days": 1, "evaluate_days": 1},
-            **blocks,
-        }
-    )
 
 
 @pytest.fixture
@@ -63,24 +51,6 @@ def sample(tmp_path):
 def rows_of(folder, split: str) -> pa.Table:
     paths = sorted(folder.glob(f"split={split}/dt=*/part-*.parquet"))
     return pa.concat_tables([pq.ParquetFile(path).read() for path in paths])
-
-
-def logs(rows: int = 6, **columns) -> pa.Table:
-    start = 1_767_225_600_000_000
-    table = {
-        "impression_id": pa.array(range(rows)),
-        "time": pa.array([start + at for at in range(rows)], pa.timestamp("us", "UTC")),
-        "user_id": pa.array([f"u{at % 3}" for at in range(rows)]),
-        "ad_id": pa.array(["a"] * rows),
-        "click": pa.array([at % 2 for at in range(rows)]),
-    }
-    table |= {name: values if isinstance(values, pa.Array) else pa.array(values)
-              for name, values in columns.items()}  # fmt: skip
-    return pa.table(table)
-
-
-def parsed(table: pa.Table, **blocks):
-    return parse(table, spec_of(**blocks), {}, "logs of today")
 
 
 def test_a_night_is_split_by_day_and_row_counts_add_up(sample):
@@ -334,49 +304,6 @@ def test_row_counts_add_up_for_any_damaged_csv(sample, tmp_path, bad, cut, again
     written = sum(len(rows_of(out, split)) for split in ("train", "validate", "evaluate"))
     assert written == outcome.rows.written
     assert sum(outcome.metrics["quarantine"].values()) == outcome.rows.quarantined
-
-
-def test_a_conversion_after_its_attribution_window_is_a_negative():
-    hour = 3_600_000_000
-    table = logs(4, click=[1, 1, 1, 0])
-    start = table["time"].cast(pa.int64()).to_pylist()
-    waited = [hour, 48 * hour, 48 * hour + 1, None]
-    event = [None if w is None else s + w for s, w in zip(start, waited, strict=True)]
-    table = table.append_column("at", pa.array(event, pa.timestamp("us", "UTC")))
-    label = {"column": "click", "event_time": "at", "attribution_days": 2}
-    assert parsed(table, label=label).good[LABEL].to_pylist() == [1, 1, 0, 0]
-    early = table.set_column(5, "at", pa.nulls(4, pa.timestamp("us", "UTC")))
-    block = parsed(early, label=label)
-    assert block.aside[REASON].to_pylist() == ["at is null though click is 1"] * 3
-
-
-HOUR = 3_600_000_000
-KNOWN = [
-    pa.array([HOUR, None, HOUR, None], pa.timestamp("us", "UTC")),
-    pa.array(["order-1", "", "order-2", None]),
-    pa.array([b"o", b"", b"o", None]),
-    pa.array([17, 0, 3, -1]),
-    pa.array([17.0, float("nan"), 3.0, None]),
-    pa.array(["a", None, "b", None]).dictionary_encode(),
-    pa.array([True, False, True, None]),
-    pa.array([Decimal("1.50"), Decimal("0.00"), Decimal("2.00"), None]),
-]
-
-
-@pytest.mark.parametrize("event", KNOWN, ids=lambda values: str(values.type))
-def test_the_presence_of_a_value_can_be_the_label(event):
-    label = {"column": "at", "positive": "known"}
-    block = parsed(logs(4, at=event), label=label)
-    assert block.good[LABEL].to_pylist() == [1, 0, 1, 0]
-    assert (block.positives, len(block.aside)) == (2, 0)
-
-
-def test_an_event_time_can_be_a_label_with_an_attribution_window():
-    start = logs(3)["time"].cast(pa.int64()).to_pylist()
-    event = [start[0] + HOUR, start[1] + 49 * HOUR, None]
-    table = logs(3, at=pa.array(event, pa.timestamp("us", "UTC")))
-    label = {"column": "at", "positive": "known", "event_time": "at", "attribution_days": 2}
-    assert parsed(table, label=label).good[LABEL].to_pylist() == [1, 0, 0]
 
 
 def test_logged_weights_are_multiplied_with_sampling_weights():
