@@ -28,8 +28,9 @@ from nightbid.jobs.store import JobRecord
 from nightbid.night.task import Outcome, StageTask
 from nightbid.sampling.day import LIBRARIES, UNITS
 from nightbid.sampling.fetch import fetched
-from nightbid.sampling.stage import prepared, run, units_to_sample
+from nightbid.sampling.stage import prepared, run
 from nightbid.sampling.units import DayUnit, sample_unit
+from nightbid.sampling.window_days import units_to_sample
 from nightbid.storage import gcs
 
 if TYPE_CHECKING:
