@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 
+from nightbid.night.source import parse_all
 from nightbid.night.stages import NIGHT
 
 LAZY = ("tensorflow", "keras", "tf2onnx", "great_expectations.expectations")
@@ -36,6 +37,7 @@ def preload() -> None:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     _import((*(stage.function.partition(":")[0] for stage in NIGHT), *LAZY))
     preload_dag_files()
+    parse_all()
 
 
 def preload_dag_files() -> None:

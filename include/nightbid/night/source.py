@@ -84,6 +84,18 @@ def code_of(functions: Iterable[str]) -> str:
     return digest
 
 
+def parse_all() -> None:
+    """Parse every module once, for the processes that are forked from this one.
+
+    They parse again only what has changed, even where no cache can be written, as in a container.
+    """
+    for path in ROOT.rglob("*.py"):
+        # A file that cannot be parsed is reported by the stage that needs it.
+        with suppress(OSError, SyntaxError):
+            _parse(path.read_bytes())
+    _keep()
+
+
 def check_late_imports(functions: Iterable[str], loaded: Collection[str]) -> None:
     """Refuse what a stage has computed if it imported a module from a file that had changed.
 
@@ -190,7 +202,10 @@ def _parsed(name: str) -> _Parsed:
     assert path is not None, name
     if has_changed(path):
         raise _changed(path, "this process started")
-    content = path.read_bytes()
+    return _parse(path.read_bytes())
+
+
+def _parse(content: bytes) -> _Parsed:
     key, known = hashlib.sha256(content).hexdigest(), _known()
     if key not in known:
         tree = ast.parse(content)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import nightbid
 import pytest
+from nightbid.night.key import source_of
+from nightbid.night.stages import NIGHT
 
 CODE = "\ndef _added() -> int:\n    return 1\n"
 COMMENT = '\n# A comment.\n"""A string that stands alone."""\n'
@@ -107,6 +109,37 @@ def test_parsed_imports_are_cached_and_a_damaged_cache_is_ignored(
         (package / "gates" / "serving.py").read_text() + CODE
     )
     assert keys() != first
+
+
+PARSED_ONCE = """
+import ast
+from nightbid.night import source
+from nightbid.night.key import source_of
+from nightbid.night.stages import NIGHT
+
+source.parse_all()
+ast.parse = None
+print([source_of(stage) for stage in NIGHT])
+"""
+
+
+@pytest.mark.slow
+def test_forks_parse_no_code_where_no_cache_can_be_written(tmp_path: Path) -> None:
+    """As in a container, whose code is mounted for reading only."""
+    shutil.copytree(
+        Path(nightbid.__file__).parent,
+        tmp_path / "nightbid",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", PARSED_ONCE],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == f"{[source_of(stage) for stage in NIGHT]}\n"
 
 
 EDITED = """
