@@ -32,7 +32,8 @@ SINCE = r"^([0-8]?[0-9]{8,18}|[0-9]{8,}\.[0-9]+|[0-9](\.[0-9]+)?[eE]\+?[0-9]{1,2
 """Pattern of texts that count (parts of) seconds since 1970 or are the digits of a date."""
 CALENDAR = r"^(19|20)[0-9]{2}(0[1-9]|1[0-2])[0-3][0-9]([0-9]{6}|[0-9]{9})?$"
 """Pattern of the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS."""
-ENDS_IN_ZONE = r"([Zz]|[+-][0-9]{2}:?([0-9]{2})?|UTC|GMT)\s*$"
+ENDS_IN_ZONE = r"([Zz]|[Tt ][0-9:.,]+\s?[+-][0-9]{2}:?([0-9]{2})?|UTC|GMT)\s*$"
+"""Pattern of times that state a zone; the end of the date 2026-01-05 is none."""
 _WHOLE = 2.0**53
 """Bound below which whole floats are written as integers: 6 and 6.0 are the same token."""
 

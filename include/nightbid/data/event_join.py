@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import whole
+from nightbid.column_parsing import encode, whole
+from nightbid.sampling.plain import plain_array
 from nightbid.schema import REASON, TEXT
 
 Bools = npt.NDArray[np.bool_]
@@ -373,11 +374,16 @@ def _together(arrays: Sequence[pa.Array]) -> pa.Array:
 
 
 def _comparable(array: pa.Array) -> pa.Array:
-    """Convert ids to int64, bytes or text, so that streams with different id types join."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    """Convert ids to int64 or text, so that streams with different id types join.
+
+    A whole number is the same id as integer, float, decimal or text: 7, 7.0 and 7.00.
+    """
+    array = plain_array(array)
     if pa.types.is_integer(array.type) and not pa.types.is_uint64(array.type):
         return array.cast(pa.int64())
-    if pa.types.is_binary(array.type) or pa.types.is_fixed_size_binary(array.type):
-        return array.cast(pa.binary())
+    if pa.types.is_floating(array.type):
+        codes, tokens = encode(array)
+        return tokens.take(pa.array(codes, mask=codes < 0))
+    if pa.types.is_decimal(array.type):
+        return pc.replace_substring_regex(array.cast(pa.string()), r"\.0+$", "")
     return array.cast(pa.string())

@@ -19,6 +19,7 @@ from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import partitions_of
 from nightbid.data.delimited import Part
+from nightbid.data.json_times import JsonTimes
 from nightbid.data.layouts import LAYOUTS, row_keys
 from nightbid.data.text_values import CALLED, TextFormat, cast
 from nightbid.data.window_columns import declared_types, dialect_of
@@ -85,8 +86,12 @@ class FolderReader:
         types, declared = self.types, self._declared
         columns = {*types, *declared}
         is_json = self.kind == "jsonl"
+        texts = [name for name in types if window_types.holds_text(types[name])]
+        texts += [name for name in declared if declared[name] in ("string", "time")]
         read = (
-            record_files.json_tables(part, columns.__contains__)
+            record_files.json_tables(
+                part, columns.__contains__, JsonTimes(frozenset(texts), self.block.time_zone)
+            )
             if is_json
             else zip(record_files.tables(part, self.kind, columns.__contains__), repeat([]))
         )

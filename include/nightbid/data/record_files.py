@@ -24,10 +24,12 @@ import pyarrow.json as pjson
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
+from nightbid.column_parsing import as_time
 from nightbid.config.folder_source import FileKind
 from nightbid.data.avro_schema import check_avro
 from nightbid.data.delimited import Part
 from nightbid.data.json_bounds import LONGEST_LINE, check_depth, check_fields
+from nightbid.data.json_times import PLAIN, JsonTimes, innermost
 from nightbid.data.text_values import LONGEST_TEXT
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
@@ -58,7 +60,9 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
     """
     with _Named(path, kind):
         if kind == "parquet":
-            return [_flat_schema(pq.read_schema(path))]
+            with pq.ParquetFile(path) as file:
+                empty = _flat_schema(file.schema_arrow).empty_table()
+                return [int96_in_utc(empty, file.schema).schema]
         if kind == "orc":
             return [_flat_schema(orc.ORCFile(path).schema)]
         if cache is None:
@@ -89,6 +93,22 @@ def flat(table: pa.Table) -> pa.Table:
     """Flatten the fields of objects to columns at any depth: `{"user": {"id": 7}}` is `user.id`."""
     while _has_objects(table.schema):
         table = table.flatten()
+        names = table.column_names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise CorruptDataError(
+                f"a field of an object and another column are both called {twice[0]!r}",
+                hint="rename one of them in the logs",
+            )
+    return table
+
+
+def int96_in_utc(table: pa.Table, schema: pq.ParquetSchema) -> pa.Table:
+    """State the zone of times of Parquet's type INT96, which Spark and Hive write in UTC."""
+    columns = (schema.column(at) for at in range(len(schema)))
+    for name in [column.path for column in columns if column.physical_type == "INT96"]:
+        if name in table.column_names:
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, as_time(table[name]))
     return table
 
 
@@ -114,7 +134,7 @@ def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterat
                 groups = list(range(part.start, file.num_row_groups)[: part.size])
                 rows = _rows_at_once(file, groups, columns)
                 for batch in file.iter_batches(rows, groups, columns):
-                    yield flat(pa.Table.from_batches([batch]))
+                    yield int96_in_utc(flat(pa.Table.from_batches([batch])), file.schema)
             return
         for table in _OPEN[kind](part):
             yield table.select([name for name in table.column_names if is_read(name)])
@@ -130,12 +150,15 @@ def _rows_at_once(file: pq.ParquetFile, groups: list[int], columns: list[str]) -
     return int(min(ROWS, max(1, READ_BYTES * few.num_rows // max(few.nbytes, 1))))
 
 
-def json_tables(part: Part, is_read: Callable[[str], bool]) -> Iterator[tuple[pa.Table, list[str]]]:
+def json_tables(
+    part: Part, is_read: Callable[[str], bool], times: JsonTimes = PLAIN
+) -> Iterator[tuple[pa.Table, list[str]]]:
     """Read JSON lines.
 
     Args:
         part: The file, or a range of its lines.
         is_read: Returns whether a column is read.
+        times: How texts that are times are read.
 
     Yields:
         Tables as `tables` yields them, each with the lines of its block that are no JSON object.
@@ -146,7 +169,7 @@ def json_tables(part: Part, is_read: Callable[[str], bool]) -> Iterator[tuple[pa
             line.
     """
     with _Named(part.path, "jsonl"):
-        for table, broken in _json_blocks(part):
+        for table, broken in _json_blocks(part, times):
             yield table.select([name for name in table.column_names if is_read(name)]), broken
 
 
@@ -222,7 +245,7 @@ def _json_lines(part: Part) -> Iterator[pa.Table]:
     return (table for table, _ in _json_blocks(part))
 
 
-def _json_blocks(part: Part) -> Iterator[tuple[pa.Table, list[str]]]:
+def _json_blocks(part: Part, times: JsonTimes = PLAIN) -> Iterator[tuple[pa.Table, list[str]]]:
     rest, left, is_first = b"", part.size, not part.start
     with pa.input_stream(str(part.path), compression="detect") as stream:
         if part.start:
@@ -244,19 +267,19 @@ def _json_blocks(part: Part) -> Iterator[tuple[pa.Table, list[str]]]:
                     hint="write one object per line; the file may be of another format",
                 )
             if block.strip():
-                yield _json_block(block)
+                yield _json_block(block, times)
     if rest.strip():
         check_depth([rest])
-        yield _json_table(rest), []
+        yield _json_table(rest, times), []
 
 
-def _json_block(block: bytes) -> tuple[pa.Table, list[str]]:
+def _json_block(block: bytes, times: JsonTimes) -> tuple[pa.Table, list[str]]:
     """Read whole lines; return those that are no JSON object separately."""
     lines = block.splitlines()
     check_fields(block, lines)
     try:
         check_depth(lines)
-        return _json_table(block), []
+        return _json_table(block, times), []
     except ValueError:  # from Arrow or from Python
         lines = [line for line in lines if line.strip()]
     rows, broken = [], []
@@ -265,7 +288,7 @@ def _json_block(block: bytes) -> tuple[pa.Table, list[str]]:
             rows.append(json.dumps(_read_object(line)).encode())
         except (ValueError, RecursionError):
             broken.append(line[:LONGEST_TEXT].decode("utf-8", "backslashreplace"))
-    return _json_table(b"\n".join(rows)) if rows else pa.table({}), broken
+    return _json_table(b"\n".join(rows), times) if rows else pa.table({}), broken
 
 
 def _read_object(line: bytes) -> dict[str, Any]:
@@ -284,25 +307,41 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _json_table(block: bytes) -> pa.Table:
+def _json_table(block: bytes, times: JsonTimes) -> pa.Table:
     options = pjson.ReadOptions(use_threads=False, block_size=max(len(block), 1))
     try:
-        table = flat(pjson.read_json(io.BytesIO(block), read_options=options))
+        nested = pjson.read_json(io.BytesIO(block), read_options=options)
     except pa.ArrowInvalid as error:
         if " changed from " not in str(error):
             raise
-        return _mixed_table(block)
-    long = [field.name for field in table.schema if _is_rounded(table[field.name], field.type)]
-    if not long:
-        return table
-    # Integers that a float would round, such as ids of 20 digits, are read as text.
-    rows = _flat_rows(block)
+        return _mixed_table(block, times)
+    table = flat(nested)
+    if fields := times.to_read_again(block, nested.schema):
+        parse = pjson.ParseOptions(
+            explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore"
+        )
+        written = flat(pjson.read_json(io.BytesIO(block), options, parse))
+        for name in written.column_names:
+            column = times.column(name, written[name])
+            if column is not None:
+                table = table.set_column(table.column_names.index(name), name, column)
+    long = [name for name in table.column_names if _is_rounded(table[name])]
+    # Integers that a float would round, such as ids of 20 digits, are read as text, digit by digit.
+    rows = _flat_rows(block) if long else []
     for name in long:
-        values = [row.get(name) for row in rows]
-        if all(value is None or isinstance(value, int) for value in values):
-            texts = pa.array([None if value is None else str(value) for value in values])
-            table = table.set_column(table.column_names.index(name), name, texts)
+        values = [_digits(row.get(name)) for row in rows]
+        with suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # some are fractions
+            column = pa.array(values)
+            if pa.types.is_string(innermost(column.type)):
+                table = table.set_column(table.column_names.index(name), name, column)
     return table
+
+
+def _digits(value: Any) -> Any:
+    """Convert an integer to text, and the integers of a list."""
+    if isinstance(value, list):
+        return [_digits(item) for item in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _flat_rows(block: bytes) -> list[dict[str, Any]]:
@@ -330,7 +369,7 @@ def _flat_row(row: dict[str, Any], before: str = "") -> dict[str, Any]:
     return flat_row
 
 
-def _mixed_table(block: bytes) -> pa.Table:
+def _mixed_table(block: bytes, times: JsonTimes) -> pa.Table:
     """Read lines in which a field is sometimes a number, sometimes text, as a text column."""
     rows = _flat_rows(block)
     mixed: dict[str, pa.Array] = {}
@@ -349,7 +388,7 @@ def _mixed_table(block: bytes) -> pa.Table:
     text = "\n".join(map(json.dumps, rest)).encode()
     if not mixed and text == block:
         raise CorruptDataError("a field of an object or a list changes its type")
-    table = _json_table(text) if any(rest) else None
+    table = _json_table(text, times) if any(rest) else None
     if table is None:
         return pa.table(mixed)
     for name, column in mixed.items():
@@ -357,10 +396,13 @@ def _mixed_table(block: bytes) -> pa.Table:
     return table
 
 
-def _is_rounded(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
-    if not pa.types.is_floating(kind):
+def _is_rounded(column: pa.ChunkedArray) -> bool:
+    if not pa.types.is_floating(innermost(column.type)):
         return False
-    largest = pc.max(pc.abs(column)).as_py()
+    values = column.combine_chunks()
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    largest = pc.max(pc.abs(values)).as_py()
     return largest is not None and bool(np.abs(largest) >= _EXACT)
 
 

@@ -188,7 +188,7 @@ class WindowColumns:
                               and not (_is_fixed_list(field) and self.is_optional(field.name))]))
             for path, schema in schemas
         ]  # fmt: skip
-        return window_types.settle(open_, self.is_optional)
+        return window_types.settle(open_, self.is_optional, is_json=self._kind == "jsonl")
 
     def _is_open(self, name: str) -> bool:
         """Return whether a column is read and its type has to be determined."""

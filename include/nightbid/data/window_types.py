@@ -25,12 +25,15 @@ _CONVERT = "convert the files to one type, or name the type in source.types"
 def settle(
     schemas: Iterable[tuple[Path, pa.Schema]],
     is_optional: Callable[[str], bool] = lambda name: False,
+    *,
+    is_json: bool = False,
 ) -> dict[str, pa.DataType]:
     """Find one type for every column that can hold the values of all files.
 
     Args:
         schemas: Files and their schemas, in order.
         is_optional: Returns whether the pipeline does not use a column.
+        is_json: Whether times are texts in the files, as in JSON: with other texts, they are texts.
 
     Returns:
         Column → type, without optional columns that have no common type.
@@ -47,7 +50,7 @@ def settle(
             if name not in types or pa.types.is_null(types[name]):
                 types[name], first[name] = field.type, path
                 continue
-            wide = wider(types[name], field.type)
+            wide = wider(types[name], field.type, is_json=is_json)
             if wide is None and is_optional(name):
                 left.add(name)
             elif wide is None:
@@ -67,8 +70,8 @@ def _shown(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
-def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return a type that holds the values of both, or None."""
+def wider(one: pa.DataType, other: pa.DataType, *, is_json: bool = False) -> pa.DataType | None:
+    """Return a type that holds the values of both, or None; see `settle`."""
     kinds = pa.types
     if one == other or kinds.is_null(other):
         return one
@@ -94,8 +97,10 @@ def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return _wider_decimal(one, other)
     if _is_moment(one) and _is_moment(other):
         return MICROSECOND
+    if is_json and any(map(_is_text, (one, other))) and any(map(_is_moment, (one, other))):
+        return pa.string()
     if _is_list(one) and _is_list(other):
-        inner = wider(one.value_type, other.value_type)
+        inner = wider(one.value_type, other.value_type, is_json=is_json)
         return None if inner is None else pa.list_(inner)
     return None
 
@@ -114,6 +119,13 @@ def _is_text(kind: pa.DataType) -> bool:
         or kinds.is_large_binary(kind)
         or kinds.is_binary_view(kind)
     )
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    """Return whether a column holds texts, or lists of texts."""
+    while _is_list(kind):
+        kind = kind.value_type
+    return _is_text(kind)
 
 
 def _is_moment(kind: pa.DataType) -> bool:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
+from nightbid.column_parsing import as_time
 from nightbid.config.folder_source import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.errors import CorruptDataError
@@ -58,6 +59,12 @@ def write(folder, kind: str):
                 known = {name: value for name, value in row.items() if value is not None}
                 stream.write(json.dumps(known, default=datetime.isoformat) + "\n")
     return path
+
+
+def write_json(folder, day: date, *rows: dict, name: str = "part"):
+    path = folder / f"dt={day}" / f"{name}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def opened(folder, kind: str, **options) -> FolderLogs:
@@ -182,3 +189,61 @@ def test_nested_json_fields_keep_every_digit_and_may_change_type(tmp_path):
         "u": [None, None, None, "y"],
         "n": [None, None, None, 1],
     }
+
+
+def test_a_field_of_an_object_named_like_a_column_is_rejected(tmp_path):
+    row = {"u": {"id": 7}, "u.id": 8}
+    write_json(tmp_path, DAY, row)
+    for kind in ("jsonl", "parquet"):
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"dt={DAY}" / "p.parquet")
+        with pytest.raises(CorruptDataError, match=r"another column are both called 'u\.id'"):
+            read(opened(tmp_path, kind))
+
+
+def test_long_integers_in_json_lists_keep_every_digit(tmp_path):
+    ids = [2**64 - 1, 2**64 - 2, 2**63 + 11, 5]
+    write_json(tmp_path, DAY, {"ids": ids, "u": {"ids": [ids]}}, {"ids": None})
+    rows = read(opened(tmp_path, "jsonl"))
+    assert rows["ids"].to_pylist() == [list(map(str, ids)), None]
+    assert rows["u.ids"].to_pylist() == [[list(map(str, ids))], None]
+
+
+def test_json_texts_that_are_dates_in_some_files_are_read_as_text(tmp_path):
+    launched = [["2026-01-05", "2026-01-06"], ["2026-01-05", "soon"]]
+    for name, values in zip("ab", launched, strict=True):
+        rows = [{"launch": value, "days": [value], "o": {"at": value}} for value in values]
+        write_json(tmp_path, DAY, *rows, name=name)
+    texts = [value for values in launched for value in values]
+    rows = read(opened(tmp_path, "jsonl"))
+    assert rows["launch"].to_pylist() == rows["o.at"].to_pylist() == texts
+    assert rows["days"].to_pylist() == [[text] for text in texts]
+    (tmp_path / f"dt={DAY}" / "b.jsonl").unlink()
+    rows = read(opened(tmp_path, "jsonl", types={"launch": "string"}))
+    assert rows["launch"].to_pylist() == launched[0]
+
+
+def test_times_with_a_zone_are_not_shifted_to_the_zone_of_the_days(tmp_path):
+    # The days are those of New York: five hours behind UTC.
+    times = {
+        "2026-01-05T03:00:00Z": 3, "2026-01-05T03:00:00+02:00": 1, "2026-01-05 03:00:00": 8,
+        "2026-01-05": 5,
+    }  # fmt: skip
+    folder = tmp_path / "json"
+    folder.mkdir()
+    for mixed in (list(times), list(times)[2:]):
+        write_json(folder, DAY, *({"at": time, "o": {"at": time}} for time in mixed))
+        logs = opened(folder, "jsonl", time_zone="America/New_York")
+        for name in ("at", "o.at"):
+            read_times = as_time(read(logs)[name], "America/New_York").to_pylist()
+            assert read_times == [START + timedelta(hours=times[time]) for time in mixed]
+    # Spark and Hive write INT96 in UTC; other times without a zone are local.
+    folder = tmp_path / f"dt={DAY}"
+    folder.mkdir()
+    table = pa.table({"at": pa.array([START.replace(tzinfo=None)], pa.timestamp("us"))})
+    for is_spark, hours in ((True, 0), (False, 5)):
+        pq.write_table(table, folder / "part.parquet", use_deprecated_int96_timestamps=is_spark)
+        rows = read(opened(tmp_path, "parquet", time_zone="America/New_York"))
+        assert as_time(rows["at"], "America/New_York").to_pylist() == [
+            START + timedelta(hours=hours)
+        ]

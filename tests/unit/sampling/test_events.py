@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -120,13 +121,44 @@ def test_an_event_key_separates_copies_from_repeated_events(tmp_path):
         time=[at(1)])  # fmt: skip
     put(tmp_path, "clicks", DAY, impression_id=["a"] * 3, time=[at(2), at(2), at(3)],
         click_id=["k1", "k2", "k1"])  # fmt: skip
-    source = {"kind": "events", "impressions": str(tmp_path / "impressions"),
-              "clicks": str(tmp_path / "clicks"), "attribution_days": 0,
-              "event_key": "click_id"}  # fmt: skip
+    source = {**clicks_of_day(tmp_path), "event_key": "click_id"}
     logs = open_source(spec_of(source).source, tmp_path, (DAY,))
     (batch,) = logs.batches(DAY)
     assert batch["clicks"].to_pylist() == [2]
     assert logs.figures(DAY)["clicks_repeated"] == 1
+
+
+IDS = {
+    "floats, as pandas writes ids if some are missing": pa.array([2.0260106000012e13, None]),
+    "decimals with a scale": pa.array([20260106000012, None]).cast(pa.decimal128(38, 10)),
+    "texts": pa.array(["20260106000012", None]).dictionary_encode(),
+    "bytes": pa.array([b"20260106000012", None]),
+}
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_ids_of_another_type_join(tmp_path, ids):
+    put(tmp_path, "impressions", DAY, impression_id=[20260106000012], time=[at(1)])
+    put(tmp_path, "clicks", DAY, impression_id=ids, time=[at(2)] * 2)
+    logs = open_source(spec_of(clicks_of_day(tmp_path)).source, tmp_path, (DAY,))
+    rows, aside = logs.batches(DAY)
+    assert rows["clicked"].to_pylist() == [1]
+    assert aside[REASON].to_pylist() == ["a click without an id"]
+
+
+def test_uuids_join_as_type_and_as_text(tmp_path):
+    some = uuid.UUID(int=7)
+    put(tmp_path, "impressions", DAY, impression_id=[str(some)], time=[at(1)])
+    stored = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([some.bytes], pa.binary(16)))
+    put(tmp_path, "clicks", DAY, impression_id=stored, time=[at(2)])
+    logs = open_source(spec_of(clicks_of_day(tmp_path)).source, tmp_path, (DAY,))
+    assert next(logs.batches(DAY))["clicked"].to_pylist() == [1]
+
+
+def clicks_of_day(folder) -> dict:
+    """Settings that join the impressions and clicks of a day."""
+    return {"kind": "events", "impressions": str(folder / "impressions"),
+            "clicks": str(folder / "clicks"), "attribution_days": 0}  # fmt: skip
 
 
 def test_late_events_change_only_days_within_their_window(logs, tmp_path):
