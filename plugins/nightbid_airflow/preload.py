@@ -10,25 +10,19 @@ or `dag-processor`, with these imports.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 from nightbid.night.source import parse_all
 from nightbid.night.stages import NIGHT
 
 LAZY = ("tensorflow", "keras", "tf2onnx", "great_expectations.expectations")
 """Modules that stages import within functions."""
-DAG_FILES = (
-    "airflow.dag_processing.processor",
-    *(
-        f"nightbid_airflow.{name}"
-        for name in ("data_check", "night", "rehearse", "rescore", "scoring", "sweep")
-    ),
-)
-"""Modules that every process needs that parses a DAG file: the DAG processor and each task."""
 
 
 def preload() -> None:
@@ -42,11 +36,34 @@ def preload() -> None:
 
 def preload_dag_files() -> None:
     """Import the modules of DAG files, each of which a new process parses every 30 s."""
-    _import(DAG_FILES)
+    from airflow.configuration import conf
+
+    folder = Path(conf.get_mandatory_value("core", "dags_folder"))
+    _import(("airflow.dag_processing.processor", *modules_of_dag_files(folder)))
     from airflow.sdk import Asset
 
     # The first asset imports the URI handlers of all providers, including Google's client.
     Asset("nightbid://preloaded")
+
+
+def modules_of_dag_files(folder: Path) -> list[str]:
+    """List the modules of this package that the DAG files of a folder import, sorted.
+
+    Args:
+        folder: Folder of DAG files. Files that cannot be parsed are left out: Airflow reports them.
+    """
+    modules = set()
+    for file in folder.rglob("*.py"):
+        try:
+            statements = ast.parse(file.read_bytes()).body
+        except (OSError, SyntaxError, ValueError):
+            continue
+        for statement in statements:
+            if isinstance(statement, ast.ImportFrom) and statement.module:
+                modules.add(statement.module)
+            elif isinstance(statement, ast.Import):
+                modules |= {name.name for name in statement.names}
+    return sorted(name for name in modules if name.partition(".")[0] == "nightbid_airflow")
 
 
 def _import(names: Iterable[str]) -> None:

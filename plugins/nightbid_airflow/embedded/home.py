@@ -21,12 +21,8 @@ USER = "admin"
 PARALLELISM = 2
 """Maximum number of parallel tasks. Only the two trainings can overlap, and each stage uses several
 threads."""
-
-PATIENT_TASKS = {
-    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "12",
-    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "15",
-}
-"""Variables that let a task wait for a restarting API server; by default it fails after 8 s."""
+SHARED_SETTINGS = ROOT / "compose" / "airflow.env"
+"""Airflow's settings that the embedded Airflow and the Compose stack share."""
 
 
 class Home:
@@ -86,6 +82,7 @@ class Home:
             workspace = str(Path(workspace).expanduser().resolve())
         return {
             **os.environ,
+            **_shared_settings(),
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")])
             ),
@@ -95,8 +92,6 @@ class Home:
             "AIRFLOW_HOME": str(self.folder),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW__CORE__FERNET_KEY": keys["fernet_key"],
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
@@ -107,13 +102,7 @@ class Home:
             "AIRFLOW__API__BASE_URL": address(port),
             "AIRFLOW__API__SECRET_KEY": keys["secret_key"],
             "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt_secret"],
-            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedules),
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
-            # Tasks that a killed scheduler had queued wait for this check, otherwise five minutes.
-            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
-            **PATIENT_TASKS,
         }
 
     def password(self) -> str:
@@ -141,6 +130,11 @@ class Home:
             _write_private(self._passwords, {USER: secrets.token_urlsafe(9)})
         keys: dict[str, str] = json.loads(path.read_text())
         return keys
+
+
+def _shared_settings() -> dict[str, str]:
+    lines = SHARED_SETTINGS.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def _write_private(path: Path, content: dict[str, str]) -> None:
