@@ -87,7 +87,7 @@ class Place:
     def __init__(
         self, folder: Path, server: Server, storage: Storage | None, names: tuple[str, ...]
     ) -> None:
-        from nightbid_airflow.embedded.client import Client
+        from nightbid_airflow.embedded.client import AirflowClient
         from nightbid_airflow.embedded.home import USER, Home, address, free_port
 
         self.server, self.folder, self.names = server, folder, names
@@ -119,7 +119,7 @@ class Place:
         home, port = Home(folder / "airflow"), free_port()
         self.logs = home.logs
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.client = Client(address(port), USER, home.password())
+        self.client = AirflowClient(address(port), USER, home.password())
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         self._environment = {
             **home.environment(Settings(), port, schedules=False),

@@ -30,7 +30,7 @@ from nightbid.evaluation import metrics
 from nightbid.evaluation.scores import ScoreTable
 from nightbid.models.predict import load_model
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.incremental import Decision, decide, undone
+from nightbid.night.incremental import DayDecision, decide, undone
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.runner import run_stage
@@ -164,7 +164,7 @@ def poisoned(asked: argparse.Namespace, name: str, first: date, source: list[str
         for number in range(asked.poison + 4):
             is_after = way == "undone" and number == asked.poison + 1
             if is_after and bad not in undone(nights.workspace, spec.pipeline):
-                decision = Decision(change="undo", day=bad, reason="test", at=datetime.now(UTC))
+                decision = DayDecision(change="undo", day=bad, reason="test", at=datetime.now(UTC))
                 decide(nights.workspace, spec.pipeline, decision)
             part = nights.run(first + timedelta(number))
             if number >= asked.poison:

@@ -48,7 +48,7 @@ from nightbid.night.manifest import Manifest
 from nightbid.scorer.follow import OneBundle
 from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import item_columns, make_requests
-from nightbid.serving.open_loop import Client, open_loop, send
+from nightbid.serving.open_loop import ScorerClient, open_loop, send
 from nightbid.serving.socket_test import make_bodies, running
 from nightbid.storage.workspace import Workspace
 
@@ -73,7 +73,7 @@ async def main() -> None:
 
 async def rates(asked: Any) -> None:
     address = urlsplit(asked.address)
-    client = Client(address.hostname or "127.0.0.1", address.port or 80)
+    client = ScorerClient(address.hostname or "127.0.0.1", address.port or 80)
     await _curve(client, _bodies(asked), asked, "scorer", None)
 
 
@@ -81,7 +81,9 @@ async def peers(asked: Any) -> None:
     bodies = _bodies(asked)
     say(server="onnxruntime alone", cpu_ms=_bare(asked, bodies))
     with running(asked.bundle, "bench", asked.processes) as scorer:
-        await _curve(Client("127.0.0.1", scorer.port), bodies, asked, "nightbid", scorer.process)
+        await _curve(
+            ScorerClient("127.0.0.1", scorer.port), bodies, asked, "nightbid", scorer.process
+        )
     environment = {**os.environ, "BUNDLE": str(asked.bundle.absolute()),
                    "PROCESSES": str(asked.processes), "PYTHONPATH": str(HERE.parent / "include"),
                    "BENTOML_DO_NOT_TRACK": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}  # fmt: skip
@@ -95,13 +97,13 @@ async def peers(asked: Any) -> None:
         ]  # fmt: skip
     for name, command in servers.items():
         with _server(command, environment, bodies[0]) as (port, process):
-            await _curve(Client("127.0.0.1", port), bodies, asked, name, process)
+            await _curve(ScorerClient("127.0.0.1", port), bodies, asked, name, process)
 
 
 async def swap(asked: Any) -> None:
     bodies = _bodies(asked)
     with _following(asked) as (port, process, promote):
-        client = Client("127.0.0.1", port)
+        client = ScorerClient("127.0.0.1", port)
         await open_loop(client, bodies[:200], 50, 0)
         count = int(asked.rate * asked.seconds)
         steady = await send(client, _cycle(bodies, count), asked.rate, 1)
@@ -145,7 +147,7 @@ async def soak(asked: Any) -> None:
     counts: dict[str, int] = {}
     wrong = 0
     with _following(asked) as (port, process, promote):
-        client = Client("127.0.0.1", port)
+        client = ScorerClient("127.0.0.1", port)
         await open_loop(client, bodies, 50, 0)
         memory, ends = [_memory(process)], time.monotonic() + 60 * asked.minutes
         changed = measured = time.monotonic()
@@ -189,7 +191,11 @@ def say(**found: Any) -> None:
 
 
 async def _curve(
-    client: Client, bodies: list[bytes], asked: Any, name: str, process: psutil.Process | None
+    client: ScorerClient,
+    bodies: list[bytes],
+    asked: Any,
+    name: str,
+    process: psutil.Process | None,
 ) -> None:
     await open_loop(client, bodies[:200], 50, 0)  # warm-up
     for rate in map(float, asked.rates.split(",")):

@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT / "plugins"), str(ROOT / "include"), str(Path(__file__)
 
 import containers  # noqa: E402
 import httpx  # noqa: E402
-from nightbid_airflow.embedded.client import Client  # noqa: E402
+from nightbid_airflow.embedded.client import AirflowClient  # noqa: E402
 
 MOST_SECONDS = int(os.environ.get("COMPOSE_TEST_SECONDS") or 4200)
 """Time limit of the whole check: the CI has 90 minutes and other tests."""
@@ -237,7 +237,7 @@ def services(stack: Stack) -> None:
 def night(stack: Stack) -> None:
     """Run a night over REST and restart scheduler and triggerer during it."""
     password = stack.secrets()["ADMIN_PASSWORD"]
-    with Client(f"http://127.0.0.1:{PORTS['PORT']}", "admin", password) as client:
+    with AirflowClient(f"http://127.0.0.1:{PORTS['PORT']}", "admin", password) as client:
         until("Airflow", client.is_healthy)
         # The stack already runs: it mounts the folder and reads the new file.
         stack.pipeline("another")

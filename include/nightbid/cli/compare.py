@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nightbid.evaluation.rescore import rescore
 from nightbid.night.record import RunRecord
-from nightbid.report.comparison import Comparison, Pair, older_and_newer
+from nightbid.report.comparison import Pair, RunComparison, older_and_newer
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import DASH, count, duration, interval, money, number, signed
 from nightbid.report.run_view import RunView
@@ -30,7 +30,7 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
     Raises:
         ConfigError: There are fewer than two different runs.
     """
-    comparison = Comparison.of(runs)
+    comparison = RunComparison.of(runs)
     parts: list[RenderableType] = [_figures(comparison)]
     parts.append(_pairs(comparison))
     if comparison.changed:
@@ -59,7 +59,7 @@ def score_on_same_rows(runs: Sequence[RunRecord], show: bool) -> None:
         ConfigError: Two runs cannot be compared on the same rows.
         NightbidError: An output is missing or damaged.
     """
-    for pair in Comparison.of(runs).pairs:
+    for pair in RunComparison.of(runs).pairs:
         if not pair.why_not:
             continue
         other = next(run for run in runs if run.run_id == pair.run_id)
@@ -73,7 +73,7 @@ def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
     Raises:
         ConfigError: There are fewer than two different runs.
     """
-    comparison = Comparison.of(runs)
+    comparison = RunComparison.of(runs)
     return {
         "runs": [
             {
@@ -109,7 +109,7 @@ def _names(views: Sequence[RunView]) -> list[str]:
     return [view.head.run_id for view in views]
 
 
-def _figures(comparison: Comparison) -> Table:
+def _figures(comparison: RunComparison) -> Table:
     views = comparison.views
     codes = dict(zip((view.head.run_id for view in views), comparison.codes, strict=True))
     table = Table("", *_names(views), title="The candidates", title_justify="left")
@@ -155,7 +155,7 @@ def _level(view: RunView, name: str) -> str:
     return f"{value} {bounds}".strip()
 
 
-def _pairs(comparison: Comparison) -> Table:
+def _pairs(comparison: RunComparison) -> Table:
     first = comparison.views[0].head.run_id
     words = words_of(comparison.views[0].evaluation)
     compared = (words.rank, *words.losses)

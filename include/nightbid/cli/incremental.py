@@ -16,7 +16,7 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.incremental import Decision, Learned, chain, decide, undone
+from nightbid.night.incremental import DayDecision, Learned, chain, decide, undone
 from nightbid.partitions import Hour
 from nightbid.report.formatting import DASH, number
 from nightbid.storage.workspace import Workspace
@@ -147,7 +147,7 @@ def _keep(workspace: Workspace, name: str, change: str, day: dt.date, reason: st
     decide(
         workspace,
         name,
-        Decision.model_validate(
+        DayDecision.model_validate(
             {"change": change, "day": day, "reason": reason, "at": dt.datetime.now(dt.UTC),
              "by": person()}
         ),

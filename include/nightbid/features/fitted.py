@@ -24,7 +24,7 @@ from nightbid.config.features import Feature, Vocabulary
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.features import mapped
 from nightbid.features.state import FittedState
-from nightbid.features.transforms.transform import Context, Transform, transform_of
+from nightbid.features.transforms.transform import FeatureContext, Transform, transform_of
 from nightbid.features.values import RawColumns, naming
 from nightbid.schema import FeatureSchema
 
@@ -124,7 +124,7 @@ class FittedFeatures:
     def transforms(self) -> dict[str, Transform[Any]]:
         """Transforms by feature, ready to apply."""
         definition = self.definition
-        context = Context(
+        context = FeatureContext(
             definition.features,
             self.learned,
             definition.time,

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from nightbid.config.features import Feature
 from nightbid.features.statistics import Statistic
-from nightbid.features.transforms.transform import Context, class_of, transform_of
+from nightbid.features.transforms.transform import FeatureContext, class_of, transform_of
 from nightbid.features.values import RawColumns, naming
 from nightbid.schema import LABEL, TIME, WEIGHT
 
@@ -29,7 +29,7 @@ def learn(
     Raises:
         DataError: A source column is missing, or has a type that its feature cannot read.
     """
-    raw, context, statistics = RawColumns(rows), Context(zone=zone), dict[str, Statistic]()
+    raw, context, statistics = RawColumns(rows), FeatureContext(zone=zone), dict[str, Statistic]()
     for name, feature in learning_features(features, train=train).items():
         with naming(name):
             statistics[name] = transform_of(name, feature, context=context).statistic(raw, rows)
@@ -52,7 +52,7 @@ def learns_history(feature: Feature) -> bool:
 
 def depends_on(name: str, feature: Feature, zone: str = "UTC") -> dict[str, Any] | None:
     """Settings that a feature's statistic depends on; None if it learns nothing."""
-    return transform_of(name, feature, context=Context(zone=zone)).depends_on()
+    return transform_of(name, feature, context=FeatureContext(zone=zone)).depends_on()
 
 
 def columns_taught(features: Mapping[str, Feature], *, train: bool) -> set[str]:

@@ -134,7 +134,7 @@ class Found:
     uri: str = ""
 
 
-class Decision(Sealed):
+class DayDecision(Sealed):
     """A user's decision to leave a day out of incremental nights, or to learn it again."""
 
     change: Literal["undo", "restore"]
@@ -144,7 +144,7 @@ class Decision(Sealed):
     by: str = ""
 
 
-def decide(workspace: Workspace, pipeline: str, decision: Decision) -> None:
+def decide(workspace: Workspace, pipeline: str, decision: DayDecision) -> None:
     """Record a decision about a day."""
     folder = workspace.champion_folder(pipeline) / "days"
     number = max((int(name[:6]) for name in read_all(folder, ".json")), default=0) + 1
@@ -157,16 +157,16 @@ def decide(workspace: Workspace, pipeline: str, decision: Decision) -> None:
             return
 
 
-def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
+def decisions(workspace: Workspace, pipeline: str) -> list[DayDecision]:
     """All decisions about days, oldest first."""
     folder = workspace.champion_folder(pipeline) / "days"
     return [
-        unseal(Decision, text, folder / name, "restore this file from a backup, or delete it")
+        unseal(DayDecision, text, folder / name, "restore this file from a backup, or delete it")
         for name, text in sorted(read_all(folder, ".json").items())
     ]
 
 
-def undone(workspace: Workspace, pipeline: str) -> dict[dt.date, Decision]:
+def undone(workspace: Workspace, pipeline: str) -> dict[dt.date, DayDecision]:
     """Days that are not learned, each with its decision."""
     newest = {decision.day: decision for decision in decisions(workspace, pipeline)}
     return {day: decision for day, decision in sorted(newest.items()) if decision.change == "undo"}

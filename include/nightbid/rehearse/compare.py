@@ -30,7 +30,7 @@ SLOWER = 1.25
 
 
 @dataclass
-class Comparison:
+class RehearsalComparison:
     """Results of all comparisons."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Comparison:
         self.findings.append(Finding(kind=kind, subject=subject, grave=grave, text=text))
 
 
-def failures(comparison: Comparison, before: Answer, after: Answer) -> None:
+def failures(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
     """Find stages that fail on the candidate's side only."""
     if after.night is None:
         return
@@ -70,7 +70,7 @@ def failures(comparison: Comparison, before: Answer, after: Answer) -> None:
             comparison.add("failure", name, f"{name} fails: {stage.error}", grave=True)
 
 
-def settings(comparison: Comparison, before: Answer, after: Answer) -> None:
+def settings(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
     """Find settings whose values differ for the same YAML, because defaults have changed."""
     if before.night is None or after.night is None or not (before.night.spec and after.night.spec):
         return
@@ -84,7 +84,7 @@ def settings(comparison: Comparison, before: Answer, after: Answer) -> None:
             )
 
 
-def features(comparison: Comparison, before: Answer, after: Answer) -> None:
+def features(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
     """Compare model inputs and fitted state, value by value if their bytes differ."""
     one, two = _stages(before).get("featurize"), _stages(after).get("featurize")
     if one is None or two is None or one.error or two.error:
@@ -122,7 +122,7 @@ def features(comparison: Comparison, before: Answer, after: Answer) -> None:
             comparison.add("features", "fitted state", text, grave=False)
 
 
-def metrics(comparison: Comparison, before: Answer, after: Answer) -> None:
+def metrics(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
     """Compare the metrics of both sides on identical predictions."""
     one, two = before.metrics, after.metrics
     if one is None or two is None or "error" in one:
@@ -149,7 +149,10 @@ def metrics(comparison: Comparison, before: Answer, after: Answer) -> None:
 
 
 def training(
-    comparison: Comparison, before: Sequence[Answer], after: Sequence[Answer], margin: float
+    comparison: RehearsalComparison,
+    before: Sequence[Answer],
+    after: Sequence[Answer],
+    margin: float,
 ) -> None:
     """Test the equivalence of the trained models, and compare their predictions row by row."""
     pairs = [
@@ -197,7 +200,7 @@ def training(
 
 
 def models(
-    comparison: Comparison, before: Answer, after: Answer, first: Answer, second: Answer
+    comparison: RehearsalComparison, before: Answer, after: Answer, first: Answer, second: Answer
 ) -> None:
     """Compare the scores of a model of each side, computed by both sides.
 
@@ -245,7 +248,7 @@ def models(
             comparison.add("serving", figure, f"{figure} is {now:g}, was {was:g}", grave=True)
 
 
-def records(comparison: Comparison, before: Answer, after: Answer) -> None:
+def records(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
     """Compare what each side reads from a workspace that the present version wrote."""
     one, two = before.records, after.records
     if one is None or two is None or "error" in one:
@@ -267,7 +270,9 @@ def records(comparison: Comparison, before: Answer, after: Answer) -> None:
             )
 
 
-def speed(comparison: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
+def speed(
+    comparison: RehearsalComparison, before: Sequence[Answer], after: Sequence[Answer]
+) -> None:
     """Compare time, memory and latency, seed by seed, with intervals."""
     names = [name for name in _stages(before[0]) if name != "sample"]
     rows: list[tuple[str, str, list[float], list[float]]] = []
@@ -287,7 +292,9 @@ def speed(comparison: Comparison, before: Sequence[Answer], after: Sequence[Answ
             comparison.add("speed", f"{name}, {title}", _slower(name, title, compared), grave=False)
 
 
-def warned(comparison: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
+def warned(
+    comparison: RehearsalComparison, before: Sequence[Answer], after: Sequence[Answer]
+) -> None:
     """Find deprecation warnings that only the candidate issues."""
     known = {(warning.library, warning.text) for answer in before for warning in answer.warnings}
     fresh: dict[tuple[str, str, str], dict[str, str]] = {}
@@ -310,7 +317,7 @@ def _slower(name: str, title: str, compared: Ratio) -> str:
     )
 
 
-def metadata(comparison: Comparison, done: Migrated) -> None:
+def metadata(comparison: RehearsalComparison, done: Migrated) -> None:
     """Add findings if Airflow's database cannot be migrated or loses rows."""
     comparison.metadata = done
     if done.error:

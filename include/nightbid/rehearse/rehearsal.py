@@ -19,7 +19,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, StageError
 from nightbid.rehearse import compare
 from nightbid.rehearse.bisect import Cause, Outcome, smallest
-from nightbid.rehearse.compare import Comparison
+from nightbid.rehearse.compare import RehearsalComparison
 from nightbid.rehearse.contract import CONTRACT, Answer, NightAnswer, read_answer
 from nightbid.rehearse.environments import Environment, Environments
 from nightbid.rehearse.findings import BISECTED, TITLES, Kind, verdict_of
@@ -80,7 +80,7 @@ class Rehearsal:
             self._keep_pipeline()
             lock = Lock(self.plan.present)
             present = self._environments.present(lock)
-            comparison = Comparison()
+            comparison = RehearsalComparison()
             try:
                 self._say(f"environment of the candidate: {len(self.plan.changes)} changes")
                 candidate = self._environments.make(Lock(self.plan.candidate))
@@ -196,7 +196,7 @@ class Rehearsal:
 
     def _compare(
         self,
-        comparison: Comparison,
+        comparison: RehearsalComparison,
         present: Environment,
         candidate: Environment,
         before: list[Answer],
@@ -256,7 +256,7 @@ class Rehearsal:
 
     # Causes
 
-    def _causes(self, comparison: Comparison, present: Environment) -> Iterator[Cause]:
+    def _causes(self, comparison: RehearsalComparison, present: Environment) -> Iterator[Cause]:
         kinds = {finding.kind for finding in comparison.findings}
         if "training" in kinds:
             kinds.discard("predictions")
@@ -290,7 +290,7 @@ class Rehearsal:
             )  # fmt: skip
         lock = Lock(self.plan.present).with_changes(part)
         self._say(f"  trying {', '.join(map(str, part))}")
-        comparison = Comparison()
+        comparison = RehearsalComparison()
         try:
             environment = self._environments.make(lock)
             self._step(comparison, kind, lock, environment, present)
@@ -311,7 +311,7 @@ class Rehearsal:
 
     def _step(
         self,
-        comparison: Comparison,
+        comparison: RehearsalComparison,
         kind: Kind,
         lock: Lock,
         environment: Environment,
@@ -368,7 +368,7 @@ class Rehearsal:
         write_atomically(folder / "rehearsal.html", rehearsal_page(report))
 
 
-def _tables(comparison: Comparison) -> dict[str, Any]:
+def _tables(comparison: RehearsalComparison) -> dict[str, Any]:
     """Convert the comparison to JSON values; infinite distances become None."""
 
     def plain(value: Any) -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 from markupsafe import Markup
 
 from nightbid.report.charts import Series, Span, Words, interval_chart, line_chart
-from nightbid.report.comparison import Comparison
+from nightbid.report.comparison import RunComparison
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import interval
 from nightbid.report.run_page import MARKED
 
 
-def compare_context(comparison: Comparison) -> dict[str, Any]:
+def compare_context(comparison: RunComparison) -> dict[str, Any]:
     """Get the context of the template `compare.html`, without addresses."""
     views = comparison.views
     words = words_of(views[0].evaluation)
@@ -35,7 +35,7 @@ def compare_context(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _curves(comparison: Comparison) -> dict[str, Any]:
+def _curves(comparison: RunComparison) -> dict[str, Any]:
     """Make a chart of the validation loss per epoch of all runs."""
     lines = []
     for at, view in enumerate(comparison.views):
@@ -67,7 +67,7 @@ def _curves(comparison: Comparison) -> dict[str, Any]:
     return {"curves": lines, "curve_chart": chart}
 
 
-def _pair_chart(comparison: Comparison) -> Markup:
+def _pair_chart(comparison: RunComparison) -> Markup:
     """Make a chart of normalized entropy (or deviance) of each run minus that of the first."""
     words = words_of(comparison.views[0].evaluation)
     loss = words[words.loss].lower()

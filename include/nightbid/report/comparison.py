@@ -41,7 +41,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Comparison of two or more runs."""
 
     views: tuple[RunView, ...]
@@ -64,7 +64,7 @@ class Comparison:
         return tuple(view.code_digest_of(common) if common else "" for view in self.views)
 
     @classmethod
-    def of(cls, runs: Sequence[RunRecord]) -> Comparison:
+    def of(cls, runs: Sequence[RunRecord]) -> RunComparison:
         """Compare runs with the first of them.
 
         Raises:

@@ -22,7 +22,7 @@ from nightbid.night.record import RunRecord
 from nightbid.report import formatting
 from nightbid.report.assets import inline_policy, scripts
 from nightbid.report.compare_page import compare_context
-from nightbid.report.comparison import Comparison
+from nightbid.report.comparison import RunComparison
 from nightbid.report.cost_trend import cost_trend
 from nightbid.report.index_pages import KINDS, Filter, costs_context, nights_context
 from nightbid.report.links import Links
@@ -131,7 +131,7 @@ def nights_document(
 
 
 def compare_document(
-    comparison: Comparison, *, links: Links, pipelines: list[str], requested: bool = False
+    comparison: RunComparison, *, links: Links, pipelines: list[str], requested: bool = False
 ) -> str:
     """Render the comparison of runs.
 

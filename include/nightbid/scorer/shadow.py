@@ -26,7 +26,7 @@ import numpy as np
 from nightbid.errors import NightbidError
 from nightbid.scorer.follow import Served, load
 from nightbid.scorer.shadow_bundle import Choice
-from nightbid.scorer.shadow_sums import STATE, Comparison, Sums
+from nightbid.scorer.shadow_sums import STATE, ShadowComparison, Sums
 from nightbid.storage.workspace import Workspace
 
 LOG = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Shadow:
             entry = served.champion
             name = entry.bundle_digest[:12]
             pair = self._sums.pairs.setdefault(
-                f"{message.champion}/{name}", Comparison(message.champion, name, entry.run_id)
+                f"{message.champion}/{name}", ShadowComparison(message.champion, name, entry.run_id)
             )
             line = pair.add(champion, shadow, bids)
         except Exception as error:  # for example a column that only this model reads

@@ -14,7 +14,7 @@ STATE = "shadow.json"
 
 
 @dataclass
-class Comparison:
+class ShadowComparison:
     """Differences between a champion and a shadow, summed over requests."""
 
     champion: int
@@ -110,7 +110,7 @@ class Sums:
     skipped: int = 0
     failed: int = 0
     trouble: str = ""
-    pairs: dict[str, Comparison] = field(default_factory=dict)
+    pairs: dict[str, ShadowComparison] = field(default_factory=dict)
 
 
 def read(folder: Path) -> Sums | None:
@@ -119,5 +119,5 @@ def read(folder: Path) -> Sums | None:
         sums = json.loads((folder / STATE).read_text())
     except FileNotFoundError:
         return None
-    pairs = {name: Comparison(**figures) for name, figures in sums.pop("pairs").items()}
+    pairs = {name: ShadowComparison(**figures) for name, figures in sums.pop("pairs").items()}
     return Sums(**sums, pairs=pairs)

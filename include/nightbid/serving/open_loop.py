@@ -27,8 +27,8 @@ CONNECTIONS = 32
 
 
 @dataclass
-class Client:
-    """A pool of reusable connections, least recently used first.
+class ScorerClient:
+    """Client of one scorer, with reusable connections, least recently used first.
 
     Args:
         host: Host name or IP address of the scorer.
@@ -181,7 +181,7 @@ class Sent:
         }
 
 
-async def send(client: Client, bodies: Sequence[bytes], rate: float, seed: int) -> Sent:
+async def send(client: ScorerClient, bodies: Sequence[bytes], rate: float, seed: int) -> Sent:
     """Send each body once, at random times.
 
     Args:
@@ -212,7 +212,7 @@ async def send(client: Client, bodies: Sequence[bytes], rate: float, seed: int) 
 
 
 async def open_loop(
-    client: Client, bodies: Sequence[bytes], rate: float, seed: int
+    client: ScorerClient, bodies: Sequence[bytes], rate: float, seed: int
 ) -> dict[str, Any]:
     """Send each body once, at random times, and summarize the results.
 

@@ -26,12 +26,12 @@ from nightbid.features.values import RawColumns
 from nightbid.serving.json_values import from_json
 from nightbid.serving.lookup import BATCH, CAPACITY, Array, ServedFeature, served_features
 from nightbid.serving.request_memos import (
-    Block,
     ContextMemo,
     Matrix,
     PairMemo,
     Row,
     RowMemo,
+    ScalarInputs,
 )
 from nightbid.serving.request_values import SharedValues, UnusualRequestError
 
@@ -218,7 +218,7 @@ class _Layout:
     reads_day: bool
     is_usual: bool
     rows: RowMemo = field(default_factory=RowMemo)
-    blocks: tuple[Block, Block] = field(init=False)
+    blocks: tuple[ScalarInputs, ScalarInputs] = field(init=False)
     matrices: list[Matrix] = field(init=False)
     _seen: int = 0
     _new: int = 0
@@ -303,7 +303,7 @@ class _Layout:
             both.learn(first, decoded)
         self.rows.add(new)
 
-    def _block(self, dtype: Any) -> Block:
+    def _block(self, dtype: Any) -> ScalarInputs:
         once, per_row = (
             [
                 name
@@ -313,4 +313,4 @@ class _Layout:
             ]
             for part in (self._once_features, self.per_row)
         )
-        return Block(once, per_row, dtype)
+        return ScalarInputs(once, per_row, dtype)

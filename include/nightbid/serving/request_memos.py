@@ -77,7 +77,7 @@ class Stored:
         self.values[first:last] = values
 
 
-class Block:
+class ScalarInputs:
     """All scalar inputs of one type: first those of the context, then those of rows."""
 
     def __init__(self, once: list[str], per_row: list[str], dtype: Any) -> None:

@@ -23,7 +23,7 @@ from nightbid.errors import CorruptDataError
 from nightbid.scorer.follow import OneBundle
 from nightbid.serving.bundle import read_columns
 from nightbid.serving.json_values import to_json
-from nightbid.serving.open_loop import Client, open_loop
+from nightbid.serving.open_loop import ScorerClient, open_loop
 
 SIZES = (1, 10, 100, 500)
 """Numbers of candidates per request for which latency is measured, at a quarter of the rate."""
@@ -127,7 +127,7 @@ def measure(
 async def _loops(
     scorer: Running, serve: Serve, bodies: Bodies, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    client = Client("127.0.0.1", scorer.port)
+    client = ScorerClient("127.0.0.1", scorer.port)
     requested = serve.requests_per_second
 
     async def at(rate: float, candidates: int) -> dict[str, Any]:

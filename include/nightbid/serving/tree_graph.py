@@ -56,7 +56,7 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
     ]
     nodes += [
         helper.make_node("Concat", columns, ["matrix"], axis=1),
-        Ensemble.of(model).node("matrix", "logit"),
+        TreeNodes.of(model).node("matrix", "logit"),
         *steps,
         *_mean_nodes(model),
         helper.make_node("Reshape", ["means", "flat"], [model.card.output]),
@@ -183,7 +183,7 @@ def _ints(name: str, values: list[int]) -> Any:
 
 
 @dataclass
-class Ensemble:
+class TreeNodes:
     """Nodes of all trees, as attributes of ONNX's TreeEnsembleRegressor."""
 
     trees: list[int] = field(default_factory=list)
@@ -198,7 +198,7 @@ class Ensemble:
     leaf_values: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Trees) -> Ensemble:
+    def of(cls, model: Trees) -> TreeNodes:
         """Read the trees of a booster."""
         dumped = model.booster.dump_model(num_iteration=model.booster.best_iteration)
         ensemble = cls()

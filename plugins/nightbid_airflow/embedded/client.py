@@ -23,7 +23,7 @@ class Task:
     seconds: float | None
 
 
-class Client:
+class AirflowClient:
     """Client of one Airflow.
 
     Args:
@@ -38,7 +38,7 @@ class Client:
         self._http = httpx.Client(base_url=address, timeout=60, trust_env=False)
         self._warm = False
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> AirflowClient:
         return self
 
     def __exit__(

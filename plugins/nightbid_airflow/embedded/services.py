@@ -14,7 +14,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import StageError
 
 from nightbid_airflow.embedded import process_group
-from nightbid_airflow.embedded.client import Client
+from nightbid_airflow.embedded.client import AirflowClient
 from nightbid_airflow.embedded.home import USER, Home, address, free_port
 
 START_SECONDS = 400.0
@@ -25,7 +25,7 @@ class Airflow:
     """A running embedded Airflow: its home, client and supervisor process."""
 
     home: Home
-    client: Client
+    client: AirflowClient
     supervisor: subprocess.Popen[str]
 
     def check(self) -> None:
@@ -86,7 +86,7 @@ def embedded(
         with (home.logs / "supervisor.log").open("w") as log:
             supervisor = start_supervisor(port, home.environment(settings, port, schedules), log)
         try:
-            with Client(address(port), USER, home.password()) as client:
+            with AirflowClient(address(port), USER, home.password()) as client:
                 airflow = Airflow(home, client, supervisor)
                 _wait_until_healthy(airflow)
                 yield airflow

@@ -15,7 +15,7 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.night.stages import STAGES
 from nightbid.report import pages as documents
 from nightbid.report.assets import scripts
-from nightbid.report.comparison import Comparison
+from nightbid.report.comparison import RunComparison
 from nightbid.report.cost_trend import TREND
 from nightbid.report.index_pages import KINDS, PAGE, Filter
 from nightbid.report.output_page import output_document
@@ -264,7 +264,7 @@ def make_pages(settings: Settings) -> FastAPI:
                 ),
                 status_code=422,
             )
-        served_links, comparison = _to_act(request, pipeline, reader), Comparison.of(chosen)
+        served_links, comparison = _to_act(request, pipeline, reader), RunComparison.of(chosen)
         page = documents.compare_document(
             comparison, links=served_links, pipelines=names, requested=asked
         )

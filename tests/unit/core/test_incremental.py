@@ -8,7 +8,7 @@ import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.incremental import Decision, continuation, decide
+from nightbid.night.incremental import DayDecision, continuation, decide
 from nightbid.night.record import RunRecord
 
 NIGHT = dt.date(2026, 1, 20)
@@ -73,7 +73,7 @@ def test_training_restarts_after_a_rolled_back_champion(record_night):
 def test_training_restarts_when_a_learned_day_was_undone(record_night):
     run, why_full = record_night()
     day = dt.date(2026, 1, 18)
-    word = Decision(change="undo", day=day, reason="bots", at=dt.datetime.now(dt.UTC))
+    word = DayDecision(change="undo", day=day, reason="bots", at=dt.datetime.now(dt.UTC))
     decide(run.workspace, "ctr", word)
     assert why_full() == "there is no state without 2026-01-18"
     decide(run.workspace, "ctr", word.model_copy(update={"change": "restore"}))

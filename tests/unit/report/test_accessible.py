@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 from nightbid.night.champion import ChampionPointer
 from nightbid.report import pages
-from nightbid.report.comparison import Comparison
+from nightbid.report.comparison import RunComparison
 from nightbid.report.links import Links
 from nightbid.report.summaries import Summaries
 
@@ -73,7 +73,7 @@ def documents(recorded_run, tmp_path):
         "all nights": nights(summaries, ""),
         "no nights": nights([], ""),
         "compare": pages.compare_document(
-            Comparison.of([run, halted]), links=links, pipelines=known
+            RunComparison.of([run, halted]), links=links, pipelines=known
         ),
         "costs": pages.costs_document(summaries, links=links, pipelines=known),
         "no costs": pages.costs_document([], links=links, pipelines=[]),

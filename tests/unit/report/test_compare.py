@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nightbid.cli.compare import compare_runs
 from nightbid.errors import ConfigError
-from nightbid.report.comparison import Comparison, changed_keys, flat
+from nightbid.report.comparison import RunComparison, changed_keys, flat
 from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -47,7 +47,7 @@ def test_runs_on_the_same_rows_have_paired_differences(recorded_run, scores):
         recorded_run("plain", scores=weak),
         recorded_run("deeper", scores=strong, model={"architecture": "dcn_v2"}),
     ]
-    (pair,) = Comparison.of(runs).pairs
+    (pair,) = RunComparison.of(runs).pairs
     labels = weak["nb_label"]
     expected = roc_auc_score(labels, strong["candidate"]) - roc_auc_score(labels, weak["candidate"])
     assert pair.differences["auc"]["value"] == pytest.approx(expected, abs=1e-6)
@@ -63,7 +63,7 @@ def test_runs_on_the_same_rows_have_paired_differences(recorded_run, scores):
 
 def test_equal_scores_have_zero_differences(recorded_run, scores):
     runs = [recorded_run("one", scores=scores(0.7)), recorded_run("two", scores=scores(0.7))]
-    (pair,) = Comparison.of(runs).pairs
+    (pair,) = RunComparison.of(runs).pairs
     for difference in pair.differences.values():
         assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert "The settings are the same." in text(runs)
@@ -72,7 +72,7 @@ def test_equal_scores_have_zero_differences(recorded_run, scores):
 def test_the_comparison_says_why_runs_cannot_be_paired(recorded_run, scores):
     first = recorded_run("first", scores=scores(0.7))
     manifest = first.workspace.at(first.stage("evaluate").uri) / "manifest.json"
-    metrics = {"evaluate": {**Comparison.of([first, recorded_run("x")]).views[0].evaluation}}
+    metrics = {"evaluate": {**RunComparison.of([first, recorded_run("x")]).views[0].evaluation}}
     assert "rows-1" in manifest.read_text()
     other_rows = metrics["evaluate"] | {"rows_digest": "rows-2"}
     flipped = scores(0.7, 1 - scores(0.7)["nb_label"])
@@ -83,7 +83,7 @@ def test_the_comparison_says_why_runs_cannot_be_paired(recorded_run, scores):
         recorded_run("halted", until="train", error="out of memory"),
         recorded_run("tampered", scores=flipped),
     ]
-    reasons = [pair.why_not for pair in Comparison.of(runs).pairs]
+    reasons = [pair.why_not for pair in RunComparison.of(runs).pairs]
     assert reasons == [
         "this evaluation kept no scores",
         "evaluated on different rows than first",
@@ -100,7 +100,7 @@ def test_the_comparison_lists_only_changed_settings(recorded_run):
         recorded_run("two", sampling={"negative_rate": 0.25}, features={
             "platform": {"column": "platform"}, "ad": {"column": "ad_id"}}),
     ]  # fmt: skip
-    changed = {row.key: row.values for row in Comparison.of(runs).changed}
+    changed = {row.key: row.values for row in RunComparison.of(runs).changed}
     assert changed["sampling.negative_rate"] == ("1.0", "0.25")
     assert changed["features.ad.column"] == (None, "ad_id")
     assert "pipeline" not in changed
@@ -118,15 +118,15 @@ def test_names_are_not_truncated_on_a_narrow_terminal(recorded_run):
 
 def test_code_digests_match_for_runs_that_ended_early(recorded_run):
     whole, halted = recorded_run("whole"), recorded_run("halted", until="train", error="killed")
-    first, second = Comparison.of([whole, halted]).codes
+    first, second = RunComparison.of([whole, halted]).codes
     assert first == second != ""
     changed = recorded_run("changed", until="train")
     path = changed.workspace.at(changed.stage("featurize").uri) / "manifest.json"
     path.write_text(path.read_text().replace("c" * 32, "d" * 32))
-    first, second = Comparison.of([whole, changed]).codes
+    first, second = RunComparison.of([whole, changed]).codes
     assert first != second
     begun = recorded_run("begun", until="sample", error="no rows")
-    assert Comparison.of([whole, begun]).codes == ("", "")
+    assert RunComparison.of([whole, begun]).codes == ("", "")
 
 
 def test_comparing_one_run_is_rejected(recorded_run):

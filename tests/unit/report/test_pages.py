@@ -10,7 +10,7 @@ import pytest
 from nightbid.cli import cost
 from nightbid.night.champion import ChampionPointer
 from nightbid.report import pages
-from nightbid.report.comparison import Comparison
+from nightbid.report.comparison import RunComparison
 from nightbid.report.index_pages import PAGE
 from nightbid.report.links import Links
 from nightbid.report.summaries import Summaries
@@ -172,7 +172,7 @@ def test_the_champion_page_shows_the_rollback_command(recorded_run):
 def test_the_compare_page_shows_runs_side_by_side(recorded_run):
     runs = [recorded_run("one"), recorded_run("two", sampling={"negative_rate": 0.25})]
     text = text_of(
-        pages.compare_document(Comparison.of(runs), links=Addresses(), pipelines=["ctr"])
+        pages.compare_document(RunComparison.of(runs), links=Addresses(), pipelines=["ctr"])
     )
     for figure in (
         "0.7312 [0.7202, 0.7422]",

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from nightbid.scorer.outcomes import calibration
-from nightbid.scorer.shadow_sums import Comparison
+from nightbid.scorer.shadow_sums import ShadowComparison
 from nightbid.serving.bundle import Bundle
 from preloaded import COMMANDS
 
@@ -122,7 +122,7 @@ def test_a_missing_shadow_is_reported_with_the_option_to_set(scorer, tmp_path):
 
 
 def test_shadow_comparison_counts_changed_orders_and_winners():
-    one = Comparison(1, "b", "r")
+    one = ShadowComparison(1, "b", "r")
     one.add(np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2, 0.3]))
     assert one.summary()["kendall_tau"] == 1
     one.add(np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.2, 0.1]))

@@ -58,7 +58,7 @@ class Auction:
 
 
 @dataclass(frozen=True)
-class Context:
+class AuctionContext:
     """Inputs of the click probability other than the ad, all [rows]."""
 
     user: Ints
@@ -158,7 +158,7 @@ class _Day:
         auction = self.auction(index, floor)
         ad = auction.ad
         account = users.joined[user] + self.number
-        context = Context(user, site, page, device, link, position, hour, depth, gap, seen)
+        context = AuctionContext(user, site, page, device, link, position, hour, depth, gap, seen)
         click_logit = self._click_logit(context, ad)
         p_click = 1 / (1 + np.exp(-click_logit))
         clicked = self._draw("click", index) < p_click
@@ -222,7 +222,7 @@ class _Day:
         names = logged_columns(self.settings)
         return pa.RecordBatch.from_pydict({name: columns[name] for name in names})
 
-    def _click_logit(self, at: Context, ad: Ints) -> Floats:
+    def _click_logit(self, at: AuctionContext, ad: Ints) -> Floats:
         """Click logit if these ads were shown, [rows]."""
         users, ads, tastes = self.users, self.ads, self.tastes
         logit: Floats = (
@@ -248,7 +248,7 @@ class _Day:
         )
         return logit
 
-    def _offer(self, at: Context, auction: Auction) -> dict[str, pa.Array]:
+    def _offer(self, at: AuctionContext, auction: Auction) -> dict[str, pa.Array]:
         """Distinct ads that bid, their true click probabilities, and the shown ad's propensity."""
         ads = auction.ads
         # An ad that bids twice is one candidate with the sum of both probabilities.

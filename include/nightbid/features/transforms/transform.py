@@ -36,7 +36,7 @@ _CLASSES: dict[type[FeatureBlock], type[Transform[Any]]] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Context:
+class FeatureContext:
     """Settings and state of the pipeline that a transform needs besides its own."""
 
     features: Mapping[str, FeatureBlock] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Transform(ABC, Generic[Settings]):
     feature: Settings
     state: FittedState = field(default_factory=FittedState)
     """Fitted state; empty before fitting."""
-    context: Context = field(default_factory=Context)
+    context: FeatureContext = field(default_factory=FeatureContext)
 
     learns_history: ClassVar[bool] = False
     """Whether it learns from rows of every split; a row then uses earlier rows only."""
@@ -173,10 +173,10 @@ def transform_of(
     name: str,
     feature: FeatureBlock,
     state: FittedState | None = None,
-    context: Context | None = None,
+    context: FeatureContext | None = None,
 ) -> Transform[Any]:
     """Create the transform of a feature; without a state it can be fitted and documented."""
-    return class_of(feature)(name, feature, state or FittedState(), context or Context())
+    return class_of(feature)(name, feature, state or FittedState(), context or FeatureContext())
 
 
 @cache
