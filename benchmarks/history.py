@@ -65,7 +65,7 @@ def days_written(folder: Path, entries: int, events: int) -> None:
         ads = pa.array(np.char.add("a", draw.integers(0, 5_000, event_count).astype(str)))
         codes = ads.dictionary_encode()
         items = (np.asarray(codes.indices, np.int32), codes.dictionary)
-        recent_events = learned.Events.of(
+        recent_events = learned.KeyEvents.of(
             keys[:event_count], items, rows.slice(0, event_count), positive=False
         )
         save(recent_events, folder, f"events-{day}")

@@ -55,7 +55,7 @@ class Erasure(Sealed):
 
 
 @dataclass(frozen=True)
-class Found:
+class AffectedData:
     """Data of the users in the workspace."""
 
     users: int
@@ -67,7 +67,9 @@ class Found:
     """Champions, including earlier ones, whose bundle was trained on the users' rows; kept."""
 
 
-def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] = ()) -> Found:
+def find_users(
+    workspace: Workspace, users: Sequence[str], keyed: Sequence[str] = ()
+) -> AffectedData:
     """Find all data that have rows of some users or were computed from such rows.
 
     Args:
@@ -122,10 +124,10 @@ def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] 
         if entry.serves and str(workspace.at(entry.bundle_uri)) in affected
     }
     removable = tuple(output for place, output in affected.items() if place not in learned)
-    return Found(len(set(users)), dict(rows), removable, tuple(learned.values()))
+    return AffectedData(len(set(users)), dict(rows), removable, tuple(learned.values()))
 
 
-def forget(workspace: Workspace, affected: Found, *, by: str, reason: str = "") -> Erasure:
+def forget(workspace: Workspace, affected: AffectedData, *, by: str, reason: str = "") -> Erasure:
     """Remove what `find_users` found, and write a record that does not name the removed users.
 
     Args:

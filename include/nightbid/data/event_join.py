@@ -47,7 +47,7 @@ class EventBatch:
 
 
 @dataclass
-class Events:
+class OutcomeEvents:
     """Clicks or conversions around one day, without duplicates, sorted by key and time."""
 
     kind: str
@@ -69,7 +69,7 @@ class Events:
     """Unreadable events logged on the day itself, as tables of `_aside`."""
 
     @classmethod
-    def of(cls, kind: str, batches: Sequence[EventBatch], *, valued: bool = False) -> Events:
+    def of(cls, kind: str, batches: Sequence[EventBatch], *, valued: bool = False) -> OutcomeEvents:
         """Sort events, separate the unreadable ones and drop duplicates.
 
         Args:
@@ -143,7 +143,7 @@ class Join:
 
     def __init__(
         self,
-        events: Mapping[str, Events],
+        events: Mapping[str, OutcomeEvents],
         *,
         touch: str,
         window: int,

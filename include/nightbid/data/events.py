@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import as_time, numbers, whole
 from nightbid.config.event_source import JOINED, EventsSource, EventStream
-from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Events, Join
+from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Join, OutcomeEvents
 from nightbid.data.event_kinds import EventKinds
 from nightbid.data.folder import FolderLogs
 from nightbid.data.folder_reader import with_broken
@@ -193,7 +193,7 @@ class EventLogs:
             join.may_be_older()
         return join.aside()
 
-    def _events(self, kind: str, day: date) -> Events:
+    def _events(self, kind: str, day: date) -> OutcomeEvents:
         if missing := self._missing(kind, day):
             days = self._block.attribution_days
             raise MissingDataError(
@@ -233,7 +233,7 @@ class EventLogs:
                 )
         if kind == CLICK:  # a day without conversions is usual, one without clicks is not
             kinds.check(f"{stream.folder}, {day}")
-        return Events.of(kind, batches, valued=valued)
+        return OutcomeEvents.of(kind, batches, valued=valued)
 
     def _money(
         self, column: pa.ChunkedArray, reason: pa.Array, text: pa.Array, where: str

@@ -38,7 +38,7 @@ class LabelCandidate:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelChoice:
     """Possible labels, and what is missing if none can be chosen."""
 
     candidates: list[LabelCandidate]
@@ -54,7 +54,7 @@ def find_labels(
     assigned: set[str],
     no_amounts: set[str],
     format_label: str | None,
-) -> Labels:
+) -> LabelChoice:
     """Find the label: a flag, else a column known only after an event, else an amount.
 
     Args:
@@ -73,7 +73,7 @@ def find_labels(
     elif not candidates[0].by_name and len(candidates) > 1:
         names = ", ".join(candidate.column for candidate in candidates[:6])
         missing = f"one of {names}: the names do not say which one to predict"
-    return Labels(candidates, amounts, missing)
+    return LabelChoice(candidates, amounts, missing)
 
 
 def _flags(columns: Sequence[ColumnSummary], format_label: str | None) -> list[LabelCandidate]:

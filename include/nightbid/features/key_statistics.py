@@ -82,7 +82,7 @@ class DayCounts:
 
 
 @dataclass(frozen=True)
-class Events:
+class KeyEvents:
     """Items of each key's rows, with their times."""
 
     tables: tuple[pa.Table, ...]
@@ -98,7 +98,7 @@ class Events:
         rows: pa.Table,
         *,
         positive: bool,
-    ) -> Events:
+    ) -> KeyEvents:
         """Collect the rows that hold an item.
 
         Args:
@@ -120,15 +120,15 @@ class Events:
         )
         return cls((_sorted([table]),))
 
-    def merge(self, other: Events) -> Events:
+    def merge(self, other: KeyEvents) -> KeyEvents:
         """Merge both sets of rows."""
-        return Events((*self.tables, *other.tables), (*self.spilled, *other.spilled))
+        return KeyEvents((*self.tables, *other.tables), (*self.spilled, *other.spilled))
 
-    def spill(self, folder: UPath, limit: int) -> Events:
+    def spill(self, folder: UPath, limit: int) -> KeyEvents:
         """Move the rows to a file if there are more than `limit`."""
         if sum(map(len, self.tables)) <= limit:
             return self
-        return Events((), (*self.spilled, _spilled(_sorted(self.tables), folder)))
+        return KeyEvents((), (*self.spilled, _spilled(_sorted(self.tables), folder)))
 
     def by_range(self) -> Iterator[pa.Table]:
         """Sort one range of keys at a time; yields sorted tables."""

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from nightbid.column_parsing import Floats, Ints, token_hashes, whole
-from nightbid.features.key_statistics import DayCounts, Events
+from nightbid.features.key_statistics import DayCounts, KeyEvents
 from nightbid.profile.bins import Bins, between_edges, number_bins
 from nightbid.profile.exact import ExactSum, deviation
 
@@ -236,7 +236,7 @@ def _few(values: Bins) -> Bins | None:
     return values if len(values.keys) <= FEW else None
 
 
-Statistic = TokenCounts | Moments | Quantiles | DayCounts | Events
+Statistic = TokenCounts | Moments | Quantiles | DayCounts | KeyEvents
 Statistics = Mapping[str, Statistic]
 """Statistics by feature; features that learn nothing are absent."""
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.features.key_ranges import write_by_range
-from nightbid.features.key_statistics import DAY_COUNTS, EVENTS, DayCounts, Events
+from nightbid.features.key_statistics import DAY_COUNTS, EVENTS, DayCounts, KeyEvents
 from nightbid.features.statistics import (
     Moments,
     Quantiles,
@@ -29,10 +29,10 @@ from nightbid.profile.bins import Bins
 from nightbid.profile.exact import ExactSum
 
 KIND = b"nightbid.statistic"
-CLASSES: dict[str, type[TokenCounts | DayCounts | Events]] = {
+CLASSES: dict[str, type[TokenCounts | DayCounts | KeyEvents]] = {
     "tokens": TokenCounts,
     "by_day": DayCounts,
-    "events": Events,
+    "events": KeyEvents,
 }
 IN_MEMORY = 200_000
 """Maximum entries (tokens, or keys and days) to load; larger files are read during merges."""

@@ -18,7 +18,7 @@ from upath import UPath
 from nightbid.column_parsing import whole
 from nightbid.config.features import Feature
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.features.key_statistics import DayCounts, Events
+from nightbid.features.key_statistics import DayCounts, KeyEvents
 from nightbid.features.learn import columns_taught, learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
 from nightbid.features.unreadable import unreadable_values
@@ -118,7 +118,7 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
     def _bounded(self, part: Part) -> Part:
         statistics = {
             name: statistic.spill(UPath(self._spill), self._limit)
-            if isinstance(statistic, TokenCounts | DayCounts | Events)
+            if isinstance(statistic, TokenCounts | DayCounts | KeyEvents)
             else statistic
             for name, statistic in part.statistics.items()
         }

@@ -34,7 +34,7 @@ class Rule:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class RowExpectationResult:
     """Result of one expectation on single rows."""
 
     unexpected: int
@@ -45,7 +45,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Validation:
+class SuiteValidation:
     """Result of a validation by Great Expectations."""
 
     failed: Sequence[tuple[Rule, str, str]] = ()
@@ -57,7 +57,7 @@ class Validation:
 
 def validate(
     measurements: Sequence[Measurement], column_of: Mapping[str, str], rules: Sequence[Rule]
-) -> Validation:
+) -> SuiteValidation:
     """Judge measurements by rules.
 
     Args:
@@ -84,7 +84,7 @@ def validate(
     frame = pd.DataFrame(list(lines.values()))
     rules = [rule for rule in rules if rule.column in frame.columns]
     if not rules:
-        return Validation()
+        return SuiteValidation()
     batch = batch_of(frame)
     expectations = [
         gxe.ExpectColumnValuesToBeBetween(
@@ -122,10 +122,12 @@ def validate(
         for record in plain["results"]
     ]
     shown = {"success": plain["success"], "statistics": plain["statistics"], "results": records}
-    return Validation(failed, shown, page_of(result))
+    return SuiteValidation(failed, shown, page_of(result))
 
 
-def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Answer]:
+def ask(
+    rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[RowExpectationResult]:
     """Evaluate expectations on single rows.
 
     Args:
@@ -150,7 +152,7 @@ def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) 
         # Ask for row numbers; if asked for columns, the engine looks up each cell separately.
         result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True},
     )
-    answers: dict[int, Answer] = {}
+    answers: dict[int, RowExpectationResult] = {}
     for outcome in result.results:
         at = outcome.expectation_config.meta["question"]
         if outcome.exception_info.get("raised_exception"):
@@ -158,10 +160,12 @@ def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) 
         details = outcome.result
         if "unexpected_count" in details:
             where = np.array(details.get("unexpected_index_list") or (), np.int64)
-            answers[at] = Answer(
+            answers[at] = RowExpectationResult(
                 details["unexpected_count"], details.get("missing_count") or 0, where
             )
         else:
             # An expectation on the whole column: its observed value is the share of expected rows.
-            answers[at] = Answer(round((1 - details["observed_value"]) * len(rows)), 0)
+            answers[at] = RowExpectationResult(
+                round((1 - details["observed_value"]) * len(rows)), 0
+            )
     return [answers[at] for at in range(len(questions))]

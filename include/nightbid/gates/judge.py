@@ -10,7 +10,7 @@ from datetime import date
 from nightbid.config.base import Block
 from nightbid.config.gate_limits import Limit, Range
 from nightbid.config.gates import Gates, Override
-from nightbid.gates.expectations import Rule, Validation, validate
+from nightbid.gates.expectations import Rule, SuiteValidation, validate
 from nightbid.gates.measurements import Measurement, Measurements
 from nightbid.gates.warning_age import of_tonight
 from nightbid.night.manifest import Verdict
@@ -62,7 +62,7 @@ class Judgment:
     verdict: Verdict
     summary: str
     checks: tuple[Check, ...]
-    validation: Validation = field(default_factory=Validation)
+    validation: SuiteValidation = field(default_factory=SuiteValidation)
     """Result of Great Expectations."""
 
 

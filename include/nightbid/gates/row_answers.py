@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nightbid.gates.expectations import Answer, ask
+from nightbid.gates.expectations import RowExpectationResult, ask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ class RowRule:
         return tuple(str(name) for name in names if name is not None)
 
 
-def answers_of(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+def answers_of(sample: pa.Table, rules: Sequence[RowRule]) -> list[RowExpectationResult]:
     """Evaluate all rules on the rows.
 
     Args:
@@ -63,11 +63,11 @@ def answers_of(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
         One answer per rule. `missing` counts the rows that were not evaluated; `where` is in the
         order of the rows.
     """
-    answers: dict[RowRule, Answer] = {}
+    answers: dict[RowRule, RowExpectationResult] = {}
     groups: dict[str, list[RowRule]] = {}
     for rule in rules:
         groups.setdefault(_group(sample, rule), []).append(rule)
-    ways: dict[str, Callable[[pa.Table, Sequence[RowRule]], list[Answer]]] = {
+    ways: dict[str, Callable[[pa.Table, Sequence[RowRule]], list[RowExpectationResult]]] = {
         "": _one_by_one,
         "out_of_range": _in_range,
         "new_values": _in_sets,
@@ -95,7 +95,7 @@ def _group(sample: pa.Table, rule: RowRule) -> str:
     return ""
 
 
-def _one_by_one(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+def _one_by_one(sample: pa.Table, rules: Sequence[RowRule]) -> list[RowExpectationResult]:
     import pandas as pd
 
     names = sorted({name for rule in rules for name in rule.columns})
@@ -103,7 +103,7 @@ def _one_by_one(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     return ask(frame, [(rule.kind, rule.arguments) for rule in rules])
 
 
-def _alike(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+def _alike(sample: pa.Table, rules: Sequence[RowRule]) -> list[RowExpectationResult]:
     """Evaluate the same expectation for several columns."""
     import pandas as pd
 
@@ -114,7 +114,7 @@ def _alike(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     return list(_apart(together.where, [0] * len(rules), len(sample)))
 
 
-def _in_range(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+def _in_range(sample: pa.Table, rules: Sequence[RowRule]) -> list[RowExpectationResult]:
     """Compare each value with the bounds of its column, which are in adjacent columns."""
     import pandas as pd
 
@@ -135,7 +135,7 @@ def _in_range(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     return list(_apart(np.union1d(below.where, above.where), missing, len(sample)))
 
 
-def _in_order(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+def _in_order(sample: pa.Table, rules: Sequence[RowRule]) -> list[RowExpectationResult]:
     """Compare pairs of columns."""
     import pandas as pd
 
@@ -147,7 +147,7 @@ def _in_order(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     return list(_apart(together.where, missing, len(sample)))
 
 
-def _in_sets(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+def _in_sets(sample: pa.Table, rules: Sequence[RowRule]) -> list[RowExpectationResult]:
     """Look up each value in the set of its column, as text with the number of the column."""
     import pandas as pd
 
@@ -164,12 +164,14 @@ def _in_sets(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
     return list(_apart(together.where, missing, len(sample)))
 
 
-def _apart(where: NDArray[np.int64], missing: Sequence[int], rows: int) -> Iterator[Answer]:
+def _apart(
+    where: NDArray[np.int64], missing: Sequence[int], rows: int
+) -> Iterator[RowExpectationResult]:
     """Split the findings in concatenated columns by column."""
     column, row = np.divmod(where, rows)
     for at, without in enumerate(missing):
         lines = row[column == at]
-        yield Answer(len(lines), without, lines)
+        yield RowExpectationResult(len(lines), without, lines)
 
 
 def _decoded(kind: pa.DataType) -> pa.DataType:

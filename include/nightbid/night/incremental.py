@@ -127,7 +127,7 @@ class Continuation(Block):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundContinuation:
     """A continuation and the address of its state; an empty address means that there is none."""
 
     continuation: Continuation
@@ -172,7 +172,7 @@ def undone(workspace: Workspace, pipeline: str) -> dict[dt.date, DayDecision]:
     return {day: decision for day, decision in sorted(newest.items()) if decision.change == "undo"}
 
 
-def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
+def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> FoundContinuation:
     """Find the state that a night continues from: the newest usable one before it.
 
     Args:
@@ -186,8 +186,8 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
     undone_days = undone(run.workspace, spec.pipeline)
     newest: Learned | None = None
 
-    def full(why: str) -> Found:
-        return Found(
+    def full(why: str) -> FoundContinuation:
+        return FoundContinuation(
             Continuation(night=run.date, why_full=why, learned=newest, left_out=tuple(undone_days))
         )
 
@@ -213,7 +213,7 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
                 return full(f"the champion of {night} was withdrawn")
         if learned.nights + 1 >= spec.train.full_every:
             return full(f"every {spec.train.full_every} nights")
-        return Found(
+        return FoundContinuation(
             Continuation(night=run.date, learned=learned, left_out=tuple(undone_days)), uri
         )
     if newest is not None:

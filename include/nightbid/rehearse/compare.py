@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from nightbid.evaluation.paired import KeptScores
-from nightbid.rehearse.contract import Answer, StageAnswer
+from nightbid.rehearse.contract import ProcessAnswer, StageAnswer
 from nightbid.rehearse.equivalence import Equivalence, Ratio, ratio, tost
-from nightbid.rehearse.findings import Finding
+from nightbid.rehearse.findings import RehearsalFinding
 from nightbid.rehearse.metadata import Migrated
 from nightbid.rehearse.tables import (
     ColumnDifference,
@@ -33,7 +33,7 @@ SLOWER = 1.25
 class RehearsalComparison:
     """Results of all comparisons."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[RehearsalFinding] = field(default_factory=list)
     features: list[ColumnDifference] = field(default_factory=list)
     features_equal: str = ""
     """Sentence about how equal the features are."""
@@ -53,10 +53,10 @@ class RehearsalComparison:
 
     def add(self, kind: Any, subject: str, text: str, *, grave: bool) -> None:
         """Add a finding."""
-        self.findings.append(Finding(kind=kind, subject=subject, grave=grave, text=text))
+        self.findings.append(RehearsalFinding(kind=kind, subject=subject, grave=grave, text=text))
 
 
-def failures(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
+def failures(comparison: RehearsalComparison, before: ProcessAnswer, after: ProcessAnswer) -> None:
     """Find stages that fail on the candidate's side only."""
     if after.night is None:
         return
@@ -70,7 +70,7 @@ def failures(comparison: RehearsalComparison, before: Answer, after: Answer) -> 
             comparison.add("failure", name, f"{name} fails: {stage.error}", grave=True)
 
 
-def settings(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
+def settings(comparison: RehearsalComparison, before: ProcessAnswer, after: ProcessAnswer) -> None:
     """Find settings whose values differ for the same YAML, because defaults have changed."""
     if before.night is None or after.night is None or not (before.night.spec and after.night.spec):
         return
@@ -84,7 +84,7 @@ def settings(comparison: RehearsalComparison, before: Answer, after: Answer) -> 
             )
 
 
-def features(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
+def features(comparison: RehearsalComparison, before: ProcessAnswer, after: ProcessAnswer) -> None:
     """Compare model inputs and fitted state, value by value if their bytes differ."""
     one, two = _stages(before).get("featurize"), _stages(after).get("featurize")
     if one is None or two is None or one.error or two.error:
@@ -122,7 +122,7 @@ def features(comparison: RehearsalComparison, before: Answer, after: Answer) -> 
             comparison.add("features", "fitted state", text, grave=False)
 
 
-def metrics(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
+def metrics(comparison: RehearsalComparison, before: ProcessAnswer, after: ProcessAnswer) -> None:
     """Compare the metrics of both sides on identical predictions."""
     one, two = before.metrics, after.metrics
     if one is None or two is None or "error" in one:
@@ -150,8 +150,8 @@ def metrics(comparison: RehearsalComparison, before: Answer, after: Answer) -> N
 
 def training(
     comparison: RehearsalComparison,
-    before: Sequence[Answer],
-    after: Sequence[Answer],
+    before: Sequence[ProcessAnswer],
+    after: Sequence[ProcessAnswer],
     margin: float,
 ) -> None:
     """Test the equivalence of the trained models, and compare their predictions row by row."""
@@ -200,7 +200,11 @@ def training(
 
 
 def models(
-    comparison: RehearsalComparison, before: Answer, after: Answer, first: Answer, second: Answer
+    comparison: RehearsalComparison,
+    before: ProcessAnswer,
+    after: ProcessAnswer,
+    first: ProcessAnswer,
+    second: ProcessAnswer,
 ) -> None:
     """Compare the scores of a model of each side, computed by both sides.
 
@@ -248,7 +252,7 @@ def models(
             comparison.add("serving", figure, f"{figure} is {now:g}, was {was:g}", grave=True)
 
 
-def records(comparison: RehearsalComparison, before: Answer, after: Answer) -> None:
+def records(comparison: RehearsalComparison, before: ProcessAnswer, after: ProcessAnswer) -> None:
     """Compare what each side reads from a workspace that the present version wrote."""
     one, two = before.records, after.records
     if one is None or two is None or "error" in one:
@@ -271,7 +275,7 @@ def records(comparison: RehearsalComparison, before: Answer, after: Answer) -> N
 
 
 def speed(
-    comparison: RehearsalComparison, before: Sequence[Answer], after: Sequence[Answer]
+    comparison: RehearsalComparison, before: Sequence[ProcessAnswer], after: Sequence[ProcessAnswer]
 ) -> None:
     """Compare time, memory and latency, seed by seed, with intervals."""
     names = [name for name in _stages(before[0]) if name != "sample"]
@@ -293,7 +297,7 @@ def speed(
 
 
 def warned(
-    comparison: RehearsalComparison, before: Sequence[Answer], after: Sequence[Answer]
+    comparison: RehearsalComparison, before: Sequence[ProcessAnswer], after: Sequence[ProcessAnswer]
 ) -> None:
     """Find deprecation warnings that only the candidate issues."""
     known = {(warning.library, warning.text) for answer in before for warning in answer.warnings}
@@ -330,38 +334,38 @@ def metadata(comparison: RehearsalComparison, done: Migrated) -> None:
         comparison.add("database", line.partition(":")[0], line, grave=False)
 
 
-def _stages(answer: Answer) -> dict[str, StageAnswer]:
+def _stages(answer: ProcessAnswer) -> dict[str, StageAnswer]:
     return answer.night.stages if answer.night else {}
 
 
-def _entropy(answer: Answer) -> float | None:
+def _entropy(answer: ProcessAnswer) -> float | None:
     stage = _stages(answer).get("evaluate")
     figures = (stage.metrics.get("candidate") or {}) if stage else {}
     value = figures.get("normalized_entropy")
     return None if value is None else float(value)
 
 
-def _scores(answer: Answer) -> KeptScores | None:
+def _scores(answer: ProcessAnswer) -> KeptScores | None:
     stage = _stages(answer).get("evaluate")
     if stage is None or stage.error:
         return None
     return KeptScores.load(Path(stage.folder))
 
 
-def _seconds(answer: Answer, name: str) -> float:
+def _seconds(answer: ProcessAnswer, name: str) -> float:
     return _stages(answer).get(name, StageAnswer()).seconds
 
 
-def _cpu(answer: Answer, name: str) -> float:
+def _cpu(answer: ProcessAnswer, name: str) -> float:
     return _stages(answer).get(name, StageAnswer()).used.cpu_seconds
 
 
-def _memory(answer: Answer, name: str) -> float:
+def _memory(answer: ProcessAnswer, name: str) -> float:
     used = _stages(answer).get(name, StageAnswer()).used
     return used.gb_seconds / used.wall_seconds if used.wall_seconds else 0.0
 
 
-def _latency(answer: Answer, figure: str) -> float:
+def _latency(answer: ProcessAnswer, figure: str) -> float:
     stage = _stages(answer).get("load_test", StageAnswer())
     return float((stage.metrics.get("latency_ms") or {}).get(figure) or 0.0)
 

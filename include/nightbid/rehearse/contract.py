@@ -61,7 +61,7 @@ class WarningAnswer(Loose):
     """Line of Nightbid's code that caused it; empty if none was on the stack."""
 
 
-class Answer(Loose):
+class ProcessAnswer(Loose):
     """Answer of one process."""
 
     contract: int
@@ -76,14 +76,14 @@ class Answer(Loose):
     seconds: float = 0.0
 
 
-def read_answer(path: Path) -> Answer:
+def read_answer(path: Path) -> ProcessAnswer:
     """Read an answer.
 
     Raises:
         StageError: The file is not an answer, or has another contract number.
     """
     try:
-        answer = Answer.model_validate_json(path.read_text(encoding="utf-8"))
+        answer = ProcessAnswer.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise StageError(
             f"not an answer: {type(error).__name__}",

@@ -34,7 +34,7 @@ BISECTED: tuple[Kind, ...] = (
 """Kinds of findings whose cause is searched; warnings name their library themselves."""
 
 
-class Finding(BaseModel):
+class RehearsalFinding(BaseModel):
     """A difference between the two sides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +47,7 @@ class Finding(BaseModel):
     text: str
 
 
-def verdict_of(findings: Iterable[Finding]) -> Verdict:
+def verdict_of(findings: Iterable[RehearsalFinding]) -> Verdict:
     """Get the verdict that follows from all findings."""
     all_findings = list(findings)
     if any(finding.grave for finding in all_findings):

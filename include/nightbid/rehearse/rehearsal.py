@@ -20,7 +20,7 @@ from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, StageErr
 from nightbid.rehearse import compare
 from nightbid.rehearse.bisect import Cause, Outcome, smallest
 from nightbid.rehearse.compare import RehearsalComparison
-from nightbid.rehearse.contract import CONTRACT, Answer, NightAnswer, read_answer
+from nightbid.rehearse.contract import CONTRACT, NightAnswer, ProcessAnswer, read_answer
 from nightbid.rehearse.environments import Environment, Environments
 from nightbid.rehearse.findings import BISECTED, TITLES, Kind, verdict_of
 from nightbid.rehearse.locks import Change, Lock
@@ -161,9 +161,9 @@ class Rehearsal:
 
     def _nights(
         self, present: Environment, candidate: Environment
-    ) -> tuple[list[Answer], list[Answer]]:
-        before: list[Answer] = []
-        after: list[Answer] = []
+    ) -> tuple[list[ProcessAnswer], list[ProcessAnswer]]:
+        before: list[ProcessAnswer] = []
+        after: list[ProcessAnswer] = []
         for seed in range(self.plan.seeds):
             # The sides take turns in starting, so that a busier machine does not look slower.
             order = ["present", "candidate"] if seed % 2 == 0 else ["candidate", "present"]
@@ -174,13 +174,13 @@ class Rehearsal:
                 answers.append(self._night(side, environment, seed))
         return before, after
 
-    def _night(self, side: str, environment: Environment, seed: int) -> Answer:
+    def _night(self, side: str, environment: Environment, seed: int) -> ProcessAnswer:
         try:
             answer = self._sides.night(side, environment, seed, self._stages)
         except StageError as error:
             if side == "present":
                 raise
-            return Answer(contract=CONTRACT, night=NightAnswer(error=str(error)))
+            return ProcessAnswer(contract=CONTRACT, night=NightAnswer(error=str(error)))
         if side == "present" and answer.night is not None:
             wrong = answer.night.error or next(
                 (f"{name}: {stage.error}" for name, stage in answer.night.stages.items()
@@ -199,8 +199,8 @@ class Rehearsal:
         comparison: RehearsalComparison,
         present: Environment,
         candidate: Environment,
-        before: list[Answer],
-        after: list[Answer],
+        before: list[ProcessAnswer],
+        after: list[ProcessAnswer],
     ) -> None:
         compare.failures(comparison, before[0], after[0])
         compare.settings(comparison, before[0], after[0])
@@ -223,7 +223,7 @@ class Rehearsal:
             except StageError as error:
                 if side == "present":
                     raise
-                probes.append(Answer(contract=CONTRACT))
+                probes.append(ProcessAnswer(contract=CONTRACT))
                 comparison.add("failure", "probe", str(error), grave=True)
         compare.metrics(comparison, *probes)
         compare.models(comparison, probes[0], probes[1], before[0], after[0])
@@ -357,7 +357,7 @@ class Rehearsal:
             compare.models(comparison, reference, answer, before[0], after[0])
             compare.records(comparison, original, answer)
 
-    def _probe_of_present(self) -> Answer:
+    def _probe_of_present(self) -> ProcessAnswer:
         return read_answer(self.folder / "units" / "present-probe" / "answer.json")
 
     def _write(self, report: Report) -> None:

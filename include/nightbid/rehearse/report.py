@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from nightbid.rehearse.bisect import Cause
-from nightbid.rehearse.findings import Finding, Verdict
+from nightbid.rehearse.findings import RehearsalFinding, Verdict
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.storage.workspace import Workspace
 
@@ -25,7 +25,7 @@ class Report(BaseModel):
     changes: tuple[str, ...]
     """Changed packages, as `name before → after`."""
     verdict: Verdict
-    findings: tuple[Finding, ...]
+    findings: tuple[RehearsalFinding, ...]
     """Findings, grave ones first."""
     causes: tuple[Cause, ...]
     compared: dict[str, Any]

@@ -24,7 +24,7 @@ from nightbid.cost.ledger import Ledger, record_stage_usage, total
 from nightbid.cost.meter import ProcessMeter
 from nightbid.errors import BudgetExceeded, ConfigError, StageError
 from nightbid.night.manifest import Usage
-from nightbid.rehearse.contract import CONTRACT, Answer, read_answer
+from nightbid.rehearse.contract import CONTRACT, ProcessAnswer, read_answer
 from nightbid.rehearse.environments import Environment, source_folder
 from nightbid.rehearse.locks import PROGRAM, Lock
 from nightbid.rehearse.plan import RehearsalPlan
@@ -78,7 +78,7 @@ class Sides:
 
     def night(
         self, name: str, environment: Environment, seed: int, stages: tuple[str, ...]
-    ) -> Answer:
+    ) -> ProcessAnswer:
         """Run stages of the night with one seed, or read the answer of an earlier process.
 
         Raises:
@@ -106,7 +106,7 @@ class Sides:
         steps: list[dict[str, Any]],
         *,
         data: bool = False,
-    ) -> Answer:
+    ) -> ProcessAnswer:
         """Run steps in a process of an environment, or read the answer of an earlier process.
 
         Args:
@@ -235,7 +235,7 @@ class Sides:
             )
 
 
-def scores_file(answer: Answer) -> Path:
+def scores_file(answer: ProcessAnswer) -> Path:
     """Get the file with the predictions from a side's evaluation.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nightbid.rehearse.contract import Answer, StageAnswer
+from nightbid.rehearse.contract import ProcessAnswer, StageAnswer
 from nightbid.rehearse.findings import Kind
 from nightbid.schema import LABEL, USER, WEIGHT
 from nightbid.storage.workspace import Workspace
@@ -33,10 +33,10 @@ RUNS = 20
 
 def probe(
     folder: Path,
-    reference: Answer,
+    reference: ProcessAnswer,
     *,
-    own: Answer,
-    other: Answer,
+    own: ProcessAnswer,
+    other: ProcessAnswer,
     records: Path,
     pipeline: str,
     only: Kind | None = None,
@@ -95,6 +95,6 @@ def copy_records(workspace: Workspace, pipeline: str, to: Path) -> None:
         (to / "stages").symlink_to(root / "stages")
 
 
-def _stage(answer: Answer, name: str) -> StageAnswer | None:
+def _stage(answer: ProcessAnswer, name: str) -> StageAnswer | None:
     stage = answer.night.stages.get(name) if answer.night else None
     return None if stage is None or stage.error else stage

@@ -42,7 +42,7 @@ READERS = 16
 """Number of runs in a bucket that are read in parallel."""
 
 
-class Figure(BaseModel):
+class SummaryMetric(BaseModel):
     """A metric of the candidate, and its difference from the reference."""
 
     model_config = ConfigDict(frozen=True)
@@ -95,8 +95,8 @@ class RunSummary(BaseModel):
     reference: str = ""
     is_value: bool = False
     """Whether models predict values; `auc` is then the Gini coefficient, `entropy` the deviance."""
-    auc: Figure = Figure()
-    entropy: Figure = Figure()
+    auc: SummaryMetric = SummaryMetric()
+    entropy: SummaryMetric = SummaryMetric()
     """Normalized entropy; lower is better."""
     gates: tuple[GateMark, ...]
     promoted: bool
@@ -189,8 +189,8 @@ def summarize(run: RunRecord) -> RunSummary:
     )
 
 
-def _figure(metrics: dict[str, Any], name: str) -> Figure:
-    return Figure(
+def _figure(metrics: dict[str, Any], name: str) -> SummaryMetric:
+    return SummaryMetric(
         value=(metrics.get("candidate") or {}).get(name),
         difference=(metrics.get("difference") or {}).get(name) or {},
     )

@@ -38,7 +38,7 @@ class Scoring(Protocol):
         """Return the response for a rejected request."""
 
 
-class Exchange:
+class HttpExchange:
     """One request and its response; replaces uvicorn's request-response cycle.
 
     Args:

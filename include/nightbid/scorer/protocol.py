@@ -13,7 +13,7 @@ import httptools
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from nightbid.scorer.exchange import Exchange, Scoring
+from nightbid.scorer.exchange import HttpExchange, Scoring
 
 LINGER_SECONDS = 2
 """Seconds for a client to finish sending a request that was rejected early."""
@@ -130,7 +130,7 @@ class Protocol(HttpToolsProtocol):
         self._lingering.stop()
         self._stop()
         self._take()
-        if isinstance(self.cycle, Exchange):
+        if isinstance(self.cycle, HttpExchange):
             self.cycle.lose()
             self.cycle = None
         super().connection_lost(exc)
@@ -180,7 +180,7 @@ class Protocol(HttpToolsProtocol):
         else:
             self.cycle = exchange
 
-    def _exchange(self) -> Exchange | None:
+    def _exchange(self) -> HttpExchange | None:
         """Start a request that does not need ASGI; return None if ASGI must answer it."""
         scoring: Scoring | None = getattr(getattr(self.app, "state", None), "scoring", None)
         is_behind = self.cycle is not None and not self.cycle.response_complete
@@ -195,7 +195,7 @@ class Protocol(HttpToolsProtocol):
         score = scoring.begin(self.url, self.headers, self.client[0] if self.client else "")
         if score is None:
             return None
-        return Exchange(
+        return HttpExchange(
             scoring,
             score,
             self.transport,
@@ -206,7 +206,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Forward a part of the body."""
-        if isinstance(self.cycle, Exchange):
+        if isinstance(self.cycle, HttpExchange):
             self.cycle.take(body)
         else:
             super().on_body(body)
@@ -217,7 +217,7 @@ class Protocol(HttpToolsProtocol):
         if self._offered:
             return
         self._stop()
-        if isinstance(self.cycle, Exchange):
+        if isinstance(self.cycle, HttpExchange):
             self.cycle.end()
         else:
             super().on_message_complete()

@@ -24,7 +24,7 @@ SIGMAS = 4.0
 
 
 @dataclass(frozen=True)
-class Figure:
+class RefitStatistic:
     """One statistic that compares the refitted model with the judged one."""
 
     statistic: str
@@ -82,7 +82,7 @@ def why_judged(refit: Mapping[str, Any], gates: Gates, night: date) -> str:
     return ""
 
 
-def figures(refit: Mapping[str, Any]) -> Iterator[Figure]:
+def figures(refit: Mapping[str, Any]) -> Iterator[RefitStatistic]:
     """Yield statistics of how a refitted model differs from the judged one, beyond chance.
 
     Args:
@@ -91,26 +91,26 @@ def figures(refit: Mapping[str, Any]) -> Iterator[Figure]:
     judged, refitted, difference = refit["judged"], refit["refitted"], refit["difference"]
     rows = f"{refit['held_rows']:,} held-out rows with {refit['held_positives']:,} positives"
     if difference["low"] is None:
-        yield Figure("refit_loss", None, "too few held-out users for its log loss")
+        yield RefitStatistic("refit_loss", None, "too few held-out users for its log loss")
     else:
         loss = max(difference["low"], 0.0) / max(judged["log_loss"], 1e-12)
         note = f"{refitted['log_loss']:.5f}, judged {judged['log_loss']:.5f}, on {rows}"
-        yield Figure("refit_loss", loss, note)
+        yield RefitStatistic("refit_loss", loss, note)
     if refitted["calibration"] is None:
-        yield Figure("refit_calibration", None, "no held-out row is positive")
+        yield RefitStatistic("refit_calibration", None, "no held-out row is positive")
     else:
         chance = SIGMAS / math.sqrt(max(refit["held_positives"], 1))
         value = _beyond(refitted["calibration"], chance)
         note = f"{refitted['calibration']:.4f} measured on {rows}"
-        yield Figure("refit_calibration", value, note)
+        yield RefitStatistic("refit_calibration", value, note)
     note = f"{refit['mean_ratio']:.4f} measured on {rows}"
-    yield Figure("refit_mean", _beyond(refit["mean_ratio"], _rate_error(refit)), note)
+    yield RefitStatistic("refit_mean", _beyond(refit["mean_ratio"], _rate_error(refit)), note)
     if refit["agreement"] is None:
-        yield Figure("refit_agreement", None, "a model predicts the same for every row")
+        yield RefitStatistic("refit_agreement", None, "a model predicts the same for every row")
     else:
         note = f"{refit['agreement']:.4f} measured on {rows} of {refit['held_users']:,} users"
         value = _agreement(refit["agreement"], refit["held_users"])
-        yield Figure("refit_agreement", value, note)
+        yield RefitStatistic("refit_agreement", value, note)
 
 
 def _rate_error(refit: Mapping[str, Any]) -> float:

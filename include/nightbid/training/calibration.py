@@ -15,7 +15,7 @@ from nightbid.errors import ConfigError
 from nightbid.models.calibration import Calibration
 from nightbid.models.layout import Layout
 from nightbid.training.data import Examples, Floats32, Rows, every_so_many
-from nightbid.training.validation import Labels
+from nightbid.training.validation import WeightedLabels
 
 Floats = npt.NDArray[np.float64]
 TINY = 1e-7
@@ -27,7 +27,7 @@ BINS = 64
 """Number of groups of validation rows, of equal weight, that an isotonic curve is fitted to."""
 
 
-def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
+def platt(probabilities: npt.NDArray[np.float64], rows: WeightedLabels) -> Calibration:
     """Fit a line over the logits that minimizes the weighted log loss, by Newton's method.
 
     Args:
@@ -62,7 +62,7 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
     return Calibration(slope=float(line[0]), intercept=float(line[1]))
 
 
-def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
+def isotonic(probabilities: npt.NDArray[np.float64], rows: WeightedLabels) -> Calibration:
     """Fit an increasing curve to the label rates of groups of rows with similar predictions.
 
     Rows are grouped by prediction into groups of equal weight, and adjacent violators are pooled
@@ -106,7 +106,7 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibratio
     return Calibration(knots=tuple(zip(x[apart].tolist(), y[apart].tolist(), strict=True)))
 
 
-def rate(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
+def rate(probabilities: npt.NDArray[np.float64], rows: WeightedLabels) -> Calibration:
     """Find the shift of all logits that makes the mean prediction equal to the label rate.
 
     A network that is served without its position predicts too low: the weights of positions sum
@@ -213,7 +213,7 @@ def _weights_by_label(rows: Rows) -> list[Floats32]:
 
 
 def _telling(
-    probabilities: npt.NDArray[np.float64], rows: Labels
+    probabilities: npt.NDArray[np.float64], rows: WeightedLabels
 ) -> tuple[npt.NDArray[np.float64], ...] | None:
     """Logits, labels and weights, [rows] each; None if all labels or all logits are equal."""
     labels, logits = rows.labels.astype(np.float64), logits_of(probabilities)

@@ -23,7 +23,7 @@ from nightbid.night.incremental import Continuation, DayScore, Learned, excess_o
 from nightbid.partitions import Hour, partition_of
 from nightbid.schema import split_files
 from nightbid.training.data import Rows
-from nightbid.training.validation import Score, Validation
+from nightbid.training.validation import Score, ValidationMetrics
 from nightbid.training.warm import take_all, why_cold
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Lesson:
             }
         )
 
-    def learned(self, batch_size: int, result: Validation, validation: Rows) -> Learned:
+    def learned(self, batch_size: int, result: ValidationMetrics, validation: Rows) -> Learned:
         """Describe what the weights have learned after the night.
 
         Args:

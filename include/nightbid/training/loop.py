@@ -21,7 +21,7 @@ from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples, Rows
 from nightbid.training.step import Step
 from nightbid.training.stream import Stream
-from nightbid.training.validation import Validation, validated
+from nightbid.training.validation import ValidationMetrics, validated
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Epoch:
     """Number of the epoch, from 1."""
     loss: float
     """Mean weighted log loss of the training rows, measured before each batch's step."""
-    validation: Validation
+    validation: ValidationMetrics
     seconds: float
 
 
@@ -294,7 +294,7 @@ class Training:
             }
             self._best_slots = [arrays[name] for name in sorted(arrays) if name.startswith("slot")]
             epochs = [
-                Epoch(**{**epoch, "validation": Validation(**epoch["validation"])})
+                Epoch(**{**epoch, "validation": ValidationMetrics(**epoch["validation"])})
                 for epoch in place.pop("epochs")
             ]
             self._place = _Place(**place, epochs=epochs)

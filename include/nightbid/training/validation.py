@@ -23,7 +23,7 @@ Score = Callable[[Packed], Floats]
 """Function from model inputs to probabilities, [rows]."""
 
 
-class Labels(Protocol):
+class WeightedLabels(Protocol):
     """Labels and weights to compare scores with."""
 
     @property
@@ -51,7 +51,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationMetrics:
     """Weighted metrics on the validation rows."""
 
     log_loss: float
@@ -60,7 +60,7 @@ class Validation:
     """AUC; None if all labels are equal, or for value labels."""
 
 
-def validate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Validation:
+def validate(probabilities: npt.NDArray[np.float64], rows: Examples) -> ValidationMetrics:
     """Compute log loss and AUC of probabilities.
 
     Args:
@@ -71,11 +71,13 @@ def validate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Validati
     clipped = np.clip(probabilities, TINY, 1 - TINY)
     loss = float(log_loss(labels, clipped, sample_weight=weights, labels=[0, 1]))
     if labels.min() == labels.max():
-        return Validation(loss, None)
-    return Validation(loss, float(roc_auc_score(labels, probabilities, sample_weight=weights)))
+        return ValidationMetrics(loss, None)
+    return ValidationMetrics(
+        loss, float(roc_auc_score(labels, probabilities, sample_weight=weights))
+    )
 
 
-def validated(score: Score, rows: Rows, *, values: bool = False) -> Validation:
+def validated(score: Score, rows: Rows, *, values: bool = False) -> ValidationMetrics:
     """Score rows and compute metrics: exact in memory, from a histogram of scores if rows stream.
 
     The histogram separates up to a million distinct scores and merges neighbors beyond that; its
@@ -87,15 +89,15 @@ def validated(score: Score, rows: Rows, *, values: bool = False) -> Validation:
         values: Whether the labels are values, measured by their mean deviance.
     """
     if values:
-        return Validation(mean_deviance(score, rows), None)
+        return ValidationMetrics(mean_deviance(score, rows), None)
     if isinstance(rows, Examples):
         return validate(score(rows.inputs), rows)
     table = _score_table(score, rows)
     area = metrics.auc(table)
-    return Validation(metrics.log_loss(table), None if np.isnan(area) else area)
+    return ValidationMetrics(metrics.log_loss(table), None if np.isnan(area) else area)
 
 
-def scored(score: Score, rows: Rows) -> tuple[Floats, Labels]:
+def scored(score: Score, rows: Rows) -> tuple[Floats, WeightedLabels]:
     """Score rows for fitting a calibration: one entry per row in memory, per bin if they stream.
 
     Returns:

@@ -20,7 +20,7 @@ from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
 from nightbid.rehearse.bisect import Cause
-from nightbid.rehearse.findings import Finding
+from nightbid.rehearse.findings import RehearsalFinding
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.report import Report, report_folder
 from nightbid.storage.workspace import Workspace
@@ -34,7 +34,9 @@ REHEARSED = Report(
     ),
     changes=("numpy 2.4.6 → 2.3.5",),
     verdict="not safe",
-    findings=(Finding(kind="metrics", subject="log_loss", text="a figure differs", grave=True),),
+    findings=(
+        RehearsalFinding(kind="metrics", subject="log_loss", text="a figure differs", grave=True),
+    ),
     causes=(Cause(kind="metrics", packages=("numpy 2.4.6 → 2.3.5",), steps=1, finished=True),),
     compared=dict.fromkeys(
         ("features_equal", "features", "metrics", "training", "predictions", "models", "serving",

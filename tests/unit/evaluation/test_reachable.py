@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.data.simulator.hidden import KEYS, HiddenEffects
-from nightbid.data.simulator.impressions import Exchange
+from nightbid.data.simulator.impressions import SimulatedExchange
 from nightbid.data.simulator.world import Ads
 from nightbid.evaluation import reachable as module
 from nightbid.evaluation.reachable import expected_log_loss, reachable
@@ -32,7 +32,7 @@ DAYS = {"train": 3, "validate": 1, "evaluate": 1}
 
 def of_exchange(spec):
     """Return a table of sampled rows for each split."""
-    exchange, day, tables = Exchange(spec.source), dt.date(2026, 1, 3), {}
+    exchange, day, tables = SimulatedExchange(spec.source), dt.date(2026, 1, 3), {}
     for split, count in DAYS.items():
         parts = []
         for _ in range(count):
@@ -107,7 +107,7 @@ def test_parts_of_the_reachable_loss_add_up_in_order(evaluation):
 
 def test_hidden_effects_match_the_simulated_exchange(spec, splits):
     table, effects = splits["evaluate"], HiddenEffects(spec.source)
-    exchange = Exchange(spec.source)
+    exchange = SimulatedExchange(spec.source)
     users = np.array([int(user[1:]) for user in table["user_id"].to_pylist()])
     tastes = effects.of("user_id", table["user_id"].combine_chunks())
     assert tastes == pytest.approx(exchange.users.taste[users])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightbid.gates.expectations import Answer
+from nightbid.gates.expectations import RowExpectationResult
 from nightbid.gates.row_answers import RowRule, answers_of
 
 BETWEEN, WITHIN = "ColumnValuesToBeBetween", "ColumnValuesToBeInSet"
@@ -40,11 +40,11 @@ def order(first: str, second: str) -> RowRule:
     )
 
 
-def rows_of(answers: list[Answer]) -> list[list[int]]:
+def rows_of(answers: list[RowExpectationResult]) -> list[list[int]]:
     return [sorted(answer.where.tolist()) for answer in answers]
 
 
-def alone(table: pa.Table, rules: list[RowRule]) -> list[Answer]:
+def alone(table: pa.Table, rules: list[RowRule]) -> list[RowExpectationResult]:
     """Evaluate the same rules one at a time, each in a family of its own."""
     return [answers_of(table, [replace(rule, family="alone")])[0] for rule in rules]
 

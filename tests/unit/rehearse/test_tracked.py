@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nightbid.config.settings import Settings
 from nightbid.rehearse.bisect import Cause
-from nightbid.rehearse.findings import Finding
+from nightbid.rehearse.findings import RehearsalFinding
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.report import Report, report_folder
 from nightbid.rehearse.tracked import track
@@ -26,7 +26,7 @@ def test_a_rehearsal_is_logged_to_mlflow_with_verdict_causes_and_report(tmp_path
         ),
         changes=("numpy 2.4.6 → 2.3.5",),
         verdict="not safe",
-        findings=(Finding(kind="metrics", subject="auc", text="auc differs", grave=True),),
+        findings=(RehearsalFinding(kind="metrics", subject="auc", text="auc differs", grave=True),),
         causes=(Cause(kind="metrics", packages=("numpy 2.4.6 → 2.3.5",), steps=1, finished=True),),
         compared={"training": {"mean": 0.001, "low": -0.001, "high": 0.003}},
         cost_usd=Decimal("0.05"),

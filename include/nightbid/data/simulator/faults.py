@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from nightbid.config.faults import Fault
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.draws import Floats, Ints, uniform
-from nightbid.data.simulator.impressions import Exchange
+from nightbid.data.simulator.impressions import SimulatedExchange
 from nightbid.data.simulator.world import Users
 
 HOUR = 3_600_000_000
@@ -299,7 +299,7 @@ def _price_units(rows: FaultyRows, amount: float) -> FaultyRows:
 
 
 def _advertiser_vanishes(rows: FaultyRows, amount: float) -> FaultyRows:
-    largest = Exchange(rows.settings).largest_advertisers(rows.day, int(amount))
+    largest = SimulatedExchange(rows.settings).largest_advertisers(rows.day, int(amount))
     names = pa.array([f"adv{advertiser:04d}" for advertiser in largest.tolist()])
     return rows.keep(~np.asarray(pc.is_in(rows.table["advertiser_id"], names)))
 

@@ -73,7 +73,7 @@ class AuctionContext:
     seen: Floats
 
 
-class Exchange:
+class SimulatedExchange:
     """The simulated exchange, fully determined by its settings."""
 
     def __init__(self, settings: SimulatorSource) -> None:
@@ -110,7 +110,7 @@ class Exchange:
 
 
 class _Day:
-    def __init__(self, exchange: Exchange, day: date) -> None:
+    def __init__(self, exchange: SimulatedExchange, day: date) -> None:
         self.seed, self.day = exchange.settings.seed, day
         self.settings = exchange.settings
         self.number = (day - exchange.settings.start).days

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from nightbid.config.faults import Fault
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.faults import FaultyRows, apply
-from nightbid.data.simulator.impressions import CHUNK, Exchange
+from nightbid.data.simulator.impressions import CHUNK, SimulatedExchange
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import MissingDataError
 from nightbid.partitions import STEPS, Hour
@@ -37,7 +37,7 @@ class SimulatorLogs:
 
     def __init__(self, block: SimulatorSource) -> None:
         self._block = block
-        self._exchange = Exchange(block)
+        self._exchange = SimulatedExchange(block)
         self._faults = [Fault.parse(text) for text in block.faults]
 
     def days(self) -> tuple[date, ...] | None:

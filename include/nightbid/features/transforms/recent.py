@@ -34,7 +34,7 @@ from nightbid.features.values import (
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed to score a bundle.
-    from nightbid.features.key_statistics import Events
+    from nightbid.features.key_statistics import KeyEvents
     from nightbid.features.statistics import Statistic
 
 SECOND_US = 1_000_000
@@ -61,13 +61,13 @@ class RecentItems(Transform[Recent]):
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
         """Collect items by key and time."""
-        from nightbid.features.key_statistics import Events
+        from nightbid.features.key_statistics import KeyEvents
 
         keys = keys_of(self.name, self.feature.by, raw)
         items = raw.encoded(self.feature.column, self.name)
-        return Events.of(keys, items, rows, positive=self.feature.rows == "positive")
+        return KeyEvents.of(keys, items, rows, positive=self.feature.rows == "positive")
 
-    def fit(self, statistic: Events) -> FittedState:
+    def fit(self, statistic: KeyEvents) -> FittedState:
         """Return the items, sorted by key and time."""
         return FittedState(history=listed(statistic.by_range()))
 
@@ -172,7 +172,7 @@ class RecentItems(Transform[Recent]):
 
 
 def listed(ranges: Iterable[pa.Table]) -> pa.Table:
-    """Concatenate sorted ranges of events, see `Events.by_range`, and dictionary-encode tokens."""
+    """Concatenate the sorted ranges of `KeyEvents.by_range`; dictionary-encode tokens."""
     known = pa.array([], pa.string())
 
     def numbered() -> Iterator[pa.Table]:
