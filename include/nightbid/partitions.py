@@ -1,7 +1,7 @@
 """Partitions of a log: days, hours or weeks.
 
-A `date` names a partition: a day, a week by its first day, or an hour by an `Hour`, which is a date
-with an hour. Windows count partitions, and each night stands for one partition.
+A `date` names a partition: a day, a week by its first day, or an hour by an `HourPartition`, which
+is a date with an hour. Windows count partitions, and each night stands for one partition.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ EPOCH = date(1970, 1, 1)
 DAY_HOURS = 24
 
 
-class Hour(datetime):
+class HourPartition(datetime):
     """An hour of logs, in the time zone of their partitions; written `2026-01-05T03`."""
 
     @classmethod
-    def of(cls, day: date, hour: int) -> Hour:
+    def of(cls, day: date, hour: int) -> HourPartition:
         """Get an hour of a day; `hour` is 0 to 23."""
         return cls(day.year, day.month, day.day, hour)
 
@@ -80,7 +80,7 @@ def partition_of(text: str) -> date:
         whole_day = date.fromisoformat(day)
         if mark and not (len(hour) == 2 and hour.isdigit()):
             raise ValueError
-        return Hour.of(whole_day, int(hour)) if mark else whole_day
+        return HourPartition.of(whole_day, int(hour)) if mark else whole_day
     except ValueError:
         raise ValueError(
             f"{text!r} is not a date; write YYYY-MM-DD, or YYYY-MM-DDTHH for an hour"
@@ -90,7 +90,7 @@ def partition_of(text: str) -> date:
 def _read(value: Any) -> date:
     if isinstance(value, str):
         return partition_of(value)
-    if isinstance(value, datetime) and not isinstance(value, Hour):
+    if isinstance(value, datetime) and not isinstance(value, HourPartition):
         raise ValueError(f"{value} has a time of day; write YYYY-MM-DD, or YYYY-MM-DDTHH")
     if not isinstance(value, date):
         raise ValueError(f"{value!r} is not a date; write YYYY-MM-DD, or YYYY-MM-DDTHH for an hour")
@@ -103,11 +103,11 @@ Partition = Annotated[
     PlainSerializer(lambda value: value.isoformat(), return_type=str, when_used="json"),
     WithJsonSchema({"type": "string"}),
 ]
-"""A `date` or an `Hour` in a typed record."""
+"""A `date` or an `HourPartition` in a typed record."""
 
 
 def containing(moment: date, unit: Unit, begins: str = WEEKDAYS[0]) -> date:
-    """Get the partition that contains a day, an `Hour`, or a `datetime` of the partitions' zone.
+    """Get the partition that contains a day, an hour, or a `datetime` of the partitions' zone.
 
     With hourly partitions, a plain day gives its last hour, so that its night has the whole day.
 
@@ -119,7 +119,7 @@ def containing(moment: date, unit: Unit, begins: str = WEEKDAYS[0]) -> date:
     has_time = isinstance(moment, datetime)
     day = moment.date() if isinstance(moment, datetime) else moment
     if unit == "hour":
-        return Hour.of(day, moment.hour if has_time else DAY_HOURS - 1)  # type: ignore[attr-defined]
+        return HourPartition.of(day, moment.hour if has_time else DAY_HOURS - 1)  # type: ignore[attr-defined]
     if unit == "week":
         return day - timedelta(days=(day.weekday() - WEEKDAYS.index(begins)) % 7)
     return day
@@ -132,7 +132,7 @@ def count_between(first: date, last: date, unit: Unit) -> int:
 
 def first_hour(partition: date) -> int:
     """Get the start of a partition in hours since 1970, in its own time zone."""
-    if isinstance(partition, Hour):
+    if isinstance(partition, HourPartition):
         return first_hour(partition.date()) + partition.hour
     return (partition - EPOCH).days * DAY_HOURS
 
@@ -145,7 +145,7 @@ def hours_in(unit: Unit) -> int:
 def end_of(partition: date, unit: Unit) -> datetime:
     """Get the end of a partition, as if its time zone were UTC."""
     start = datetime(partition.year, partition.month, partition.day, tzinfo=UTC)
-    if isinstance(partition, Hour):
+    if isinstance(partition, HourPartition):
         start += timedelta(hours=partition.hour)
     return start + STEPS[unit]
 

@@ -13,7 +13,7 @@ import importlib
 from airflow.configuration import conf
 from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.sdk.definitions.context import Context
-from nightbid.alerts.message import Message, page_address, send, what_serves
+from nightbid.alerts.message import AlertMessage, page_address, send, what_serves
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.night.record import RunRecord, safe_run_id
@@ -52,7 +52,7 @@ class StopNotifier(BaseNotifier):
                 notifier = _named(settings.stop_notifier)()
                 notifier({**context, "nightbid": message.to_json()})
 
-    def message(self, context: Context, settings: Settings) -> Message:
+    def message(self, context: Context, settings: Settings) -> AlertMessage:
         """Write the message: what stopped and why, what serves meanwhile, and links."""
         run_id = safe_run_id(context["dag_run"].run_id)
         workspace = Workspace(settings.workspace)
@@ -69,7 +69,7 @@ class StopNotifier(BaseNotifier):
         except (ConfigError, CorruptDataError):
             pass  # The night failed before its record was written, or the record is damaged.
         summary = summary or str(context.get("exception") or "failed without a verdict")
-        return Message(
+        return AlertMessage(
             kind="gate_stopped" if stopped else "failed",
             pipeline=self.pipeline,
             summary=summary,

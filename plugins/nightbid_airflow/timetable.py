@@ -9,7 +9,7 @@ from typing import Any
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.utils.types import DagRunType
-from nightbid.partitions import STEPS, Hour, Unit, containing
+from nightbid.partitions import STEPS, HourPartition, Unit, containing
 from pendulum import DateTime
 
 
@@ -112,7 +112,7 @@ class NightTimetable(CronTriggerTimetable):
     def _floor(self, moment: DateTime) -> DateTime:
         """Get the start of the partition that contains a moment."""
         first = self._partition_at(moment)
-        hour = first.hour if isinstance(first, Hour) else 0
+        hour = first.hour if isinstance(first, HourPartition) else 0
         start = DateTime(first.year, first.month, first.day, hour)
         return start.in_timezone(self._zone).in_timezone("UTC")
 

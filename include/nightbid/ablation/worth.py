@@ -234,7 +234,7 @@ def _retrained(
     progress: Progress,
 ) -> Floats:
     """Train the run's model without some features on its featurized rows; return its scores."""
-    from nightbid.training.job import Job, run_job
+    from nightbid.training.job import FitJob, run_job
 
     schema = FeatureSchema.load(featurized / "fitted")
     inputs = tuple(field for field in schema.inputs if field.feature not in features)
@@ -247,7 +247,7 @@ def _retrained(
             (folder / "rows" / partition.name).symlink_to(partition.resolve())
         FeatureSchema(inputs=inputs).save(folder / "rows" / "fitted")
         cold = spec.train.model_copy(update={"mode": "full", "workers": 1})
-        job = Job(
+        job = FitJob(
             model=spec.model,
             train=cold,
             label=spec.label,

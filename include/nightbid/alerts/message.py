@@ -25,7 +25,7 @@ PAGES = "/plugin/nightbid/nightbid/"
 
 
 @dataclass(frozen=True)
-class Message:
+class AlertMessage:
     """Content of an alert. `text` is for people and chats, the other fields for programs."""
 
     kind: Kind
@@ -73,7 +73,7 @@ class Alert:
     """A message with a key; each key is sent once."""
 
     key: str
-    message: Message
+    message: AlertMessage
 
 
 def page_address(base: str, *path: str) -> str:
@@ -102,7 +102,7 @@ def what_serves(workspace: Workspace, pipeline: str) -> str:
     )
 
 
-def send(settings: Settings, message: Message) -> list[str]:
+def send(settings: Settings, message: AlertMessage) -> list[str]:
     """Send a message to the targets in the settings.
 
     Args:
@@ -126,7 +126,7 @@ def send(settings: Settings, message: Message) -> list[str]:
     return sent
 
 
-def _post(address: str, message: Message) -> None:
+def _post(address: str, message: AlertMessage) -> None:
     if not address.startswith(("http://", "https://")):
         raise ConfigError(
             f"{address!r} is not a web address",
@@ -142,7 +142,7 @@ def _post(address: str, message: Message) -> None:
         pass
 
 
-def _mail(settings: Settings, message: Message) -> None:
+def _mail(settings: Settings, message: AlertMessage) -> None:
     parts = urlsplit(settings.smtp.get_secret_value() if settings.smtp else "")
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise ConfigError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from croniter import croniter
 from upath import UPath
 
-from nightbid.alerts.message import Alert, Message, page_address, what_serves
+from nightbid.alerts.message import Alert, AlertMessage, page_address, what_serves
 from nightbid.clock import SKEW_SECONDS, is_fresh
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
@@ -94,7 +94,7 @@ class Watch:
             alerts += self._silent(run, now, busy)
         return alerts
 
-    def tell(self, now: dt.datetime, send: Callable[[Message], object]) -> list[Alert]:
+    def tell(self, now: dt.datetime, send: Callable[[AlertMessage], object]) -> list[Alert]:
         """Check for problems and send those that have not been sent yet.
 
         Args:
@@ -256,7 +256,7 @@ class Watch:
             if run is not None
             else page_address(base, "nights", pipeline)
         )
-        message = Message(
+        message = AlertMessage(
             kind=kind,  # type: ignore[arg-type]
             pipeline=pipeline,
             summary=summary,

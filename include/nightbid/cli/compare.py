@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nightbid.evaluation.rescore import rescore
 from nightbid.night.record import RunRecord
-from nightbid.report.comparison import Pair, RunComparison, older_and_newer
+from nightbid.report.comparison import RunComparison, RunPair, older_and_newer
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import DASH, count, duration, interval, money, number, signed
 from nightbid.report.run_view import RunView
@@ -184,7 +184,7 @@ def _short(title: str) -> str:
     return SHORTER.get(title) or (title if title[:2].isupper() else title.lower())
 
 
-def _difference(pair: Pair, name: str, *, less: bool) -> str | Text:
+def _difference(pair: RunPair, name: str, *, less: bool) -> str | Text:
     difference = pair.differences[name]
     text = f"{signed(difference['value'], 5)} {interval(difference, 5, sign=True)}".strip()
     low, high = difference["low"], difference["high"]

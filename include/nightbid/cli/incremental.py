@@ -16,8 +16,8 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.incremental import DayDecision, Learned, chain, decide, undone
-from nightbid.partitions import Hour
+from nightbid.night.incremental import DayDecision, LearnedDays, chain, decide, undone
+from nightbid.partitions import HourPartition
 from nightbid.report.formatting import DASH, number
 from nightbid.storage.workspace import Workspace
 
@@ -78,7 +78,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
 def _partition(name: str, settings: Settings, day: dt.date) -> dt.date:
     """Get the partition of a date: the week that contains a day; hours must be given in full."""
     spec = find_pipeline(name, settings.pipelines)
-    if spec.partition == "hour" and not isinstance(day, Hour):
+    if spec.partition == "hour" and not isinstance(day, HourPartition):
         raise ConfigError(
             f"{day} is a day, but {name} learns hours", where=name, hint="write YYYY-MM-DDTHH"
         )
@@ -159,7 +159,7 @@ def _must_have_a_reason(reason: str) -> None:
         raise ConfigError("a decision on a day needs a reason", hint="add --reason '…'")
 
 
-def _learned(learned: Learned) -> str:
+def _learned(learned: LearnedDays) -> str:
     if learned.why_full:
         return f"all {len(learned.fresh)} days"
     return ", ".join(map(str, learned.fresh))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nightbid.alerts.message import Message, send
+from nightbid.alerts.message import AlertMessage, send
 from nightbid.alerts.watch import Patience, Watch
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -48,7 +48,7 @@ def watch_nights(
         find_pipeline(name, settings.pipelines)
     watch = Watch(settings, patience, expected)
 
-    def deliver(message: Message) -> None:
+    def deliver(message: AlertMessage) -> None:
         places = send(settings, message)
         if as_json:
             sys.stdout.write(json.dumps({**asdict(message), "sent": list(places)}) + "\n")

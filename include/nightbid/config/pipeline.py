@@ -25,7 +25,15 @@ from nightbid.config.serve import Serve
 from nightbid.config.sources import SimulatorSource, Source, defaults_of
 from nightbid.config.window import LONGEST_DAYS, Window
 from nightbid.errors import ConfigError
-from nightbid.partitions import STEPS, Hour, Partition, Unit, containing, days_as_partitions, end_of
+from nightbid.partitions import (
+    STEPS,
+    HourPartition,
+    Partition,
+    Unit,
+    containing,
+    days_as_partitions,
+    end_of,
+)
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Name of a feature, which files and model inputs also carry."""
@@ -233,7 +241,7 @@ class PipelineSpec(Block):
         Raises:
             ConfigError: `moment` is an hour, but the logs are partitioned by days or weeks.
         """
-        if isinstance(moment, Hour) and self.partition != "hour":
+        if isinstance(moment, HourPartition) and self.partition != "hour":
             raise ConfigError(
                 f"{moment} is an hour, but the logs of {self.pipeline} are partitioned by"
                 f" {self.partition}s",

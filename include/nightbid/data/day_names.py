@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from nightbid.errors import CorruptDataError
-from nightbid.partitions import Hour, Unit, containing
+from nightbid.partitions import HourPartition, Unit, containing
 
 _MARK = r"[-_.]?"
 _HOUR = r"(?:[-_T]?([01]\d|2[0-3]))?"
@@ -101,7 +101,7 @@ def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
 
 
 @dataclass(frozen=True)
-class Named:
+class PartitionNames:
     """How to read a partition from the names of folders and files."""
 
     unit: Unit = "day"
@@ -136,7 +136,7 @@ class Named:
                 where="source.partition: hour",
                 hint="name hours as dt=2026-01-05/hour=03 or 2026010503, or remove partition",
             )
-        return Hour.of(day, hour), text
+        return HourPartition.of(day, hour), text
 
     def _week(self, relative: str) -> date | None:
         match = WEEK.search(relative)
@@ -166,7 +166,7 @@ def scan(
     files: Iterable[tuple[Path, str]],
     kind: str,
     head: Callable[[Path], bytes] | None = None,
-    named: Named | None = None,
+    named: PartitionNames | None = None,
 ) -> DayFiles:
     """Find the files of each partition.
 
@@ -180,7 +180,7 @@ def scan(
     Raises:
         CorruptDataError: A folder with files is named like a day that does not exist.
     """
-    day_files, named = DayFiles(), named or Named()
+    day_files, named = DayFiles(), named or PartitionNames()
     for path, relative in sorted(files, key=lambda pair: pair[1]):
         folder, _, name = relative.rpartition("/")
         day, text = named.partition(relative)

@@ -43,7 +43,7 @@ UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 
 @dataclass(frozen=True)
-class Part:
+class FilePart:
     """A file, or a range of one."""
 
     path: Path
@@ -73,7 +73,7 @@ class Dialect:
     style: TextFormat = field(default_factory=TextFormat)
 
 
-def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kind]:
+def kinds(part: FilePart, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kind]:
     """Widen the kinds of columns so that they can hold every value of a file.
 
     Args:
@@ -105,7 +105,7 @@ def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kin
     return widened
 
 
-def columns_of(part: Part, dialect: Dialect) -> list[str]:
+def columns_of(part: FilePart, dialect: Dialect) -> list[str]:
     """Columns of a file, in order; an empty file has none.
 
     Raises:
@@ -141,7 +141,7 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
     return names
 
 
-def _names(part: Part, dialect: Dialect, block: int) -> list[str]:
+def _names(part: FilePart, dialect: Dialect, block: int) -> list[str]:
     """Read the column names from the first line, with a given block size."""
     try:
         with _opened(part, dialect) as stream:
@@ -151,7 +151,7 @@ def _names(part: Part, dialect: Dialect, block: int) -> list[str]:
 
 
 def read(
-    part: Part,
+    part: FilePart,
     dialect: Dialect,
     types: Mapping[str, ColumnType],
     chosen: Collection[str] | None = None,
@@ -283,7 +283,7 @@ def _whole_lines(rows: pa.Table, raw: pa.Table, dialect: Dialect, fields: int) -
     return rows.set_column(rows.column_names.index(TEXT), TEXT, text)
 
 
-def _lines_with_text(part: Part, dialect: Dialect) -> int:
+def _lines_with_text(part: FilePart, dialect: Dialect) -> int:
     """Count the lines that are not blank, in a second pass when the first count does not add up."""
     count, rest = 0, b""
     with _opened(part, dialect) as stream:
@@ -307,7 +307,7 @@ def _malformed(
     return pa.table(table)
 
 
-def _opened(part: Part, dialect: Dialect) -> TextStream:
+def _opened(part: FilePart, dialect: Dialect) -> TextStream:
     try:
         if part.stop is not None:
             stream = open(part.path, "rb")  # noqa: SIM115 - closed with the wrapper
@@ -328,7 +328,7 @@ def _opened(part: Part, dialect: Dialect) -> TextStream:
 
 def _reader(
     stream: pa.NativeFile,
-    part: Part,
+    part: FilePart,
     dialect: Dialect,
     convert: pcsv.ConvertOptions | None,
     lines: _Malformed,
@@ -357,7 +357,7 @@ def _reader(
 
 
 def _batches(
-    reader: pcsv.CSVStreamingReader, part: Part, dialect: Dialect
+    reader: pcsv.CSVStreamingReader, part: FilePart, dialect: Dialect
 ) -> Iterator[pa.RecordBatch]:
     try:
         yield from reader
@@ -365,7 +365,7 @@ def _batches(
         raise _corrupt(part, dialect, error) from error
 
 
-def _corrupt(part: Part, dialect: Dialect, error: Exception) -> CorruptDataError:
+def _corrupt(part: FilePart, dialect: Dialect, error: Exception) -> CorruptDataError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, UnicodeError):
         return CorruptDataError(

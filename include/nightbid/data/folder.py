@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from nightbid.column_parsing import as_time, local_time
 from nightbid.config.folder_source import FileKind, FolderSource
 from nightbid.data import ipinyou
-from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, Named, is_format, scan
-from nightbid.data.delimited import Part
+from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, PartitionNames, is_format, scan
+from nightbid.data.delimited import FilePart
 from nightbid.data.folder_reader import FolderReader, need
 from nightbid.data.layouts import LAYOUTS, avazu_time, criteo_days, single_file
 from nightbid.data.places import Place, named_place, open_place
@@ -141,7 +141,9 @@ class FolderLogs:
             type_names[name] += " or null"
         return {**digests, "types": json.dumps(type_names, sort_keys=True)}
 
-    def _refuse_copies(self, day: date, parts: Sequence[Part], bytes_: Sequence[object]) -> None:
+    def _refuse_copies(
+        self, day: date, parts: Sequence[FilePart], bytes_: Sequence[object]
+    ) -> None:
         """Refuse equal files of a day if keys are made, because no key shows that rows repeat.
 
         Raises:
@@ -149,7 +151,7 @@ class FolderLogs:
         """
         if not self._block.make_key:
             return
-        firsts: dict[object, Part] = {}
+        firsts: dict[object, FilePart] = {}
         for part, content in zip(parts, bytes_, strict=True):
             first = firsts.setdefault(content, part)
             if first is not part and any(len(table) for table in self._reader.raw(part)):
@@ -183,7 +185,7 @@ class FolderLogs:
                 is_numbered=bool(self._block.make_key),
             )
 
-    def _parts(self, day: date) -> list[Part]:
+    def _parts(self, day: date) -> list[FilePart]:
         """Files of a day, copied to this machine."""
         parts = self._files.get(day, [])
         self._place.fetch(part.path for part in parts)
@@ -222,7 +224,7 @@ class FolderLogs:
             yield table
             read += len(table)
 
-    def _clicks(self, day: date) -> list[Part]:
+    def _clicks(self, day: date) -> list[FilePart]:
         """Click logs that belong to a day's impressions, in layouts that have them."""
         if self._block.layout != "ipinyou" or day not in self._files:
             return []
@@ -258,7 +260,7 @@ class FolderLogs:
                 hint=f"name the files *{SUFFIXES[kind][0]}, or set source.kind to what they are",
             )
 
-    def _window(self) -> list[list[Part]]:
+    def _window(self) -> list[list[FilePart]]:
         """Files of each day of the window, oldest day first."""
         days = [self._files.get(day, []) for day in sorted(self._days or self._files)]
         self._place.fetch(part.path for day in days for part in day)
@@ -281,7 +283,7 @@ class FolderLogs:
         )
 
     @cached_property
-    def _files(self) -> dict[date, list[Part]]:
+    def _files(self) -> dict[date, list[FilePart]]:
         if self._block.layout == "criteo":
             self._place.fetch(path for path, _ in self._place.walk())
             return criteo_days(self._block, self._root)
@@ -290,11 +292,11 @@ class FolderLogs:
         files = self._scanned.files
         if self._block.layout == "ipinyou":
             return ipinyou.impression_files(files)
-        return {day: [Part(path) for path in paths] for day, paths in files.items()}
+        return {day: [FilePart(path) for path in paths] for day, paths in files.items()}
 
     @cached_property
     def _scanned(self) -> DayFiles:
-        named = Named(self._block.partition, self._block.week_begins)
+        named = PartitionNames(self._block.partition, self._block.week_begins)
         return scan(self._place.walk(), self._kind, self._place.head, named)
 
     @cached_property
@@ -304,18 +306,18 @@ class FolderLogs:
         return self._scanned.others if has_names else {}
 
     @cached_property
-    def _whole(self) -> list[Part]:
+    def _whole(self) -> list[FilePart]:
         """Files whose rows state the day, sorted by name."""
         if self._block.day_column:
             paths = [path for path, name in self._place.walk() if not name.endswith("/")]
             head = self._place.head
             files = [path for path in sorted(paths) if is_format(path, self._kind, head)]
             self._place.fetch(files)
-            return [Part(path) for path in files]
+            return [FilePart(path) for path in files]
         if self._block.layout != "avazu" or self._files:
             return []
         self._place.fetch(path for path, _ in self._place.walk())
-        return [Part(single_file(self._block, self._root))]
+        return [FilePart(single_file(self._block, self._root))]
 
     @cached_property
     def _timed(self) -> TimedFiles:

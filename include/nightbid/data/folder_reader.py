@@ -18,7 +18,7 @@ import pyarrow as pa
 from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import partitions_of
-from nightbid.data.delimited import Part
+from nightbid.data.delimited import FilePart
 from nightbid.data.json_times import JsonTimes
 from nightbid.data.layouts import LAYOUTS, row_keys
 from nightbid.data.text_values import CALLED, TextFormat, cast
@@ -53,7 +53,7 @@ class FolderReader:
         """Return whether the pipeline does not use a column of the files."""
         return self.named is not None and self.block.rename.get(name, name) not in self.named
 
-    def raw(self, part: Part) -> Iterator[pa.Table]:
+    def raw(self, part: FilePart) -> Iterator[pa.Table]:
         """Read a file, or a range of one, and add the columns that its folders state."""
         for table in self._read(part):
             for name, value in self.partitions(part).items():
@@ -61,7 +61,7 @@ class FolderReader:
                     table = table.append_column(name, self._repeated(name, value, len(table)))
             yield table
 
-    def partitions(self, part: Part) -> dict[str, str | None]:
+    def partitions(self, part: FilePart) -> dict[str, str | None]:
         """Columns whose value is stated by a file's folders."""
         return partitions_of(part.path, self.root) if self.block.layout == "plain" else {}
 
@@ -77,12 +77,12 @@ class FolderReader:
             )
         return pa.repeat(column[0], rows)
 
-    def _read(self, part: Part) -> Iterator[pa.Table]:
+    def _read(self, part: FilePart) -> Iterator[pa.Table]:
         if self.kind != "csv":
             return self._records(part)
         return delimited.read(part, dialect_of(self.block, part), self.types, self.chosen)
 
-    def _records(self, part: Part) -> Iterator[pa.Table]:
+    def _records(self, part: FilePart) -> Iterator[pa.Table]:
         types, declared = self.types, self._declared
         columns = {*types, *declared}
         is_json = self.kind == "jsonl"
@@ -147,9 +147,9 @@ class FolderReader:
     def tables(
         self,
         day: date,
-        parts: Sequence[Part],
+        parts: Sequence[FilePart],
         first: int = 0,
-        columns: tuple[Part, pa.Schema] | None = None,
+        columns: tuple[FilePart, pa.Schema] | None = None,
     ) -> Iterator[pa.Table]:
         """Read files of one day.
 
@@ -170,7 +170,9 @@ class FolderReader:
                 first += len(table)
                 yield table
 
-    def aligned(self, table: pa.Table, part: Part, first: Part, schema: pa.Schema) -> pa.Table:
+    def aligned(
+        self, table: pa.Table, part: FilePart, first: FilePart, schema: pa.Schema
+    ) -> pa.Table:
         """Reorder the columns of a day's later file to match its first file.
 
         For columns that the pipeline does not use, extra ones are dropped and missing ones become

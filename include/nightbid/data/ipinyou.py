@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.data.delimited import Part
+from nightbid.data.delimited import FilePart
 from nightbid.errors import MissingDataError
 from nightbid.schema import REASON, TEXT
 
@@ -31,13 +31,13 @@ MADE = ("impression_id", "time", "user_id", "click")
 ORPHAN = "a click without an impression"
 
 
-def impression_files(files: dict[date, list[Path]]) -> dict[date, list[Part]]:
+def impression_files(files: dict[date, list[Path]]) -> dict[date, list[FilePart]]:
     """Select the impression logs of each day."""
     impressions = {day: _of_kind(paths, "imp") for day, paths in files.items()}
-    return {day: [Part(path) for path in paths] for day, paths in impressions.items() if paths}
+    return {day: [FilePart(path) for path in paths] for day, paths in impressions.items() if paths}
 
 
-def click_files(files: dict[date, list[Path]], day: date) -> list[Part]:
+def click_files(files: dict[date, list[Path]], day: date) -> list[FilePart]:
     """Return the click logs of a day.
 
     Raises:
@@ -50,7 +50,7 @@ def click_files(files: dict[date, list[Path]], day: date) -> list[Part]:
             where="layout ipinyou",
             hint=f"put clk.{day:%Y%m%d}.txt.bz2 next to imp.{day:%Y%m%d}.txt.bz2",
         )
-    return [Part(path) for path in paths]
+    return [FilePart(path) for path in paths]
 
 
 def with_clicks(table: pa.Table, clicked: pa.Array) -> pa.Table:

@@ -32,9 +32,9 @@ from nightbid.column_parsing import MICROSECOND
 from nightbid.config.folder_source import ColumnType, FolderSource
 from nightbid.data import ipinyou
 from nightbid.data.day_names import SUFFIXES
-from nightbid.data.delimited import Part
+from nightbid.data.delimited import FilePart
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.partitions import Hour, first_hour
+from nightbid.partitions import HourPartition, first_hour
 
 CRITEO_DAY = re.compile(r"^day_(\d{1,3})(\.(gz|csv|tsv|txt|bz2|zst))*$")
 NO_DEVICE = "a99f214a"
@@ -42,7 +42,7 @@ NO_DEVICE = "a99f214a"
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """How the files of a published format are read."""
 
     names: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Layout:
     outcomes: tuple[str, ...] = ()
 
 
-def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
+def criteo_days(block: FolderSource, root: Path) -> dict[date, list[FilePart]]:
     """Map days to Criteo's `day_<n>` files, or to equal parts of a single file.
 
     Raises:
@@ -67,12 +67,12 @@ def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
     for path in sorted(root.iterdir()):
         match = CRITEO_DAY.match(path.name)
         if match:
-            numbered[block.first_day + timedelta(days=int(match.group(1)))] = [Part(path)]
+            numbered[block.first_day + timedelta(days=int(match.group(1)))] = [FilePart(path)]
     if numbered:
         return dict(sorted(numbered.items()))
     path = single_file(block, root)
     if block.days_per_file == 1:
-        return {block.first_day: [Part(path)]}
+        return {block.first_day: [FilePart(path)]}
     if path.suffix in (".gz", ".bz2", ".zst"):
         raise CorruptDataError(
             f"a compressed file cannot be split into {block.days_per_file} days",
@@ -81,7 +81,7 @@ def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
         )
     edges = _line_starts(path, block.days_per_file)
     return {
-        block.first_day + timedelta(days=at): [Part(path, edges[at], edges[at + 1])]
+        block.first_day + timedelta(days=at): [FilePart(path, edges[at], edges[at + 1])]
         for at in range(block.days_per_file)
     }
 
@@ -123,7 +123,7 @@ def _line_starts(path: Path, parts: int) -> list[int]:
 
 def row_keys(day: date, first: int, rows: int) -> pa.Array:
     """Make int64 keys from the day or hour and the row numbers, which start at `first`."""
-    start = first_hour(day) if isinstance(day, Hour) else day.toordinal()
+    start = first_hour(day) if isinstance(day, HourPartition) else day.toordinal()
     return pa.array(start * 10**11 + first + np.arange(rows, dtype=np.int64))
 
 
@@ -155,8 +155,8 @@ def avazu_time(hour: pa.ChunkedArray) -> pa.Array:
 
 
 LAYOUTS = {
-    "plain": Layout(),
-    "criteo": Layout(
+    "plain": FileLayout(),
+    "criteo": FileLayout(
         names=("label", *(f"I{n}" for n in range(1, 14)), *(f"C{n}" for n in range(1, 27))),
         types={
             "label": "int",
@@ -167,7 +167,7 @@ LAYOUTS = {
         made=("impression_id", "time", "user_id"),
         outcomes=("label",),
     ),
-    "avazu": Layout(
+    "avazu": FileLayout(
         types={
             "id": "string", "click": "int", "hour": "int", "C1": "string", "banner_pos": "int",
             **dict.fromkeys(("site_id", "site_domain", "site_category", "app_id", "app_domain",
@@ -179,7 +179,7 @@ LAYOUTS = {
         made=("impression_id", "time", "user_id"),
         outcomes=("click",),
     ),
-    "ipinyou": Layout(
+    "ipinyou": FileLayout(
         names=ipinyou.NAMES,
         types={
             **dict.fromkeys(ipinyou.NAMES, "string"),

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from nightbid.column_parsing import as_time
 from nightbid.config.folder_source import FileKind
 from nightbid.data.avro_schema import check_avro
-from nightbid.data.delimited import Part
+from nightbid.data.delimited import FilePart
 from nightbid.data.json_bounds import LONGEST_LINE, check_depth, check_fields
 from nightbid.data.json_times import PLAIN, JsonTimes, innermost
 from nightbid.data.text_values import LONGEST_TEXT
@@ -66,14 +66,14 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
         if kind == "orc":
             return [_flat_schema(orc.ORCFile(path).schema)]
         if cache is None:
-            return [table.schema for table in _OPEN[kind](Part(path))]
+            return [table.schema for table in _OPEN[kind](FilePart(path))]
         stat = path.stat()
         key = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, code_of((__name__,))))
         cached = cache / "schemas" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, pa.ArrowInvalid):
             texts = json.loads(cached.read_text())
             return [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in texts]
-        schemas = [table.schema for table in _OPEN[kind](Part(path))]
+        schemas = [table.schema for table in _OPEN[kind](FilePart(path))]
         texts = [base64.b64encode(schema.serialize()).decode() for schema in schemas]
         write_atomically(cached, json.dumps(texts))
         return schemas
@@ -112,7 +112,7 @@ def int96_in_utc(table: pa.Table, schema: pq.ParquetSchema) -> pa.Table:
     return table
 
 
-def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:
+def tables(part: FilePart, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:
     """Read a file.
 
     Args:
@@ -151,7 +151,7 @@ def _rows_at_once(file: pq.ParquetFile, groups: list[int], columns: list[str]) -
 
 
 def json_tables(
-    part: Part, is_read: Callable[[str], bool], times: JsonTimes = PLAIN
+    part: FilePart, is_read: Callable[[str], bool], times: JsonTimes = PLAIN
 ) -> Iterator[tuple[pa.Table, list[str]]]:
     """Read JSON lines.
 
@@ -223,13 +223,13 @@ class _Named:
             ) from error
 
 
-def _orc(part: Part) -> Iterator[pa.Table]:
+def _orc(part: FilePart) -> Iterator[pa.Table]:
     file = orc.ORCFile(part.path)
     for stripe in range(part.start, file.nstripes)[: part.size]:
         yield flat(pa.Table.from_batches([file.read_stripe(stripe)]))
 
 
-def _avro(part: Part) -> Iterator[pa.Table]:
+def _avro(part: FilePart) -> Iterator[pa.Table]:
     with open(part.path, "rb") as stream:
         reader = fastavro.reader(stream)
         schema: Any = reader.writer_schema
@@ -241,11 +241,11 @@ def _avro(part: Part) -> Iterator[pa.Table]:
             yield flat(pa.table(columns))
 
 
-def _json_lines(part: Part) -> Iterator[pa.Table]:
+def _json_lines(part: FilePart) -> Iterator[pa.Table]:
     return (table for table, _ in _json_blocks(part))
 
 
-def _json_blocks(part: Part, times: JsonTimes = PLAIN) -> Iterator[tuple[pa.Table, list[str]]]:
+def _json_blocks(part: FilePart, times: JsonTimes = PLAIN) -> Iterator[tuple[pa.Table, list[str]]]:
     rest, left, is_first = b"", part.size, not part.start
     with pa.input_stream(str(part.path), compression="detect") as stream:
         if part.start:
@@ -406,7 +406,7 @@ def _is_rounded(column: pa.ChunkedArray) -> bool:
     return largest is not None and bool(np.abs(largest) >= _EXACT)
 
 
-_OPEN: dict[str, Callable[[Part], Iterator[pa.Table]]] = {
+_OPEN: dict[str, Callable[[FilePart], Iterator[pa.Table]]] = {
     "orc": _orc,
     "avro": _avro,
     "jsonl": _json_lines,

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.data.delimited import Part
-from nightbid.partitions import Hour, partition_of
+from nightbid.data.delimited import FilePart
+from nightbid.partitions import HourPartition, partition_of
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.files import write_atomically
 
@@ -48,8 +48,8 @@ class TimedFiles:
 
     def __init__(
         self,
-        parts: Sequence[Part],
-        read: Callable[[Part], Iterator[pa.Table]],
+        parts: Sequence[FilePart],
+        read: Callable[[FilePart], Iterator[pa.Table]],
         days_of: Callable[[pa.Table], Days],
         cache: Path | None,
         meaning: Callable[[], object],
@@ -58,14 +58,14 @@ class TimedFiles:
         self._cache, self._meaning = cache, meaning
 
     @cached_property
-    def _spans(self) -> dict[Part, dict[date, Span]]:
+    def _spans(self) -> dict[FilePart, dict[date, Span]]:
         return {part: self._spans_of(part) for part in self._parts}
 
     def days(self) -> list[date]:
         """All days that have a row, oldest first."""
         return sorted({day for spans in self._spans.values() for day in spans})
 
-    def parts(self, day: date) -> list[Part]:
+    def parts(self, day: date) -> list[FilePart]:
         """Files with rows of a day, in order."""
         return [part for part, spans in self._spans.items() if day in spans]
 
@@ -73,7 +73,7 @@ class TimedFiles:
         """Digests of a day's rows, one per file; rows of other days do not change them."""
         return [self._spans[part][day].digest for part in self.parts(day)]
 
-    def tables(self, day: date) -> Iterator[tuple[Part, pa.Table]]:
+    def tables(self, day: date) -> Iterator[tuple[FilePart, pa.Table]]:
         """Yield the rows of a day as they are in the files, file by file."""
         for part in self.parts(day):
             last = self._spans[part][day].last
@@ -86,7 +86,7 @@ class TimedFiles:
                 if len(day_rows):
                     yield part, day_rows
 
-    def _spans_of(self, part: Part) -> dict[date, Span]:
+    def _spans_of(self, part: FilePart) -> dict[date, Span]:
         """Scan a file for its days in bounded memory; the result is cached by content."""
         if self._cache is None:
             return self._look_through(part)
@@ -101,7 +101,7 @@ class TimedFiles:
         write_atomically(path, text)
         return spans
 
-    def _look_through(self, part: Part) -> dict[date, Span]:
+    def _look_through(self, part: FilePart) -> dict[date, Span]:
         seen: dict[Any, _Rows] = {}
         row = 0
         for table, days in self._dated(part):
@@ -114,7 +114,7 @@ class TimedFiles:
             row += len(table)
         return {_named(day): rows.span() for day, rows in seen.items()}
 
-    def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
+    def _dated(self, part: FilePart) -> Iterator[tuple[pa.Table, Days]]:
         """Yield tables with each row's day; a row without one gets the day of the row before it."""
         last = np.datetime64("NaT")
         for table in self._read(part):
@@ -132,7 +132,7 @@ class TimedFiles:
 
 def _named(start: Any) -> date:
     moment: date = start.item()
-    return Hour.of(moment.date(), moment.hour) if isinstance(moment, datetime) else moment
+    return HourPartition.of(moment.date(), moment.hour) if isinstance(moment, datetime) else moment
 
 
 class _Rows:

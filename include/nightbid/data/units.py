@@ -18,7 +18,7 @@ import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
 from nightbid.config.folder_source import FileKind
-from nightbid.data.delimited import UTF8, Dialect, Part, columns_of
+from nightbid.data.delimited import UTF8, Dialect, FilePart, columns_of
 from nightbid.data.folder_reader import FolderReader
 from nightbid.errors import DataError, NightbidError
 
@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 class Piece:
     """A range of a file that is not split further."""
 
-    part: Part
+    part: FilePart
     share: float
     """Size as a fraction of a unit."""
     rows: int | None = None
@@ -46,10 +46,10 @@ class FolderUnit:
 
     reader: FolderReader
     day: date
-    parts: tuple[Part, ...]
+    parts: tuple[FilePart, ...]
     first: int = 0
     """Number of the day's rows that precede the unit."""
-    columns: tuple[Part, pa.Schema] | None = None
+    columns: tuple[FilePart, pa.Schema] | None = None
     """The day's first file and the schema of its rows; None: the unit's first file sets it."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -72,8 +72,8 @@ class FolderUnit:
 def units_of(
     reader: FolderReader,
     day: date,
-    parts: Sequence[Part],
-    dialect: Callable[[Part], Dialect],
+    parts: Sequence[FilePart],
+    dialect: Callable[[FilePart], Dialect],
     *,
     is_numbered: bool,
 ) -> tuple[FolderUnit, ...]:
@@ -109,13 +109,13 @@ def units_of(
     return tuple(units)
 
 
-def _joined(group: Sequence[Piece]) -> Iterator[Part]:
+def _joined(group: Sequence[Piece]) -> Iterator[FilePart]:
     """Merge adjacent row groups of a file, which are read together."""
-    last: Part | None = None
+    last: FilePart | None = None
     for piece in group:
         part = piece.part
         if last and last.path == part.path and last.stop == part.start and last.stop is not None:
-            last = Part(part.path, last.start, part.stop, last.names)
+            last = FilePart(part.path, last.start, part.stop, last.names)
             continue
         if last:
             yield last
@@ -124,7 +124,9 @@ def _joined(group: Sequence[Piece]) -> Iterator[Part]:
         yield last
 
 
-def pieces_of(part: Part, kind: FileKind, dialect: Callable[[Part], Dialect]) -> list[Piece]:
+def pieces_of(
+    part: FilePart, kind: FileKind, dialect: Callable[[FilePart], Dialect]
+) -> list[Piece]:
     """Split a file if its format allows it; an unreadable file is left to the reader to report."""
     try:
         if kind in ("parquet", "orc"):
@@ -140,7 +142,7 @@ def pieces_of(part: Part, kind: FileKind, dialect: Callable[[Part], Dialect]) ->
     return [Piece(part, (part.size or size) / UNIT_BYTES)]
 
 
-def _groups(part: Part, kind: FileKind) -> list[Piece]:
+def _groups(part: FilePart, kind: FileKind) -> list[Piece]:
     """Split Parquet between row groups, ORC between stripes."""
     if kind == "parquet":
         metadata = pq.read_metadata(part.path)
@@ -150,15 +152,15 @@ def _groups(part: Part, kind: FileKind) -> list[Piece]:
         # Stripes do not record their rows: equal sizes are assumed and row counts left unknown.
         if file.nstripes > 1:
             share = file.nrows / file.nstripes / UNIT_ROWS
-            return [Piece(Part(part.path, n, n + 1), share) for n in range(file.nstripes)]
+            return [Piece(FilePart(part.path, n, n + 1), share) for n in range(file.nstripes)]
         rows = [file.nrows] * file.nstripes
     return [
-        Piece(Part(part.path, at, at + 1), count / UNIT_ROWS, count)
+        Piece(FilePart(part.path, at, at + 1), count / UNIT_ROWS, count)
         for at, count in enumerate(rows)
     ]
 
 
-def _names(part: Part, dialect: Dialect) -> tuple[str, ...]:
+def _names(part: FilePart, dialect: Dialect) -> tuple[str, ...]:
     """Columns of a text file if each of its lines is a record, else empty."""
     if dialect.encoding.lower() not in UTF8:
         return ()
@@ -178,7 +180,7 @@ def _has_quotes(path: Path, *, has_header: bool) -> bool:
     return False
 
 
-def _lines(part: Part, size: int, names: tuple[str, ...]) -> list[Piece]:
+def _lines(part: FilePart, size: int, names: tuple[str, ...]) -> list[Piece]:
     """Split between lines into ranges of about equal size."""
     count = -(-size // UNIT_BYTES)
     bounds = [0]
@@ -194,7 +196,7 @@ def _lines(part: Part, size: int, names: tuple[str, ...]) -> list[Piece]:
     starts = [bound for bound in dict.fromkeys(bounds) if bound < size]
     return [
         Piece(
-            Part(part.path, start, stop, names if start else ()),
+            FilePart(part.path, start, stop, names if start else ()),
             (stop - start) / UNIT_BYTES,
         )
         for start, stop in zip(starts, [*starts[1:], size], strict=True)

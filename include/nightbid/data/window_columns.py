@@ -15,7 +15,7 @@ import pyarrow as pa
 from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import partitions_of
-from nightbid.data.delimited import Dialect, Part
+from nightbid.data.delimited import Dialect, FilePart
 from nightbid.data.layouts import LAYOUTS
 from nightbid.data.text_values import Kind, TextFormat, column_type, merge
 from nightbid.errors import CorruptDataError, MissingDataError
@@ -52,8 +52,8 @@ class WindowColumns:
         kind: FileKind,
         root: Path,
         *,
-        days: Callable[[], list[list[Part]]],
-        whole: Callable[[], list[Part]],
+        days: Callable[[], list[list[FilePart]]],
+        whole: Callable[[], list[FilePart]],
         cache: Path | None,
         named: Collection[str] | None,
         others: int = OTHER_COLUMNS,
@@ -65,7 +65,7 @@ class WindowColumns:
         if self._named is not None and block.day_column:
             self._named.add(self.renamed(block.day_column))
         self._others = others
-        self._known_names: dict[Part, list[str]] = {}
+        self._known_names: dict[FilePart, list[str]] = {}
         self._known_schemas: dict[Path, list[pa.Schema]] = {}
 
     @property
@@ -74,15 +74,15 @@ class WindowColumns:
         return self._named
 
     @cached_property
-    def _days(self) -> list[list[Part]]:
+    def _days(self) -> list[list[FilePart]]:
         return self._find_days()
 
     @cached_property
-    def _window(self) -> list[Part]:
+    def _window(self) -> list[FilePart]:
         """Files whose column types are determined together, oldest first."""
         return [*(part for day in self._days for part in day), *self._find_whole()]
 
-    def may_be_lost(self, parts: Collection[Part]) -> set[str]:
+    def may_be_lost(self, parts: Collection[FilePart]) -> set[str]:
         """Optional columns that lose values or are dropped because the files of a day differ.
 
         Reading stops with an error instead if the pipeline uses the column.
@@ -113,7 +113,7 @@ class WindowColumns:
                 }
         return mixed
 
-    def _not_in_all(self, parts: Collection[Part]) -> set[str]:
+    def _not_in_all(self, parts: Collection[FilePart]) -> set[str]:
         """Columns that only some of a day's files have; JSON may omit columns without values."""
         if len(parts) < 2 or self._kind == "jsonl":
             return set()
@@ -121,7 +121,7 @@ class WindowColumns:
         every: set[str] = set().union(*names)
         return {name for name in every if not all(name in part_names for part_names in names)}
 
-    def _schemas(self, part: Part) -> list[pa.Schema]:
+    def _schemas(self, part: FilePart) -> list[pa.Schema]:
         """Schemas of a file, read once."""
         if part.path not in self._known_schemas:
             schemas = record_files.schemas_of(part.path, self._kind, self._cache)
@@ -132,7 +132,7 @@ class WindowColumns:
         """Return the pipeline's name for a column of the files."""
         return self._block.rename.get(name, name)
 
-    def dialect(self, part: Part) -> Dialect:
+    def dialect(self, part: FilePart) -> Dialect:
         """Return how a text file is read."""
         return dialect_of(self._block, part)
 
@@ -159,7 +159,7 @@ class WindowColumns:
             kinds = {name: merge(kind, part_kinds[name]) for name, kind in kinds.items()}
         return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
 
-    def _kinds(self, part: Part, names: tuple[str, ...]) -> dict[str, Kind]:
+    def _kinds(self, part: FilePart, names: tuple[str, ...]) -> dict[str, Kind]:
         """Kinds of the columns of one text file, cached by the file's content."""
         dialect = self.dialect(part)
         if self._cache is None:
@@ -215,7 +215,7 @@ class WindowColumns:
         required = {name for name in have if not self.is_optional(name)}
         return {*required, *self._block.rename, *self._named, *others[: self._others]}
 
-    def names_in(self, part: Part) -> list[str]:
+    def names_in(self, part: FilePart) -> list[str]:
         """List the columns of a file; an empty file has none."""
         if not part.path.stat().st_size:
             return []
@@ -226,11 +226,11 @@ class WindowColumns:
         folders = self.partitions(part) if names else {}
         return [*names, *(name for name in folders if name not in names)]
 
-    def partitions(self, part: Part) -> dict[str, str | None]:
+    def partitions(self, part: FilePart) -> dict[str, str | None]:
         """Columns whose value is stated by a file's folders."""
         return partitions_of(part.path, self._root) if self._block.layout == "plain" else {}
 
-    def _names_of(self, part: Part) -> list[str]:
+    def _names_of(self, part: FilePart) -> list[str]:
         if part not in self._known_names:
             self._known_names[part] = delimited.columns_of(part, self.dialect(part))
         return self._known_names[part]
@@ -260,7 +260,7 @@ class WindowColumns:
                     )
 
 
-def dialect_of(block: FolderSource, part: Part) -> Dialect:
+def dialect_of(block: FolderSource, part: FilePart) -> Dialect:
     """Return how a text file of a folder is read."""
     is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
     delimiter = block.delimiter or ("\t" if is_tab else ",")

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from nightbid.config.folder_source import BIGQUERY, FolderSource
 from nightbid.data.day_names import SPELLED, SUFFIXES, day_of_path, is_format
-from nightbid.data.delimited import Part, columns_of, kinds
+from nightbid.data.delimited import FilePart, columns_of, kinds
 from nightbid.data.delta import is_delta
 from nightbid.data.iceberg import is_iceberg
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
@@ -111,7 +111,7 @@ def time_column(block: dict[str, Any], cache: Path) -> str:
     newest = max(files, key=lambda path: path.as_posix())
     place.fetch([newest])
     typed = FolderSource.model_validate(block)
-    part = Part(newest)
+    part = FilePart(newest)
     if kind == "csv":
         dialect = dialect_of(typed, part)
         column_kinds = kinds(part, dialect, dict.fromkeys(columns_of(part, dialect), "null"))

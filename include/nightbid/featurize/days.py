@@ -22,7 +22,7 @@ from nightbid.features.learn import columns_taught, depends_on, learn, learning_
 from nightbid.features.statistics import Statistic
 from nightbid.features.statistics_files import load_merged, save
 from nightbid.featurize.groups import Group
-from nightbid.featurize.passes import SPILL_ABOVE, MergeStatistics, Part, Pass
+from nightbid.featurize.passes import SPILL_ABOVE, MergeStatistics, PartialStatistics, Pass
 from nightbid.featurize.summary import check_rows
 from nightbid.night.days import DayKey, Made, day_output, days_folder, versions_of
 from nightbid.night.key import digest_of
@@ -68,7 +68,7 @@ class _Day:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedStatistics:
     """Summary of what was learned from the days of a night."""
 
     made: dict[str, str]
@@ -86,7 +86,7 @@ class LearnMissing(beam.DoFn):  # type: ignore[misc]
         self._definition = definition
         self._missing = missing
 
-    def process(self, group: Group) -> Iterator[tuple[str, Part]]:
+    def process(self, group: Group) -> Iterator[tuple[str, PartialStatistics]]:
         """Compute the statistics of one row group."""
         place = f"{group.split} {group.day}"
         features = {name: self._definition.features[name] for name in self._missing[place]}
@@ -94,7 +94,9 @@ class LearnMissing(beam.DoFn):  # type: ignore[misc]
         rows = group.read(columns_taught(features, train=train))
         yield (
             place,
-            Part(len(rows), learn(features, rows, train=train, zone=self._definition.time_zone)),
+            PartialStatistics(
+                len(rows), learn(features, rows, train=train, zone=self._definition.time_zone)
+            ),
         )
 
 
@@ -106,7 +108,7 @@ class SaveDay(beam.DoFn):  # type: ignore[misc]
         self._rows = rows
         self._names = names
 
-    def process(self, element: tuple[str, Part]) -> Iterator[str]:
+    def process(self, element: tuple[str, PartialStatistics]) -> Iterator[str]:
         """Write the folder."""
         place, part = element
         check_rows("learned from", part.rows, self._rows[place])
@@ -122,7 +124,7 @@ def learn_by_day(
     run_pass: Callable[[Pass], None],
     threads: int,
     limit: int = SPILL_ABOVE,
-) -> Learned:
+) -> LearnedStatistics:
     """Compute the missing statistics of a night's days, and write the fitted features.
 
     Args:
@@ -144,7 +146,7 @@ def learn_by_day(
         fitted = FittedFeatures.fit(definition, _merged(days, definition, pool.map), pool.map)
         fitted.save(task.output / "fitted", pool.map)
     outputs = {day.day: sorted(day.used) for day in days if day.used}
-    return Learned(notes, sum(bool(day.wanted) for day in days), outputs)
+    return LearnedStatistics(notes, sum(bool(day.wanted) for day in days), outputs)
 
 
 def _days(task: StageTask, groups: list[Group], definition: Definition) -> Iterator[_Day]:

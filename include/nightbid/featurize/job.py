@@ -31,7 +31,7 @@ from nightbid.featurize.passes import (
     SPILL_ABOVE,
     Learn,
     MergeStatistics,
-    Part,
+    PartialStatistics,
     rows_of,
     transformed,
 )
@@ -146,7 +146,7 @@ class MergeThere(MergeStatistics):
         super().__init__(spill, limit)
         self._place = place
 
-    def _bounded(self, part: Part) -> Part:
+    def _bounded(self, part: PartialStatistics) -> PartialStatistics:
         # Dataflow does not call `setup` of a CombineFn.
         self._place.prepare()
         return super()._bounded(part)
@@ -160,7 +160,7 @@ class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
         self._place = place
         self._rows = rows
 
-    def process(self, element: tuple[str, Part]) -> Iterator[list[FileEntry]]:
+    def process(self, element: tuple[str, PartialStatistics]) -> Iterator[list[FileEntry]]:
         """Write the files."""
         _, merged = element
         check_rows("learned from", merged.rows, self._rows)
@@ -267,7 +267,9 @@ def featurizing(
         fitted = (
             rows
             | "Learn"
-            >> beam.ParDo(LearnThere(definition, place)).with_output_types(tuple[str, Part])
+            >> beam.ParDo(LearnThere(definition, place)).with_output_types(
+                tuple[str, PartialStatistics]
+            )
             | "Merge statistics" >> beam.CombinePerKey(MergeThere(place, spill, limit))
             | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place, sum(counts.values())))
         )

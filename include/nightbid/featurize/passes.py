@@ -48,18 +48,20 @@ def _sources(features: Mapping[str, Feature], time: str) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartialStatistics:
     """Statistics of some rows, and the number of these rows."""
 
     rows: int = 0
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
 
-    def merge(self, other: Part) -> Part:
+    def merge(self, other: PartialStatistics) -> PartialStatistics:
         """Merge with other rows."""
-        return Part(self.rows + other.rows, merge_all(self.statistics, other.statistics))
+        return PartialStatistics(
+            self.rows + other.rows, merge_all(self.statistics, other.statistics)
+        )
 
 
-beam.coders.registry.register_coder(Part, StatisticsCoder)
+beam.coders.registry.register_coder(PartialStatistics, StatisticsCoder)
 
 
 class Learn(beam.DoFn):  # type: ignore[misc]
@@ -68,17 +70,17 @@ class Learn(beam.DoFn):  # type: ignore[misc]
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
 
-    def process(self, group: Group) -> Iterator[tuple[str, Part]]:
+    def process(self, group: Group) -> Iterator[tuple[str, PartialStatistics]]:
         """Compute the statistics of one row group."""
         train = group.split == "train"
         rows = group.read(columns_taught(self._definition.features, train=train))
         definition = self._definition
         statistics = learn(definition.features, rows, train=train, zone=definition.time_zone)
-        yield ALL, Part(len(rows), statistics)
+        yield ALL, PartialStatistics(len(rows), statistics)
 
 
-@beam.typehints.with_input_types(Part)
-@beam.typehints.with_output_types(Part)
+@beam.typehints.with_input_types(PartialStatistics)
+@beam.typehints.with_output_types(PartialStatistics)
 class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
     """CombineFn: associative and commutative, so any bundling of row groups gives the same."""
 
@@ -96,33 +98,35 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         """Coder of accumulators, for which Beam does not use its registry."""
         return StatisticsCoder()
 
-    def create_accumulator(self) -> Part:
+    def create_accumulator(self) -> PartialStatistics:
         """Start with no rows."""
-        return Part()
+        return PartialStatistics()
 
-    def add_input(self, accumulator: Part, element: Part) -> Part:
+    def add_input(
+        self, accumulator: PartialStatistics, element: PartialStatistics
+    ) -> PartialStatistics:
         """Add the rows of one group."""
         return self._bounded(accumulator.merge(element))
 
-    def merge_accumulators(self, accumulators: Iterable[Part]) -> Part:
+    def merge_accumulators(self, accumulators: Iterable[PartialStatistics]) -> PartialStatistics:
         """Add the rows of several bundles."""
-        merged = Part()
+        merged = PartialStatistics()
         for part in accumulators:
             merged = self._bounded(merged.merge(part))
         return merged
 
-    def extract_output(self, accumulator: Part) -> Part:
+    def extract_output(self, accumulator: PartialStatistics) -> PartialStatistics:
         """Return the accumulator."""
         return accumulator
 
-    def _bounded(self, part: Part) -> Part:
+    def _bounded(self, part: PartialStatistics) -> PartialStatistics:
         statistics = {
             name: statistic.spill(UPath(self._spill), self._limit)
             if isinstance(statistic, TokenCounts | DayCounts | KeyEvents)
             else statistic
             for name, statistic in part.statistics.items()
         }
-        return Part(part.rows, statistics)
+        return PartialStatistics(part.rows, statistics)
 
 
 class SaveFitted(beam.DoFn):  # type: ignore[misc]
@@ -137,7 +141,7 @@ class SaveFitted(beam.DoFn):  # type: ignore[misc]
         self._rows = rows
         self._threads = threads
 
-    def process(self, element: tuple[str, Part]) -> Iterator[str]:
+    def process(self, element: tuple[str, PartialStatistics]) -> Iterator[str]:
         """Write the folder."""
         _, merged = element
         check_rows("learned from", merged.rows, self._rows)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from scipy.stats import poisson
 
 from nightbid.errors import NightbidError, WorkspaceError
-from nightbid.gates.drift import GROUPS, SIGMAS, Pair, distances, pair
+from nightbid.gates.drift import GROUPS, SIGMAS, BinnedPair, distances, pair
 from nightbid.gates.measurements import Measurements
 from nightbid.night.record import RunRecord
 from nightbid.night.task import StageTask
@@ -121,7 +121,7 @@ def measure(
     ):
         return
     if model_input.kind == "float":
-        both: Pair | None = pair(new, old)
+        both: BinnedPair | None = pair(new, old)
     elif champion.is_old:
         # After a pause of weeks the logs have other ids, which is no fault of tonight's rows.
         return
@@ -204,7 +204,7 @@ def _by_token(
     two: tuple[ColumnProfile, ModelInput, pa.Array],
     ratio: float,
     least: int,
-) -> Pair | None:
+) -> BinnedPair | None:
     """Align counts by token; missing and OOV values share the last bin.
 
     The last bin also has tokens of one side that may be OOV on the other by chance, because they
@@ -240,7 +240,7 @@ def _by_token(
             np.bincount(bins, weights=counts, minlength=len(tokens) + 1).astype(np.int64)
         )
     nothing = np.zeros_like(aligned[0])
-    return Pair(aligned[0], nothing, aligned[1], nothing, ordered=False, middles=np.zeros(0))
+    return BinnedPair(aligned[0], nothing, aligned[1], nothing, ordered=False, middles=np.zeros(0))
 
 
 def _places(column: ColumnProfile, model_input: ModelInput, tokens: pa.Array) -> tuple[Ints, Ints]:

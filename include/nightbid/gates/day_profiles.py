@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from nightbid.errors import MissingDataError
 from nightbid.gates.drift import (
+    BinnedPair,
     Distances,
     Draws,
-    Pair,
     distances,
     independent,
     median,
@@ -168,7 +168,7 @@ class Days:
         chosen = same if enough else [figure(other) for other in others]
         return median(chosen) if chosen else None
 
-    def against_others(self, day: Day, name: str) -> Pair | None:
+    def against_others(self, day: Day, name: str) -> BinnedPair | None:
         """Align a column's counts on this day with the total of all other days."""
         column = day.profile.columns.get(name)
         if column is None or name == KEY:

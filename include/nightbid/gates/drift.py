@@ -25,7 +25,7 @@ MATERIAL = 0.2
 
 
 @dataclass(frozen=True)
-class Pair:
+class BinnedPair:
     """Counts of two columns on common bins; the last bin holds the nulls."""
 
     new: Ints
@@ -48,7 +48,7 @@ def subtract(pooled: Bins, part: Bins) -> Bins:
     )
 
 
-def pair(new: ColumnProfile, old: ColumnProfile, old_bins: Bins | None = None) -> Pair:
+def pair(new: ColumnProfile, old: ColumnProfile, old_bins: Bins | None = None) -> BinnedPair:
     """Align two profiles of a column; `old_bins` replaces those of `old`."""
     old_bins = old.bins if old_bins is None else old_bins
     keys, left, right = new.bins.aligned(old_bins)
@@ -57,10 +57,10 @@ def pair(new: ColumnProfile, old: ColumnProfile, old_bins: Bins | None = None) -
     counts = [np.append(part, null) for part, null in zip(parts, nulls, strict=True)]
     ordered = new.kind == "number"
     low, high = number_edges(keys) if ordered else (np.zeros(0), np.zeros(0))
-    return Pair(counts[0], counts[1], counts[2], counts[3], ordered, (low + high) / 2)
+    return BinnedPair(counts[0], counts[1], counts[2], counts[3], ordered, (low + high) / 2)
 
 
-def grouped(both: Pair, groups: int = GROUPS) -> tuple[Floats, Floats]:
+def grouped(both: BinnedPair, groups: int = GROUPS) -> tuple[Floats, Floats]:
     """Merge the bins to about `groups` bins of equal old mass; the null bin stays separate."""
     new, old = both.new[:-1], both.old[:-1]
     if len(old) > groups:
@@ -110,7 +110,7 @@ def _chance(bins: int, n: float, m: float) -> float:
     return float((free + SIGMAS * np.sqrt(2 * free)) * (1 / n + 1 / m))
 
 
-def linf(both: Pair, draws: Draws | None = None) -> float:
+def linf(both: BinnedPair, draws: Draws | None = None) -> float:
     """Compute the largest change in a value's share (for numbers, in the distribution function)."""
     n, m = int(both.new.sum()), int(both.old.sum())
     if n == 0 or m == 0:
@@ -124,7 +124,7 @@ def linf(both: Pair, draws: Draws | None = None) -> float:
     return max(float((change - noise).max(initial=0.0)), 0.0)
 
 
-def material(both: Pair, least: float = 0.0, chance: float = 0.0) -> float:
+def material(both: BinnedPair, least: float = 0.0, chance: float = 0.0) -> float:
     """Weigh how far numbers moved, from 0 (not at all) to 1 (0.2 standard deviations or more).
 
     Distances between counts ignore how far apart two bins are: if half of the rows show one ad and
@@ -161,7 +161,7 @@ class Distances(NamedTuple):
 
 
 def distances(
-    both: Pair, least: float = 0.0, draws: Draws | None = None, chance: float = 0.0
+    both: BinnedPair, least: float = 0.0, draws: Draws | None = None, chance: float = 0.0
 ) -> Distances:
     """Compute the distances, weighed by how far the numbers moved (`material`).
 
@@ -194,7 +194,7 @@ def independent(column: ColumnProfile) -> float:
     return min(column.values**2 / squares, float(column.values)) if squares else 1.0
 
 
-def transfer_auc(both: Pair) -> tuple[float, float]:
+def transfer_auc(both: BinnedPair) -> tuple[float, float]:
     """Compute the AUC on the new rows if their bins are ranked by the old rows' label rates.
 
     Because ranking and scoring use different rows, rare values do not look predictive.
@@ -228,7 +228,7 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
     return float(np.sqrt(spread / (positives * negatives)))
 
 
-def order_auc(both: Pair) -> float:
+def order_auc(both: BinnedPair) -> float:
     """Compute the AUC of the values' own order, in either direction; 0.5 if they have no order.
 
     It needs no other rows to rank by, so it finds a leak on its first day.

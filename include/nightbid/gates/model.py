@@ -13,7 +13,7 @@ from nightbid.gates import model_values
 from nightbid.gates.drift import NORMAL_95, auc_error, beyond_chance, interval_error, useful
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
-from nightbid.night.incremental import METRIC, Learned
+from nightbid.night.incremental import METRIC, LearnedDays
 from nightbid.night.task import StageTask
 from nightbid.profile.bins import Floats
 from nightbid.sweep.seed_variance import model_digest
@@ -84,7 +84,7 @@ def _new_days(measurements: Measurements, task: StageTask) -> None:
     record = train.manifest.metrics.get(METRIC) if train is not None else None
     if not record:
         return
-    learned = Learned.model_validate(record)
+    learned = LearnedDays.model_validate(record)
     if learned.excess is None:
         measurements.skip(f"a new day before it was learned: {learned.why_full}")
         return

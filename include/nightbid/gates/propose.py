@@ -38,7 +38,7 @@ FLOOR = 0.05
 
 
 @dataclass(frozen=True)
-class Point:
+class PastMeasurement:
     """A past measurement of a statistic."""
 
     day: date
@@ -56,7 +56,7 @@ class Proposal:
     statistic: str
     general: Limit
     """Limit that currently applies."""
-    points: tuple[Point, ...]
+    points: tuple[PastMeasurement, ...]
     """Past measurements, oldest first."""
     band: Band | None
     """Proposed band; None: the history does not justify a narrower limit."""
@@ -106,13 +106,13 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
     return proposals
 
 
-def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, ...]]:
+def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[PastMeasurement, ...]]:
     """Collect the past values of each statistic, oldest first.
 
     A day is judged on several nights but counts once, with the value of the newest night that was
     not stopped.
     """
-    histories: dict[str, dict[tuple[str, str], Point]] = {}
+    histories: dict[str, dict[tuple[str, str], PastMeasurement]] = {}
     for result in sorted(
         results, key=lambda result: (result["verdict"] != "stop", result["night"])
     ):
@@ -132,7 +132,7 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
             if (statistic, part) in let_pass:
                 why = f"let pass by {let_pass[statistic, part]}"
             key = (part, "" if of_day else result["night"])
-            histories.setdefault(statistic, {})[key] = Point(day, float(value), why)
+            histories.setdefault(statistic, {})[key] = PastMeasurement(day, float(value), why)
     return {
         statistic: tuple(sorted(points.values(), key=lambda point: point.day))
         for statistic, points in histories.items()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightbid.config.costs import Budget
 from nightbid.cost.budget import BudgetGuard, limits_of, past_costs
-from nightbid.jobs.meter import Job, JobMeter, Poll
+from nightbid.jobs.meter import JobMeter, MeteredJob, Poll
 from nightbid.night.head import GONE
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import unseal
@@ -124,7 +124,7 @@ class JobWatch:
         guard = self._breaker(note)
         meter = self._meters.get(note.job_id)
         if meter is None:
-            job = Job(
+            job = MeteredJob(
                 project=note.project,
                 location=note.location,
                 job_id=note.job_id,
@@ -155,7 +155,7 @@ class JobWatch:
         return BudgetGuard(limits, note.started, warn_at=self._budget.warn_at)
 
 
-def _meter_of(note: JobNote, job: Job, workspace: Workspace, guard: BudgetGuard) -> JobMeter:
+def _meter_of(note: JobNote, job: MeteredJob, workspace: Workspace, guard: BudgetGuard) -> JobMeter:
     # Imported here because the client of each service is heavy, and a run uses at most one.
     if note.service == "vertex_training":
         from nightbid.jobs import vertex_meter

@@ -13,7 +13,7 @@ from google.cloud import dataflow_v1beta3 as api
 from nightbid.config.cloud import Cloud, Dataflow
 from nightbid.cost.labels import labels
 from nightbid.jobs.dataflow_meter import SERVICE, Clients
-from nightbid.jobs.job import JobStatus, Level, Message, State
+from nightbid.jobs.job import JobMessage, JobStatus, Level, State
 from nightbid.jobs.meter import short
 from nightbid.jobs.service import WRONG, CloudService
 from nightbid.jobs.store import JobRecord
@@ -100,7 +100,7 @@ class DataflowService(CloudService):
         state = job.current_state.name.removeprefix("JOB_STATE_")
         return JobStatus(STATES.get(state, "unknown"), state)
 
-    def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
+    def messages(self, job_id: str, since: datetime | None) -> Sequence[JobMessage]:
         """Get the messages of a job."""
         request = api.ListJobMessagesRequest(
             **self._place,
@@ -111,7 +111,7 @@ class DataflowService(CloudService):
         )
         with self.in_one_line(f"messages of job {job_id}"):
             messages = [
-                Message(
+                JobMessage(
                     at=_moment(message.time),
                     level=LEVELS.get(message.message_importance.name, "info"),
                     text=message.message_text,

@@ -25,9 +25,9 @@ from nightbid.jobs.meter import (
     TRANSIENT,
     UNKNOWN,
     VANISHED,
-    Job,
     JobMeter,
     JobUsage,
+    MeteredJob,
     short,
 )
 from nightbid.storage.workspace import Workspace
@@ -141,7 +141,7 @@ class DataflowMeter(JobMeter):
 
     def __init__(
         self,
-        job: Job,
+        job: MeteredJob,
         workspace: Workspace,
         clients: Clients,
         guard: BudgetGuard,

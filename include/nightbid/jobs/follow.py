@@ -10,7 +10,7 @@ from datetime import datetime
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, ServiceError
-from nightbid.jobs.job import DeferredJob, JobClient, JobStatus, Message, RemoteStage
+from nightbid.jobs.job import DeferredJob, JobClient, JobMessage, JobStatus, RemoteStage
 from nightbid.jobs.store import cancel
 from nightbid.night.progress import Progress
 from nightbid.night.record import RunRecord
@@ -37,7 +37,7 @@ class JobFollower:
         self._seen: set[tuple[datetime, str, str]] = set()
         self._state = ""
 
-    def look(self, say: Say = log.log) -> tuple[JobStatus, Sequence[Message]]:
+    def look(self, say: Say = log.log) -> tuple[JobStatus, Sequence[JobMessage]]:
         """Poll once, and report new messages.
 
         Returns:

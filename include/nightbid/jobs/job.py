@@ -34,7 +34,7 @@ class JobStatus:
 
 
 @dataclass(frozen=True)
-class Message:
+class JobMessage:
     """A message of a job."""
 
     at: datetime
@@ -60,7 +60,7 @@ class JobClient(Protocol):
     def look(self, job_id: str) -> JobStatus:
         """Get the status of a job; an unreachable service gives state `unknown`, not an error."""
 
-    def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
+    def messages(self, job_id: str, since: datetime | None) -> Sequence[JobMessage]:
         """Get the messages of a job since a time (inclusive), oldest first."""
 
     def cancel(self, job_id: str) -> None:

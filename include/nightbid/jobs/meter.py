@@ -44,7 +44,7 @@ TRANSIENT = (
 
 
 @dataclass(frozen=True)
-class Job:
+class MeteredJob:
     """Location of a job, and the attempt at a stage that it belongs to."""
 
     project: str
@@ -126,7 +126,7 @@ class JobMeter(ABC):
 
     def __init__(
         self,
-        job: Job,
+        job: MeteredJob,
         workspace: Workspace,
         guard: BudgetGuard,
         *,

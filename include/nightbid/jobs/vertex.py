@@ -23,7 +23,7 @@ from google.cloud.logging_v2.services.logging_service_v2.transports import (
 
 from nightbid.config.cloud import Cloud
 from nightbid.config.managed import ManagedTraining
-from nightbid.jobs.job import JobStatus, Level, Message, State
+from nightbid.jobs.job import JobMessage, JobStatus, Level, State
 from nightbid.jobs.meter import TRANSIENT, short
 from nightbid.jobs.service import WRONG, CloudService
 from nightbid.jobs.vertex_meter import SERVICE, connect
@@ -110,7 +110,7 @@ class TrainingService(CloudService):
         why = " ".join(job.error.message.split())
         return JobStatus(STATES.get(state, "unknown"), f"{state}: {why}" if why else state)
 
-    def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
+    def messages(self, job_id: str, since: datetime | None) -> Sequence[JobMessage]:
         """Get the messages of a job's workers."""
         conditions = ['resource.type="ml_job"', f'resource.labels.job_id="{job_id}"']
         if since is not None:
@@ -185,7 +185,7 @@ def _number(job: api.CustomJob) -> str:
     return str(job.name.rpartition("/")[2])
 
 
-def _message(entry: logs.LogEntry) -> Message:
+def _message(entry: logs.LogEntry) -> JobMessage:
     text = entry.text_payload
     if not text and entry.json_payload:
         text = str(dict(entry.json_payload).get("message", ""))
@@ -197,4 +197,4 @@ def _message(entry: logs.LogEntry) -> Message:
     # proto-plus answers a datetime, whatever the stubs say.
     moment: Any = entry.timestamp
     at = datetime.fromtimestamp(moment.timestamp(), UTC)
-    return Message(at, level, shown, entry.insert_id)
+    return JobMessage(at, level, shown, entry.insert_id)

@@ -30,7 +30,7 @@ from google.api_core import exceptions
 from nightbid.cost.budget import BudgetGuard
 from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook, default_book, exact, price_lines
-from nightbid.jobs.meter import TRANSIENT, UNKNOWN, VANISHED, Job, JobMeter, JobUsage, short
+from nightbid.jobs.meter import TRANSIENT, UNKNOWN, VANISHED, JobMeter, JobUsage, MeteredJob, short
 from nightbid.night.manifest import Usage
 from nightbid.storage.workspace import Workspace
 
@@ -177,7 +177,7 @@ class TrainingMeter(JobMeter):
 
     def __init__(
         self,
-        job: Job,
+        job: MeteredJob,
         workspace: Workspace,
         client: JobServiceClient,
         guard: BudgetGuard,

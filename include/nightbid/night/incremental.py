@@ -59,7 +59,7 @@ class DayScore(Block):
     """Sum of the predictions divided by the sum of the labels."""
 
 
-class Learned(Block):
+class LearnedDays(Block):
     """Days that a night's model has learned, and scores of each day before it was learned."""
 
     days: tuple[Partition, ...]
@@ -120,7 +120,7 @@ class Continuation(Block):
     night: Partition
     why_full: str = ""
     """Why it learns all days; empty: it continues from a state."""
-    learned: Learned | None = None
+    learned: LearnedDays | None = None
     """Days of the state; if all days are learned, those of the newest earlier night."""
     left_out: tuple[Partition, ...] = ()
     """Days that a user has undone."""
@@ -184,7 +184,7 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> FoundContinu
         A continuation; with a reason instead of a state if all days have to be learned.
     """
     undone_days = undone(run.workspace, spec.pipeline)
-    newest: Learned | None = None
+    newest: LearnedDays | None = None
 
     def full(why: str) -> FoundContinuation:
         return FoundContinuation(
@@ -224,9 +224,9 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> FoundContinu
 
 def chain(
     workspace: Workspace, pipeline: str, stage: str = "train"
-) -> Iterator[tuple[RunRecord, Learned]]:
+) -> Iterator[tuple[RunRecord, LearnedDays]]:
     """Yield the nights of a pipeline that were trained incrementally, oldest first."""
-    newest: dict[dt.date, tuple[RunRecord, Learned]] = {}
+    newest: dict[dt.date, tuple[RunRecord, LearnedDays]] = {}
     for run in runs_of(workspace, pipeline):
         if (output := _finished(run, stage)) and (learned := _learned(output[0])) is not None:
             newest[run.date] = run, learned
@@ -264,9 +264,9 @@ def _worse_than(run: RunRecord) -> str:
     return str(output[0].metrics.get("reference", "reference"))
 
 
-def _learned(manifest: Manifest) -> Learned | None:
+def _learned(manifest: Manifest) -> LearnedDays | None:
     try:
-        return Learned.model_validate(manifest.metrics[METRIC])
+        return LearnedDays.model_validate(manifest.metrics[METRIC])
     except (KeyError, ValidationError):
         return None
 

@@ -9,7 +9,7 @@ from nightbid.config.settings import Settings
 from nightbid.rehearse.report import Report, report_folder
 from nightbid.storage.workspace import Workspace
 from nightbid.tracking.log import Tracked, deliver, tracking_uri
-from nightbid.tracking.payload import Payload, Point, safe_name
+from nightbid.tracking.payload import MetricPoint, Payload, safe_name
 from nightbid.tracking.queue import Queue
 
 EXPERIMENT = "rehearsals"
@@ -47,11 +47,13 @@ def payload_of(report: Report, workspace: Workspace) -> Payload:
     )  # fmt: skip
 
 
-def _metrics(report: Report) -> Iterator[Point]:
-    yield Point(name="findings", value=len(report.findings))
-    yield Point(name="grave_findings", value=sum(finding.grave for finding in report.findings))
-    yield Point(name="cost_usd", value=float(report.cost_usd))
-    yield Point(name="seconds", value=report.seconds)
+def _metrics(report: Report) -> Iterator[MetricPoint]:
+    yield MetricPoint(name="findings", value=len(report.findings))
+    yield MetricPoint(
+        name="grave_findings", value=sum(finding.grave for finding in report.findings)
+    )
+    yield MetricPoint(name="cost_usd", value=float(report.cost_usd))
+    yield MetricPoint(name="seconds", value=report.seconds)
     if training := report.compared.get("training"):
         for name in ("mean", "low", "high"):
-            yield Point(name=f"normalized_entropy_difference_{name}", value=training[name])
+            yield MetricPoint(name=f"normalized_entropy_difference_{name}", value=training[name])

@@ -18,7 +18,7 @@ REPLICATES = 200
 
 
 @dataclass(frozen=True)
-class Pair:
+class RunPair:
     """Comparison of a run with the first one, on the same rows."""
 
     run_id: str
@@ -45,7 +45,7 @@ class RunComparison:
     """Comparison of two or more runs."""
 
     views: tuple[RunView, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[RunPair, ...]
     """Comparisons of all runs except the first with the first one."""
     changed: tuple[Changed, ...]
 
@@ -81,12 +81,12 @@ class RunComparison:
         return cls(views, pairs, changed_keys([view.head.spec for view in views]))
 
 
-def _pair(first: RunView, other: RunView) -> Pair:
+def _pair(first: RunView, other: RunView) -> RunPair:
     name = other.head.run_id
     digests = [view.evaluation.get("rows_digest") for view in (first, other)]
     if not all(digests):
         lacking = first if not digests[0] else other
-        return Pair(name, {}, f"{lacking.head.run_id} was not evaluated")
+        return RunPair(name, {}, f"{lacking.head.run_id} was not evaluated")
     # Import NumPy and SciPy only if there is something to compute.
     from nightbid.evaluation.paired import KeptScores, paired, paired_values
     from nightbid.evaluation.rescore import rescored, why_not
@@ -102,7 +102,7 @@ def _pair(first: RunView, other: RunView) -> Pair:
             if older_scores is None:
                 why = why_not(older, newer)
                 reason = f"evaluated on different rows than {first.head.run_id}"
-                return Pair(name, {}, f"{reason}; {why}" if why else reason, can_score=not why)
+                return RunPair(name, {}, f"{reason}; {why}" if why else reason, can_score=not why)
             rows_of = newer.run_id
             evaluated = (first if newer is first.run else other).stage("evaluate").folder
             assert evaluated is not None, "it has a digest of its rows"
@@ -112,9 +112,9 @@ def _pair(first: RunView, other: RunView) -> Pair:
         seed = int(str(first.head.spec.get("seed") or 0))
         is_value = first.evaluation.get("kind") == "value"
         compare = paired_values if is_value else paired
-        return Pair(name, compare(*scores, replicates=REPLICATES, seed=seed), rows_of=rows_of)
+        return RunPair(name, compare(*scores, replicates=REPLICATES, seed=seed), rows_of=rows_of)
     except NightbidError as error:
-        return Pair(name, {}, error.what)
+        return RunPair(name, {}, error.what)
 
 
 def older_and_newer(one: RunRecord, two: RunRecord) -> tuple[RunRecord, RunRecord]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.night.incremental import METRIC, Learned
+from nightbid.night.incremental import METRIC, LearnedDays
 from nightbid.report.charts import Series, Words, line_chart
 from nightbid.report.run_view import RunView
 
@@ -16,7 +16,7 @@ LINES = (("candidate", "train", "s0"), ("baseline", "train_baseline", "s2"))
 def incremental_context(view: RunView) -> dict[str, Any]:
     """Get the learned days, and the metrics on each before learning it; empty in other modes."""
     known = {
-        name: Learned.model_validate(metric)
+        name: LearnedDays.model_validate(metric)
         for name, stage, _ in LINES
         if (metric := view.stage(stage).metrics.get(METRIC))
     }

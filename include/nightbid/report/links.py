@@ -9,7 +9,7 @@ from nightbid.report.assets import Script
 from nightbid.report.run_view import RunView, StageView
 
 
-class Named(Protocol):
+class RunReference(Protocol):
     """Object that names a run: its head, its summary, or its champion."""
 
     @property
@@ -52,7 +52,7 @@ class Links:
         """Address of the page of a sweep."""
         return ""
 
-    def run(self, run: Named) -> str:
+    def run(self, run: RunReference) -> str:
         """Address of the page of a run."""
         return ""
 
@@ -100,11 +100,11 @@ class Links:
         """Address of the output of a stage."""
         return ""
 
-    def log(self, run: Named, stage: str) -> str:
+    def log(self, run: RunReference, stage: str) -> str:
         """Address of the log of a stage's newest attempt."""
         return ""
 
-    def dag_run(self, run: Named) -> str:
+    def dag_run(self, run: RunReference) -> str:
         """Address of the run in Airflow; empty if Airflow does not know the run."""
         return ""
 

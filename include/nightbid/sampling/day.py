@@ -27,7 +27,7 @@ from nightbid.data.user_keys import UserKeys
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.source import code_of
-from nightbid.partitions import Hour
+from nightbid.partitions import HourPartition
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
 from nightbid.sampling.as_read import BATCHES, OTHERS, is_as_read, leave_out
@@ -205,7 +205,7 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
     for unit_count in counts[1:]:
         count.add(unit_count)
     if count.read == 0:
-        kind = "hour" if isinstance(day, Hour) else "day"
+        kind = "hour" if isinstance(day, HourPartition) else "day"
         raise CorruptDataError(
             f"the {kind} is empty",
             where=f"logs of {day}",

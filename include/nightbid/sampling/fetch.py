@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from nightbid.config.folder_source import FileKind
-from nightbid.data.delimited import Part
+from nightbid.data.delimited import FilePart
 from nightbid.data.units import FolderUnit
 from nightbid.storage import gcs
 
@@ -45,7 +45,7 @@ def fetched(unit: FolderUnit, folder: Path, generations: Mapping[str, int]) -> F
     return replace(unit, reader=replace(reader, root=folder), parts=tuple(parts))
 
 
-def _copy(part: Part, kind: FileKind, remote: gcs.Generation, target: Path) -> Part:
+def _copy(part: FilePart, kind: FileKind, remote: gcs.Generation, target: Path) -> FilePart:
     if part.size is None or kind not in ("csv", "jsonl", "parquet"):
         remote.copy(target)
         return replace(part, path=target)
@@ -54,10 +54,10 @@ def _copy(part: Part, kind: FileKind, remote: gcs.Generation, target: Path) -> P
         return replace(part, path=target)
     with open(target, "wb") as stream:
         remote.copy_range(part.start, part.start + part.size, stream)
-    return Part(target, 0, part.size, part.names)
+    return FilePart(target, 0, part.size, part.names)
 
 
-def _copy_groups(part: Part, remote: gcs.Generation, target: Path) -> None:
+def _copy_groups(part: FilePart, remote: gcs.Generation, target: Path) -> None:
     """Create a file of the same size that contains the footer and some row groups."""
     size = remote.size()
     with open(target, "wb") as stream:

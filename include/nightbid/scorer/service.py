@@ -252,7 +252,7 @@ class Service:
         if self._shadow is None:
             return
         if not self._shadow.send(
-            shadow.Message(
+            shadow.AnsweredRequest(
                 champion=served.champion.number,
                 body=body,
                 is_arrow=more.get("is_arrow", False),

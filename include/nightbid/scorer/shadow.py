@@ -40,7 +40,7 @@ STATE_SECONDS = 0.5
 """Minimum seconds between two writes of the sums."""
 
 
-class Message(msgspec.Struct, array_like=True):
+class AnsweredRequest(msgspec.Struct, array_like=True):
     """An answered request."""
 
     champion: int
@@ -64,7 +64,7 @@ class Sender:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def send(self, message: Message) -> bool:
+    def send(self, message: AnsweredRequest) -> bool:
         """Send a request, or skip it if the shadow cannot take it; returns whether it was sent."""
         packed = msgspec.msgpack.encode(message)
         if len(packed) > MOST_BYTES:
@@ -146,7 +146,7 @@ class Shadow:
             self._sums.skipped += 1
             return
         try:
-            message = msgspec.msgpack.decode(packed, type=Message)
+            message = msgspec.msgpack.decode(packed, type=AnsweredRequest)
             if message.is_arrow:
                 shadow = served.answer_arrow(message.body)
             else:

@@ -74,7 +74,7 @@ def score_files(
     parts = []
     for file in files:
         name = Path(file.name) if rows.is_file() else file.relative_to(rows)
-        parts.append(Part(str(file), str(temporary / name)))
+        parts.append(BatchFile(str(file), str(temporary / name)))
     try:
         for part in parts:
             Path(part.to).parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def score_files(
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchFile:
     """A file of rows, and the file for its scores."""
 
     rows: str
@@ -123,7 +123,7 @@ class ScoreParts:
     def __init__(self, bundle: str, keep: tuple[str, ...]) -> None:
         self._bundle, self._keep = bundle, keep
 
-    def __call__(self, part: Part) -> None:
+    def __call__(self, part: BatchFile) -> None:
         """Score a file, and write its totals next to the scores."""
         bundle, columns = _opened(self._bundle)
         count, total, wrong = 0, 0.0, 0
@@ -168,7 +168,7 @@ def _total(to: Path) -> dict[str, Any]:
     return totals
 
 
-def _on_beam(runner: Runner, score: ScoreParts, parts: list[Part]) -> None:
+def _on_beam(runner: Runner, score: ScoreParts, parts: list[BatchFile]) -> None:
     import apache_beam as beam
 
     from nightbid.featurize.runner import passes_on

@@ -34,7 +34,7 @@ _FROM_MANIFESTS = {
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-class Point(BaseModel):
+class MetricPoint(BaseModel):
     """One value of a metric."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +69,7 @@ class Payload(BaseModel):
     failed: bool
     parameters: dict[str, str]
     tags: dict[str, str]
-    metrics: tuple[Point, ...]
+    metrics: tuple[MetricPoint, ...]
     data: DataSet | None = None
     slices: tuple[dict[str, Any], ...] = ()
     artifacts: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ def _tags(view: RunView) -> dict[str, str]:
     return {f"nightbid.{name}": value for name, value in tags.items() if value}
 
 
-def _metrics(view: RunView) -> Iterator[Point]:
+def _metrics(view: RunView) -> Iterator[MetricPoint]:
     metrics = view.evaluation
     words = words_of(metrics)
     for model in _MODELS:
@@ -160,12 +160,12 @@ def _metrics(view: RunView) -> Iterator[Point]:
         for epoch in view.stage(model).metrics.get("history") or []:
             values = {name: value for name, value in epoch.items() if name != "epoch"}
             yield from _points(f"{model}.", values, step=int(epoch.get("epoch", 0)))
-    yield Point(name="cost.total_usd", value=float(view.total_cost.amount))
+    yield MetricPoint(name="cost.total_usd", value=float(view.total_cost.amount))
     for stage in view.stages:
         if stage.cost:
-            yield Point(name=f"cost.{stage.name}_usd", value=float(stage.cost.amount))
+            yield MetricPoint(name=f"cost.{stage.name}_usd", value=float(stage.cost.amount))
         if stage.record:
-            yield Point(name=f"seconds.{stage.name}", value=stage.record.seconds)
+            yield MetricPoint(name=f"seconds.{stage.name}", value=stage.record.seconds)
     for entry in metrics.get("slices") or []:
         figures = {name: entry["candidate"].get(name) for name in (words.rank, words.loss)}
         yield from _points(
@@ -173,10 +173,10 @@ def _metrics(view: RunView) -> Iterator[Point]:
         )
 
 
-def _points(prefix: str, figures: Mapping[str, Any], step: int = 0) -> Iterator[Point]:
+def _points(prefix: str, figures: Mapping[str, Any], step: int = 0) -> Iterator[MetricPoint]:
     for name, value in figures.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            yield Point(name=f"{prefix}{safe_name(name)}", value=float(value), step=step)
+            yield MetricPoint(name=f"{prefix}{safe_name(name)}", value=float(value), step=step)
 
 
 def safe_name(text: object) -> str:

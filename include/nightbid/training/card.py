@@ -16,10 +16,10 @@ from nightbid.training.validation import scored
 from nightbid.training.values import scale, value_fields
 
 if TYPE_CHECKING:
-    from nightbid.training.job import Job
+    from nightbid.training.job import FitJob
 
 
-def calibrated(card: ModelCard, model: Any, rows: Rows, validation: Rows, job: Job) -> ModelCard:
+def calibrated(card: ModelCard, model: Any, rows: Rows, validation: Rows, job: FitJob) -> ModelCard:
     """Fit the calibration, and return the card with it.
 
     Args:

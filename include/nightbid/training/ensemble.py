@@ -19,7 +19,7 @@ from nightbid.training.data import Examples, Rows, every_so_many
 from nightbid.training.validation import validated
 
 if TYPE_CHECKING:
-    from nightbid.training.job import Job
+    from nightbid.training.job import FitJob
 
 Floats = npt.NDArray[np.float64]
 MOST_ROWS = 1_000_000
@@ -27,11 +27,11 @@ MOST_ROWS = 1_000_000
 
 
 def fit_ensemble(
-    job: Job,
+    job: FitJob,
     card: ModelCard,
     validation: Rows,
     *,
-    train: Callable[[Job, Progress], dict[str, Any]],
+    train: Callable[[FitJob, Progress], dict[str, Any]],
     progress: Progress,
 ) -> tuple[Ensemble, dict[str, Any]]:
     """Train every member, then fit their weights on validation rows.

@@ -19,15 +19,15 @@ from nightbid.evaluation.scores import ScoreTable, clipped, log_losses
 from nightbid.models.folder import ModelCard, load_card
 from nightbid.models.layout import Layout
 from nightbid.models.network import Network
-from nightbid.night.incremental import Continuation, DayScore, Learned, excess_of
-from nightbid.partitions import Hour, partition_of
+from nightbid.night.incremental import Continuation, DayScore, LearnedDays, excess_of
+from nightbid.partitions import HourPartition, partition_of
 from nightbid.schema import split_files
 from nightbid.training.data import Rows
 from nightbid.training.validation import Score, ValidationMetrics
 from nightbid.training.warm import take_all, why_cold
 
 if TYPE_CHECKING:
-    from nightbid.training.job import Job
+    from nightbid.training.job import FitJob
 
 Days = tuple[dt.date, ...]
 CURVE_DAYS = 60
@@ -65,7 +65,7 @@ class Lesson:
     """Share of the window's rows that the night trains on."""
 
     @property
-    def before(self) -> Learned | None:
+    def before(self) -> LearnedDays | None:
         """What the earlier state has learned; None if the night trains on all days."""
         return None if self.why_full else self.continuation.learned
 
@@ -83,7 +83,7 @@ class Lesson:
             }
         )
 
-    def learned(self, batch_size: int, result: ValidationMetrics, validation: Rows) -> Learned:
+    def learned(self, batch_size: int, result: ValidationMetrics, validation: Rows) -> LearnedDays:
         """Describe what the weights have learned after the night.
 
         Args:
@@ -114,7 +114,7 @@ class Lesson:
                 log_loss=result.log_loss, normalized_entropy=result.log_loss / base,
                 error=0.0, auc=result.auc,
             )  # fmt: skip
-        return Learned(
+        return LearnedDays(
             days=self.window, fresh=self.fresh, left_out=self.left_out, full_night=night, nights=0,
             why_full=self.why_full, batch_size=batch_size, excess=self.excess,
             reference=reference, curve=curve,
@@ -129,7 +129,7 @@ def days_of(featurized: Path) -> tuple[dt.date, ...]:
 
 def _step(days: tuple[dt.date, ...]) -> dt.timedelta:
     """Return the shortest time between consecutive partitions; the unit's length if only one."""
-    least = dt.timedelta(hours=1) if isinstance(days[0], Hour) else dt.timedelta(days=1)
+    least = dt.timedelta(hours=1) if isinstance(days[0], HourPartition) else dt.timedelta(days=1)
     return min((later - day for day, later in pairwise(days)), default=least)
 
 
@@ -150,7 +150,7 @@ def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.dat
     return rows[True] / max(sum(rows.values()), 1)
 
 
-def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> Lesson:
+def plan_lesson(job: FitJob, layout: Layout, source: Callable[[Days], Source]) -> Lesson:
     """Decide whether a night trains on the new days or on all days.
 
     Args:
@@ -246,7 +246,7 @@ def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: d
     )  # fmt: skip
 
 
-def said_of(learned: Learned) -> str:
+def said_of(learned: LearnedDays) -> str:
     """Summarize in one line what was learned, and how well it was predicted beforehand."""
     days = ", ".join(map(str, learned.fresh))
     out = f", without {', '.join(map(str, learned.left_out))}" if learned.left_out else ""

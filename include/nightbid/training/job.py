@@ -44,7 +44,7 @@ class Fit(Block):
     """Input whose values get an offset of the logit → number of its out-of-vocabulary ids."""
 
 
-class Job(Fit):
+class FitJob(Fit):
     """What to train, on which rows, and where to write the model."""
 
     featurized: Path
@@ -62,7 +62,7 @@ class Job(Fit):
 
 
 def run_job(
-    job: Job, *, progress: Progress, watch: EpochWatcher, checkpoint_folder: UPath | None = None
+    job: FitJob, *, progress: Progress, watch: EpochWatcher, checkpoint_folder: UPath | None = None
 ) -> dict[str, Any]:
     """Train and write the model.
 
@@ -194,7 +194,7 @@ class _Source:
     days: tuple[date, ...]
 
     @classmethod
-    def of(cls, job: Job, layout: Layout, strategy: Any, days: tuple[date, ...]) -> _Source:
+    def of(cls, job: FitJob, layout: Layout, strategy: Any, days: tuple[date, ...]) -> _Source:
         also = ("young",) if job.young else ()
         plan = plan_memory(job.featurized, layout, job.train.memory_gb, days, also)
         if strategy is not None:

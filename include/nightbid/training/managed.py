@@ -26,7 +26,7 @@ from nightbid.night.progress import LogProgress
 from nightbid.night.stages import stage_named
 from nightbid.storage.workspace import Workspace, fetch
 from nightbid.training.distributed import place_of_environment
-from nightbid.training.job import Fit, Job, run_job
+from nightbid.training.job import Fit, FitJob, run_job
 
 RESULT = "result.json"
 
@@ -122,7 +122,7 @@ def _train(workspace: Workspace, job_record: TrainingOrder) -> None:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         local = Path(folder) / "output"
         local.mkdir()
-        job = Job(
+        job = FitJob(
             **{name: getattr(job_record, name) for name in Fit.model_fields},
             featurized=fetch(workspace.at(job_record.featurized)),
             output=local,

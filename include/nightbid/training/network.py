@@ -17,13 +17,13 @@ from nightbid.training.data import Rows
 
 if TYPE_CHECKING:
     from nightbid.training.incremental import Lesson
-    from nightbid.training.job import Job
+    from nightbid.training.job import FitJob
 
 WARM = "warm: the champion's layers, fresh embeddings, half of the epochs"
 
 
 def fit_network(
-    job: Job,
+    job: FitJob,
     card: ModelCard,
     train: Rows,
     validation: Rows,

@@ -29,7 +29,7 @@ from nightbid.models.registry import find
 from nightbid.night.progress import unwatched
 from nightbid.night.task import StageTask
 from nightbid.schema import LABEL, USER, WEIGHT, split_files
-from nightbid.training.job import Fit, Job, run_job
+from nightbid.training.job import Fit, FitJob, run_job
 from nightbid.training.stage import asked_candidate
 
 NEWEST = ("validate", "evaluate")
@@ -79,7 +79,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
                 where="train.refit",
                 hint="widen the validation or evaluation window, or set train.refit: false",
             )
-        job = Job(
+        job = FitJob(
             **{name: getattr(requested.fit, name) for name in Fit.model_fields},
             featurized=Path(scratch),
             output=Path(scratch) / "fitted_again",
@@ -173,7 +173,7 @@ def compare(
     }
 
 
-def _as_long(job: Job, judged: Mapping[str, Any]) -> Job:
+def _as_long(job: FitJob, judged: Mapping[str, Any]) -> FitJob:
     """Make a job train as many epochs (trees), with the same batch size, as the judged model.
 
     The members of an ensemble use early stopping on the held-out rows instead.

@@ -11,7 +11,7 @@ from nightbid.errors import ConfigError
 from nightbid.models.registry import find
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageInput, StageTask
-from nightbid.training.job import Fit, Job, run_job
+from nightbid.training.job import Fit, FitJob, run_job
 from nightbid.training.workers import launch
 
 
@@ -97,7 +97,7 @@ def run_baseline(task: StageTask) -> Outcome:
 
 
 def _train(task: StageTask, requested: TrainingRequest) -> Outcome:
-    job = Job(
+    job = FitJob(
         **{name: getattr(requested.fit, name) for name in Fit.model_fields},
         featurized=task.inputs["featurize"].path,
         output=task.output,

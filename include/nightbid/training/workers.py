@@ -19,12 +19,12 @@ from typing import IO, Any
 
 from nightbid.errors import ConfigError, NightbidError, StageError
 from nightbid.night.progress import EpochWatcher, Progress
-from nightbid.training.job import Job, run_job
+from nightbid.training.job import FitJob, run_job
 
 
 def main(path: str) -> int:
     """Run one worker; it reports to stdout, one JSON object per line."""
-    job = Job.model_validate_json(Path(path).read_text(encoding="utf-8"))
+    job = FitJob.model_validate_json(Path(path).read_text(encoding="utf-8"))
 
     def progress(done: float, message: str = "") -> None:
         _say(progress=[done, message])
@@ -40,7 +40,7 @@ def main(path: str) -> int:
     return 0
 
 
-def launch(job: Job, workers: int, *, progress: Progress, watch: EpochWatcher) -> dict[str, Any]:
+def launch(job: FitJob, workers: int, *, progress: Progress, watch: EpochWatcher) -> dict[str, Any]:
     """Run a job with several processes on this machine, and wait for them.
 
     Args:

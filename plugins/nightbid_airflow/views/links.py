@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from nightbid.report.assets import Script
-from nightbid.report.links import Links, Named
+from nightbid.report.links import Links, RunReference
 from nightbid.report.run_view import RunView, StageView
 from nightbid.tracking.logged import Logged
 
@@ -55,7 +55,7 @@ class ServedLinks(Links):
         """Address of a chart script; it changes with the content, so that browsers can cache it."""
         return f"{self.base}/assets/{script.name}?v={script.sha256.hex()[:16]}"
 
-    def run(self, run: Named) -> str:
+    def run(self, run: RunReference) -> str:
         """Address of the page of a run."""
         return f"{self.base}/runs/{quote(run.pipeline)}/{quote(run.run_id)}"
 
@@ -101,12 +101,12 @@ class ServedLinks(Links):
         _, _, place = stage.uri.partition("stages/")
         return f"{self.base}/outputs/{quote(place)}" if place else ""
 
-    def log(self, run: Named, stage: str) -> str:
+    def log(self, run: RunReference, stage: str) -> str:
         """Address of the log of a stage's newest attempt in Airflow."""
         address = self.dag_run(run)
         return f"{address}/tasks/{quote(stage)}" if address else ""
 
-    def dag_run(self, run: Named) -> str:
+    def dag_run(self, run: RunReference) -> str:
         """Address of the run in Airflow; empty if Airflow does not know the run."""
         name = self._dag_runs.get(run.run_id)
         if name is None:

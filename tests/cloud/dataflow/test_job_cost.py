@@ -21,7 +21,7 @@ from nightbid.jobs.dataflow_meter import (
     DataflowMeter,
     billable_shuffle_gb,
 )
-from nightbid.jobs.meter import Job
+from nightbid.jobs.meter import MeteredJob
 from nightbid.storage.workspace import Workspace
 
 HOURS = 3600.0
@@ -40,7 +40,7 @@ HALF = tuple((name, value / 2) for name, value in FINAL)
 
 
 def meter(service: Any, tmp_path: Path, limit: str = "1000", **options: float) -> DataflowMeter:
-    job = Job("project", "us-central1", "job-1", "ctr", "ctr-1", "featurize", 1)
+    job = MeteredJob("project", "us-central1", "job-1", "ctr", "ctr-1", "featurize", 1)
     at = datetime(2026, 11, 23, tzinfo=UTC)
     guard = BudgetGuard([BudgetLimit("run ctr-1", Decimal(limit), Decimal(0))], at)
     clients = Clients.connect(service.endpoint)

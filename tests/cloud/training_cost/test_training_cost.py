@@ -19,7 +19,7 @@ from nightbid.cost.ledger import Ledger, record_stage_usage, total
 from nightbid.cost.pricing import Discount, PriceBook, default_book
 from nightbid.errors import PriceError
 from nightbid.jobs.cost_watch import JobNote, JobWatch, note_job, noted_jobs
-from nightbid.jobs.meter import Job
+from nightbid.jobs.meter import MeteredJob
 from nightbid.jobs.vertex_meter import (
     Pool,
     TrainingMeter,
@@ -70,7 +70,7 @@ class Clock:
 
 def meter(service: Any, tmp_path: Path, clock: Clock, limit: str = "1000") -> TrainingMeter:
     service.spec = SPEC
-    job = Job("project", "us-central1", "77", "ctr", "ctr-1", "train", 1)
+    job = MeteredJob("project", "us-central1", "77", "ctr", "ctr-1", "train", 1)
     guard = BudgetGuard([BudgetLimit("run ctr-1", Decimal(limit), Decimal(0))], START)
     client = connect("us-central1", service.endpoint)
     return TrainingMeter(job, Workspace(str(tmp_path)), client, guard, timeout=0.5, now=clock)

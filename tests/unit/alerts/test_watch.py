@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nightbid.alerts.message import Message, send
+from nightbid.alerts.message import AlertMessage, send
 from nightbid.alerts.watch import Watch
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -66,7 +66,7 @@ def test_a_missing_night_is_reported_once_within_15_minutes(settings) -> None:
     start_night(settings, "sample", "promote")
     due = LAST.replace(second=0) + dt.timedelta(days=1)
     assert kinds(settings, due + dt.timedelta(minutes=5)) == []
-    messages: list[Message] = []
+    messages: list[AlertMessage] = []
     watch = Watch(settings)
     for minute in range(5, 16):
         watch.tell(due + dt.timedelta(minutes=minute), messages.append)
@@ -167,7 +167,7 @@ def test_alerts_are_sent_by_email(settings) -> None:
         by_mail = settings.model_copy(
             update={"mail_to": "ann@example.org", "smtp": _secret(server.server_address[1])}
         )
-        send(by_mail, Message("missing_night", "small", "nothing came", night="2026-01-09"))
+        send(by_mail, AlertMessage("missing_night", "small", "nothing came", night="2026-01-09"))
         server.shutdown()
     assert "Subject: small 2026-01-09: nothing came" in lines
     assert "To: ann@example.org" in lines

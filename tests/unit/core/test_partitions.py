@@ -18,7 +18,7 @@ from nightbid.night.incremental import undone
 from nightbid.partitions import (
     STEPS,
     WEEKDAYS,
-    Hour,
+    HourPartition,
     containing,
     end_of,
     first_hour,
@@ -29,7 +29,7 @@ from nightbid.storage.workspace import Workspace
 from typer.testing import CliRunner
 
 DAYS = st.dates(dt.date(1990, 1, 1), dt.date(2090, 1, 1))
-HOURS = st.builds(Hour.of, DAYS, st.integers(0, 23))
+HOURS = st.builds(HourPartition.of, DAYS, st.integers(0, 23))
 
 
 def spec_of(text: str) -> PipelineSpec:
@@ -55,7 +55,7 @@ def test_malformed_dates_are_rejected(text):
 @given(st.lists(st.one_of(DAYS, HOURS), max_size=20))
 def test_days_sort_before_their_hours(partitions):
     def place(each: dt.date) -> tuple[dt.date, int]:
-        return (each.date(), each.hour) if isinstance(each, Hour) else (each, -1)
+        return (each.date(), each.hour) if isinstance(each, HourPartition) else (each, -1)
 
     assert sorted(partitions) == sorted(partitions, key=place)
     for one in partitions[:4]:
@@ -76,10 +76,10 @@ def test_each_day_belongs_to_one_week(day, begins):
 @given(HOURS)
 def test_hours_are_consecutive_across_days(hour):
     later = hour + STEPS["hour"]
-    assert isinstance(later, Hour)
+    assert isinstance(later, HourPartition)
     assert first_hour(later) == first_hour(hour) + hours_in("hour")
     assert end_of(hour, "hour").timestamp() == first_hour(later) * 3600
-    assert containing(hour.date(), "hour") == Hour.of(hour.date(), 23)
+    assert containing(hour.date(), "hour") == HourPartition.of(hour.date(), 23)
 
 
 def test_a_window_is_counted_in_hours_for_hourly_partitions():

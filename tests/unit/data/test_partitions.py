@@ -15,7 +15,7 @@ from nightbid.data.folder import FolderLogs
 from nightbid.data.source import open_source
 from nightbid.data_check.check import check_folder
 from nightbid.errors import CorruptDataError
-from nightbid.partitions import Hour
+from nightbid.partitions import HourPartition
 
 DAY = dt.date(2026, 1, 5)
 
@@ -51,7 +51,7 @@ def test_hours_are_recognized_by_folder_and_file_names(tmp_path, form):
     for hour in (0, 3, 23):
         put(tmp_path, form.format(hour, 5), hour)
     logs = opened(tmp_path, partition="hour")
-    hours = [Hour.of(DAY, hour) for hour in (0, 3, 23)]
+    hours = [HourPartition.of(DAY, hour) for hour in (0, 3, 23)]
     assert list(logs.days()) == hours
     assert [values(logs, hour) for hour in hours] == [[0], [3], [23]]
     # Without `partition`, its rows belong to the day.
@@ -109,7 +109,7 @@ def test_one_file_is_split_by_row_times_into_hours_or_weeks(tmp_path):
         "2026-01-05T04": [0, 1], "2026-01-05T05": [2],
         "2026-01-05T06": [3], "2026-01-05T07": [4, 5],
     }  # fmt: skip
-    assert all(type(hour) is Hour for hour in hours.days())
+    assert all(type(hour) is HourPartition for hour in hours.days())
     weeks = opened(tmp_path, partition="week", day_column="t")
     assert all(type(week) is dt.date for week in weeks.days())
     assert [(str(week), values(weeks, week)) for week in weeks.days()] == [
@@ -136,7 +136,7 @@ def test_simulated_hours_and_weeks_contain_the_rows_of_their_days(tmp_path):
         )
 
     day = table("day", DAY)
-    hours = table("hour", *(Hour.of(DAY, hour) for hour in range(24)))
+    hours = table("hour", *(HourPartition.of(DAY, hour) for hour in range(24)))
     assert hours.sort_by("impression_id") == day.sort_by("impression_id")
     week = table("week", DAY)
     assert week == table("day", *(DAY + dt.timedelta(days=at) for at in range(7)))

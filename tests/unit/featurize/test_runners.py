@@ -21,7 +21,7 @@ from nightbid.config.pipeline import Night, Runner
 from nightbid.errors import MissingDataError, StageError
 from nightbid.features.fitted import Definition
 from nightbid.featurize.groups import groups_of
-from nightbid.featurize.passes import Part, learning, transforming
+from nightbid.featurize.passes import PartialStatistics, learning, transforming
 from nightbid.featurize.runner import passes_on, threads_of
 from nightbid.featurize.stage import checked
 
@@ -117,7 +117,9 @@ def test_memory_is_released_after_each_pass(tmp_path, feature):
         with suppress(MissingDataError), passes_on(Runner(workers=2)) as run_pass:
             run_pass(learning(groups, definition, str(tmp_path / name), threads=2))
     gc.collect()
-    assert not [part for part in gc.get_objects() if isinstance(part, Part) and part.rows]
+    assert not [
+        part for part in gc.get_objects() if isinstance(part, PartialStatistics) and part.rows
+    ]
 
 
 def test_a_runner_can_be_configured_by_its_name_alone():

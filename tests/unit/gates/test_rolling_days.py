@@ -15,7 +15,7 @@ from nightbid.gates.day_profiles import Day
 from nightbid.gates.rolling_days import rolling_days
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
-from nightbid.partitions import STEPS, Hour, partition_of
+from nightbid.partitions import STEPS, HourPartition, partition_of
 from nightbid.profile.profile import Profile
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
@@ -82,7 +82,7 @@ def hours_of(*names: dt.date) -> list[Day]:
 
 
 def test_rolling_days_are_24_hours_that_end_with_the_newest_hour():
-    newest = Hour.of(dt.date(2026, 1, 4), 17)
+    newest = HourPartition.of(dt.date(2026, 1, 4), 17)
     hours = [newest - back * STEPS["hour"] for back in range(60)]
     days = rolling_days(hours_of(*hours), newest)
     assert [str(day.date) for day in days] == ["2026-01-03T17", "2026-01-04T17"]
@@ -99,5 +99,5 @@ def test_an_override_applies_to_all_hours_of_its_last_day():
     override = Override(
         gate="raw", check="*", name="ann", reason="a known outage", until=dt.date(2026, 1, 4)
     )
-    assert override.holds_on(Hour.of(dt.date(2026, 1, 4), 23))
-    assert not override.holds_on(Hour.of(dt.date(2026, 1, 5), 0))
+    assert override.holds_on(HourPartition.of(dt.date(2026, 1, 4), 23))
+    assert not override.holds_on(HourPartition.of(dt.date(2026, 1, 5), 0))

@@ -10,7 +10,7 @@ import re
 import pytest
 from markupsafe import Markup
 from nightbid.config.gate_limits import Limit
-from nightbid.gates.propose import Point, Proposal
+from nightbid.gates.propose import PastMeasurement, Proposal
 from nightbid.report import pages
 from nightbid.report.assets import FOLDER, scripts
 from nightbid.report.charts import (
@@ -140,7 +140,7 @@ def test_every_chart_has_a_data_table_without_javascript(recorded_run, chromium,
     run = recorded_run("one")
     recorded_run("two")
     runs = Summaries(run.workspace, tmp_path / "cache").of("ctr")
-    history = tuple(Point(dt.date(2026, 1, day), float(day)) for day in (1, 2, 3))
+    history = tuple(PastMeasurement(dt.date(2026, 1, day), float(day)) for day in (1, 2, 3))
     limit = Limit(warn=(None, 0.1), stop=(None, 0.2))
     moved = Proposal("raw", "psi:site", limit, history, None)
     documents = {

@@ -161,11 +161,11 @@ def test_offsets_are_added_after_the_calibration_curve(featurized, task_of):
 def test_calibration_slices_without_a_served_id_are_rejected(featurized, task_of):
     requested = asked_candidate(task_of(featurized, Model(architecture="deep")))
     fields = {name: getattr(requested.fit, name) for name in Fit.model_fields}
-    from nightbid.training.job import Job, run_job
+    from nightbid.training.job import FitJob, run_job
 
     for name in ("place", "price", "nothing"):
         train = Train(calibration="by_slice", calibration_slices=(name,), epochs=1)
-        job = Job(**{**fields, "train": train, "slices": {name: 0}}, featurized=featurized,
+        job = FitJob(**{**fields, "train": train, "slices": {name: 0}}, featurized=featurized,
                   output=featurized / "none")  # fmt: skip
         with pytest.raises(ConfigError, match=f"'{name}' does not give one id"):
             run_job(job, progress=lambda *_: None, watch=lambda *_: None)

@@ -11,7 +11,7 @@ from nightbid.config.pipeline import Label
 from nightbid.night.progress import silent, unwatched
 from nightbid.storage.workspace import file_digest
 from nightbid.training.checkpoints import Checkpoints
-from nightbid.training.job import Job, run_job
+from nightbid.training.job import FitJob, run_job
 from preloaded import COMMANDS
 
 # Dropout and the blanking of positions draw random numbers; checkpoints hold their states.
@@ -23,7 +23,7 @@ WORKER = "nightbid.training.workers"
 def job(featurized, folder, checkpoints=None, **changes):
     folder.mkdir()
     train = TRAIN.model_copy(update=changes)
-    training_job = Job(
+    training_job = FitJob(
         model=MODEL, train=train, label=Label(), seed=3, featurized=featurized, output=folder,
         checkpoints=checkpoints,
     )  # fmt: skip
@@ -44,7 +44,7 @@ def arrays(folder):
     ids=str,
 )
 def test_a_killed_training_resumes_and_ends_with_the_same_weights(featurized, tmp_path, changes):
-    whole = Job.model_validate_json(job(featurized, tmp_path / "whole", **changes).read_text())
+    whole = FitJob.model_validate_json(job(featurized, tmp_path / "whole", **changes).read_text())
     run_job(whole, progress=silent, watch=unwatched)
     checkpoints = tmp_path / "checkpoints"
     killed = job(featurized, tmp_path / "killed", checkpoints, **changes)

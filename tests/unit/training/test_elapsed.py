@@ -141,14 +141,14 @@ def test_only_the_refitted_model_learns_young_rows(night) -> None:
 
 def test_trees_learn_young_rows(night, tmp_path: Path) -> None:
     from nightbid.night.progress import unwatched
-    from nightbid.training.job import Job, run_job
+    from nightbid.training.job import FitJob, run_job
 
     spec = PipelineSpec.model_validate(
         {**TREE, "model": {"architecture": "gradient_boosted_trees", "parameters": {"trees": 30}}}
     )
     metrics = {}
     for young in (False, True):
-        job = Job(model=spec.model, train=spec.train, label=spec.label, seed=1, young=young,
+        job = FitJob(model=spec.model, train=spec.train, label=spec.label, seed=1, young=young,
                   featurized=night["featurize"][0], output=tmp_path / str(young))  # fmt: skip
         metrics[young] = run_job(job, progress=lambda *_: None, watch=unwatched)
     assert metrics[True]["rows"] > metrics[False]["rows"]

@@ -19,7 +19,7 @@ from nightbid.models.layout import Layout
 from nightbid.models.predict import load_model
 from nightbid.models.runtime import tensorflow
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.incremental import Learned, excess_of
+from nightbid.night.incremental import LearnedDays, excess_of
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.runner import run_stage
@@ -106,7 +106,7 @@ class Nights:
         return self.found[day, stage].manifest
 
     def learned(self, day, stage="train"):
-        return Learned.model_validate(self.manifest(day, stage).metrics["incremental"])
+        return LearnedDays.model_validate(self.manifest(day, stage).metrics["incremental"])
 
     def weights(self, day):
         folder = self.workspace.at(self.found[day, "train"].uri) / "model"

@@ -16,7 +16,7 @@ from nightbid.data.simulator.faults import FaultyRows, apply
 from nightbid.data.simulator.impressions import CHUNK, SimulatedExchange
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import MissingDataError
-from nightbid.partitions import STEPS, Hour
+from nightbid.partitions import STEPS, HourPartition
 
 MEANING = SourceSchema(
     outcomes=frozenset(
@@ -54,7 +54,7 @@ class SimulatorLogs:
         Raises:
             MissingDataError: The logs start later, or a fault removes the day.
         """
-        if isinstance(day, Hour):
+        if isinstance(day, HourPartition):
             for batch in self._of_day(day.date(), chunk):
                 times = batch["time"].cast(pa.timestamp("us"))
                 is_mine = pc.equal(
@@ -112,7 +112,7 @@ class SimulatorLogs:
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """Faults of the partition's days; everything else is in the `source` block."""
-        first = day.date() if isinstance(day, Hour) else day
+        first = day.date() if isinstance(day, HourPartition) else day
         days = [first + timedelta(days=at) for at in range(STEPS[self._block.partition].days or 1)]
         faults = [text for text in self._block.faults if Fault.parse(text).day in days]
         return {"logs": ", ".join(faults) or "no faults"}
