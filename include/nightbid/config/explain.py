@@ -37,11 +37,24 @@ def _one(detail: ErrorDetails, root: type[BaseModel]) -> str:
         return f"unknown key {key!r}" + (f", {hint}" if hint else "")
     if detail["type"] == "missing":
         return f"key {key!r} is missing"
+    if detail["type"].startswith("union_tag_"):
+        return _wrong_kind(detail, key)
     message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
     is_hidden = isinstance(value, (Mapping, list, tuple)) or _is_secret(path, root)
     shown = "" if is_hidden else f", got {value!r}"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _wrong_kind(detail: ErrorDetails, key: str) -> str:
+    """Describe a block whose `kind` or `transform`, which selects its other keys, is wrong."""
+    context = detail["ctx"]
+    name = f"{key}.{str(context['discriminator']).strip(chr(39))}"
+    if detail["type"] == "union_tag_not_found":
+        return f"key {name!r} is missing"
+    known = str(context["expected_tags"]).replace("'", "").split(", ")
+    hint = suggestion(str(context["tag"]), known) or f"known: {', '.join(known)}"
+    return f"{name}: there is no {context['tag']!r}, {hint}"
 
 
 def _is_secret(path: list[str], root: type[BaseModel]) -> bool:
