@@ -24,6 +24,9 @@ from scipy.optimize import minimize
 from nightbid.bidding.checks import Bools, Floats, Ints, at_least_zero
 from nightbid.errors import DataError
 
+OUTLIER = 100
+"""Prices above this many times the median are not tabulated: one of them would take gigabytes."""
+
 
 @dataclass(frozen=True)
 class Landscape:
@@ -63,15 +66,28 @@ class Landscape:
         return probabilities
 
 
-def empirical(prices: npt.ArrayLike) -> Landscape:
+def known_prices(prices: npt.ArrayLike) -> int:
+    """Largest whole price to tabulate: `OUTLIER` times the median, or the largest one."""
+    whole = _whole(prices)
+    return int(min(whole.max(), OUTLIER * max(float(np.median(whole)), 1.0)))
+
+
+def empirical(prices: npt.ArrayLike, *, most: int | None = None) -> Landscape:
     """Distribution of known prices: the share at or below each price.
+
+    Args:
+        prices: [rows], market prices.
+        most: Largest price to tabulate; auctions with a higher one count as lost. None: all prices.
 
     Raises:
         DataError: There are no prices, or some are missing or negative.
     """
     whole = _whole(prices)
-    counts = np.bincount(whole)
-    return Landscape(np.cumsum(counts) / len(whole), rows=len(whole))
+    rows = len(whole)
+    if most is not None:
+        whole = whole[whole <= most]
+    counts = np.bincount(whole, minlength=1)
+    return Landscape(np.cumsum(counts) / rows, rows=rows)
 
 
 def fit_half_price(prices: npt.ArrayLike, *, most: int = 321, grid: int = 323) -> int:
@@ -82,13 +98,12 @@ def fit_half_price(prices: npt.ArrayLike, *, most: int = 321, grid: int = 323) -
         most: Largest c to try; the smallest is 1.
         grid: Number of prices to compare, from 0 to grid − 1.
     """
-    cdf = empirical(prices).cdf
-    known = np.ones(grid)
-    known[: min(grid, len(cdf))] = cdf[:grid]
+    cdf = empirical(prices, most=grid - 1).cdf
+    known = np.full(grid, cdf[-1])
+    known[: len(cdf)] = cdf
     at = np.arange(grid, dtype=np.float64)
-    tried = np.arange(1, most + 1, dtype=np.float64)
-    loss = ((known - at / (at + tried[:, None])) ** 2).sum(axis=1)
-    return int(tried[loss.argmin()])
+    loss = [((known - at / (at + tried)) ** 2).sum() for tried in range(1, most + 1)]
+    return int(np.argmin(loss)) + 1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
-from nightbid.bidding.landscape import empirical
+from nightbid.bidding.landscape import empirical, known_prices
 from nightbid.bidding.logs import LoggedAuctions, price_ratio, read_auctions
 from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.off_policy import policy_sentence, policy_value
@@ -168,10 +168,10 @@ def _run(
 ) -> Replay:
     effective = scores
     if rules.pricing == "first":
-        most = min(rules.per * value * float(scores.max()), 20 * float(earlier.price.max()))
-        shading = Shading.fit(
-            empirical(earlier.price), value, most=most, per=rules.per, wins=rules.wins
-        )
+        known = known_prices(earlier.price)
+        most = min(rules.per * value * float(scores.max()), 20.0 * known)
+        landscape = empirical(earlier.price, most=known)
+        shading = Shading.fit(landscape, value, most=most, per=rules.per, wins=rules.wins)
         bids = shading.bids(scores)
         if rules.budget is None:
             return replay(auctions, bids, rules)

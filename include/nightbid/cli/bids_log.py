@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from rich.table import Table
@@ -18,9 +18,10 @@ from nightbid.bidding.logs import other_currency, price_ratio
 from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.bidding.strategies import Truthful
-from nightbid.bidding.strategies.choose import fit, in_units, price_unit
+from nightbid.bidding.strategies.choose import NAMES, fit, in_units, price_unit
+from nightbid.cli.bids_files import read_log, read_numbers, require_columns, units
 from nightbid.cli.output import print_json, terminal
-from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
+from nightbid.errors import ConfigError, CorruptDataError, DataError
 
 console = terminal()
 REPLICATES = 200
@@ -68,6 +69,11 @@ def replay_strategies(
         NightbidError: A file, column or value is wrong, or a strategy lacks a required input.
     """
     rules = _rules(pricing, wins, rounding, budget, per)
+    _check_value(value)
+    if unknown := [strategy for strategy in strategies if strategy not in NAMES]:
+        raise ConfigError(
+            f"there is no strategy {unknown[0]!r}", hint=f"use one of {', '.join(NAMES)}"
+        )
     fitted = [strategy for strategy in strategies if strategy != "truthful"]
     if fitted and train is None:
         raise ConfigError(
@@ -121,6 +127,7 @@ def compare_predictions(
             f"{len(pctr)} column of predictions to compare", hint="pass --pctr at least twice"
         )
     rules = _rules(pricing, wins, rounding, budget, per)
+    _check_value(value)
     auctions, scores, _ = _load(log, columns, pctr)
     earned = {}
     for name in pctr:
@@ -137,6 +144,13 @@ def _rules(pricing: str, wins: str, rounding: str, budget: float | None, per: fl
         per,
         None if budget is None else budget * per,
     )
+
+
+def _check_value(value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise ConfigError(
+            f"--value: the value of a click is {value:g}", hint="pass an amount of money above 0"
+        )
 
 
 def _sentence(rules: Rules, value: float, budget: float | None, per: float) -> str:
@@ -159,30 +173,56 @@ def _load(
         pctr: Names of the columns with predictions.
         currency: Currency of the earlier auctions; empty: the most frequent one of the log.
     """
-    frame = read_log(path, columns.header)
+    names = [columns.user, columns.day, columns.currency]
+    frame = read_log(path, columns.header, names)
     numbers = [
         columns.price, columns.click, columns.floor, columns.truth, columns.bid,
         columns.conversion, *pctr,
     ]  # fmt: skip
-    require_columns(frame, [*numbers, columns.user, columns.currency, columns.day], path)
+    require_columns(frame, [*numbers, *names], path)
     if columns.currency and len(frame):
         currency = _check_currency(frame, columns, path, currency)
     read = {name: read_numbers(frame[name], path) for name in filter(None, numbers)}
     if columns.bid:
         _check_bids(columns, read, path)
-    users = pd.factorize(frame[columns.user])[0] if columns.user else np.arange(len(frame))
+    for name in filter(None, (columns.click, columns.conversion)):
+        _check_outcome(name, read[name], path)
     auctions = Auctions.checked(
         where=str(path),
         price=read[columns.price],
         click=read[columns.click],
         floor=read.get(columns.floor),
         true_probability=read.get(columns.truth),
-        user=users.astype(np.uint64),
-        day=pd.factorize(frame[columns.day])[0] if columns.day else None,
+        user=units(frame, columns.user).astype(np.uint64),
+        day=_days(frame, columns.day, path) if columns.day else None,
         conversion=read.get(columns.conversion),
     )
     scores = {name: probabilities(name, read[name], where=str(path)) for name in pctr}
     return auctions, scores, currency
+
+
+def _check_outcome(name: str, values: Floats, path: Path) -> None:
+    others = (values != 0) & (values != 1)
+    if others.any():
+        first = int(others.argmax())
+        raise CorruptDataError(
+            f"{int(others.sum()):,} of {len(values):,} values of {name} are neither 0 nor 1, the "
+            f"first in row {first}: {values[first]:g}",
+            where=str(path),
+            hint="pass one row per auction",
+        )
+
+
+def _days(frame: pd.DataFrame, day: str, path: Path) -> npt.NDArray[np.int64]:
+    days = pd.factorize(frame[day])[0]
+    if missing := int((days < 0).sum()):
+        raise CorruptDataError(
+            f"{missing:,} of {len(days):,} rows have no {day}, the first is row "
+            f"{int((days < 0).argmax())}",
+            where=str(path),
+            hint="drop those rows, or leave out --day",
+        )
+    return days.astype(np.int64)
 
 
 def _check_currency(frame: pd.DataFrame, columns: LogColumns, path: Path, expected: str) -> str:
@@ -214,64 +254,6 @@ def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> Non
         raise CorruptDataError(
             ", ".join(faults), where=str(path), hint="fix the log, or leave out --bid"
         )
-
-
-def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:
-    """Refuse a log that lacks a column; empty names are ignored.
-
-    Raises:
-        MissingDataError: The log lacks one of the columns.
-    """
-    for name in filter(None, names):
-        if name not in frame.columns:
-            raise MissingDataError(
-                f"there is no column {name!r}",
-                where=str(path),
-                hint=f"it has {', '.join(map(str, frame.columns[:20]))}",
-            )
-
-
-def read_numbers(column: pd.Series[Any], path: Path) -> Floats:
-    """Return a column as float64; missing values are NaN.
-
-    Raises:
-        CorruptDataError: Some values are not numbers.
-    """
-    numbers = pd.to_numeric(column, errors="coerce")
-    unread = numbers.isna() & column.notna()
-    if unread.any():
-        raise CorruptDataError(
-            f"{int(unread.sum()):,} values of {column.name} are not numbers, the first "
-            f"{column[unread].iloc[0]!r}",
-            where=str(path),
-        )
-    return np.asarray(numbers, np.float64)
-
-
-def read_log(path: Path, names: str) -> pd.DataFrame:
-    """Read a log.
-
-    Args:
-        path: Path of a .parquet, .csv, .tsv or .txt file; text files may be gzipped (.gz).
-        names: Column names in order, separated by commas, for text files without a header.
-
-    Raises:
-        MissingDataError: There is no such file.
-        CorruptDataError: The file cannot be read.
-    """
-    if not path.is_file():
-        raise MissingDataError("no such file", where=str(path))
-    kinds = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
-    try:
-        if kinds and kinds[0] in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        columns = [name.strip() for name in names.split(",")] if names else None
-        tabs = not kinds or kinds[0] != ".csv"
-        return pd.read_csv(
-            path, sep="\t" if tabs else ",", header=None if columns else "infer", names=columns
-        )
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise CorruptDataError(str(error).splitlines()[0], where=str(path)) from error
 
 
 ROWS: tuple[tuple[str, str], ...] = (

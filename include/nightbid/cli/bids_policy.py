@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.table import Table
 
 from nightbid.bidding.policies import ESTIMATORS, Estimate, PolicyValue, evaluate
-from nightbid.cli.bids_log import read_log, read_numbers, require_columns
+from nightbid.cli.bids_files import read_log, read_numbers, require_columns, units
 from nightbid.cli.output import print_json, terminal
 from nightbid.errors import DataError
 
@@ -40,9 +39,9 @@ def show_policies(
     Raises:
         NightbidError: A file, column or value is wrong, or the overlap is too small.
     """
-    frame = read_log(log, names)
+    frame = read_log(log, names, [user])
     require_columns(frame, [reward, propensity, user, *policies], log)
-    users = pd.factorize(frame[user])[0] if user else None
+    users = units(frame, user) if user else None
     rewards = read_numbers(frame[reward], log)
     logged = read_numbers(frame[propensity], log)
     values = {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats
-from nightbid.bidding.landscape import empirical, fit_half_price
+from nightbid.bidding.landscape import empirical, fit_half_price, known_prices
 from nightbid.bidding.replay import Replay, replay
 from nightbid.bidding.strategies.constant import Constant
 from nightbid.bidding.strategies.linear import Linear
@@ -30,6 +30,8 @@ NAMES = (
 )  # fmt: skip
 STEPS = 40
 """Number of grid points of a parameter."""
+MOST_MEDIAN = 2000
+"""Largest median price, in units, for strategies with a table of all prices."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def fit(
 
     Args:
         name: One of NAMES.
-        earlier: Auctions of earlier days. Landscapes need typical prices of at least some tens of
-            whole units.
+        earlier: Auctions of earlier days. Landscapes need typical prices of some tens to hundreds
+            of whole units; see `in_units`.
         pctr: [rows], predicted click probabilities of these auctions.
         rules: Auction rules, with the budget for this number of auctions.
         value_per_click: Value of a click, in money.
@@ -75,10 +77,20 @@ def fit(
         most_pctr: Largest prediction that shading tabulates.
 
     Raises:
-        ConfigError: The name is unknown, or it needs a budget, a target or another price rule.
+        ConfigError: The name is unknown, a target is not above 0, or the strategy needs a budget, a
+            target, another price rule or a larger unit of price.
     """
     if name not in NAMES:
         raise ConfigError(f"there is no strategy {name!r}", hint=f"use one of {', '.join(NAMES)}")
+    for target, amount in (("cost per click", cost_per_click), ("ROI", roi)):
+        if amount is not None and not (np.isfinite(amount) and amount > 0):
+            raise ConfigError(f"the target {target} is {amount:g}", hint="set a target above 0")
+    middle = float(np.median(earlier.price))
+    if name in ("ortb1", "arbitrage", "shading", "rlb") and middle > MOST_MEDIAN:
+        raise ConfigError(
+            f"the median price is {middle:,.0f}, and {name} counts whole units of price",
+            hint="do not round bids in so small a unit, or pass prices in a larger one",
+        )
     base = float(pctr.mean())
     if base <= 0:
         raise ConfigError("every prediction is 0", hint="choose another column of predictions")
@@ -108,12 +120,12 @@ def _fitted(
     if name == "linear":
         return best(factors, lambda p: Linear(p, base))
     if name == "ortb1":
-        half = fit_half_price(prices, most=int(4 * middle) + 1, grid=int(prices.max()) + 2)
+        half = _half_price(prices, middle)
         return best(factors, lambda p: Ortb1(half, p / base))
     if name == "ortb2":
         return best(np.geomspace(0.01, 100, STEPS), lambda p: Ortb2(middle, value, p, rules.per))
     if name == "arbitrage":
-        half = fit_half_price(prices, most=int(4 * middle) + 1, grid=int(prices.max()) + 2)
+        half = _half_price(prices, middle)
         return best(np.geomspace(0.05, 20, STEPS), lambda p: Arbitrage(half, value, p, rules.per),
                     profit(value, rules.per))  # fmt: skip
     if name == "shading":
@@ -121,8 +133,9 @@ def _fitted(
             raise ConfigError(
                 "shading is for first-price auctions", hint="bid truthfully in second price"
             )
-        most = min(rules.per * value * most_pctr, 20 * float(prices.max()))
-        return Shading.fit(empirical(prices), value, most=most, per=rules.per, wins=rules.wins)
+        most = min(rules.per * value * most_pctr, 20.0 * known_prices(prices))
+        landscape = empirical(prices, most=known_prices(prices))
+        return Shading.fit(landscape, value, most=most, per=rules.per, wins=rules.wins)
     if name == "pacing":
         return DualPacing.fit(earlier, pctr, rules, value)
     if name == "rlb":
@@ -139,6 +152,12 @@ def _fitted(
     )
 
 
+def _half_price(prices: Floats, middle: float) -> int:
+    """Fit the win curve of ORTB 1 where most prices are: it does not follow the rare high ones."""
+    most = min(float(prices.max()), 10 * middle)
+    return fit_half_price(prices, most=int(4 * middle) + 1, grid=int(most) + 2)
+
+
 def in_units(auctions: Auctions, rules: Rules, unit: float) -> tuple[Auctions, Rules]:
     """Convert prices to multiples of a unit, such as 0.01; amounts of money stay the same."""
     floor = None if auctions.floor is None else auctions.floor / unit
@@ -150,9 +169,11 @@ def in_units(auctions: Auctions, rules: Rules, unit: float) -> tuple[Auctions, R
 
 
 def price_unit(prices: Floats) -> float:
-    """Largest power of ten, at most 1, of which the median price is at least 50."""
+    """Largest power of ten of which the median price is at least 50."""
     middle = float(np.median(prices[prices > 0])) if (prices > 0).any() else 50.0
     unit = 1.0
     while middle / unit < 50 and unit > 1e-9:
         unit /= 10
+    while middle / unit >= 500:
+        unit *= 10
     return unit

@@ -22,7 +22,7 @@ from numba import njit
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
-from nightbid.bidding.landscape import empirical
+from nightbid.bidding.landscape import empirical, known_prices
 from nightbid.bidding.replay import Replay, rule_arguments, settle
 from nightbid.errors import ConfigError
 
@@ -64,7 +64,8 @@ class Rlb:
         price = auctions.price
         if auctions.floor is not None:
             price = np.maximum(price, auctions.floor)
-        cdf = empirical(np.ceil(price)).cdf
+        whole = np.ceil(price)
+        cdf = empirical(whole, most=known_prices(whole)).cdf
         mass = np.diff(cdf, prepend=0.0)
         for length in EPISODES:
             # Twice the share: an episode may inherit the last one's unspent budget.
