@@ -6,7 +6,14 @@ import json
 from collections.abc import Mapping
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused, StageError
+from nightbid.errors import (
+    ConcurrentUpdateError,
+    ConfigError,
+    CorruptDataError,
+    NightbidError,
+    PromotionRefused,
+    StageError,
+)
 from nightbid.evaluation.verdict import PROMOTED, against, explain
 from nightbid.night.attempts import APPROVE
 from nightbid.night.champion import Champion, ChampionPointer
@@ -77,6 +84,75 @@ def promote_by_hand(
         reason=reason,
         by=by,
     )
+
+
+def roll_back(
+    workspace: Workspace, pipeline: str, reason: str, to: int | None = None, by: str = ""
+) -> Champion:
+    """Let an earlier champion serve again, if its bundle is intact.
+
+    Args:
+        workspace: Workspace with the history.
+        pipeline: Name of the pipeline.
+        reason: Reason for the history.
+        to: Number of the entry; None: the promotion before the current one.
+        by: Name of the deciding user, for the history.
+
+    Raises:
+        ConfigError: There is no such entry, no earlier promotion, or no reason.
+        WorkspaceError: The bundle of that entry was deleted.
+        CorruptDataError: That bundle is damaged.
+    """
+    _require_reason("a rollback", reason)
+    pointer = ChampionPointer(workspace, pipeline)
+    if to is None:
+        target = pointer.before()
+    else:
+        target = next((entry for entry in pointer.history() if entry.number == to), None)
+    if target is not None and target.serves:
+        _check_bundle(workspace, target)
+        to = target.number
+    return pointer.rollback(reason, to, by)
+
+
+def retire(workspace: Workspace, pipeline: str, number: int, reason: str, by: str = "") -> Champion:
+    """Take a champion out of service permanently; see `ChampionPointer.retire`.
+
+    Raises:
+        ConfigError: There is no such entry, its bundle is already retired, or there is no reason.
+        WorkspaceError: The bundle that would serve instead was deleted.
+        CorruptDataError: That bundle is damaged.
+    """
+    _require_reason("a retirement", reason)
+    pointer = ChampionPointer(workspace, pipeline)
+    serving, next_one = pointer.current(), pointer.before()
+    retired = {entry.bundle_digest for entry in pointer.history() if entry.number == number}
+    if serving and next_one and serving.bundle_digest in retired:
+        _check_bundle(workspace, next_one)
+    return pointer.retire(number, reason, by)
+
+
+def _require_reason(action: str, reason: str) -> None:
+    if not reason.strip():
+        raise ConfigError(f"{action} needs a reason", where="champion", hint="add --reason '…'")
+
+
+def _check_bundle(workspace: Workspace, champion: Champion) -> None:
+    """Check that a scorer can load the bundle of a champion; otherwise the last one would stay."""
+    try:
+        bundle = read_output(workspace, champion.bundle_uri)
+        if bundle.manifest.digest != champion.bundle_digest:
+            raise CorruptDataError(f"it has digest {bundle.manifest.digest[:12]}")
+        if is_local(bundle.folder):
+            bundle.path  # noqa: B018 (reading it verifies every file)
+    except NightbidError as error:
+        raise type(error)(
+            f"the bundle of #{champion.number} ({champion.run_id}) cannot serve, so nothing was"
+            f" changed: {error.what}",
+            where=champion.bundle_uri,
+            hint=f"`nightbid rollback {champion.pipeline} --to NUMBER` to another one, or run the"
+            f" night of {champion.night} again",
+        ) from error
 
 
 def run(task: StageTask) -> Outcome:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from bundles import put_bundle
 from emulator.installation import until
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -121,6 +122,7 @@ def prepare(settings: Settings, logs: Path) -> None:
     for name in NAMES:
         pointer = ChampionPointer(nights.workspace, name)
         for number in (1, 2):
+            put_bundle(nights.workspace, f"stages/{number}", str(number) * 64, name)
             pointer.promote(
                 run_id=f"earlier-{number}", night=NIGHT - dt.timedelta(days=3 - number),
                 bundle_uri=f"stages/{number}", bundle_digest=str(number) * 64, reason="better",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 
+from nightbid import promotion
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
+from nightbid.storage.workspace import Workspace
 
 
 def person(name: str = "") -> str:
@@ -19,7 +21,7 @@ def person(name: str = "") -> str:
         return f"uid {os.getuid()}"
 
 
-def retire(pointer: ChampionPointer, pipeline: str, number: int | None, reason: str) -> str:
+def retire(workspace: Workspace, pipeline: str, number: int | None, reason: str) -> str:
     """Take a champion out of service permanently; return a line that says what serves now.
 
     Raises:
@@ -32,9 +34,7 @@ def retire(pointer: ChampionPointer, pipeline: str, number: int | None, reason: 
             hint=f"`nightbid champion retire {pipeline} NUMBER --reason '…'`; `nightbid champion"
             f" {pipeline}` shows the numbers",
         )
-    if not reason:
-        raise ConfigError("a retirement needs a reason", where="champion", hint="add --reason '…'")
-    entry = pointer.retire(number, reason, by=person())
+    entry = promotion.retire(workspace, pipeline, number, reason, by=person())
     now = (
         f"{entry.run_id} serves (entry #{entry.number})"
         if entry.serves
@@ -58,7 +58,7 @@ def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason
             where="champion",
             hint=f"`nightbid champion {pipeline}` shows the history",
         )
-    if not reason:
+    if not reason.strip():
         raise ConfigError("a pause needs a reason", where="champion", hint="add --reason '…'")
     pointer.pause(reason, person())
     return f"{pipeline}: nothing is promoted until `nightbid champion resume {pipeline}`"

@@ -265,10 +265,11 @@ class ChampionPointer:
         if to is None:
             target = _before(history)
         else:
-            target = next((entry for entry in history if entry.number == to), None)
+            target = next((entry for entry in history if entry.number == to and entry.serves), None)
         if target is None:
+            named = "" if to is None else f" with number {to}"
             raise ConfigError(
-                f"no earlier champion{f' with number {to}' if to else ''} to go back to",
+                f"no earlier champion{named} to go back to",
                 where=self._pipeline,
                 hint=f"see `nightbid champion {self._pipeline}` for the history",
             )

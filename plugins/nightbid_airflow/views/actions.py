@@ -25,7 +25,7 @@ from nightbid.errors import ConfigError, NightbidError
 from nightbid.gates.overrides import add_override
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, safe_run_id
-from nightbid.promotion import promote_by_hand
+from nightbid.promotion import promote_by_hand, roll_back
 from nightbid.report.pages import message_document
 
 from nightbid_airflow.views.current_user import CurrentUser, Login, rerun_failed, trigger
@@ -95,8 +95,8 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         number = form.get("to", "")
         if number and not number.isdigit():
             raise ConfigError(f"{number!r} is not a number in the history", where="to")
-        pointer = ChampionPointer(shelf.workspace, pipeline)
-        entry = pointer.rollback(_reason(form), int(number) if number else None, by)
+        to = int(number) if number else None
+        entry = roll_back(shelf.workspace, pipeline, _reason(form), to, by)
         return f"champion #{entry.number} is run {entry.run_id}"
 
     def pause(pipeline: str, form: Given, by: str) -> str:

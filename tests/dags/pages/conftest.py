@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from bundles import put_bundle
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.data_check.saved import SavedCheck
 from nightbid.night.attempts import StageRecord
@@ -85,6 +86,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (page_workspace.root / "data_checks").mkdir()
     (page_workspace.root / "data_checks" / "first.json").write_text(CHECK.model_dump_json())
     (page_workspace.root / "secret.txt").write_text("not for everybody")
+    put_bundle(page_workspace, "stages/x", "b" * 64)
     ChampionPointer(page_workspace, "small").promote(
         run_id="small-1",
         night=night,

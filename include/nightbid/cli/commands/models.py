@@ -57,9 +57,10 @@ def champion(
 
     settings = Settings()
     if of:
-        pointer = ChampionPointer(Workspace(settings.workspace), known(of, settings))
+        workspace = Workspace(settings.workspace)
+        pointer = ChampionPointer(workspace, known(of, settings))
         if pipeline == "retire":
-            line = retire(pointer, of, number, reason)
+            line = retire(workspace, of, number, reason)
             console.print(line, markup=False, soft_wrap=True)
             return
         console.print(pause_or_resume(pointer, pipeline, of, reason), markup=False, soft_wrap=True)
@@ -91,10 +92,11 @@ def rollback(
 ) -> None:
     """Make an earlier champion serve again."""
     from nightbid.cli.champion import person
+    from nightbid.promotion import roll_back
 
     settings = Settings()
-    pointer = ChampionPointer(Workspace(settings.workspace), known(pipeline, settings))
-    entry = pointer.rollback(reason, to, person(by))
+    workspace = Workspace(settings.workspace)
+    entry = roll_back(workspace, known(pipeline, settings), reason, to, person(by))
     console.print(
         f"{pipeline}: the champion is again {entry.run_id} (bundle {entry.bundle_digest[:12]}),"
         f" entry #{entry.number}"
