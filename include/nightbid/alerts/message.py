@@ -129,9 +129,9 @@ def send(settings: Settings, message: AlertMessage) -> list[str]:
 def _post(address: str, message: AlertMessage) -> None:
     if not address.startswith(("http://", "https://")):
         raise ConfigError(
-            f"{address!r} is not a web address",
+            "it is not a web address",
             where="NIGHTBID_STOP_WEBHOOK",
-            hint="write it as https://host/path",
+            hint="write it as https://host/path; it may be secret, so it is not shown",
         )
     request = urllib.request.Request(  # noqa: S310 - checked above
         address,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nightbid.addresses import hide, shown
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, WorkspaceError
 from nightbid.night.record import RunRecord, runs_of
@@ -41,11 +42,13 @@ def track_runs(settings: Settings, pipeline: str, run_id: str) -> str:
     except Exception as error:
         # MLflow, SQLAlchemy and requests raise different errors.
         raise WorkspaceError(
-            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            where=uri,
+            hide(f"{type(error).__name__}: {' '.join(str(error).split())}", uri)[:300],
+            where=shown(uri),
             hint="queued runs stay queued; check the MLflow server, then `nightbid track --replay`",
         ) from error
-    return f"logged {', '.join(logged)} in {uri}" if logged else f"nothing is queued for {uri}"
+    if not logged:
+        return f"nothing is queued for {shown(uri)}"
+    return f"logged {', '.join(logged)} in {shown(uri)}"
 
 
 def _run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +23,7 @@ from nightbid.config.explain import explain
 from nightbid.errors import ConfigError
 
 FILE = "NIGHTBID_SETTINGS"
+PREFIX = "NIGHTBID_"
 
 
 class Settings(BaseSettings):
@@ -34,7 +37,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="NIGHTBID_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
     profile: Profile = "local"
@@ -80,6 +83,7 @@ class Settings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         where = "settings (NIGHTBID_* and the file NIGHTBID_SETTINGS)"
+        _refuse_misspelled(type(self))
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -164,3 +168,24 @@ class Settings(BaseSettings):
                 "cloud.dataflow.image is required: workers have only what is in their image"
             )
         return self
+
+
+def _refuse_misspelled(settings: type[Settings]) -> None:
+    """Refuse variables whose names are almost those of settings: the default would be used.
+
+    Raises:
+        ConfigError: A variable is misspelled. Other variables are left to their owners.
+    """
+    given = [name.upper() for name in os.environ if name.upper().startswith(PREFIX)]
+    known = [name.upper() for name in settings.model_fields]
+    for name in given:
+        rest = name.removeprefix(PREFIX)
+        if rest in known or rest.startswith("CLOUD__"):
+            continue
+        in_cloud = [f"CLOUD__{key.upper()}" for key in Cloud.model_fields]
+        for close in difflib.get_close_matches(rest, [*known, *in_cloud], 1, 0.8):
+            raise ConfigError(
+                f"there is no setting of this name, did you mean {PREFIX}{close}?",
+                where=name,
+                hint="rename or unset the variable",
+            )

@@ -17,6 +17,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from nightbid.addresses import hide, shown
 from nightbid.config.settings import Settings
 from nightbid.night.record import RunRecord
 from nightbid.report.run_view import RunView
@@ -82,7 +83,7 @@ def queue_run(run: RunRecord, settings: Settings) -> Tracked | None:
         if RunView(run).state == "running":
             return Tracked("unfinished")
         payload, before = Payload.of(run), Logged.of(run.folder)
-        if before is not None and (before.store, before.content) == (uri, payload.content):
+        if before is not None and (before.store, before.content) == (shown(uri), payload.content):
             return Tracked("idle")
         Queue(run.workspace).put(payload)
     except Exception as error:
@@ -110,7 +111,7 @@ def deliver(workspace: Workspace, settings: Settings, *, patience: float = PATIE
     except Exception as error:
         LOG.warning("the tracking queue was not logged", exc_info=True)
         failure = f"{type(error).__name__}: {error}"
-    return Tracked("queued", failure) if failure else Tracked("logged", uri)
+    return Tracked("queued", hide(failure, uri)) if failure else Tracked("logged", shown(uri))
 
 
 def replay(workspace: Workspace, uri: str) -> list[str]:
@@ -155,10 +156,11 @@ def _refused(uri: str) -> str:
 
 def _in_child(root: str, uri: str, patience: float) -> str:
     """Replay in a child process; return the error, or an empty string."""
-    command = [sys.executable, "-m", "nightbid.tracking.send", root, uri]
+    # Other users of the machine can see the arguments of a process, and the address may be secret.
+    command = [sys.executable, "-m", "nightbid.tracking.send", root]
     try:
         done = subprocess.run(  # noqa: S603 - our own module, arguments as a list
-            command, capture_output=True, text=True, timeout=patience, check=False
+            command, capture_output=True, text=True, input=uri, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
         return f"{uri} did not answer within {patience:.0f} s"

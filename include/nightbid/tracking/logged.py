@@ -15,7 +15,7 @@ class Logged(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     store: str
-    """Tracking URI of the store."""
+    """Tracking URI of the store, without a password."""
     experiment_id: str
     run_id: str
     content: str = ""

@@ -1,4 +1,7 @@
-"""`python -m nightbid.tracking.send ROOT URI`: log the queue in a separate process."""
+"""`python -m nightbid.tracking.send ROOT`: log the queue in a separate process.
+
+The address of the store is read from standard input.
+"""
 
 from __future__ import annotations
 
@@ -20,4 +23,4 @@ def main(root: str, uri: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.stdin.read()))

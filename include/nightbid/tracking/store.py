@@ -29,6 +29,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from nightbid.addresses import shown
 from nightbid.storage.workspace import Workspace
 from nightbid.tracking.logged import Logged
 from nightbid.tracking.payload import Payload
@@ -65,11 +66,11 @@ class Store:
             if run.data.tags.get(ENTRY_TAG) == payload.digest:
                 self._forget(other for other in before if other is not run)
                 return Logged(
-                    store=self._uri, experiment_id=experiment, run_id=str(run.info.run_id)
+                    store=shown(self._uri), experiment_id=experiment, run_id=str(run.info.run_id)
                 )
         run_id = self._write(experiment, payload)
         self._forget(before)
-        return Logged(store=self._uri, experiment_id=experiment, run_id=run_id)
+        return Logged(store=shown(self._uri), experiment_id=experiment, run_id=run_id)
 
     def _write(self, experiment: str, payload: Payload) -> str:
         client, started = self._client, _milliseconds(payload.started)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 
 from fastapi import HTTPException
+from nightbid.addresses import shown
 from nightbid.alerts.message import Alert
 from nightbid.alerts.watch import Watch
 from nightbid.config.settings import Settings
@@ -31,7 +32,9 @@ class Workspaces:
         self.workspace = Workspace(settings.workspace)
         self.summaries = Summaries(self.workspace, settings.cache.expanduser())
         self.mlflow = settings.tracking_pages or (
-            settings.tracking if (settings.tracking or "").startswith(("http:", "https:")) else ""
+            shown(settings.tracking or "")
+            if (settings.tracking or "").startswith(("http:", "https:"))
+            else ""
         )
 
     def pipelines(self, reader: CurrentUser) -> list[str]:

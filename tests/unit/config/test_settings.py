@@ -130,3 +130,25 @@ def test_each_invalid_setting_is_reported_on_its_own_line() -> None:
     ]  # fmt: skip
     assert all(line.startswith("settings (") for line in lines)
     assert lines[-1].endswith("see docs/cloud.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("NIGHTBID_WORKSPCE", "NIGHTBID_WORKSPACE"),
+        ("NIGHTBID_PIPELINE", "NIGHTBID_PIPELINES"),
+        ("nightbid_ledgr", "NIGHTBID_LEDGER"),
+        ("NIGHTBID_CLOUD_PROJECT", "NIGHTBID_CLOUD__PROJECT"),
+    ],
+)
+def test_a_misspelled_variable_is_refused_and_others_are_left_alone(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("NIGHTBID_USER_KEY", "NIGHTBID_API_TOKEN", "NIGHTBID_IMAGE", "NIGHTBID_HOME"):
+        monkeypatch.setenv(other, "x")
+    Settings()
+    monkeypatch.setenv(name, "secret")
+    # Otherwise nights would go to the default workspace, say.
+    with pytest.raises(ConfigError, match=f"^{name.upper()}: .*did you mean {meant}\\?") as caught:
+        Settings()
+    assert "secret" not in str(caught.value)

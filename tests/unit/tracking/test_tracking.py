@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from nightbid.addresses import hide, shown
 from nightbid.cli.track import track_runs
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, WorkspaceError
@@ -168,6 +169,30 @@ def test_track_command_logs_queued_runs(recorded_run, settings, logged, closed_p
     assert len(logged()) == 1
     with pytest.raises(ConfigError, match="NIGHTBID_TRACKING"):
         track_runs(settings.model_copy(update={"tracking": ""}), "ctr", run.run_id)
+
+
+def test_no_message_or_record_shows_the_password_of_the_store(
+    recorded_run, settings, closed_port_uri, tmp_path
+):
+    address = closed_port_uri.replace("http://", "http://bob:s3cr%3At@") + "/mlflow?key=s3cr%3At"
+    private = settings.model_copy(update={"tracking": address})
+    run = recorded_run(overrides=("train.epochs=2",))
+    done = log_run(run, private)
+    assert done.state == "queued"
+    assert f"{closed_port_uri}/mlflow: " in str(done)
+    with pytest.raises(WorkspaceError) as caught:
+        track_runs(private, "ctr", run.run_id)
+    for text in (str(done), str(caught.value), hide(f"cannot log in at {address}", address)):
+        assert "s3cr" not in text
+        assert "bob" not in text
+    # A record, to which pages link, has the address as it is shown.
+    stored = f"sqlite:///{tmp_path}/workspace/tracking/mlflow.db"
+    assert replay(run.workspace, f"{stored}?timeout=5") == [run.run_id]
+    noted = Logged.of(run.folder)
+    assert noted is not None
+    assert noted.store == stored
+    for plain in (stored, "postgresql://db/mlflow", "sqlite:///me@x.db", "databricks", ""):
+        assert shown(plain) == plain
 
 
 def test_tracking_gives_up_on_a_hanging_store(recorded_run, settings):
