@@ -26,7 +26,7 @@ from nightbid.config.costs import STAGES
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
 from nightbid.night.attempts import StageRecord
-from nightbid.night.manifest import Manifest, Rows, Usage
+from nightbid.night.manifest import Manifest, RowCounts, Usage
 from nightbid.night.record import RunRecord
 from nightbid.report import records
 from nightbid.report.summaries import Summaries
@@ -66,7 +66,7 @@ def record(workspace: Workspace, night: int) -> None:
         manifest = Manifest(
             pipeline="ctr", run_id=run.run_id, stage=stage, night=str(date), key=key, digest=key,
             inputs={}, spec_digest="5" * 32, code_digest="c" * 32, versions={"numpy": "2.4"},
-            seed=0, rows=Rows(read=20_000, written=20_000), usage=usage, verdict=verdict,
+            seed=0, rows=RowCounts(read=20_000, written=20_000), usage=usage, verdict=verdict,
             metrics=METRICS.get(stage, {"checks": []}), summary=stage, created=started,
         )  # fmt: skip
         (folder / "manifest.json").write_text(manifest.model_dump_json())

@@ -35,7 +35,7 @@ from nightbid.schema import USER, FeatureSchema, split_files
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples, read_examples
 from nightbid.training.loop import Training
-from nightbid.training.step import Step
+from nightbid.training.step import TrainingStep
 from nightbid.training.validation import validate
 
 PIPELINE = Path(__file__).parents[1] / "include" / "pipelines" / "kuairand_ctr.yaml"
@@ -59,7 +59,7 @@ class ByUser(Examples):
             yield self.take(order[start : start + size])
 
 
-class PairStep(Step):
+class PairStep(TrainingStep):
     """A training step with an additional loss on the order of positives and negatives of a user."""
 
     strength = 0.0

@@ -19,7 +19,7 @@ from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.page_links import PageLink
-from nightbid_airflow.request import Request
+from nightbid_airflow.request import NightRequest
 
 
 class ArrivalTrigger(BaseTrigger):
@@ -123,7 +123,7 @@ class ArrivalSensor(BaseOperator):
 
         settings = Settings()
         try:
-            request = Request.of(self.pipeline, context["dag_run"], context["params"])
+            request = NightRequest.of(self.pipeline, context["dag_run"], context["params"])
             # A cleared task starts with the current YAML and without a previously accepted lag.
             is_cleared = may_wait and context["ti"].max_tries > (self.retries or 0)
             spec, run = request.open(settings, is_cleared=is_cleared)

@@ -84,10 +84,10 @@ def note_of(dag_run: Any, *, ended: bool) -> str:
     """
     # Imported here because every component imports this module with the plugin.
     from nightbid_airflow.page_links import run_page
-    from nightbid_airflow.request import Request
+    from nightbid_airflow.request import NightRequest
 
     pipeline = dag_run.dag_id.removeprefix(NIGHTLY)
-    request = Request.of(pipeline, dag_run, dag_run.conf or {})
+    request = NightRequest.of(pipeline, dag_run, dag_run.conf or {})
     text = f"Night of {request.date}"
     if request.overrides:
         text += f", with {', '.join(request.overrides)}"

@@ -33,7 +33,7 @@ from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.page_links import PageLink
 from nightbid_airflow.remote import JobLink, JobTrigger
-from nightbid_airflow.request import Request
+from nightbid_airflow.request import NightRequest
 from nightbid_airflow.scoring import data_assets, promotions, publish
 from nightbid_airflow.turn import TurnTrigger, runs_at_work, waits_for
 
@@ -100,7 +100,7 @@ class StageOperator(BaseOperator):
         progress = LogProgress(self.stage)
         run: RunRecord | None = None
         try:
-            request = Request.of(self.pipeline, context["dag_run"], context["params"])
+            request = NightRequest.of(self.pipeline, context["dag_run"], context["params"])
             attempt = context["ti"].try_number
             # Clearing a task grants it its retries again.
             before = context["ti"].max_tries - (self.retries or 0)
@@ -165,7 +165,7 @@ class StageOperator(BaseOperator):
         if run.triggering_user_name == "dag_test":
             return  # dag.test() runs one night at a time, and has no triggerer.
         settings = Settings()
-        request = Request.of(self.pipeline, run, context["params"])
+        request = NightRequest.of(self.pipeline, run, context["params"])
         workspace = Workspace(settings.workspace)
         try:
             other = Turns(workspace, self.pipeline).take(

@@ -94,7 +94,7 @@ class AirflowRun(Protocol):
 
 
 @dataclass(frozen=True)
-class Request:
+class NightRequest:
     """The night of a pipeline that a DAG run requests."""
 
     pipeline: str
@@ -105,7 +105,7 @@ class Request:
     """What started the run: `schedule`, `backfill`, or `airflow` for a manual run."""
 
     @classmethod
-    def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> Request:
+    def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> NightRequest:
         """Read a DAG run; without a date, its night is the last complete partition before it."""
         short = tuple(
             f"{key}={params[field]}"

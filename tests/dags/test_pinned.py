@@ -17,10 +17,10 @@ from nightbid.night.stages import all_after, stage_named
 from nightbid.night.turns import Turns
 from nightbid.storage.workspace import Workspace
 from nightbid_airflow.operators import StageOperator
-from nightbid_airflow.request import Request
+from nightbid_airflow.request import NightRequest
 from nightbid_airflow.turn import runs_at_work
 
-ASKED = Request("small", "manual__1", dt.date(2026, 1, 5), ())
+ASKED = NightRequest("small", "manual__1", dt.date(2026, 1, 5), ())
 
 
 def edit(before: str, after: str) -> None:
@@ -47,7 +47,7 @@ def test_later_tasks_use_the_settings_that_the_run_began_with(pipelines) -> None
     later, _ = ASKED.open(Settings(), stage_named("train"))
     assert later == first
     assert later.window.train_days == 2
-    fresh, _ = Request("small", "manual__2", ASKED.date, ()).open(Settings())
+    fresh, _ = NightRequest("small", "manual__2", ASKED.date, ()).open(Settings())
     assert fresh.window.train_days == 1
 
 

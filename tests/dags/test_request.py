@@ -14,7 +14,7 @@ from nightbid.night.record import RunRecord
 from nightbid.report.pages import run_document
 from nightbid.report.run_view import RunView
 from nightbid.storage.workspace import Workspace
-from nightbid_airflow.request import Request, form
+from nightbid_airflow.request import NightRequest, form
 
 UTC = dt.UTC
 
@@ -32,17 +32,17 @@ def test_scheduled_run_has_the_date_before_its_interval_ends() -> None:
         run_after=dt.datetime(2026, 3, 1, tzinfo=UTC),
         data_interval_end=dt.datetime(2026, 1, 9, 3, tzinfo=UTC),
     )
-    assert Request.of("ctr", run, {}).date == dt.date(2026, 1, 8)
+    assert NightRequest.of("ctr", run, {}).date == dt.date(2026, 1, 8)
 
 
 def test_manual_run_defaults_to_the_day_before_in_utc() -> None:
     tokyo = dt.timezone(dt.timedelta(hours=9))
     run = Run(run_after=dt.datetime(2026, 1, 9, 3, tzinfo=tokyo))
-    assert Request.of("ctr", run, {"date": None}).date == dt.date(2026, 1, 7)
+    assert NightRequest.of("ctr", run, {"date": None}).date == dt.date(2026, 1, 7)
 
 
 def test_date_of_the_form_overrides_the_default_date() -> None:
-    assert Request.of("ctr", Run(), {"date": "2026-01-05"}).date == dt.date(2026, 1, 5)
+    assert NightRequest.of("ctr", Run(), {"date": "2026-01-05"}).date == dt.date(2026, 1, 5)
 
 
 def test_form_values_override_the_pipeline(pipelines) -> None:
@@ -54,7 +54,7 @@ def test_form_values_override_the_pipeline(pipelines) -> None:
         "budget_usd": 0.25,
         "overrides": ["train.batch_size=64"],
     }
-    spec, record = Request.of("small", Run(), answers).open(Settings())
+    spec, record = NightRequest.of("small", Run(), answers).open(Settings())
     assert spec.window.train_days == 3
     assert spec.model.architecture == "logistic_regression"
     assert str(spec.budget.run_usd) == "0.25"
@@ -67,7 +67,7 @@ def test_form_values_override_the_pipeline(pipelines) -> None:
 def test_override_of_an_unknown_key_is_named_in_the_error(pipelines) -> None:
     pipelines()
     with pytest.raises(ConfigError, match=r"train\.learning_rat"):
-        Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]}).open(Settings())
+        NightRequest.of("small", Run(), {"overrides": ["train.learning_rat=1"]}).open(Settings())
 
 
 def test_error_about_an_hourly_window_names_the_field_of_the_form(pipelines) -> None:
@@ -76,19 +76,19 @@ def test_error_about_an_hourly_window_names_the_field_of_the_form(pipelines) -> 
         window={"train_hours": 24, "validate_hours": 3, "evaluate_hours": 3},
     )
     with pytest.raises(ConfigError, match=r"window\.train_hours: Input .* got 5000"):
-        Request.of("small", Run(), {"train_hours": 5000}).open(Settings())
+        NightRequest.of("small", Run(), {"train_hours": 5000}).open(Settings())
 
 
 def test_refused_request_shows_as_a_failed_run_until_it_is_corrected(pipelines) -> None:
     pipelines()
-    wrong = Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]})
+    wrong = NightRequest.of("small", Run(), {"overrides": ["train.learning_rat=1"]})
     with pytest.raises(ConfigError):
         wrong.open(Settings())
     workspace = Workspace(Settings().workspace)
     view = RunView(RunRecord.load(workspace, "small", "scheduled__2026-01-09T03-00-00-00-00"))
     assert (view.state, view.stages[0].name) == ("failed", "request")
     assert "train.learning_rat" in run_document(view.run)
-    _, record = Request.of("small", Run(), {}).open(Settings())
+    _, record = NightRequest.of("small", Run(), {}).open(Settings())
     assert RunView(record).state == "running"
 
 

@@ -11,7 +11,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
 from nightbid.config.settings import Settings
-from nightbid_airflow.request import Request
+from nightbid_airflow.request import NightRequest
 from nightbid_airflow.timetable import NightTimetable
 
 from .test_nightly import the_dag
@@ -78,8 +78,8 @@ def test_hourly_schedule_runs_the_last_full_hour_before_each_tick(pipelines) -> 
         run_after = infos[0].run_after
         data_interval_end = interval.end
 
-    assert str(Request.of("small", Run(), {}).date) == "2026-01-08T22"
-    assert str(Request.of("small", Run(), {"date": "2026-01-05T04"}).date) == "2026-01-05T04"
+    assert str(NightRequest.of("small", Run(), {}).date) == "2026-01-08T22"
+    assert str(NightRequest.of("small", Run(), {"date": "2026-01-05T04"}).date) == "2026-01-05T04"
 
 
 def test_weekly_partitions_run_the_last_full_week_before_each_tick(pipelines) -> None:
@@ -95,8 +95,8 @@ def test_weekly_partitions_run_the_last_full_week_before_each_tick(pipelines) ->
         run_after = day("2026-01-15T12:00:00")
         data_interval_end = None
 
-    assert str(Request.of("small", Run(), {}).date) == "2026-01-04"
-    assert str(Request.of("small", Run(), {"date": "2026-01-15"}).date) == "2026-01-11"
+    assert str(NightRequest.of("small", Run(), {}).date) == "2026-01-04"
+    assert str(NightRequest.of("small", Run(), {"date": "2026-01-15"}).date) == "2026-01-11"
 
 
 def test_form_of_an_hourly_pipeline_takes_an_hour_and_train_hours(pipelines) -> None:
@@ -110,7 +110,7 @@ def test_form_of_an_hourly_pipeline_takes_an_hour_and_train_hours(pipelines) -> 
         run_after = day("2026-01-15T12:00:00")
         data_interval_end = None
 
-    spec, record = Request.of("small", Run(), params_given).open(Settings())
+    spec, record = NightRequest.of("small", Run(), params_given).open(Settings())
     assert (spec.window.train_days, spec.window.unit) == (12, "hour")
     assert str(record.date) == "2026-01-08T04"
     with pytest.raises(ParamValidationError):

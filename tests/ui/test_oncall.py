@@ -23,7 +23,7 @@ from nightbid.data.simulator.source import SimulatorLogs
 from nightbid.data.write import write_day
 from nightbid.night.attempts import APPROVE, StageRecord
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.manifest import Manifest, Rows
+from nightbid.night.manifest import Manifest, RowCounts
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
 from nightbid.sweep.study import Sweep
@@ -80,7 +80,7 @@ class Nights:
         manifest = Manifest(
             pipeline=run.head.pipeline, run_id=run.run_id, stage=gate, night=str(NIGHT), key=key,
             digest=key, inputs={}, spec_digest="", code_digest="", versions={}, seed=0,
-            rows=Rows(), metrics={"checks": checks}, verdict="stop", summary=summary, files=(),
+            rows=RowCounts(), metrics={"checks": checks}, verdict="stop", summary=summary, files=(),
             created=NOW,
         )  # fmt: skip
         (folder / "manifest.json").write_text(manifest.model_dump_json())

@@ -13,7 +13,7 @@ import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
 from nightbid.night.attempts import StageRecord
-from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage
+from nightbid.night.manifest import FileEntry, Manifest, RowCounts, Usage
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import STAGES
 from nightbid.storage.workspace import Workspace, file_digest
@@ -164,7 +164,7 @@ def recorded_run(tmp_path, monkeypatch):
                 pipeline="ctr", run_id=run_id, stage=stage, night="2026-01-20", key=key,
                 digest=key, inputs={}, spec_digest="5" * 32, code_digest="c" * 32,
                 versions={"numpy": "2.4.1"}, seed=0,
-                rows=Rows(read=20_000, written=19_900, quarantined=77, dropped=23),
+                rows=RowCounts(read=20_000, written=19_900, quarantined=77, dropped=23),
                 usage=usage, metrics=stage_metrics[stage], verdict=verdict,
                 summary=f"what {stage} says", files=files, created=started,
             )  # fmt: skip

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from nightbid.bidding.auctions import Auctions
 from nightbid.bidding.checks import Floats, at_least_zero
-from nightbid.bidding.replay import Replay
+from nightbid.bidding.replay import AuctionResults
 from nightbid.errors import DataError
 from nightbid.evaluation.bootstrap import Resampling, bounds
 
@@ -51,7 +51,7 @@ class Earnings:
     def of(
         cls,
         auctions: Auctions,
-        result: Replay,
+        result: AuctionResults,
         *,
         value: float | Floats,
         per: float = 1000.0,

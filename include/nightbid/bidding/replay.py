@@ -20,7 +20,7 @@ from nightbid.errors import DataError
 
 
 @dataclass(frozen=True)
-class Replay:
+class AuctionResults:
     """Result of each auction; every array is [rows]."""
 
     won: Bools
@@ -76,7 +76,7 @@ def _run(bids, price, floor, first, ties, down, budget, over):  # type: ignore[n
     return won, paid, rows
 
 
-def replay(auctions: Auctions, bids: Floats, rules: Rules) -> Replay:
+def replay(auctions: Auctions, bids: Floats, rules: Rules) -> AuctionResults:
     """Replay fixed bids.
 
     Args:
@@ -95,7 +95,7 @@ def replay(auctions: Auctions, bids: Floats, rules: Rules) -> Replay:
     if entered < 0:
         # The loop found an invalid bid: raise an error that counts them.
         at_least_zero("bids", bids)
-    return Replay(won, paid, int(entered))
+    return AuctionResults(won, paid, int(entered))
 
 
 def rule_arguments(

@@ -22,13 +22,13 @@ from nightbid.bidding.landscape import empirical, known_prices
 from nightbid.bidding.logs import LoggedAuctions, price_ratio, read_auctions
 from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.off_policy import policy_sentence, policy_value
-from nightbid.bidding.replay import Replay, replay
+from nightbid.bidding.replay import AuctionResults, replay
 from nightbid.bidding.strategies.choose import in_units, price_unit
 from nightbid.bidding.strategies.pacing import DualPacing
 from nightbid.bidding.strategies.shading import Shading
-from nightbid.config.replay import Replay as Settings
+from nightbid.config.replay import Replay
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import KEY, split_files
 
@@ -60,7 +60,7 @@ def run(task: StageTask) -> Outcome:
     )
 
 
-def _replay(task: StageTask, settings: Settings) -> Outcome:
+def _replay(task: StageTask, settings: Replay) -> Outcome:
     """Replay every model's bids on the same auctions."""
     sample = task.inputs["sample"].path
     task.progress(0.1, "reading prices")
@@ -98,7 +98,7 @@ def _replay(task: StageTask, settings: Settings) -> Outcome:
     (task.output / "replay.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
     _save(task, logged, scores)
     return Outcome(
-        rows=Rows(
+        rows=RowCounts(
             read=len(logged.rows),
             written=len(auctions),
             dropped=len(logged.rows) - len(auctions),
@@ -143,7 +143,7 @@ def _scores(task: StageTask, logged: LoggedAuctions) -> tuple[LoggedAuctions, di
 
 
 def _bid(
-    settings: Settings, logged: LoggedAuctions, earlier: LoggedAuctions, scores: Floats
+    settings: Replay, logged: LoggedAuctions, earlier: LoggedAuctions, scores: Floats
 ) -> Earnings:
     """Bid the value of each row by one model's predictions."""
     worth = settings.value * (np.ones(len(scores)) if logged.value is None else logged.value)
@@ -165,7 +165,7 @@ def _bid(
 
 def _run(
     auctions: Auctions, earlier: Auctions, rules: Rules, scores: Floats, value: float
-) -> Replay:
+) -> AuctionResults:
     effective = scores
     if rules.pricing == "first":
         known = known_prices(earlier.price)

@@ -22,7 +22,7 @@ from nightbid.config.models import Baseline, Model, Train
 from nightbid.config.policy import Policy
 from nightbid.config.replay import Replay
 from nightbid.config.serve import Serve
-from nightbid.config.sources import SimulatorSource, Source, defaults_of
+from nightbid.config.sources import SimulatorSource, SourceBlock, defaults_of
 from nightbid.config.window import LONGEST_DAYS, Window
 from nightbid.errors import ConfigError
 from nightbid.partitions import (
@@ -147,7 +147,7 @@ class PipelineSpec(Block):
     as `@weekly` trains on the window that ends on the day before. Null: only manual runs."""
     start_date: dt.date = dt.date(2026, 1, 8)
     """First night of the schedule."""
-    source: Source = SimulatorSource()
+    source: SourceBlock = SimulatorSource()
     """Where the logs come from."""
     arrival: Arrival | None = None
     """When a day of logs is complete, and how long a night waits for it; null: it does not wait."""

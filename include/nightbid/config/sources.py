@@ -103,7 +103,7 @@ def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
     return {}
 
 
-Source = Annotated[
+SourceBlock = Annotated[
     SimulatorSource | ObdSource | KuaiRandSource | FolderSource | EventsSource,
     Field(discriminator="kind"),
 ]

@@ -26,7 +26,7 @@ from nightbid.storage.workspace import Workspace
 Scope = Literal["run", "stage", "pipeline", "day", "month", "service"]
 
 
-class Store(Protocol):
+class LedgerStore(Protocol):
     """Storage of observations."""
 
     def append(self, entries: Iterable[LedgerEntry]) -> None:
@@ -56,7 +56,7 @@ def _database(variable: str | None, file: str | None) -> SecretStr | None:
     return Settings().ledger
 
 
-def open_store(workspace: Workspace, *, lenient: bool = False) -> Store:
+def open_store(workspace: Workspace, *, lenient: bool = False) -> LedgerStore:
     """Open the store of this installation: PostgreSQL if the settings name one, else files.
 
     Args:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from nightbid.config import sources as blocks
 from nightbid.config.event_source import EventsSource
-from nightbid.config.sources import Source as SourceBlock
+from nightbid.config.sources import SourceBlock
 from nightbid.data.source_schema import SourceSchema
 
 

@@ -25,7 +25,7 @@ BLOCK = 16_384
 """Number of a day's rows that are digested together."""
 
 
-class Span(NamedTuple):
+class FileSpan(NamedTuple):
     """Range of a file that contains the rows of one day: numbers of its first and last row."""
 
     first: int
@@ -58,7 +58,7 @@ class TimedFiles:
         self._cache, self._meaning = cache, meaning
 
     @cached_property
-    def _spans(self) -> dict[FilePart, dict[date, Span]]:
+    def _spans(self) -> dict[FilePart, dict[date, FileSpan]]:
         return {part: self._spans_of(part) for part in self._parts}
 
     def days(self) -> list[date]:
@@ -86,7 +86,7 @@ class TimedFiles:
                 if len(day_rows):
                     yield part, day_rows
 
-    def _spans_of(self, part: FilePart) -> dict[date, Span]:
+    def _spans_of(self, part: FilePart) -> dict[date, FileSpan]:
         """Scan a file for its days in bounded memory; the result is cached by content."""
         if self._cache is None:
             return self._look_through(part)
@@ -95,13 +95,13 @@ class TimedFiles:
         path = self._cache / "spans" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, TypeError):
             known = json.loads(path.read_text())
-            return {partition_of(day): Span(*span) for day, span in known.items()}
+            return {partition_of(day): FileSpan(*span) for day, span in known.items()}
         spans = self._look_through(part)
         text = json.dumps({day.isoformat(): span for day, span in spans.items()})
         write_atomically(path, text)
         return spans
 
-    def _look_through(self, part: FilePart) -> dict[date, Span]:
+    def _look_through(self, part: FilePart) -> dict[date, FileSpan]:
         seen: dict[Any, _Rows] = {}
         row = 0
         for table, days in self._dated(part):
@@ -157,11 +157,11 @@ class _Rows:
                 self._add_block(rows.slice(start, BLOCK))
             self._waiting = [rows.slice(whole)]
 
-    def span(self) -> Span:
+    def span(self) -> FileSpan:
         """Return the span of the rows after all have been added."""
         if rows := sum(map(len, self._waiting)):
             self._add_block(pa.concat_tables(self._waiting).slice(0, rows))
-        return Span(self._first, self._last, self._digest.hexdigest()[:32])
+        return FileSpan(self._first, self._last, self._digest.hexdigest()[:32])
 
     def _add_block(self, rows: pa.Table) -> None:
         sink = pa.BufferOutputStream()

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from nightbid.config.columns import Columns
 from nightbid.config.folder_source import BIGQUERY
-from nightbid.config.sources import Source, defaults_of
+from nightbid.config.sources import SourceBlock, defaults_of
 from nightbid.data.day_names import SPELLED
 from nightbid.data.places import REMOTE
 from nightbid.data.source import JoinsEvents, open_source
@@ -145,19 +145,19 @@ def _report(
 ) -> FolderReport:
     """Inspect a folder, or the streams that it consists of."""
     block = events_block(streams, cache) if streams else source_block(folder, cache)
-    typed = TypeAdapter(Source).validate_python(block)
+    typed = TypeAdapter(SourceBlock).validate_python(block)
     whole = open_source(typed, cache)
     known = whole.days() or ()
     if isinstance(whole, JoinsEvents):  # the events of the newest days are not complete yet
         known = tuple(day for day in known if not whole.not_there(day))
     if not streams and (weeks := weeks_of(block, known, cache)):
         block = {**block, **weeks}
-        typed = TypeAdapter(Source).validate_python(block)
+        typed = TypeAdapter(SourceBlock).validate_python(block)
         whole = open_source(typed, cache)
         known = whole.days() or ()
     if not known and not streams and (column := time_column(block, cache)):
         block = {**block, "day_column": column}
-        typed = TypeAdapter(Source).validate_python(block)
+        typed = TypeAdapter(SourceBlock).validate_python(block)
         whole = open_source(typed, cache)
         known = whole.days() or ()
     if not known:

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.hidden import KEYS, POSITION, HiddenEffects
 from nightbid.evaluation.metrics import constant_scores
-from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.rows import EvaluationRows
 from nightbid.evaluation.scores import Floats
 from nightbid.night.task import StageTask
 from nightbid.schema import KEY, LABEL, TRUTH, WEIGHT, split_files
@@ -42,7 +42,7 @@ TINY = 1e-12
 SUMS = ("score", "information", "variance")
 
 
-def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] | None:
+def reachable(task: StageTask, rows: EvaluationRows, base_rate: float) -> dict[str, Any] | None:
     """Decompose the expected log loss of the candidate.
 
     Args:

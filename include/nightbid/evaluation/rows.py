@@ -44,7 +44,7 @@ class EarlierChampion:
 
 
 @dataclass(frozen=True)
-class Rows:
+class EvaluationRows:
     """Columns of the evaluate rows, all [rows], in their canonical order."""
 
     keys: Ints
@@ -92,7 +92,7 @@ class Rows:
         """[rows] one number per user and day: rows with the same number are ranked together."""
         return self.users * np.int64(1_000_003) + self.days
 
-    def scored(self, tolerated: float, column: str) -> Rows:
+    def scored(self, tolerated: float, column: str) -> EvaluationRows:
         """Leave out the rows for which a baseline in the logs has no score.
 
         Args:
@@ -155,7 +155,7 @@ class Rows:
         pq.write_table(table, path, compression="zstd", use_dictionary=False)
 
 
-def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
+def score_rows(task: StageTask, slices: tuple[str, ...]) -> EvaluationRows:
     """Score the evaluate rows with candidate, baseline and champions, piece by piece.
 
     Only one piece of raw and featurized rows is in memory at a time. A baseline in the logs
@@ -244,7 +244,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         name: np.concatenate(parts).astype(np.float64).reshape(-1) for name, parts in scores.items()
     }
     truth = columns.get(TRUTH)
-    evaluated = Rows(
+    evaluated = EvaluationRows(
         keys=columns[KEY].astype(np.int64),
         labels=columns[LABEL].astype(np.float64),
         weights=columns[WEIGHT].astype(np.float64),

@@ -29,7 +29,7 @@ from nightbid.evaluation.metrics import (
 )
 from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.reachable import reachable
-from nightbid.evaluation.rows import EarlierChampion, Rows, score_rows, training_rate
+from nightbid.evaluation.rows import EarlierChampion, EvaluationRows, score_rows, training_rate
 from nightbid.evaluation.scores import Floats, Ints, ScoreTable
 from nightbid.evaluation.slices import slices_of
 from nightbid.evaluation.values import evaluate_values
@@ -43,7 +43,7 @@ from nightbid.evaluation.verdict import (
     signed,
     with_position,
 )
-from nightbid.night.manifest import Rows as RowCounts
+from nightbid.night.manifest import RowCounts
 from nightbid.night.progress import Progress, silent
 from nightbid.night.task import Outcome, StageTask
 
@@ -114,7 +114,7 @@ def run(task: StageTask) -> Outcome:
 
 
 def evaluate(
-    rows: Rows,
+    rows: EvaluationRows,
     *,
     base_rate: float,
     replicates: int,
@@ -227,7 +227,7 @@ def evaluate(
 
 
 def _by_propensity(
-    rows: Rows, pair: dict[str, Floats], resampling: Resampling, reference: str
+    rows: EvaluationRows, pair: dict[str, Floats], resampling: Resampling, reference: str
 ) -> dict[str, Any] | None:
     """Compare on rows weighted by inverse propensities, as if items had been shown evenly.
 
@@ -258,7 +258,7 @@ def _by_propensity(
 
 
 def _ratchet(
-    rows: Rows,
+    rows: EvaluationRows,
     resampling: Resampling,
     figures: dict[str, Metrics],
     judged: Callable[..., Verdict],
@@ -287,7 +287,7 @@ def _ratchet(
     }
 
 
-def _tasks(rows: Rows, k: int) -> dict[str, Any]:
+def _tasks(rows: EvaluationRows, k: int) -> dict[str, Any]:
     """Compute metrics for each task of a multi-task candidate.
 
     The condition is evaluated on all rows; the label on rows where the condition held, as for a
@@ -309,12 +309,12 @@ def _tasks(rows: Rows, k: int) -> dict[str, Any]:
     return by_task
 
 
-def _table(rows: Rows, scores: Floats, mask: npt.NDArray[np.bool_]) -> ScoreTable:
+def _table(rows: EvaluationRows, scores: Floats, mask: npt.NDArray[np.bool_]) -> ScoreTable:
     return ScoreTable.of(rows.labels[mask], scores[mask], rows.weights[mask])
 
 
 def _figures(
-    rows: Rows, table: ScoreTable, scores: Floats, mask: npt.NDArray[np.bool_], k: int
+    rows: EvaluationRows, table: ScoreTable, scores: Floats, mask: npt.NDArray[np.bool_], k: int
 ) -> Metrics:
     columns = (rows.labels[mask], scores[mask], rows.weights[mask])
     users: Ints = rows.users[mask]
@@ -326,7 +326,7 @@ def _figures(
 
 
 def _replicates(
-    rows: Rows,
+    rows: EvaluationRows,
     resampling: Resampling,
     models: dict[str, Floats],
     mask: npt.NDArray[np.bool_],

@@ -9,7 +9,7 @@ import numpy as np
 
 from nightbid.config.evaluate import Evaluate
 from nightbid.evaluation.bootstrap import Difference, Resampling
-from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.rows import EvaluationRows
 from nightbid.evaluation.scores import Floats
 from nightbid.evaluation.slices import slices_of
 from nightbid.evaluation.value_metrics import (
@@ -30,7 +30,7 @@ BINARY = ("auc", "pr_auc", "log_loss", "normalized_entropy", "ece", "gauc", "ndc
 
 
 def evaluate_values(
-    rows: Rows,
+    rows: EvaluationRows,
     settings: Evaluate,
     *,
     mean: float,
@@ -145,7 +145,7 @@ def _differences(
 
 
 def _ratchet(
-    rows: Rows,
+    rows: EvaluationRows,
     actual: ValueRows,
     resampling: Resampling,
     metrics: Mapping[str, Mapping[str, float | None]],

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ WRITTEN = "files"
 """Tag of the Beam output that lists the written files."""
 
 
-class Result(BaseModel):
+class FeaturizeResult(BaseModel):
     """Content of the job's result object."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +62,20 @@ class Result(BaseModel):
     groups: int
     rows: int
     files: tuple[FileEntry, ...]
+
+    @classmethod
+    def of(cls, groups: int, written: list[tuple[FileEntry, int]]) -> FeaturizeResult:
+        """Describe a job's output.
+
+        Args:
+            groups: Number of row groups.
+            written: Files, with the number of rows in each.
+        """
+        return cls(
+            groups=groups,
+            rows=sum(rows for _, rows in written),
+            files=tuple(sorted((entry for entry, _ in written), key=lambda entry: entry.path)),
+        )
 
 
 @dataclass(frozen=True)
@@ -222,22 +237,26 @@ class SaveSummaryThere(beam.DoFn):  # type: ignore[misc]
 
 
 class SaveResult(beam.DoFn):  # type: ignore[misc]
-    """DoFn: writes the result object, whose existence means that the job is done."""
+    """DoFn: writes the result object, whose existence means that the job is done.
 
-    def __init__(self, place: JobTarget, result: str, groups: int) -> None:
+    Args:
+        place: Output that the job writes to.
+        result: Address of the result object.
+        describe: Makes the result of all that the job's workers wrote. It must be picklable.
+    """
+
+    def __init__(
+        self, place: JobTarget, result: str, describe: Callable[[list[Any]], BaseModel]
+    ) -> None:
         self._place = place
         self._result = result
-        self._groups = groups
+        self._describe = describe
 
-    def process(self, written: list[tuple[FileEntry, int]]) -> Iterator[str]:
+    def process(self, written: list[Any]) -> Iterator[str]:
         """Write the result object."""
         self._place.prepare()
-        result = Result(
-            groups=self._groups,
-            rows=sum(rows for _, rows in written),
-            files=tuple(sorted((entry for entry, _ in written), key=lambda entry: entry.path)),
-        )
-        gcs.write(UPath(self._result), result.model_dump_json().encode())
+        content = self._describe(written).model_dump_json().encode()
+        gcs.write(UPath(self._result), content)
         yield self._result
 
 
@@ -291,7 +310,8 @@ def featurizing(
             (done[WRITTEN], learned, summaries)
             | "All files" >> beam.Flatten()
             | "Together" >> beam.combiners.ToList()
-            | "Save result" >> beam.ParDo(SaveResult(place, result, len(written)))
+            | "Save result"
+            >> beam.ParDo(SaveResult(place, result, partial(FeaturizeResult.of, len(written))))
         )
 
     return expand
@@ -347,7 +367,7 @@ class FeaturizeJob:
             StageError: The job did not write all files.
         """
         path = job_folder(task, order) / RESULT
-        result = read_result(path, order, Result)
+        result = read_result(path, order, FeaturizeResult)
         parts = [entry for entry in result.files if entry.path.startswith("split=")]
         if len(parts) != result.groups:
             raise StageError(

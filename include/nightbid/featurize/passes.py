@@ -152,7 +152,7 @@ class SaveFitted(beam.DoFn):  # type: ignore[misc]
         yield self._folder
 
 
-class Transform(beam.DoFn):  # type: ignore[misc]
+class TransformGroup(beam.DoFn):  # type: ignore[misc]
     """DoFn: row group → a file of featurized rows, and a summary of them."""
 
     def __init__(self, fitted: str, output: str, threads: int, base: Base | None = None) -> None:
@@ -316,7 +316,7 @@ def transforming(
     groups: Sequence[Group], fitted: str, output: str, threads: int = 1, base: Base | None = None
 ) -> Pass:
     """Build the pass that transforms; its results are files of rows and profiles."""
-    work = Transform(fitted, output, threads, base)
+    work = TransformGroup(fitted, output, threads, base)
     save = SaveSummary(output, rows_of(groups), base)
     return Pass(groups, work, MergeSummaries(), save, threads)
 

@@ -31,7 +31,7 @@ from nightbid.featurize.passes import transforming
 from nightbid.featurize.reuse import base_of
 from nightbid.featurize.runner import Watcher, passes_on, threads_of
 from nightbid.night.days import days_made
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import FeatureSchema
 
@@ -105,7 +105,7 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
     rates = _oov_rates(output, "evaluate")
     worst = max(rates.items(), key=lambda pair: pair[1], default=None)
     return Outcome(
-        rows=Rows(read=rows, written=rows),
+        rows=RowCounts(read=rows, written=rows),
         metrics={
             "inputs": len(inputs),
             "oov_rate": rates,

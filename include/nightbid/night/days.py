@@ -24,7 +24,7 @@ from upath import UPath
 
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.key import digest_of, output_digest
-from nightbid.night.manifest import Manifest, Rows
+from nightbid.night.manifest import Manifest, RowCounts
 from nightbid.night.sealed import seal
 from nightbid.storage.files import is_local
 from nightbid.storage.verify import inventory
@@ -62,7 +62,7 @@ class Made:
     """Returned by the function that builds a day's output, in addition to the files."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    rows: Rows = field(default_factory=Rows)
+    rows: RowCounts = field(default_factory=RowCounts)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class FileEntry(BaseModel):
     """sha256 of a volatile file's bytes."""
 
 
-class Rows(BaseModel):
+class RowCounts(BaseModel):
     """Row counts. If rows are filtered, `read == written + quarantined + repeated + dropped`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,7 +81,7 @@ class Manifest(Sealed):
     code_digest: str
     versions: dict[str, str]
     seed: int
-    rows: Rows = Rows()
+    rows: RowCounts = RowCounts()
     usage: Usage = Usage()
     metrics: dict[str, Any] = Field(default_factory=dict)
     verdict: Verdict | None = None

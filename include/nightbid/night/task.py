@@ -15,7 +15,7 @@ from upath import UPath
 
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.night.incremental import Continuation
-from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage, Verdict
+from nightbid.night.manifest import FileEntry, Manifest, RowCounts, Usage, Verdict
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.storage.workspace import Workspace, fetch
 
@@ -45,7 +45,7 @@ class StageInput:
 class Outcome:
     """Result of a stage function; its files are in `task.output`."""
 
-    rows: Rows = field(default_factory=Rows)
+    rows: RowCounts = field(default_factory=RowCounts)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Small JSON values to show on pages, in gates and in experiment tracking."""
     summary: str = ""

@@ -38,7 +38,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Span:
+class ChartSpan:
     """A row of an interval chart: a value with its bounds."""
 
     name: str
@@ -143,7 +143,7 @@ def scatter_chart(dots: Sequence[Dot], words: Words, *, x_label: str, y_label: s
     )
 
 
-def interval_chart(spans: Sequence[Span], words: Words, *, label: str) -> Markup:
+def interval_chart(spans: Sequence[ChartSpan], words: Words, *, label: str) -> Markup:
     """Make a chart of values with their intervals, one per row, around 0."""
     rows = [{**asdict(span), "tone": span.tone} for span in spans]
     return _chart("intervals", words, spans=rows, x={"label": label}, width=720)

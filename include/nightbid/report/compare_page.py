@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.report.charts import Series, Span, Words, interval_chart, line_chart
+from nightbid.report.charts import ChartSpan, Series, Words, interval_chart, line_chart
 from nightbid.report.comparison import RunComparison
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import interval
@@ -72,7 +72,7 @@ def _pair_chart(comparison: RunComparison) -> Markup:
     words = words_of(comparison.views[0].evaluation)
     loss = words[words.loss].lower()
     spans = [
-        Span(
+        ChartSpan(
             pair.run_id,
             difference["value"],
             difference["low"],

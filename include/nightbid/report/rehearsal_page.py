@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from nightbid.report.charts import Span, Words, interval_chart
+from nightbid.report.charts import ChartSpan, Words, interval_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 
@@ -59,11 +59,11 @@ def _training_chart(report: Report) -> Markup:
         return Markup("")
     differences = [b - a for a, b in zip(training["before"], training["after"], strict=True)]
     spans = [
-        Span(f"seed {report.plan.first_seed + at}", difference, None, None)
+        ChartSpan(f"seed {report.plan.first_seed + at}", difference, None, None)
         for at, difference in enumerate(differences)
     ]
-    spans.append(Span("mean, 90%", training["mean"], training["low"], training["high"]))
-    spans.append(Span("margin", 0.0, -training["margin"], training["margin"]))
+    spans.append(ChartSpan("mean, 90%", training["mean"], training["low"], training["high"]))
+    spans.append(ChartSpan("margin", 0.0, -training["margin"], training["margin"]))
     return interval_chart(
         spans,
         Words(

@@ -16,8 +16,8 @@ from nightbid.night.manifest import Verdict
 from nightbid.report.ablation_section import ablation_context
 from nightbid.report.charts import (
     Bar,
+    ChartSpan,
     Series,
-    Span,
     Words,
     bar_chart,
     interval_chart,
@@ -178,7 +178,7 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _slices(metrics: dict[str, Any]) -> dict[str, Any]:
     spans = [
-        Span(f"{group['column']} = {group['value']}",
+        ChartSpan(f"{group['column']} = {group['value']}",
              difference["value"], difference["low"], difference["high"],
              interval(difference, sign=True))
         for group in metrics.get("slices") or []

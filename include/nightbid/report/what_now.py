@@ -19,7 +19,7 @@ FRESH = dt.timedelta(hours=24)
 
 
 @dataclass(frozen=True)
-class Step:
+class NextStep:
     """A step to take."""
 
     text: str
@@ -31,7 +31,7 @@ class WhatNow:
     """Content of the box at the top of a run's page."""
 
     serves: str
-    steps: tuple[Step, ...]
+    steps: tuple[NextStep, ...]
     rerun: bool
     """Whether rerunning the failed tasks is one of the steps."""
 
@@ -42,7 +42,7 @@ def what_now(view: RunView) -> WhatNow:
     steps = list(_steps(view, ended))
     if _waits_to_be_tracked(view):
         steps.append(
-            Step(
+            NextStep(
                 "MLflow did not accept this run. It is queued, and the next night sends it. To "
                 "send it now:",
                 "nightbid track --replay",
@@ -52,7 +52,7 @@ def what_now(view: RunView) -> WhatNow:
     return WhatNow(serves, tuple(steps), ended is not None and ended.name != APPROVE)
 
 
-def _steps(view: RunView, ended: StageView | None) -> Iterator[Step]:
+def _steps(view: RunView, ended: StageView | None) -> Iterator[NextStep]:
     head = view.head
     again = f"nightbid run {head.pipeline} --date {head.date} --run-id {head.run_id}"
     if ended is None:
@@ -60,68 +60,72 @@ def _steps(view: RunView, ended: StageView | None) -> Iterator[Step]:
         return
     if ended.is_gate and ended.state == "stopped":
         yield from _of_a_gate(view, ended)
-        yield Step("After you fix the cause, rerun the night; unchanged stages are reused:", again)
+        yield NextStep(
+            "After you fix the cause, rerun the night; unchanged stages are reused:", again
+        )
     elif ended.name == ARRIVAL:
-        yield Step(
+        yield NextStep(
             "The newest day is not complete. See what is missing:",
             f"nightbid data arrival {head.pipeline} --date {head.date}",
         )
-        yield Step(
+        yield NextStep(
             "Ask the team that writes the logs. When the day has arrived, rerun the night:", again
         )
     elif ended.name == APPROVE:
-        yield Step("The candidate is kept. Promote it by hand below, or wait for the next night.")
+        yield NextStep(
+            "The candidate is kept. Promote it by hand below, or wait for the next night."
+        )
     elif ended.name == REQUEST:
-        yield Step("Correct the setting named in the error, and trigger the night again.")
+        yield NextStep("Correct the setting named in the error, and trigger the night again.")
     elif ended.name == "sample":
-        yield Step(
+        yield NextStep(
             "See which days the source has:",
             f"nightbid data days {head.pipeline}",
         )
-        yield Step("Load the missing or damaged days, then rerun the night:", again)
+        yield NextStep("Load the missing or damaged days, then rerun the night:", again)
     elif "budget" in ended.summary:
-        yield Step(
+        yield NextStep(
             "The stage was canceled; finished stages are reused. Raise the limit in `budget`, or "
             "for this run:",
             f"{again} --set budget.run_usd=AMOUNT",
         )
-        yield Step(
+        yield NextStep(
             "See what caused the cost:",
             f"nightbid cost show {head.pipeline} --run-id {head.run_id}",
         )
     else:
-        yield Step(f"Read the last line of the log of {ended.name}: it says what to do.")
-        yield Step("A rerun is safe: a failed stage leaves nothing.", again)
+        yield NextStep(f"Read the last line of the log of {ended.name}: it says what to do.")
+        yield NextStep("A rerun is safe: a failed stage leaves nothing.", again)
 
 
-def _of_a_run_that_goes_well(view: RunView) -> Iterator[Step]:
+def _of_a_run_that_goes_well(view: RunView) -> Iterator[NextStep]:
     head = view.head
     if view.state == "running":
         if view.waits_for_person:
-            yield Step("The promotion waits for approval: approve or reject it in Airflow.")
+            yield NextStep("The promotion waits for approval: approve or reject it in Airflow.")
         elif not any(stage.live for stage in view.stages):
-            yield Step(
+            yield NextStep(
                 "No stage is running. If nothing happens for ten minutes, check that the "
                 "scheduler and the triggerer are running, or continue from the shell:",
                 f"nightbid run {head.pipeline} --date {head.date} --run-id {head.run_id}",
             )
         return
     if view.behind:
-        yield Step(
+        yield NextStep(
             "When the late day has arrived, rerun this night:",
             f"nightbid data late {head.pipeline} --make",
         )
     decision = view.stage("promote").metrics.get("decision")
     if decision == "promoted":
-        yield Step(
+        yield NextStep(
             "If it performs badly in production, roll back to the previous champion:",
             f'nightbid rollback {head.pipeline} --reason "why"',
         )
     elif decision == "kept":
-        yield Step("The champion stays. No action is needed.")
+        yield NextStep("The champion stays. No action is needed.")
 
 
-def _of_a_gate(view: RunView, gate: StageView) -> Iterator[Step]:
+def _of_a_gate(view: RunView, gate: StageView) -> Iterator[NextStep]:
     name = gate.name.removeprefix("gate_")
     stopped = [
         check["name"] for check in gate.metrics.get("checks") or [] if check["verdict"] == "stop"
@@ -131,11 +135,11 @@ def _of_a_gate(view: RunView, gate: StageView) -> Iterator[Step]:
         if doc is None:
             continue
         steps = " ".join(doc.steps(view.head.pipeline, str(view.head.date)))
-        yield Step(f"{check}: {doc.meaning} Likely: {doc.causes}. {steps}")
+        yield NextStep(f"{check}: {doc.meaning} Likely: {doc.causes}. {steps}")
     if stopped:
         first = find_check(name, stopped[0])
         if first is not None:
-            yield Step(
+            yield NextStep(
                 "To let a check pass for a while, with your name and a reason:",
                 first.command(view.head.pipeline, stopped[0], str(view.head.date)),
             )

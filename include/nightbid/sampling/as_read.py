@@ -22,7 +22,7 @@ import pyarrow as pa
 from nightbid.column_parsing import hashes
 from nightbid.config.event_source import EventsSource
 from nightbid.config.folder_source import FolderSource
-from nightbid.config.sources import Source
+from nightbid.config.sources import SourceBlock
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.days import DayKey, days_folder
 from nightbid.night.manifest import Manifest
@@ -48,7 +48,7 @@ FAST = ("parquet", "orc", "delta", "iceberg")
 """Kinds of sources whose local files are read as fast as sampled rows."""
 
 
-def is_slow(block: Source) -> bool:
+def is_slow(block: SourceBlock) -> bool:
     """Return whether logs take longer to read than rows that were sampled from them."""
     if isinstance(block, EventsSource):
         streams = (block.impressions, block.clicks, block.conversions)

@@ -21,7 +21,7 @@ from upath import UPath
 from nightbid.config.cloud import Cloud
 from nightbid.data.folder import FolderLogs
 from nightbid.data.units import FolderUnit
-from nightbid.featurize.job import JobTarget
+from nightbid.featurize.job import JobTarget, SaveResult
 from nightbid.jobs.dataflow import DataflowService
 from nightbid.jobs.result import RESULT, job_folder, read_result
 from nightbid.jobs.store import JobRecord
@@ -43,13 +43,18 @@ LEAST_UNITS = 4
 """Minimum number of units for a job; fewer are sampled locally before a job would start."""
 
 
-class Result(BaseModel):
+class SampleResult(BaseModel):
     """Content of the job's result object."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     units: dict[str, tuple[str, ...]]
     """Name of a unit → its files."""
+
+    @classmethod
+    def of(cls, written: list[tuple[str, tuple[str, ...]]]) -> SampleResult:
+        """Describe a job's output: units with their files."""
+        return cls(units=dict(sorted(written)))
 
 
 class SampleThere(beam.DoFn):  # type: ignore[misc]
@@ -81,21 +86,6 @@ class SampleThere(beam.DoFn):  # type: ignore[misc]
         yield unit.name, names
 
 
-class SaveResult(beam.DoFn):  # type: ignore[misc]
-    """DoFn: writes the result object, whose existence means that the job is done."""
-
-    def __init__(self, place: JobTarget, result: str) -> None:
-        self._place = place
-        self._result = result
-
-    def process(self, written: list[tuple[str, tuple[str, ...]]]) -> Iterator[str]:
-        """Write the result object."""
-        self._place.prepare()
-        result = Result(units=dict(sorted(written)))
-        gcs.write(UPath(self._result), result.model_dump_json().encode())
-        yield self._result
-
-
 def sampling_there(
     units: Sequence[DayUnit],
     spec: PipelineSpec,
@@ -120,7 +110,7 @@ def sampling_there(
             | "Units" >> beam.Create(list(units), reshuffle=True)
             | "Sample" >> beam.ParDo(sample)
             | "Together" >> beam.combiners.ToList()
-            | "Save result" >> beam.ParDo(SaveResult(place, f"{folder}/{RESULT}"))
+            | "Save result" >> beam.ParDo(SaveResult(place, f"{folder}/{RESULT}", SampleResult.of))
         )
 
     return expand
@@ -169,7 +159,7 @@ class SampleJob:
             DataError: A day is empty, or none of its rows can be read.
         """
         folder = job_folder(task, order)
-        result = read_result(folder / RESULT, order, Result)
+        result = read_result(folder / RESULT, order, SampleResult)
         names = [f"{unit}/{name}" for unit, files in result.units.items() for name in files]
         gcs.download(folder / "units", names, task.output / UNITS)
         return run(task)

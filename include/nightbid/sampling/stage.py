@@ -22,7 +22,7 @@ from nightbid.data.user_keys import UserKeys
 from nightbid.errors import MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
 from nightbid.night.days import days_made
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
 from nightbid.partitions import Unit
 from nightbid.sampling.day import listed
@@ -63,7 +63,7 @@ def run(task: StageTask) -> Outcome:
     used = (*counts.values(), *(young.values() if delays else ()))
     rows_of_days = [count.to_rows() for count in used]
     names = ("read", "written", "quarantined", "repeated", "dropped")
-    total = Rows(
+    total = RowCounts(
         **{name: sum(getattr(day_rows, name) for day_rows in rows_of_days) for name in names}
     )
     weight = sum(count.weight for count in counts.values())
@@ -236,7 +236,7 @@ def _rate_word(spec: PipelineSpec) -> str:
     return "mean value" if spec.label.kind == "value" else "label rate"
 
 
-def _accounted(rows: Rows) -> str:
+def _accounted(rows: RowCounts) -> str:
     parts = [f"{rows.read:,} rows: {rows.written:,} kept"]
     for count, outcome in (
         (rows.quarantined, "quarantined"),

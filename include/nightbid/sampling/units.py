@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import local_time, token_hashes, whole
 from nightbid.data.user_keys import UserKeys
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
 from nightbid.sampling.as_read import OthersWriter, is_slow
@@ -102,9 +102,9 @@ class DayCount:
             **self.joined,
         }
 
-    def to_rows(self) -> Rows:
+    def to_rows(self) -> RowCounts:
         """Counts in the form of a manifest's `rows`."""
-        return Rows(
+        return RowCounts(
             read=self.read,
             written=self.written,
             quarantined=self.quarantined,

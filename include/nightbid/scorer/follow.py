@@ -34,7 +34,7 @@ from nightbid.scorer import arrow_rows, rows
 from nightbid.scorer.auction import KEYS
 from nightbid.scorer.rows import RankWire, Wire
 from nightbid.serving.bundle import Bundle, read_card, read_columns
-from nightbid.serving.lookup import Rows
+from nightbid.serving.lookup import ArrowRows
 from nightbid.serving.request_lookup import RequestLookup
 from nightbid.storage.workspace import Workspace, fetch
 
@@ -83,7 +83,7 @@ class Served:
         }
 
     def score(
-        self, raw: Rows, shared: Rows | None = None, *, large: bool = False
+        self, raw: ArrowRows, shared: ArrowRows | None = None, *, large: bool = False
     ) -> npt.NDArray[np.float64]:
         """Score raw rows, as `Bundle.score` does; float64 [rows].
 

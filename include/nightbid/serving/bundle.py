@@ -26,7 +26,7 @@ from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.fitted import FittedFeatures
 from nightbid.models.layout import column_values, featurized_column, weight_column
 from nightbid.schema import FeatureSchema
-from nightbid.serving.lookup import BATCH, Lookup, Rows
+from nightbid.serving.lookup import BATCH, ArrowRows, Lookup
 
 COLUMNS = "columns.arrow"
 JUDGED = "judged.onnx"
@@ -118,7 +118,7 @@ class Bundle:
         ]
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
-    def score(self, raw: Rows, shared: Rows | None = None) -> npt.NDArray[np.float64]:
+    def score(self, raw: ArrowRows, shared: ArrowRows | None = None) -> npt.NDArray[np.float64]:
         """Look up the features of raw rows and score them.
 
         Args:

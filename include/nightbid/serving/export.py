@@ -15,7 +15,7 @@ from nightbid.models.folder import SLOTS
 from nightbid.models.layout import Layout
 from nightbid.models.predict import FittedModel, load_model
 from nightbid.models.registry import find
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
 from nightbid.scorer.rows import parse
 from nightbid.serving.bundle import JUDGED, Bundle, BundleCard, read_columns, write_columns
@@ -103,7 +103,7 @@ def run(task: StageTask) -> Outcome:
     wrong = sum(skew.values())
     size = sum(path.stat().st_size for path in task.output.rglob("*") if path.is_file())
     return Outcome(
-        rows=Rows(read=len(rows), written=len(rows)),
+        rows=RowCounts(read=len(rows), written=len(rows)),
         metrics={
             "parity_max_difference": parity,
             "skew_rows": len(rows),

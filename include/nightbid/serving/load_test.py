@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.errors import MissingDataError
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import RESERVED, USER, split_files
 from nightbid.serving.bundle import Bundle
@@ -44,7 +44,7 @@ ROWS = 60_000
 
 
 @dataclass(frozen=True)
-class Round:
+class RequestTimes:
     """Times of requests that were sent one after the other."""
 
     wall: npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ def run(task: StageTask) -> Outcome:
     for request in requests[:WARM_UP]:
         bundle.score(request)
     del requests[:WARM_UP]
-    rounds: list[Round] = []
+    rounds: list[RequestTimes] = []
     while len(rounds) < ROUNDS and not (rounds and not rounds[-1].disturbed):
         task.progress(0.2 + 0.1 * len(rounds), f"{REQUESTS} requests one after the other")
         rounds.append(closed_loop(bundle, requests[:REQUESTS]))
@@ -123,7 +123,7 @@ def run(task: StageTask) -> Outcome:
         )
     (task.output / "load_test.json").write_text(json.dumps(metrics, indent=1))
     return Outcome(
-        rows=Rows(read=len(closed) * CANDIDATES, written=len(closed) * CANDIDATES),
+        rows=RowCounts(read=len(closed) * CANDIDATES, written=len(closed) * CANDIDATES),
         metrics=metrics,
         summary=f"{CANDIDATES} candidates: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f}"
         f" ms, {throughput:,.0f} requests/s per core"
@@ -198,7 +198,7 @@ def item_columns(rows: pa.Table, item: str | None) -> list[str]:
     return columns
 
 
-def closed_loop(bundle: Bundle, requests: Sequence[pa.Table]) -> Round:
+def closed_loop(bundle: Bundle, requests: Sequence[pa.Table]) -> RequestTimes:
     """Send requests one after the other, and measure each."""
     clocks = np.zeros((len(requests), 3, 2))
     for at, request in enumerate(requests):
@@ -208,7 +208,7 @@ def closed_loop(bundle: Bundle, requests: Sequence[pa.Table]) -> Round:
         bundle.run(feed)
         clocks[at, 2] = time.perf_counter(), time.thread_time()
     wall, own = np.moveaxis(clocks[:, 1:] - clocks[:, :1], 2, 0)
-    return Round(wall, own)
+    return RequestTimes(wall, own)
 
 
 def open_loop(

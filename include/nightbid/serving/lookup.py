@@ -28,7 +28,7 @@ BATCH = 16384
 """Maximum number of rows scored at once."""
 
 Array = npt.NDArray[Any]
-Rows: TypeAlias = Any
+ArrowRows: TypeAlias = Any
 """An Arrow table or record batch."""
 
 
@@ -90,7 +90,7 @@ class Lookup:
         """All raw columns that the features read, in the order of the features."""
         return list(dict.fromkeys(name for memo in self._features for name in memo.reads))
 
-    def inputs(self, raw: Rows, shared: Rows | None = None) -> dict[str, Array]:
+    def inputs(self, raw: ArrowRows, shared: ArrowRows | None = None) -> dict[str, Array]:
         """Look up raw rows.
 
         Args:
@@ -104,8 +104,8 @@ class Lookup:
         Raises:
             MissingDataError: A source column is missing.
         """
-        request = Request(raw, self._time, shared, zone=self._zone)
-        once = Request(shared, self._time, zone=self._zone) if shared is not None else None
+        request = RequestColumns(raw, self._time, shared, zone=self._zone)
+        once = RequestColumns(shared, self._time, zone=self._zone) if shared is not None else None
         feed: dict[str, Array] = {}
         for memo in self._features:
             if once is not None and once.columns.keys() >= memo.needs:
@@ -121,11 +121,11 @@ class Lookup:
         return sum(memo.missed for memo in self._features)
 
 
-class Request:
+class RequestColumns:
     """Raw rows plus one row of shared values; each column is read once for all features."""
 
     def __init__(
-        self, raw: Rows, time: str, shared: Rows | None = None, *, zone: str = "UTC"
+        self, raw: ArrowRows, time: str, shared: ArrowRows | None = None, *, zone: str = "UTC"
     ) -> None:
         self.columns = dict(zip(raw.column_names, raw.columns, strict=True))
         if shared is not None:
@@ -201,7 +201,7 @@ class Memo:
             for name, length, dtype in self._feature.outputs
         }
 
-    def look_up(self, request: Request) -> dict[str, Array]:
+    def look_up(self, request: RequestColumns) -> dict[str, Array]:
         """Look up the feature's inputs for a request, computing those not cached."""
         parts = [request.keys(source, self._feature.name) for source in self._feature.sources]
         if any(part is None for part in parts):
@@ -221,7 +221,7 @@ class Memo:
         at = np.array(slots, np.int64)
         return {name: stored.take(at, axis=0) for name, stored in self._stored.items()}
 
-    def _learn(self, keys: list[Any], slots: list[int | None], request: Request) -> None:
+    def _learn(self, keys: list[Any], slots: list[int | None], request: RequestColumns) -> None:
         new = {
             key: row for row, (key, at) in enumerate(zip(keys, slots, strict=True)) if at is None
         }
@@ -238,7 +238,7 @@ class Memo:
         for offset, key in enumerate(new):
             self._slots[key] = first + offset
 
-    def _compute(self, raw: Rows) -> dict[str, Array]:
+    def _compute(self, raw: ArrowRows) -> dict[str, Array]:
         return self._feature.compute(RawColumns(raw))
 
 

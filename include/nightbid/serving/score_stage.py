@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.night.champion import Champion, ChampionPointer
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.night.progress import Progress, silent
 from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
@@ -145,7 +145,7 @@ def run(task: StageTask) -> Outcome:
     kind = "mean_value" if "mean_value" in summary else "mean_probability"
     check(summary, sum(pq.ParquetFile(file).metadata.num_rows for file in files), expected)
     return Outcome(
-        rows=Rows(read=summary["rows"], written=summary["rows"]),
+        rows=RowCounts(read=summary["rows"], written=summary["rows"]),
         metrics={**summary, "evaluated_mean": expected},
         summary=f"{summary['rows']:,} rows of {task.night.date} scored, {kind.replace('_', ' ')}"
         f" {summary[kind]:.4f}, {summary['rows_per_second']:,.0f} rows/s",

@@ -123,12 +123,12 @@ def replay(workspace: Workspace, uri: str) -> list[str]:
     Raises:
         Exception: Any error of the store.
     """
-    from nightbid.tracking.store import Store
+    from nightbid.tracking.store import TrackingStore
 
     queue, logged = Queue(workspace), []
     with queue.alone():
         waiting = queue.waiting()
-        store = Store(uri, workspace) if waiting else None
+        store = TrackingStore(uri, workspace) if waiting else None
         for payload in waiting:
             assert store is not None
             entry = store.log(payload)

@@ -41,7 +41,7 @@ _BATCH = 90
 """Entries per call; MLflow accepts 100 parameters or tags, and 1000 metrics."""
 
 
-class Store:
+class TrackingStore:
     """Logs runs to one MLflow tracking store."""
 
     def __init__(self, uri: str, workspace: Workspace) -> None:

@@ -11,7 +11,7 @@ from nightbid.errors import ConfigError
 from nightbid.models.calibration import Calibration, Offsets
 from nightbid.models.layout import Layout
 from nightbid.training.calibration import logits_of, shift_to_rate
-from nightbid.training.data import Examples, Rows, every_so_many
+from nightbid.training.data import Examples, SplitRows, every_so_many
 from nightbid.training.validation import Score
 
 Floats = npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ STEPS, LARGEST_STEP, CLOSE = 50, 1.0, 1e-7
 def fit_offsets(
     score: Score,
     calibration: Calibration,
-    validation: Rows,
+    validation: SplitRows,
     layout: Layout,
     slices: Mapping[str, int],
 ) -> tuple[Offsets, ...]:

@@ -14,7 +14,7 @@ from nightbid.config.models import Train
 from nightbid.errors import ConfigError
 from nightbid.models.calibration import Calibration
 from nightbid.models.layout import Layout
-from nightbid.training.data import Examples, Floats32, Rows, every_so_many
+from nightbid.training.data import Examples, Floats32, SplitRows, every_so_many
 from nightbid.training.validation import WeightedLabels
 
 Floats = npt.NDArray[np.float64]
@@ -141,7 +141,7 @@ def shift_to_rate(logits: Floats, labels: Floats, weights: Floats) -> float:
     return (low + high) / 2
 
 
-def as_served(rows: Rows, layout: Layout) -> Examples:
+def as_served(rows: SplitRows, layout: Layout) -> Examples:
     """Copy at most `RATE_ROWS` training rows, evenly spaced, with training-only inputs blank.
 
     Args:
@@ -159,7 +159,7 @@ FITTERS = {"platt": platt, "isotonic": isotonic, "rate": rate, "by_slice": rate}
 ON_TRAINING_ROWS = ("rate", "by_slice")
 
 
-def learned_as(train: Rows, settings: Train) -> tuple[Rows, Calibration]:
+def learned_as(train: SplitRows, settings: Train) -> tuple[SplitRows, Calibration]:
     """Weight training rows as the pipeline asks, and return the logit shift that undoes it.
 
     A negative is kept with probability w and trained without its weight 1/w: the odds are too high
@@ -198,7 +198,7 @@ def learned_as(train: Rows, settings: Train) -> tuple[Rows, Calibration]:
     return train.weighed(weigh), Calibration(intercept=shift)
 
 
-def _weights_by_label(rows: Rows) -> list[Floats32]:
+def _weights_by_label(rows: SplitRows) -> list[Floats32]:
     """Return the distinct weights of the positives, and those of the negatives.
 
     Stops early as soon as one of the two has several, so the lists may be incomplete.

@@ -11,7 +11,7 @@ from nightbid.models.folder import ModelCard
 from nightbid.models.registry import Architecture
 from nightbid.training.by_slice import fit_offsets
 from nightbid.training.calibration import FITTERS
-from nightbid.training.data import Rows
+from nightbid.training.data import SplitRows
 from nightbid.training.validation import scored
 from nightbid.training.values import scale, value_fields
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from nightbid.training.job import FitJob
 
 
-def calibrated(card: ModelCard, model: Any, rows: Rows, validation: Rows, job: FitJob) -> ModelCard:
+def calibrated(
+    card: ModelCard, model: Any, rows: SplitRows, validation: SplitRows, job: FitJob
+) -> ModelCard:
     """Fit the calibration, and return the card with it.
 
     Args:
@@ -49,7 +51,7 @@ def calibration_metrics(card: ModelCard) -> dict[str, Any]:
     )
 
 
-def start_fields(label: Label, train: Rows, architecture: Architecture) -> dict[str, Any]:
+def start_fields(label: Label, train: SplitRows, architecture: Architecture) -> dict[str, Any]:
     """Return the fields of the model card that describe its outputs and their initial values."""
     if label.kind == "value":
         fields = value_fields(label, train)
@@ -61,7 +63,7 @@ def start_fields(label: Label, train: Rows, architecture: Architecture) -> dict[
     return {"prior": _logit(train.rate), **tasks}
 
 
-def _tasks(label: Label, train: Rows) -> dict[str, Any]:
+def _tasks(label: Label, train: SplitRows) -> dict[str, Any]:
     """Return the fields of a multi-task model's card: its tasks and their initial logits."""
     given_rate = train.given_rate
     rates = (given_rate, train.rate / given_rate if given_rate else 0.0)

@@ -28,7 +28,7 @@ AHEAD = 2
 """Batches that are prepared while an earlier one is learned."""
 
 
-class Rows(Protocol):
+class SplitRows(Protocol):
     """Rows of a split, either in memory (`Examples`) or read from files in each pass (`Stream`)."""
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Rows(Protocol):
     def given_rate(self) -> float:
         """Weighted share of rows where the label's condition held."""
 
-    def weighed(self, weigh: Weigh) -> Rows:
+    def weighed(self, weigh: Weigh) -> SplitRows:
         """Return the same rows with other weights."""
 
     def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
@@ -222,7 +222,7 @@ def read_examples(
     return whole
 
 
-def every_so_many(rows: Rows, most: int) -> Examples:
+def every_so_many(rows: SplitRows, most: int) -> Examples:
     """Copy every n-th row in file order, with the smallest n that gives at most `most` rows."""
     step, start, parts = -(-len(rows) // most), 0, []
     for piece in rows.pieces():

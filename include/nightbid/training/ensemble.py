@@ -15,7 +15,7 @@ from nightbid.models.folder import ModelCard, save_card
 from nightbid.models.predict import load_model
 from nightbid.models.registry import find
 from nightbid.night.progress import Progress
-from nightbid.training.data import Examples, Rows, every_so_many
+from nightbid.training.data import Examples, SplitRows, every_so_many
 from nightbid.training.validation import validated
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MOST_ROWS = 1_000_000
 def fit_ensemble(
     job: FitJob,
     card: ModelCard,
-    validation: Rows,
+    validation: SplitRows,
     *,
     train: Callable[[FitJob, Progress], dict[str, Any]],
     progress: Progress,

@@ -22,7 +22,7 @@ from nightbid.models.network import Network
 from nightbid.night.incremental import Continuation, DayScore, LearnedDays, excess_of
 from nightbid.partitions import HourPartition, partition_of
 from nightbid.schema import split_files
-from nightbid.training.data import Rows
+from nightbid.training.data import SplitRows
 from nightbid.training.validation import Score, ValidationMetrics
 from nightbid.training.warm import take_all, why_cold
 
@@ -34,10 +34,10 @@ CURVE_DAYS = 60
 """Maximum number of days of the learning curve that are kept."""
 
 
-class Source(Protocol):
+class TrainingSource(Protocol):
     """Reads the rows of some training days."""
 
-    def train(self, *, serving: bool) -> Rows:
+    def train(self, *, serving: bool) -> SplitRows:
         """Read the rows; `serving` blanks the training-only inputs."""
 
 
@@ -83,7 +83,9 @@ class Lesson:
             }
         )
 
-    def learned(self, batch_size: int, result: ValidationMetrics, validation: Rows) -> LearnedDays:
+    def learned(
+        self, batch_size: int, result: ValidationMetrics, validation: SplitRows
+    ) -> LearnedDays:
         """Describe what the weights have learned after the night.
 
         Args:
@@ -150,7 +152,7 @@ def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.dat
     return rows[True] / max(sum(rows.values()), 1)
 
 
-def plan_lesson(job: FitJob, layout: Layout, source: Callable[[Days], Source]) -> Lesson:
+def plan_lesson(job: FitJob, layout: Layout, source: Callable[[Days], TrainingSource]) -> Lesson:
     """Decide whether a night trains on the new days or on all days.
 
     Args:
@@ -208,7 +210,9 @@ def plan_lesson(job: FitJob, layout: Layout, source: Callable[[Days], Source]) -
     return Lesson(continuation, job.train, window, out, fresh, "", scored, excess, old, share)
 
 
-def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: dt.date) -> DayScore:
+def score_day(
+    score: Score, rows: SplitRows, day: dt.date, night: dt.date, through: dt.date
+) -> DayScore:
     """Score a day that the model has not learned yet.
 
     Args:

@@ -24,7 +24,7 @@ from nightbid.schema import FeatureSchema
 from nightbid.training.by_slice import check_slices
 from nightbid.training.calibration import ON_TRAINING_ROWS, as_served, learned_as
 from nightbid.training.card import calibrated, calibration_metrics, start_fields
-from nightbid.training.data import Rows, read_examples
+from nightbid.training.data import SplitRows, read_examples
 from nightbid.training.distributed import agreed
 from nightbid.training.memory import MemoryPlan, plan_memory
 from nightbid.training.network import fit_network
@@ -121,7 +121,7 @@ def run_job(
     learned = source.train(serving=False, young=True) if job.young else as_logged
     train, undone = learned_as(learned, settings)
     validation = source.validation()
-    fitted_on: Rows = validation
+    fitted_on: SplitRows = validation
     if settings.calibration in ON_TRAINING_ROWS:
         # Use all days even if only one was learned: a single day has few positives.
         of_all = as_logged
@@ -201,18 +201,18 @@ class _Source:
             plan = replace(plan, streams=agreed(strategy, plan.streams))
         return cls(job.featurized, layout, plan, days)
 
-    def train(self, *, serving: bool, young: bool = False) -> Rows:
+    def train(self, *, serving: bool, young: bool = False) -> SplitRows:
         """Read training rows of `days` (empty means all), then the young rows if `young`."""
         also = ("young",) if young else ()
         return self._read("train", self.days, serving=serving, also=also)
 
-    def validation(self) -> Rows:
+    def validation(self) -> SplitRows:
         """Read validation rows, as served."""
         return self._read("validate", (), serving=True)
 
     def _read(
         self, split: str, days: tuple[date, ...], *, serving: bool, also: tuple[str, ...] = ()
-    ) -> Rows:
+    ) -> SplitRows:
         if self.plan.streams:
             return Stream.of(
                 self.featurized, split, self.layout, self.plan,

@@ -18,8 +18,8 @@ from nightbid.models.folder import Array
 from nightbid.models.network import Network, batches
 from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.checkpoints import Checkpoints
-from nightbid.training.data import Examples, Rows
-from nightbid.training.step import Step
+from nightbid.training.data import Examples, SplitRows
+from nightbid.training.step import TrainingStep
 from nightbid.training.stream import Stream
 from nightbid.training.validation import ValidationMetrics, validated
 
@@ -102,8 +102,8 @@ class Training:
     def __init__(
         self,
         network: Network,
-        train: Rows,
-        validation: Rows,
+        train: SplitRows,
+        validation: SplitRows,
         settings: Train,
         *,
         step_scale: float,
@@ -121,7 +121,7 @@ class Training:
         for layer in network.embedded:
             layer.occurrences(_occurrences(network, train) / share)
         stream = train if isinstance(train, Stream) else None
-        self.step = Step(
+        self.step = TrainingStep(
             network,
             train.weight / len(train),
             settings.average,
@@ -321,7 +321,7 @@ def share_of_rate(settings: Train, done: float) -> float:
     return left if settings.schedule == "linear" else 1.0
 
 
-def _occurrences(network: Network, train: Rows) -> Array:
+def _occurrences(network: Network, train: SplitRows) -> Array:
     """Count how often one epoch looks up each row of the embedding table."""
     counts = np.zeros(network.layout.table_rows, np.int64)
     for piece in train.pieces():

@@ -51,7 +51,7 @@ class TrainingOrder(Fit):
     """Versions of the libraries that compute results."""
 
 
-class Result(Block):
+class TrainingResult(Block):
     """Result of the first worker; written after all its files."""
 
     metrics: dict[str, Any]
@@ -135,7 +135,7 @@ def _train(workspace: Workspace, job_record: TrainingOrder) -> None:
         if not place.is_first:
             return
         names = (path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file())
-        result = Result(metrics=metrics, files=tuple(sorted(names)))
+        result = TrainingResult(metrics=metrics, files=tuple(sorted(names)))
         (local / RESULT).write_text(result.model_dump_json(), encoding="utf-8")
         workspace.commit(UPath(local), output, RESULT)
         log.info("written to %s", job_record.output)

@@ -13,7 +13,7 @@ from nightbid.night.incremental import METRIC
 from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.card import calibrated, calibration_metrics
 from nightbid.training.checkpoints import Checkpoints
-from nightbid.training.data import Rows
+from nightbid.training.data import SplitRows
 
 if TYPE_CHECKING:
     from nightbid.training.incremental import Lesson
@@ -25,9 +25,9 @@ WARM = "warm: the champion's layers, fresh embeddings, half of the epochs"
 def fit_network(
     job: FitJob,
     card: ModelCard,
-    train: Rows,
-    validation: Rows,
-    fitted_on: Rows,
+    train: SplitRows,
+    validation: SplitRows,
+    fitted_on: SplitRows,
     lesson: Lesson | None,
     strategy: Any,
     *,

@@ -21,7 +21,7 @@ from nightbid.night.key import library_versions
 from nightbid.night.task import Outcome, StageTask
 from nightbid.storage.files import download, remove, write_atomically
 from nightbid.training.checkpoints import FILE
-from nightbid.training.managed import RESULT, Result, TrainingOrder
+from nightbid.training.managed import RESULT, TrainingOrder, TrainingResult
 from nightbid.training.stage import TrainingRequest, asked_baseline, asked_candidate, outcome_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class TrainingJob:
         from nightbid.jobs.vertex_meter import pools_of, training_usage
 
         folder = job_folder(task, job_record)
-        result = read_result(folder / RESULT, job_record, Result)
+        result = read_result(folder / RESULT, job_record, TrainingResult)
         download(folder, result.files, task.output)
         job: Any = self._service.job(job_record.job_id)
         end = job.end_time or datetime.now(UTC)

@@ -9,7 +9,7 @@ from typing import Any
 from nightbid.config.models import Model, Train
 from nightbid.errors import ConfigError
 from nightbid.models.registry import find
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.training.job import Fit, FitJob, run_job
 from nightbid.training.workers import launch
@@ -116,7 +116,7 @@ def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
     rows, best = metrics.pop("rows"), metrics["validation"]
     loss = "deviance" if requested.fit.label.kind == "value" else "log loss"
     return Outcome(
-        rows=Rows(read=rows, written=rows),
+        rows=RowCounts(read=rows, written=rows),
         metrics=metrics,
         volatile=("tensorboard/",),
         summary=f"{requested.fit.model.architecture}, {metrics['parameters']:,} parameters,"

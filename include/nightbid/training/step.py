@@ -12,7 +12,7 @@ from nightbid.training.adam import LazyAdam
 from nightbid.training.data import Examples
 
 
-class Step:
+class TrainingStep:
     """One optimizer step as a compiled graph, run on every replica."""
 
     def __init__(

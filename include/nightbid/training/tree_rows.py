@@ -12,7 +12,7 @@ from nightbid.machine import GB
 from nightbid.models.boosting import lightgbm
 from nightbid.models.layout import Layout, Packed
 from nightbid.models.trees import columns_of, tree_matrix
-from nightbid.training.data import Examples, Rows
+from nightbid.training.data import Examples, SplitRows
 from nightbid.training.memory import MemoryPlan
 from nightbid.training.stream import RowGroup, Stream
 
@@ -25,8 +25,8 @@ ROOM = 0.9
 
 
 def fitting(
-    train: Rows, validation: Rows, plan: MemoryPlan | None, bins: int
-) -> tuple[Rows, Rows, float]:
+    train: SplitRows, validation: SplitRows, plan: MemoryPlan | None, bins: int
+) -> tuple[SplitRows, SplitRows, float]:
     """Sample streamed rows so that their bins fit in memory.
 
     LightGBM keeps one or two bytes per row and column, however the rows are read. If that is too
@@ -54,7 +54,7 @@ def fitting(
     return train.thinned(share), validation.thinned(share), share
 
 
-def dataset(rows: Rows, layout: Layout, *, seed: int | None) -> tuple[Any, dict[str, Any]]:
+def dataset(rows: SplitRows, layout: Layout, *, seed: int | None) -> tuple[Any, dict[str, Any]]:
     """Prepare rows for LightGBM.
 
     Args:

@@ -16,7 +16,7 @@ from nightbid.models.runtime import THREADS
 from nightbid.models.trees import Trees
 from nightbid.models.values import POWER
 from nightbid.night.progress import EpochWatcher, Progress
-from nightbid.training.data import Rows
+from nightbid.training.data import SplitRows
 from nightbid.training.elapsed import log_loss
 from nightbid.training.elapsed import objective as objective_of
 from nightbid.training.memory import MemoryPlan
@@ -29,8 +29,8 @@ EVERY = 10
 
 def fit_trees(
     card: ModelCard,
-    train: Rows,
-    validation: Rows,
+    train: SplitRows,
+    validation: SplitRows,
     plan: MemoryPlan | None = None,
     *,
     seed: int,

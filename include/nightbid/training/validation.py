@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from nightbid.evaluation import metrics
 from nightbid.evaluation.scores import UNIT, Floats, ScoreTable
 from nightbid.models.layout import Packed
-from nightbid.training.data import Examples, Floats32, Rows
+from nightbid.training.data import Examples, Floats32, SplitRows
 from nightbid.training.values import mean_deviance
 
 TINY = 1e-7
@@ -77,7 +77,7 @@ def validate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Validati
     )
 
 
-def validated(score: Score, rows: Rows, *, values: bool = False) -> ValidationMetrics:
+def validated(score: Score, rows: SplitRows, *, values: bool = False) -> ValidationMetrics:
     """Score rows and compute metrics: exact in memory, from a histogram of scores if rows stream.
 
     The histogram separates up to a million distinct scores and merges neighbors beyond that; its
@@ -97,7 +97,7 @@ def validated(score: Score, rows: Rows, *, values: bool = False) -> ValidationMe
     return ValidationMetrics(metrics.log_loss(table), None if np.isnan(area) else area)
 
 
-def scored(score: Score, rows: Rows) -> tuple[Floats, WeightedLabels]:
+def scored(score: Score, rows: SplitRows) -> tuple[Floats, WeightedLabels]:
     """Score rows for fitting a calibration: one entry per row in memory, per bin if they stream.
 
     Returns:
@@ -115,7 +115,7 @@ def scored(score: Score, rows: Rows) -> tuple[Floats, WeightedLabels]:
     return np.concatenate([mean, mean])[present], counted
 
 
-def _score_table(score: Score, rows: Rows) -> ScoreTable:
+def _score_table(score: Score, rows: SplitRows) -> ScoreTable:
     merged: ScoreTable | None = None
     waiting: list[tuple[Floats32, Floats, Floats32]] = []
     held = 0

@@ -14,13 +14,13 @@ from nightbid.errors import CorruptDataError
 from nightbid.models.calibration import Calibration
 from nightbid.models.layout import Packed
 from nightbid.models.values import SMALLEST, ValueHead, deviances
-from nightbid.training.data import Rows
+from nightbid.training.data import SplitRows
 
 Floats = npt.NDArray[np.float64]
 LEAST_SPREAD = 0.05
 
 
-def value_fields(label: Label, train: Rows) -> dict[str, Any]:
+def value_fields(label: Label, train: SplitRows) -> dict[str, Any]:
     """Create the fields of the model card that describe value outputs and their initial values.
 
     Args:
@@ -60,7 +60,7 @@ def value_fields(label: Label, train: Rows) -> dict[str, Any]:
     return fields
 
 
-def mean_deviance(score: Callable[[Packed], Floats], rows: Rows) -> float:
+def mean_deviance(score: Callable[[Packed], Floats], rows: SplitRows) -> float:
     """Compute the weighted mean Tweedie deviance of the predictions of rows."""
     total = 0.0
     for piece in rows.pieces():
@@ -69,7 +69,7 @@ def mean_deviance(score: Callable[[Packed], Floats], rows: Rows) -> float:
     return total / rows.weight
 
 
-def scale(score: Callable[[Packed], Floats], rows: Rows) -> Calibration:
+def scale(score: Callable[[Packed], Floats], rows: SplitRows) -> Calibration:
     """Find the factor that makes the mean prediction the mean value, as a shift of the log.
 
     Args:

@@ -32,7 +32,7 @@ from nightbid.schema import ModelInput
 from nightbid.training.adam import LazyAdam
 
 FITTED = "fitted"
-Rows = npt.NDArray[np.int64]
+RowIds = npt.NDArray[np.int64]
 
 
 def why_cold(old: ModelCard, new: ModelCard) -> str:
@@ -85,7 +85,7 @@ def take_all(network: Network, optimizer: LazyAdam | None, state: Path, fitted: 
     return int((moves >= 0).sum())
 
 
-def _take(network: Network, optimizer: LazyAdam | None, model: Path, moves: Rows | None) -> None:
+def _take(network: Network, optimizer: LazyAdam | None, model: Path, moves: RowIds | None) -> None:
     old = load_weights(model)
     names = {variable.path: name for name, variable in network.variables.items()}
     if set(old) != set(names.values()):
@@ -132,7 +132,7 @@ def save_keys(fitted: Path, folder: Path) -> None:
     FittedFeatures(features.definition, slim).save(folder / FITTED)
 
 
-def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
+def row_map(old: FittedFeatures, new: FittedFeatures) -> RowIds:
     """Find where each row of the new table was in the old one.
 
     Returns:
@@ -153,7 +153,7 @@ def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
 
 def _ids(
     new_input: ModelInput, old_input: ModelInput, old: FittedFeatures, new: FittedFeatures
-) -> Rows:
+) -> RowIds:
     """Return the old id of each new id of one input, -1 for none; [new ids]."""
     if new_input.vocabulary and old_input.vocabulary:
         tokens, buckets = _vocabulary(new, new_input.vocabulary)
@@ -180,7 +180,7 @@ def _vocabulary(fitted: FittedFeatures, name: str) -> tuple[pa.Array, int]:
                                                       "oov_buckets", 1))  # fmt: skip
 
 
-def _move(variable: Any, old: Array, moves: Rows | None, *, table: bool) -> None:
+def _move(variable: Any, old: Array, moves: RowIds | None, *, table: bool) -> None:
     """Set a variable from an array of an earlier model, row by row if it is a table.
 
     Args:

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 
 import httpx
-from nightbid.night.manifest import FileEntry, Manifest, Rows
+from nightbid.night.manifest import FileEntry, Manifest, RowCounts
 from nightbid.storage.workspace import Workspace
 from nightbid.tracking.logged import Logged
 
@@ -84,7 +84,7 @@ def test_output_page_shows_the_manifest_of_a_stage(ann: httpx.Client, workspace:
     manifest = Manifest(
         pipeline="small", run_id="small-1", stage="sample", night="2026-01-08", key="k", digest="d",
         inputs={}, spec_digest="", code_digest="", versions={}, seed=0,
-        rows=Rows(read=3000, written=2990, quarantined=10), metrics={"<i>": {"days": 3}},
+        rows=RowCounts(read=3000, written=2990, quarantined=10), metrics={"<i>": {"days": 3}},
         summary="2,990 rows", files=(FileEntry(path="rows.parquet", size=12345, digest="ab"),),
         created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
     )  # fmt: skip

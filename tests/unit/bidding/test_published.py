@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.landscape import empirical, fit_half_price, kaplan_meier
-from nightbid.bidding.replay import Replay, replay
+from nightbid.bidding.replay import AuctionResults, replay
 from nightbid.bidding.strategies import (
     Arbitrage,
     Constant,
@@ -98,7 +98,7 @@ def test_strategies_reproduce_the_published_table(
     assert totals == with_competitors
 
 
-def _line(rows: Auctions, result: Replay, value: float) -> tuple[object, ...]:
+def _line(rows: Auctions, result: AuctionResults, value: float) -> tuple[object, ...]:
     return (
         int(clicks(rows, result)),
         result.entered,

@@ -21,7 +21,7 @@ from nightbid.cost.reconcile import reconcile
 from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError, CorruptDataError, PriceError
 from nightbid.night.attempts import StageRecord
-from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage
+from nightbid.night.manifest import FileEntry, Manifest, RowCounts, Usage
 from nightbid.night.record import RunRecord
 from nightbid.storage.files import write_atomically
 from nightbid.storage.workspace import Workspace
@@ -66,7 +66,7 @@ def workspace(tmp_path: Path) -> Workspace:
             code_digest="c",
             versions={},
             seed=0,
-            rows=Rows(read=2_000_000),
+            rows=RowCounts(read=2_000_000),
             files=(FileEntry(path="part", size=2**30 if stage == "sample" else 0, digest="d"),),
             metrics=metrics.get(stage, {}),
             created=START,

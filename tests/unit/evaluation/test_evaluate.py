@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.errors import ConfigError
-from nightbid.evaluation.rows import EarlierChampion, Rows
+from nightbid.evaluation.rows import EarlierChampion, EvaluationRows
 from nightbid.evaluation.slices import MISSING, OTHER, slices_of
 from nightbid.evaluation.stage import evaluate
 from nightbid.evaluation.verdict import by_propensity, explain, with_position
@@ -18,7 +18,7 @@ from nightbid.evaluation.verdict import by_propensity, explain, with_position
 
 def night(
     *, rows: int = 3000, champion: bool = True, noise: float = 1.0, rare: bool = True
-) -> Rows:
+) -> EvaluationRows:
     random = np.random.default_rng(0)
     users = random.integers(0, 300, rows)
     signal = random.normal(0, 1, rows)
@@ -32,7 +32,7 @@ def night(
     scores = {"candidate": truth, "baseline": base}
     if champion:
         scores["champion"] = blurred
-    return Rows(
+    return EvaluationRows(
         keys=np.arange(rows),
         labels=labels,
         weights=np.where(labels == 1, 1.0, 2.0),
@@ -44,7 +44,7 @@ def night(
     )
 
 
-def evaluate_rows(rows: Rows, **changes):
+def evaluate_rows(rows: EvaluationRows, **changes):
     settings = {"base_rate": 0.1, "replicates": 50, "margin": 0.002, "ndcg_k": 10,
                 "slices": ("platform",), "slice_values": 10, "seed": 0}  # fmt: skip
     return evaluate(rows, **(settings | changes))
@@ -74,7 +74,9 @@ def test_the_first_night_is_compared_with_the_baseline():
 
 def test_a_candidate_equal_to_the_champion_is_neutral():
     rows = night()
-    same = Rows(**{**vars(rows), "scores": {**rows.scores, "champion": rows.scores["candidate"]}})
+    same = EvaluationRows(
+        **{**vars(rows), "scores": {**rows.scores, "champion": rows.scores["candidate"]}}
+    )
     metrics = evaluate_rows(same)
     assert metrics["verdict"] == "neutral"
     assert metrics["difference"]["normalized_entropy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -86,27 +88,33 @@ def test_a_neutral_candidate_that_lost_to_a_recent_champion_is_undecided():
     slid = {**rows.scores, "candidate": rows.scores["champion"]}
     best = EarlierChampion(number=3, night="2026-01-02", scores=rows.truth)
     worst = EarlierChampion(number=2, night="2026-01-01", scores=rows.scores["baseline"])
-    alone = evaluate_rows(Rows(**{**vars(rows), "scores": slid}))
+    alone = evaluate_rows(EvaluationRows(**{**vars(rows), "scores": slid}))
     assert (alone["verdict"], alone["ratchet"]) == ("neutral", None)
-    metrics = evaluate_rows(Rows(**{**vars(rows), "scores": slid, "earlier": (worst, best)}))
+    metrics = evaluate_rows(
+        EvaluationRows(**{**vars(rows), "scores": slid, "earlier": (worst, best)})
+    )
     assert metrics["verdict"] == "undecided"
     assert (metrics["ratchet"]["number"], metrics["ratchet"]["verdict"]) == (3, "worse")
     assert "worse than the best recent champion #3 of 2026-01-02: NE +" in explain(metrics)
     # A past champion that is worse than the current one on these rows is no reference.
     assert (
-        evaluate_rows(Rows(**{**vars(rows), "scores": slid, "earlier": (worst,)}))["ratchet"]
+        evaluate_rows(EvaluationRows(**{**vars(rows), "scores": slid, "earlier": (worst,)}))[
+            "ratchet"
+        ]
         is None
     )
     # A candidate that improves on the current champion is still promoted.
     better = {**rows.scores, "champion": rows.scores["baseline"]}
-    metrics = evaluate_rows(Rows(**{**vars(rows), "scores": better, "earlier": (best,)}))
+    metrics = evaluate_rows(EvaluationRows(**{**vars(rows), "scores": better, "earlier": (best,)}))
     assert metrics["verdict"] == "better"
 
 
 def test_metrics_with_the_logged_position_are_reported_too():
     rows = night()
     blind = {**rows.scores, "candidate": rows.scores["baseline"]}
-    metrics = evaluate_rows(Rows(**{**vars(rows), "scores": blind, "as_logged": rows.truth}))
+    metrics = evaluate_rows(
+        EvaluationRows(**{**vars(rows), "scores": blind, "as_logged": rows.truth})
+    )
     assert metrics["as_logged"]["log_loss"] == metrics["oracle"]["log_loss"]
     assert metrics["candidate"]["auc"] < 0.6
     assert f"with the logged position AUC {metrics['oracle']['auc']:.4f}" in (
@@ -120,7 +128,7 @@ def test_inverse_propensities_correct_for_uneven_exposure():
     # Items that are likely to be clicked were shown five times as often.
     propensity = np.where(rows.truth > np.median(rows.truth), 0.9, 0.18)
     shown = np.random.default_rng(2).random(len(rows)) < propensity
-    logged = Rows(
+    logged = EvaluationRows(
         **{
             **{name: column[shown] if isinstance(column, np.ndarray) else column
                for name, column in vars(rows).items()},
@@ -146,7 +154,7 @@ def test_inverse_propensities_correct_for_uneven_exposure():
 def test_a_random_candidate_is_worse():
     rows = night()
     swapped = {**rows.scores, "candidate": rows.scores["baseline"][::-1].copy()}
-    assert evaluate_rows(Rows(**{**vars(rows), "scores": swapped}))["verdict"] == "worse"
+    assert evaluate_rows(EvaluationRows(**{**vars(rows), "scores": swapped}))["verdict"] == "worse"
 
 
 def test_undefined_metrics_of_a_one_class_slice_are_none():
@@ -187,7 +195,7 @@ def test_scores_are_saved_and_the_digest_identifies_their_rows(tmp_path):
     rows.save_scores(tmp_path / "scores" / "part-00000.parquet")
     saved = pq.read_table(tmp_path / "scores" / "part-00000.parquet")
     np.testing.assert_allclose(saved["champion"], rows.scores["champion"], rtol=1e-6)
-    relabeled = Rows(**{**vars(rows), "labels": 1 - rows.labels})
+    relabeled = EvaluationRows(**{**vars(rows), "labels": 1 - rows.labels})
     assert rows.digest == night(noise=0.3).digest, "other scores, the same rows"
     assert rows.digest != relabeled.digest
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from nightbid.config.load import load_pipeline
 from nightbid.errors import ConfigError, CorruptDataError
-from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.rows import EvaluationRows
 
 YAML = """
 pipeline: moving
@@ -19,9 +19,9 @@ baseline: {baseline}
 """
 
 
-def rows(score: np.ndarray) -> Rows:
+def rows(score: np.ndarray) -> EvaluationRows:
     many = len(score)
-    return Rows(
+    return EvaluationRows(
         keys=np.arange(many),
         labels=(np.arange(many) % 10 == 0).astype(float),
         weights=np.ones(many),

@@ -15,7 +15,7 @@ from nightbid.data.simulator.impressions import SimulatedExchange
 from nightbid.data.simulator.world import Ads
 from nightbid.evaluation import reachable as module
 from nightbid.evaluation.reachable import expected_log_loss, reachable
-from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.rows import EvaluationRows
 from nightbid.schema import KEY, LABEL, TRUTH, WEIGHT
 
 PIPELINE = """
@@ -69,7 +69,7 @@ def evaluation(spec, splits, tmp_path):
             pq.write_table(change(table), path)
         table = splits["evaluate"]
         truth, size = table[TRUTH].to_numpy(), len(table)
-        rows = Rows(
+        rows = EvaluationRows(
             keys=table[KEY].to_numpy(),
             labels=table[LABEL].to_numpy().astype(float),
             weights=np.ones(size),

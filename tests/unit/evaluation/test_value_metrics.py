@@ -7,7 +7,7 @@ import pytest
 from nightbid.config.evaluate import Evaluate
 from nightbid.errors import DataError
 from nightbid.evaluation.bootstrap import Resampling
-from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.rows import EvaluationRows
 from nightbid.evaluation.value_metrics import ValueRows, figures, replicate_values
 from nightbid.evaluation.values import evaluate_values
 from nightbid.models.values import deviances
@@ -64,7 +64,7 @@ def test_value_evaluation_prefers_the_better_model(rows):
 
     actual, mean = rows
     size = len(mean)
-    judged = Rows(
+    judged = EvaluationRows(
         keys=np.arange(size),
         labels=actual.values,
         weights=actual.weights,
@@ -80,7 +80,9 @@ def test_value_evaluation_prefers_the_better_model(rows):
     assert metrics["difference"]["normalized_deviance"]["high"] < 0
     assert len(metrics["slices"]) == 2
     assert metrics["baseline"]["calibration"] < 0.5
-    swapped = Rows(**{**vars(judged), "scores": {"candidate": np.sqrt(mean), "baseline": mean}})
+    swapped = EvaluationRows(
+        **{**vars(judged), "scores": {"candidate": np.sqrt(mean), "baseline": mean}}
+    )
     assert evaluate_values(swapped, settings, mean=1.0, seed=0)["verdict"] == "worse"
 
 

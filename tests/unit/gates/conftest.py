@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.night.manifest import Manifest, Rows
+from nightbid.night.manifest import Manifest, RowCounts
 from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.storage.workspace import Workspace
 from upath import UPath
@@ -16,11 +16,11 @@ from upath import UPath
 NEWEST = date(2026, 1, 20)
 
 
-def _manifest(stage: str, metrics, rows: Rows | None = None) -> Manifest:
+def _manifest(stage: str, metrics, rows: RowCounts | None = None) -> Manifest:
     return Manifest(
         pipeline="t", run_id="r", stage=stage, night=str(NEWEST), key="", digest="", inputs={},
         spec_digest="", code_digest="", versions={}, seed=0, metrics=metrics,
-        rows=rows or Rows(), created=datetime(2026, 1, 21, tzinfo=UTC),
+        rows=rows or RowCounts(), created=datetime(2026, 1, 21, tzinfo=UTC),
     )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def gate(tmp_path):
     """Run one gate over inputs of given metrics."""
 
     def run(
-        module: ModuleType, inputs: dict[str, dict], rows: Rows | None = None, **blocks
+        module: ModuleType, inputs: dict[str, dict], rows: RowCounts | None = None, **blocks
     ) -> Outcome:
         spec = PipelineSpec.model_validate(
             {"pipeline": "t", "features": {"platform": {"column": "platform"}}, **blocks}

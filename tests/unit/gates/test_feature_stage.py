@@ -17,7 +17,7 @@ from nightbid.gates.drift import distances, pair
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.models.layout import Layout
-from nightbid.night.manifest import Rows
+from nightbid.night.manifest import RowCounts
 from nightbid.profile import Profile
 from nightbid.schema import FeatureSchema, ModelInput
 
@@ -82,7 +82,7 @@ def test_the_features_gate_stops_leaks_skew_and_changed_rows(gate, tmp_path, fau
             "featurize": {"oov_rate": {"platform": 0.01}},
             "sample": {},
         },
-        rows=Rows(read=13_000, written=13_000),
+        rows=RowCounts(read=13_000, written=13_000),
         features=FEATURES,
     )
     assert outcome.verdict == ("stop" if message else "pass"), outcome.summary

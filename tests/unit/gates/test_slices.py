@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from nightbid.config.evaluate import Evaluate
-from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.rows import EvaluationRows
 from nightbid.evaluation.stage import evaluate
 from nightbid.evaluation.values import evaluate_values
 from nightbid.gates import model
@@ -15,9 +15,9 @@ ROWS, IN_SLICE = 8000, 300
 """Rows of a night, and the rows in its slice `tv`."""
 
 
-def night(labels, truth, users) -> Rows:
+def night(labels, truth, users) -> EvaluationRows:
     platform = np.where(np.arange(ROWS) < IN_SLICE, "tv", "web")
-    return Rows(
+    return EvaluationRows(
         keys=np.arange(ROWS),
         labels=labels,
         weights=np.ones(ROWS),

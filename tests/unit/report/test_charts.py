@@ -15,9 +15,9 @@ from nightbid.report import pages
 from nightbid.report.assets import FOLDER, scripts
 from nightbid.report.charts import (
     Bar,
+    ChartSpan,
     Dot,
     Series,
-    Span,
     Words,
     bar_chart,
     interval_chart,
@@ -80,7 +80,9 @@ def test_charts_draw_missing_extreme_and_hostile_values(show):
         line_chart([Series("a", [(0.1, 0.2), (0.5, 0.4)])], WORDS, x_label="x", y_label="y",
                    diagonal=True),
         scatter_chart([Dot(1, 2, EVIL)], WORDS, x_label="x", y_label="y"),
-        interval_chart([Span(EVIL, 0.1, None, None), Span(EVIL, nan, 0, nan)], WORDS, label="l"),
+        interval_chart(
+            [ChartSpan(EVIL, 0.1, None, None), ChartSpan(EVIL, nan, 0, nan)], WORDS, label="l"
+        ),
         bar_chart([Bar("none", 0.0, "0"), Bar(EVIL, 0.0, EVIL, 0.0)], WORDS),
         sparkline({"one": None, "two": 1.0, "three": None, "four": 2.0}, WORDS),
         sparkline({"one": None}, WORDS),

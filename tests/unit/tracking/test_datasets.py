@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
-from nightbid.night.manifest import FileEntry, Manifest, Rows
+from nightbid.night.manifest import FileEntry, Manifest, RowCounts
 from nightbid.sampling.frozen import freeze, frozen, load, name_of, verified
 from nightbid.storage.workspace import file_digest
 from nightbid.tracking.payload import Payload
@@ -44,7 +44,7 @@ def sampled(recorded_run):
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
         digest = hashlib.sha256("".join(entry.digest for entry in files).encode()).hexdigest()[:32]
         changed = manifest.model_copy(
-            update={"files": (*files, loose), "digest": digest, "rows": Rows(written=2000)}
+            update={"files": (*files, loose), "digest": digest, "rows": RowCounts(written=2000)}
         )
         (folder / "manifest.json").write_text(changed.model_dump_json())
         return run

@@ -11,7 +11,7 @@ import numpy as np
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats
 from nightbid.bidding.landscape import empirical, fit_half_price, known_prices
-from nightbid.bidding.replay import Replay, replay
+from nightbid.bidding.replay import AuctionResults, replay
 from nightbid.bidding.strategies.constant import Constant
 from nightbid.bidding.strategies.linear import Linear
 from nightbid.bidding.strategies.ortb import Arbitrage, Ortb1, Ortb2
@@ -42,7 +42,7 @@ class Chosen:
     strategy: Any
     base_rate: float
 
-    def run(self, auctions: Auctions, pctr: Floats, rules: Rules) -> Replay:
+    def run(self, auctions: Auctions, pctr: Floats, rules: Rules) -> AuctionResults:
         """Bid in later auctions."""
         if isinstance(self.strategy, DualPacing | Rlb):
             return self.strategy.run(auctions, pctr, rules)

@@ -16,7 +16,7 @@ from numba import njit
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, at_least_zero
-from nightbid.bidding.replay import Replay, replay, rule_arguments, settle
+from nightbid.bidding.replay import AuctionResults, replay, rule_arguments, settle
 from nightbid.errors import ConfigError
 
 
@@ -86,7 +86,7 @@ class DualPacing:
 
     def run(
         self, auctions: Auctions, pctr: Floats, rules: Rules, *, expected: int | None = None
-    ) -> Replay:
+    ) -> AuctionResults:
         """Bid in the auctions.
 
         Args:
@@ -102,7 +102,7 @@ class DualPacing:
 
     def run_on(
         self, auctions: Auctions, pctr: Floats, rules: Rules, *, expected: int | None = None
-    ) -> tuple[Replay, float]:
+    ) -> tuple[AuctionResults, float]:
         """Like `run`, but also return the final λ for the next day to start from."""
         if rules.budget is None:
             raise ConfigError("pacing needs a budget", hint="set a budget, or bid truthfully")
@@ -114,4 +114,4 @@ class DualPacing:
             self.log_multiplier,
             *rule_arguments(auctions, rules),
         )
-        return Replay(won, paid, len(auctions)), float(last)
+        return AuctionResults(won, paid, len(auctions)), float(last)

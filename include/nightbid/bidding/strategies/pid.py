@@ -15,11 +15,11 @@ import numpy as np
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats
-from nightbid.bidding.replay import Replay, replay
+from nightbid.bidding.replay import AuctionResults, replay
 
 
 @dataclass(frozen=True)
-class Round:
+class PidState:
     """Cumulative state of the controller after a round."""
 
     ecpc: float
@@ -45,20 +45,20 @@ class Pid:
     first_bid: float = 1000.0
     """Bid of round 0, for exploration."""
 
-    def run(self, auctions: Auctions, base_bids: Floats, rules: Rules) -> Replay:
+    def run(self, auctions: Auctions, base_bids: Floats, rules: Rules) -> AuctionResults:
         """Bid in the auctions with `base_bids`, [rows], times the controller's factor."""
         return self.trace(auctions, base_bids, rules)[0]
 
     def trace(
         self, auctions: Auctions, base_bids: Floats, rules: Rules
-    ) -> tuple[Replay, list[Round]]:
+    ) -> tuple[AuctionResults, list[PidState]]:
         """Like `run`, but also return the state after each round.
 
         A budget of `rules` ends the bidding as in `replay`.
         """
         edges = np.linspace(0, len(auctions), self.rounds + 1).astype(np.int64)
         won, paid = np.zeros(len(auctions), np.bool_), np.zeros(len(auctions))
-        history: list[Round] = []
+        history: list[PidState] = []
         clicks, impressions, cost, total_error, entered = 0, 0, 0.0, 0.0, 0
         for at in range(self.rounds):
             rows = slice(edges[at], edges[at + 1])
@@ -83,5 +83,5 @@ class Pid:
             clicks += int(part.click[result.won].sum())
             impressions += int(result.won.sum())
             cost += result.cost
-            history.append(Round(cost / (clicks + 1), phi, clicks, impressions, cost))
-        return Replay(won, paid, entered), history
+            history.append(PidState(cost / (clicks + 1), phi, clicks, impressions, cost))
+        return AuctionResults(won, paid, entered), history

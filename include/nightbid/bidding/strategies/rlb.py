@@ -23,7 +23,7 @@ from numba import njit
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
 from nightbid.bidding.landscape import empirical, known_prices
-from nightbid.bidding.replay import Replay, rule_arguments, settle
+from nightbid.bidding.replay import AuctionResults, rule_arguments, settle
 from nightbid.errors import ConfigError
 
 CELLS = 20_000_000
@@ -78,7 +78,7 @@ class Rlb:
             hint="use pacing, which needs none",
         )
 
-    def run(self, auctions: Auctions, pctr: Floats, rules: Rules) -> Replay:
+    def run(self, auctions: Auctions, pctr: Floats, rules: Rules) -> AuctionResults:
         """Bid in later auctions."""
         assert rules.budget is not None
         price, floor, first, ties, _, budget, _ = rule_arguments(auctions, rules)
@@ -86,7 +86,7 @@ class Rlb:
             probabilities("pctr", pctr), price, floor, first, ties, budget, self.values,
             self.most_price,
         )  # fmt: skip
-        return Replay(won, paid, len(auctions))
+        return AuctionResults(won, paid, len(auctions))
 
 
 @njit

@@ -8,13 +8,13 @@ import numpy as np
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats
-from nightbid.bidding.replay import Replay, replay
+from nightbid.bidding.replay import AuctionResults, replay
 from nightbid.errors import ConfigError
 
-Objective = Callable[[Auctions, Replay], float]
+Objective = Callable[[Auctions, AuctionResults], float]
 
 
-def clicks(auctions: Auctions, result: Replay) -> float:
+def clicks(auctions: Auctions, result: AuctionResults) -> float:
     """Number of clicks won."""
     return float(auctions.click[result.won].sum())
 
@@ -22,7 +22,7 @@ def clicks(auctions: Auctions, result: Replay) -> float:
 def profit(value_per_click: float, per: float = 1000.0) -> Objective:
     """Value of the clicks won minus their cost."""
 
-    def objective(auctions: Auctions, result: Replay) -> float:
+    def objective(auctions: Auctions, result: AuctionResults) -> float:
         return clicks(auctions, result) * value_per_click - result.cost / per
 
     return objective
