@@ -29,7 +29,7 @@ from nightbid.night.progress import EpochWatcher, Progress, unwatched
 from nightbid.night.sealed import seal
 from nightbid.night.source import check_late_imports
 from nightbid.night.stage import Stage
-from nightbid.night.task import Outcome, StageResult, StageTask
+from nightbid.night.task import Outcome, StageOutput, StageTask
 from nightbid.storage.verify import inventory
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Attempt:
         self._is_begun = before is not None
         self._began = time.monotonic()
 
-    def run(self, work: Callable[[StageTask], Outcome | DeferredJob]) -> StageResult | DeferredJob:
+    def run(self, work: Callable[[StageTask], Outcome | DeferredJob]) -> StageOutput | DeferredJob:
         """Do the work or submit its job; the usage is metered and recorded in either case."""
         plan, run = self._plan, self._plan.run
         workspace = run.workspace
@@ -106,7 +106,7 @@ class Attempt:
                 where=f"stage {plan.stage.name} of {run.run_id}",
                 hint="see the traceback above; nothing was written, a rerun is safe",
             ) from error
-        result = StageResult(manifest, plan.uri, reused=False)
+        result = StageOutput(manifest, plan.uri, reused=False)
         # Record the costs before the attempt: a rerun records those of attempts without a record.
         self._enter_cost(self._spent + meter.usage, "done")
         if outcome.usage != Usage() and outcome.service:
@@ -215,7 +215,7 @@ class Attempt:
         )
 
 
-def stop_if_told(stage: Stage, result: StageResult) -> None:
+def stop_if_told(stage: Stage, result: StageOutput) -> None:
     """Raise GateStopped if the stage is a gate with the verdict stop."""
     if result.manifest.verdict == "stop":
         raise GateStopped(
@@ -226,7 +226,7 @@ def stop_if_told(stage: Stage, result: StageResult) -> None:
 
 
 def record_result(
-    plan: Plan, result: StageResult, attempt: int, started: datetime, seconds: float
+    plan: Plan, result: StageOutput, attempt: int, started: datetime, seconds: float
 ) -> None:
     """Record that an attempt has made or reused an output.
 

@@ -29,7 +29,7 @@ from nightbid.night.manifest import Manifest
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
-from nightbid.night.task import Outcome, StageResult, StageTask
+from nightbid.night.task import Outcome, StageOutput, StageTask
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def run_stage(
     attempt: int = 1,
     progress: Progress = silent,
     watch: EpochWatcher = unwatched,
-) -> StageResult:
+) -> StageOutput:
     """Run a stage of a run to its end, or reuse its output; waits for a cloud job.
 
     Args:
@@ -84,7 +84,7 @@ def begin_stage(
     attempt: int = 1,
     progress: Progress = silent,
     watch: EpochWatcher = unwatched,
-) -> StageResult | DeferredJob:
+) -> StageOutput | DeferredJob:
     """Reuse the output, compute it here, or submit a cloud job without waiting for it.
 
     If a process that is gone has submitted a job for the same output, that job is resumed.
@@ -132,7 +132,7 @@ def finish_stage(
     *,
     cache_folder: Path,
     progress: Progress = silent,
-) -> StageResult | DeferredJob:
+) -> StageOutput | DeferredJob:
     """Collect the output of a begun stage's job, if the job has ended.
 
     Returns:
@@ -176,13 +176,13 @@ def _fresh(run: RunRecord, stage: Stage, attempt: int) -> int:
     return attempt
 
 
-def _reuse(plan: Plan, manifest: Manifest, attempt: int) -> StageResult:
+def _reuse(plan: Plan, manifest: Manifest, attempt: int) -> StageOutput:
     run, stage = plan.run, plan.stage.name
     began = {number for name, number in run.usage_logs() if name == stage}
     if began - {record.attempt for record in run.records() if record.stage == stage}:
         # An attempt was killed after committing its output; its usage log has its usage.
         recover_usage_logs(run)
-    result = StageResult(manifest, plan.uri, reused=True)
+    result = StageOutput(manifest, plan.uri, reused=True)
     record_result(plan, result, attempt, datetime.now(UTC), 0.0)
     stop_if_told(plan.stage, result)
     return result

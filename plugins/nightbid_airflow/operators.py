@@ -26,7 +26,7 @@ from nightbid.jobs.job import DeferredJob
 from nightbid.night.progress import LogProgress
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.night.stages import NIGHT, stage_named
-from nightbid.night.task import StageResult, describe
+from nightbid.night.task import StageOutput, describe
 from nightbid.night.turns import Turns
 from nightbid.runner import begin_stage, finish_stage
 from nightbid.storage.workspace import Workspace
@@ -128,7 +128,7 @@ class StageOperator(BaseOperator):
             raise _out_of_reach(error, settings) from None
         if isinstance(result, DeferredJob):
             self._leave(result, settings)
-        assert isinstance(result, StageResult)
+        assert isinstance(result, StageOutput)
         if result.reused:
             self.log.info("reused: %s has the same inputs, settings and code", result.uri)
         elif result.manifest.metrics.get("decision") == "promoted":

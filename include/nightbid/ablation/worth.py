@@ -84,7 +84,7 @@ class Ablation:
         write_atomically(run.folder / FILE, text)
 
 
-class _Rows:
+class _FeaturizedRows:
     """Featurized evaluate rows of a run, with metrics and intervals of scores on them."""
 
     def __init__(self, featurized: Path, layout: Layout, replicates: int, seed: int) -> None:
@@ -141,7 +141,7 @@ def ablate(
     parts = _parts(list(fitted.definition.features), only, groups or {})
     model = load_model(trained / "model")
     layout = Layout(model.card.features)
-    rows = _Rows(featurized, layout, spec.evaluate.bootstrap, spec.seed)
+    rows = _FeaturizedRows(featurized, layout, spec.evaluate.bootstrap, spec.seed)
     progress(0.0, f"scoring {len(rows.labels):,} rows")
     packed = layout.pack(rows.table, serving=True)
     with_all = rows.measured(model.score(packed))
@@ -178,7 +178,7 @@ def ablate(
 
 
 def _differences(
-    rows: _Rows, with_all: tuple[float, float, Replicates], without: Floats | None
+    rows: _FeaturizedRows, with_all: tuple[float, float, Replicates], without: Floats | None
 ) -> dict[str, Difference | None]:
     if without is None:
         return {"log_loss": None, "auc": None}

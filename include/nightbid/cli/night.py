@@ -19,7 +19,7 @@ from nightbid.errors import ConfigError, DataError, GateStopped, NightbidError
 from nightbid.jobs.follow import wait_for_final_cost
 from nightbid.night.record import RunRecord, run_name
 from nightbid.night.stages import NIGHT
-from nightbid.night.task import StageResult
+from nightbid.night.task import StageOutput
 from nightbid.night.turns import Turns, watched_runs
 from nightbid.partitions import STEPS
 from nightbid.report.table import MARK, night_table, verdict_line
@@ -268,7 +268,7 @@ def _run_night(
             return
 
 
-def _line(name: str, result: StageResult, seconds: float) -> Text:
+def _line(name: str, result: StageOutput, seconds: float) -> Text:
     rows = result.manifest.rows
     parts = [Text.assemble(("✓", "green"), f" {name:<15} {seconds:6.1f} s")]
     if result.reused:

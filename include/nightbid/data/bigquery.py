@@ -46,7 +46,7 @@ WHERE table_name = @table AND total_rows > 0
 
 
 @dataclass(frozen=True)
-class _Day:
+class _TablePartition:
     """One partition, or one table of a date-sharded set."""
 
     table: str
@@ -115,7 +115,7 @@ class BigQueryTable:
             return self._days[path.relative_to(self.root).as_posix()].changed
         return None
 
-    def _day(self, path: Path) -> _Day:
+    def _day(self, path: Path) -> _TablePartition:
         relative = path.relative_to(self.root).as_posix()
         if relative not in self._days:
             raise MissingDataError(
@@ -174,7 +174,7 @@ class BigQueryTable:
                 note.unlink(missing_ok=True)
 
     @cached_property
-    def _days(self) -> dict[str, _Day]:
+    def _days(self) -> dict[str, _TablePartition]:
         """Path relative to the root → the partition or table that it is a copy of."""
         with self._one_line():
             days = dict(self._shards() if self._table.endswith("*") else self._partitions())
@@ -184,7 +184,7 @@ class BigQueryTable:
             )
         return days
 
-    def _partitions(self) -> Iterator[tuple[str, _Day]]:
+    def _partitions(self) -> Iterator[tuple[str, _TablePartition]]:
         from google.cloud import bigquery
 
         column, kind = self._partitioned_by()
@@ -202,7 +202,10 @@ class BigQueryTable:
             end = start + (timedelta(hours=1) if hour else timedelta(days=1))
             folder = f"dt={start:%Y-%m-%d}" + (f"/hour={hour}" if hour else "")
             between = f"{column} >= {_literal(start, kind)} AND {column} < {_literal(end, kind)}"
-            yield f"{folder}/{_NAME}", _Day(name, between, row["changed"] / 1e6, row["total_rows"])
+            yield (
+                f"{folder}/{_NAME}",
+                _TablePartition(name, between, row["changed"] / 1e6, row["total_rows"]),
+            )
 
     def _partitioned_by(self) -> tuple[str, str]:
         """Column that partitions the table, and its type.
@@ -224,14 +227,14 @@ class BigQueryTable:
             field.field_type for field in self._shape.schema if field.name == by.field
         )
 
-    def _shards(self) -> Iterator[tuple[str, _Day]]:
+    def _shards(self) -> Iterator[tuple[str, _TablePartition]]:
         for shard, day in self._shard_tables:
             table = self._client.get_table(f"{self._project}.{self._dataset}.{shard}")
             if table.num_rows:
                 name = f"projects/{self._project}/datasets/{self._dataset}/tables/{shard}"
                 changed = table.modified.astimezone(UTC).timestamp()
                 path = f"dt={day[:4]}-{day[4:6]}-{day[6:]}/{_NAME}"
-                yield path, _Day(name, "", changed, table.num_rows)
+                yield path, _TablePartition(name, "", changed, table.num_rows)
 
     @cached_property
     def _shard_tables(self) -> list[tuple[str, str]]:

@@ -102,13 +102,13 @@ class TimedFiles:
         return spans
 
     def _look_through(self, part: FilePart) -> dict[date, FileSpan]:
-        seen: dict[Any, _Rows] = {}
+        seen: dict[Any, _DayDigest] = {}
         row = 0
         for table, days in self._dated(part):
             for day in np.unique(days[~np.isnat(days)]):
                 places = np.flatnonzero(days == day)
                 day_rows = table if len(places) == len(table) else table.take(places)
-                seen.setdefault(day, _Rows(row + int(places[0]))).add(
+                seen.setdefault(day, _DayDigest(row + int(places[0]))).add(
                     day_rows, row + int(places[-1])
                 )
             row += len(table)
@@ -135,7 +135,7 @@ def _named(start: Any) -> date:
     return HourPartition.of(moment.date(), moment.hour) if isinstance(moment, datetime) else moment
 
 
-class _Rows:
+class _DayDigest:
     """Digest of one day's rows, which are added one table at a time.
 
     Rows are digested in blocks of fixed size, so table boundaries do not matter.

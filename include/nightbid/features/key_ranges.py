@@ -40,8 +40,8 @@ def by_range(tables: Iterable[pa.Table], files: Sequence[str]) -> Iterator[list[
         range.
     """
     with ExitStack() as stack:
-        sources = [_Source(iter([table])) for table in tables]
-        sources += [_Source(_groups(path, stack)) for path in files]
+        sources = [_SortedTable(iter([table])) for table in tables]
+        sources += [_SortedTable(_groups(path, stack)) for path in files]
         for limit in [*(LIMITS if files else ()), None]:
             parts = [part for source in sources for part in source.below(limit)]
             if parts:
@@ -86,7 +86,7 @@ def _groups(path: str, stack: ExitStack) -> Iterator[pa.Table]:
         yield file.read_row_group(number).replace_schema_metadata(None)
 
 
-class _Source:
+class _SortedTable:
     """A sorted table that is read from the start, range by range."""
 
     def __init__(self, parts: Iterator[pa.Table]) -> None:

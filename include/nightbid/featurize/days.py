@@ -43,7 +43,7 @@ CODE = ("nightbid.features.learn", "nightbid.features.statistics_files")
 
 
 @dataclass
-class _Day:
+class _DayToLearn:
     """A day, with the statistics to learn from its rows and those already known."""
 
     split: str
@@ -149,7 +149,7 @@ def learn_by_day(
     return LearnedStatistics(notes, sum(bool(day.wanted) for day in days), outputs)
 
 
-def _days(task: StageTask, groups: list[Group], definition: Definition) -> Iterator[_Day]:
+def _days(task: StageTask, groups: list[Group], definition: Definition) -> Iterator[_DayToLearn]:
     """Group the row groups by day, with the statistics to learn from each day."""
     files: dict[str, list[str]] = {}
     for entry in task.inputs["sample"].manifest.files:
@@ -166,7 +166,7 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
             "code": code_of(CODE),
             "libraries": versions_of(LIBRARIES),
         }
-        yield _Day(split, day, day_groups, depends_on, statistics)
+        yield _DayToLearn(split, day, day_groups, depends_on, statistics)
 
 
 def _statistic(name: str, definition: Definition) -> str:
@@ -174,7 +174,7 @@ def _statistic(name: str, definition: Definition) -> str:
     return digest_of(depends_on(name, definition.features[name], definition.time_zone))[:16]
 
 
-def _known(task: StageTask, day: _Day) -> _Day:
+def _known(task: StageTask, day: _DayToLearn) -> _DayToLearn:
     """Find verified statistics that earlier nights computed from the same rows."""
     parent = days_folder(task.workspace, KIND, partition_of(day.day))
     if not parent.exists():
@@ -210,7 +210,7 @@ def _statistics(manifest: Manifest) -> dict[str, str]:
 
 
 def _learning(
-    days: list[_Day], definition: Definition, folder: Path, threads: int, limit: int
+    days: list[_DayToLearn], definition: Definition, folder: Path, threads: int, limit: int
 ) -> Pass:
     missing = {f"{day.split} {day.day}": tuple(day.missing.values()) for day in days}
     rows = {f"{day.split} {day.day}": sum(group.rows for group in day.groups) for day in days}
@@ -224,7 +224,7 @@ def _learning(
     )
 
 
-def _keep(task: StageTask, day: _Day, learned: Path) -> str:
+def _keep(task: StageTask, day: _DayToLearn, learned: Path) -> str:
     """Store the learned statistics of a day in the workspace; returns why they were computed."""
     missing = day.missing
     depends_on = {**day.depends_on, "statistics": json.dumps(sorted(missing))}
@@ -252,7 +252,7 @@ def _keep(task: StageTask, day: _Day, learned: Path) -> str:
 
 
 def _merged(
-    days: list[_Day], definition: Definition, map_each: Callable[..., Iterator[Statistic]]
+    days: list[_DayToLearn], definition: Definition, map_each: Callable[..., Iterator[Statistic]]
 ) -> dict[str, Statistic]:
     """Merge the statistics of all days; returns them by feature."""
     paths: dict[str, list[Path]] = {}

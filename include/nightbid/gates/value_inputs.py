@@ -34,7 +34,7 @@ PARTS = 10
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _InputValues:
     """Values of one input in the rows of a split."""
 
     bins: Ints
@@ -103,7 +103,7 @@ def _amounts(table: pa.Table) -> Floats:
     return np.nan_to_num(np.asarray(table[LABEL].cast(pa.float64()), np.float64))
 
 
-def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
+def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_InputValues, _InputValues]:
     """Bin the old and new rows in the same way: ids unchanged, numbers by the old quantiles."""
     flat = [_flat(table[name]) for table in (old, new)]
     values = [column[0] for column in flat]
@@ -123,7 +123,7 @@ def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
         both = np.unique(np.concatenate(values), return_inverse=True)[1]
         bins = [both[: len(values[0])], both[len(values[0]) :]]
     first, second = (
-        _Rows(table_bins.astype(np.int64), row, _amounts(table))
+        _InputValues(table_bins.astype(np.int64), row, _amounts(table))
         for table_bins, (_, row), table in zip(bins, flat, (old, new), strict=True)
     )
     return first, second
@@ -143,7 +143,7 @@ def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, Ints]:
     return values, row.astype(np.int64)
 
 
-def _concordance(learned: _Rows, judged: _Rows) -> tuple[float, float]:
+def _concordance(learned: _InputValues, judged: _InputValues) -> tuple[float, float]:
     """Rank rows by the mean amounts of other rows; return the concordance and its error."""
     size = int(max(learned.bins.max(initial=0), judged.bins.max(initial=0))) + 1
     mean = float(learned.amounts.mean())

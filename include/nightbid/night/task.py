@@ -98,7 +98,7 @@ StageFunction = Callable[[StageTask], Outcome]
 
 
 @dataclass(frozen=True)
-class StageResult:
+class StageOutput:
     """Address and manifest of a stage's output, and whether it was reused."""
 
     manifest: Manifest
@@ -106,7 +106,7 @@ class StageResult:
     reused: bool
 
 
-def describe(result: StageResult) -> dict[str, Any]:
+def describe(result: StageOutput) -> dict[str, Any]:
     """Content of an XCom: addresses and verdicts, never data."""
     return {
         "uri": result.uri,

@@ -22,7 +22,7 @@ from nightbid.night.progress import Progress, silent
 from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
 from nightbid.night.stages import stage_named
-from nightbid.night.task import Outcome, StageResult, StageTask
+from nightbid.night.task import Outcome, StageOutput, StageTask
 from nightbid.runner import run_stage
 from nightbid.schema import KEY, split_files
 from nightbid.serving.batch import score_files
@@ -50,7 +50,7 @@ def score_day(
     cache_folder: Path,
     trigger: str = "shell",
     progress: Progress = silent,
-) -> tuple[Champion, StageResult]:
+) -> tuple[Champion, StageOutput]:
     """Score all rows of a day with the champion, or reuse existing scores.
 
     Args:

@@ -20,7 +20,7 @@ from nightbid.errors import ConfigError, StageError
 from nightbid.night.progress import Progress, silent
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
-from nightbid.night.task import StageResult
+from nightbid.night.task import StageOutput
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 
@@ -82,7 +82,7 @@ def draw(
     name = f"{spec.pipeline}-{night}-noise"
     run = RunRecord.start(workspace, spec, night, run_id=name, trigger="noise", sweep=name)
 
-    def stage(name: str, spec: PipelineSpec, label: str) -> StageResult:
+    def stage(name: str, spec: PipelineSpec, label: str) -> StageOutput:
         return run_stage(
             stage_named(name),
             spec,

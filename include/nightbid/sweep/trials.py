@@ -22,7 +22,7 @@ from nightbid.errors import BudgetExceeded, NightbidError, TrialPruned
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
-from nightbid.night.task import StageResult
+from nightbid.night.task import StageOutput
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 from nightbid.sweep.study import State, Sweep, Trial
@@ -39,7 +39,7 @@ def no_bars(stage: str) -> Progress:
     return silent
 
 
-def prepare(sweep: Sweep, settings: Settings, bars: Bars = no_bars) -> list[StageResult]:
+def prepare(sweep: Sweep, settings: Settings, bars: Bars = no_bars) -> list[StageOutput]:
     """Run the stages that all trials share: sampling and featurization, with their gates.
 
     Args:
@@ -209,7 +209,7 @@ def _stage(
     settings: Settings,
     progress: Progress,
     watch: EpochWatcher = unwatched,
-) -> StageResult:
+) -> StageOutput:
     return run_stage(
         stage_named(name),
         spec,

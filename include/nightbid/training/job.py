@@ -112,8 +112,10 @@ def run_job(
         from nightbid.training.incremental import plan_lesson
 
         with strategy.scope():
-            lesson = plan_lesson(job, layout, lambda days: _Source.of(job, layout, strategy, days))
-    source = _Source.of(job, layout, strategy, lesson.fresh if lesson else ())
+            lesson = plan_lesson(
+                job, layout, lambda days: _FeaturizedSource.of(job, layout, strategy, days)
+            )
+    source = _FeaturizedSource.of(job, layout, strategy, lesson.fresh if lesson else ())
     plan, settings = source.plan, lesson.settings if lesson else job.train
     if plan.streams:
         progress(0.0, str(plan))
@@ -126,7 +128,7 @@ def run_job(
         # Use all days even if only one was learned: a single day has few positives.
         of_all = as_logged
         if lesson is not None and lesson.before is not None:
-            of_all = _Source.of(job, layout, strategy, lesson.window).train(serving=False)
+            of_all = _FeaturizedSource.of(job, layout, strategy, lesson.window).train(serving=False)
         fitted_on = as_served(of_all, layout)
     card = ModelCard(
         architecture=job.model.architecture,
@@ -185,7 +187,7 @@ def run_job(
 
 
 @dataclass(frozen=True)
-class _Source:
+class _FeaturizedSource:
     """Reader for the rows of a training, in memory or streamed."""
 
     featurized: Path
@@ -194,7 +196,9 @@ class _Source:
     days: tuple[date, ...]
 
     @classmethod
-    def of(cls, job: FitJob, layout: Layout, strategy: Any, days: tuple[date, ...]) -> _Source:
+    def of(
+        cls, job: FitJob, layout: Layout, strategy: Any, days: tuple[date, ...]
+    ) -> _FeaturizedSource:
         also = ("young",) if job.young else ()
         plan = plan_memory(job.featurized, layout, job.train.memory_gb, days, also)
         if strategy is not None:

@@ -21,7 +21,7 @@ from nightbid.jobs.job import DeferredJob
 from nightbid.jobs.store import cancel, job_records, open_job
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
-from nightbid.night.task import StageResult
+from nightbid.night.task import StageOutput
 from nightbid.runner import begin_stage, run_stage
 from nightbid.storage.workspace import Workspace
 
@@ -31,7 +31,7 @@ Trained = Any
 """Type of the fixture `trained`."""
 
 
-def begin(made: Trained) -> StageResult | DeferredJob:
+def begin(made: Trained) -> StageOutput | DeferredJob:
     return begin_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
 
 

@@ -11,7 +11,7 @@ from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
-from nightbid.night.task import StageResult
+from nightbid.night.task import StageOutput
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 
@@ -46,7 +46,7 @@ class SmallNight:
         self.spec: PipelineSpec = parse_pipeline(PIPELINE, "small.yaml")
         self.run = RunRecord.start(Workspace(root / "ws"), self.spec, dt.date(2026, 1, 9))
 
-    def stage(self, name: str) -> StageResult:
+    def stage(self, name: str) -> StageOutput:
         stage = stage_named(name)
         return run_stage(stage, self.spec, self.run, cache_folder=self.root / "cache")
 

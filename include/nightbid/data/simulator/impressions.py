@@ -91,7 +91,7 @@ class SimulatedExchange:
 
     def largest_advertisers(self, day: date, count: int) -> Ints:
         """The `count` advertisers that win most of a day's first auctions, most wins first."""
-        maker = _Day(self, day)
+        maker = _SimulatedDay(self, day)
         index = np.arange(min(maker.rows, CHUNK))
         won = maker.auction(index, np.zeros(len(index))).ad
         wins = np.bincount(maker.ads.advertiser[won])
@@ -104,12 +104,12 @@ class SimulatedExchange:
             day: Any day, past or future.
             chunk: Maximum number of rows per batch; it does not affect the rows.
         """
-        maker = _Day(self, day)
+        maker = _SimulatedDay(self, day)
         for start in range(0, maker.rows, chunk):
             yield maker.batch(np.arange(start, min(start + chunk, maker.rows)))
 
 
-class _Day:
+class _SimulatedDay:
     def __init__(self, exchange: SimulatedExchange, day: date) -> None:
         self.seed, self.day = exchange.settings.seed, day
         self.settings = exchange.settings
