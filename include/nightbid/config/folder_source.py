@@ -44,6 +44,9 @@ class FolderSource(PartitionedSource):
     """Field separator; empty: a tab in *.tsv files, otherwise a comma."""
     quoting: bool | None = None
     """Whether fields of csv files may be quoted; null: only if the separator is not a tab."""
+    quote_escape: Literal["double", "backslash"] = "double"
+    """How a quotation mark within a quoted field of a csv file is written: `""` (`double`), or
+    `\\"` (`backslash`), as Spark and MySQL do."""
     encoding: str = "utf-8"
     """Encoding of csv files: `utf-8`, `latin-1`, `utf-16`, …"""
     decimal: Literal[".", ","] = "."
@@ -122,7 +125,7 @@ class FolderSource(PartitionedSource):
     @model_validator(mode="after")
     def _text_settings_are_of_csv(self) -> FolderSource:
         plain = FolderSource.model_fields
-        for name in ("quoting", "encoding", "decimal", "nulls"):
+        for name in ("quoting", "quote_escape", "encoding", "decimal", "nulls"):
             if self.kind != "csv" and getattr(self, name) != plain[name].default:
                 raise ValueError(f"{name} is for `kind: csv`, but this is `kind: {self.kind}`")
         return self

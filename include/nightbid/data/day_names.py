@@ -18,6 +18,7 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import unquote
 
+from nightbid.data.text_files import HEAD_BYTES, first_bytes
 from nightbid.errors import CorruptDataError
 from nightbid.partitions import HourPartition, Unit, containing
 
@@ -172,9 +173,8 @@ def scan(
 
     Args:
         files: Paths and relative names, as `walk` yields them.
-        kind: Format to find, a key of `SUFFIXES`. A file without an extension in a day's folder is
-            recognized by its first bytes.
-        head: Reads the first four bytes of a file; None: from the local file.
+        kind: Format to find, a key of `SUFFIXES`; see `is_format`.
+        head: Reads the first bytes of a file; None: from the local file.
         named: How names are read; None: as days.
 
     Raises:
@@ -254,23 +254,31 @@ def _first_day(matches: Iterator[re.Match[str]]) -> date | None:
 
 
 def is_format(path: Path, kind: str, head: Callable[[Path], bytes] | None = None) -> bool:
-    """Return whether a file has a format, by its extension or else by its first bytes."""
-    name = path.name
+    """Return whether a file has a format, by its extension or else by its first bytes.
+
+    The first bytes count if the extension is absent, `.log`, or only that of a compression.
+    """
+    name = path.name.lower()
     if name.endswith(SUFFIXES[kind]):
         return True
-    if kind == "csv" and name.endswith(PACKED):
-        return "." not in name.rsplit(".", 1)[0]
-    if "." in name:
+    packed = next((suffix for suffix in PACKED if name.endswith(suffix)), "")
+    stem = name.removesuffix(packed)
+    if not stem.endswith(".log") and "." in stem:
         return False
-    start = (head or _head)(path)
+    start = first_bytes((head or _head)(path))
     return kind == next(
         (detected for magic, detected in _MAGIC.items() if start.startswith(magic)), "csv"
     )
 
 
+def is_tsv(path: Path) -> bool:
+    """Return whether the fields of a text file are separated by tabs, by its extension."""
+    return ".tsv" in [suffix.lower() for suffix in path.suffixes]
+
+
 def _head(path: Path) -> bytes:
     with open(path, "rb") as stream:
-        return stream.read(4)
+        return stream.read(HEAD_BYTES)
 
 
 def partition_folders(values: Sequence[tuple[str, object]]) -> list[str]:

@@ -7,8 +7,7 @@ a row of nulls, and a value that does not cast becomes null. In both cases the r
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from nightbid.config.folder_source import ColumnType
+from nightbid.data.malformed_lines import MALFORMED_BYTES, MalformedLines, malformed_rows
 from nightbid.data.text_bytes import TextBytes, TextStream
+from nightbid.data.text_files import QuotedText, open_text
 from nightbid.data.text_values import (
-    ARROW,
     LONGEST_TEXT,
     NULLS,
     Kind,
@@ -37,8 +37,6 @@ BLOCK_BYTES = 8 << 20
 HEADER_BYTES = 1 << 16
 UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 MOST_COLUMNS = 10_000
-MALFORMED_BYTES = 256 << 20
-"""Limit on malformed lines in memory; they are buffered until their position is reached."""
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 
@@ -70,6 +68,8 @@ class Dialect:
     names: tuple[str, ...] = ()
     """Columns in order, if the file has no header."""
     encoding: str = "utf-8"
+    backslash: bool = False
+    """Whether a quotation mark within a quoted field follows a backslash; else it is doubled."""
     style: TextFormat = field(default_factory=TextFormat)
 
 
@@ -96,7 +96,8 @@ def kinds(part: FilePart, dialect: Dialect, known: dict[str, Kind]) -> dict[str,
         include_columns=open_,
     )
     with _opened(part, dialect) as stream:
-        for batch in _batches(_reader(stream, part, dialect, convert, _Malformed()), part, dialect):
+        reader = _reader(stream, part, dialect, convert, MalformedLines())
+        for batch in _batches(reader, stream, part, dialect):
             for name in open_:
                 if widened[name] != "string":
                     widened[name] = merge(widened[name], kind_of(batch[name], dialect.style))
@@ -145,7 +146,7 @@ def _names(part: FilePart, dialect: Dialect, block: int) -> list[str]:
     """Read the column names from the first line, with a given block size."""
     try:
         with _opened(part, dialect) as stream:
-            return list(_reader(stream, part, dialect, None, _Malformed(), block).schema.names)
+            return list(_reader(stream, part, dialect, None, MalformedLines(), block).schema.names)
     except UnicodeDecodeError as error:
         raise _corrupt(part, dialect, error) from error
 
@@ -183,11 +184,11 @@ def read(
         column_types=dict.fromkeys(fields, pa.binary()),
         include_columns=fields,
     )
-    lines = _Malformed()
+    lines = MalformedLines()
     good, breaks, header = 0, 0, 0 if dialect.names else 1
     with _opened(part, dialect) as stream:
         reader = _reader(stream, part, dialect, convert, lines)
-        for batch in _batches(reader, part, dialect):
+        for batch in _batches(reader, stream, part, dialect):
             good += batch.num_rows
             table = pa.Table.from_batches([batch])
             inside = _line_breaks(table) if dialect.quoting else 0
@@ -199,10 +200,10 @@ def read(
             # been yielded.
             due = lines.due(good + header)
             if due:
-                yield _malformed(due, columns, types)
+                yield malformed_rows(due, columns, types)
         count = stream.lines
     if due := lines.due():
-        yield _malformed(due, columns, types)
+        yield malformed_rows(due, columns, types)
     breaks += lines.breaks
     seen = good + lines.count + breaks + header
     if count > seen and (count := _lines_with_text(part, dialect)) > seen:
@@ -211,40 +212,6 @@ def read(
             where=str(part.path),
             hint="set source.quoting: false if fields never stand in quotation marks",
         )
-
-
-class _Malformed:
-    """Lines with the wrong number of fields, held until their position among the good rows."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        """Number of malformed lines so far."""
-        self.breaks = 0
-        """Line breaks inside these lines."""
-        self._waiting: deque[pcsv.InvalidRow] = deque()
-        self._told = 0
-        self._bytes = 0
-
-    def keep(self, line: pcsv.InvalidRow) -> str:
-        """Take a malformed line; Arrow calls this as `invalid_row_handler`."""
-        self.count += 1
-        self.breaks += line.text.count("\n")
-        self._bytes += len(line.text) + 100
-        if self._bytes > MALFORMED_BYTES:
-            return "error"
-        self._waiting.append(line)
-        return "skip"
-
-    def due(self, before: int | None = None) -> list[pcsv.InvalidRow]:
-        """Return the lines that at most `before` good rows precede; None: all remaining lines."""
-        lines = []
-        while self._waiting and (
-            before is None or (self._waiting[0].number or 0) - 1 - self._told < before
-        ):
-            lines.append(self._waiting.popleft())
-            self._told += 1
-            self._bytes -= len(lines[-1].text) + 100
-        return lines
 
 
 def _line_breaks(table: pa.Table) -> int:
@@ -293,20 +260,6 @@ def _lines_with_text(part: FilePart, dialect: Dialect) -> int:
     return count + bool(rest)
 
 
-def _malformed(
-    lines: Sequence[pcsv.InvalidRow], columns: Sequence[str], types: Mapping[str, ColumnType]
-) -> pa.Table:
-    """Build rows of nulls for lines with the wrong number of fields."""
-    table: dict[str, pa.Array] = {
-        name: pa.nulls(len(lines), ARROW[types.get(name, "string")]) for name in columns
-    }
-    table[REASON] = pa.array(
-        [f"line has {line.actual_columns} fields, not {line.expected_columns}" for line in lines]
-    )
-    table[TEXT] = pa.array([line.text[:LONGEST_TEXT] for line in lines])
-    return pa.table(table)
-
-
 def _opened(part: FilePart, dialect: Dialect) -> TextStream:
     try:
         if part.stop is not None:
@@ -314,10 +267,13 @@ def _opened(part: FilePart, dialect: Dialect) -> TextStream:
             stream.seek(part.start)
             piece = TextBytes(stream, part.path, part.size)
             return TextStream.of(piece if part.start else piece.without_separator())
-        source = pa.input_stream(str(part.path), compression="detect")
+        source = open_text(part.path)
         if dialect.encoding.lower() not in UTF8:
             source = pa.transcoding_input_stream(source, dialect.encoding, "utf-8")
-        return TextStream.of(TextBytes(source, part.path).without_separator())
+        quoted = None
+        if dialect.quoting:
+            quoted = QuotedText(source, dialect.delimiter, backslash=dialect.backslash)
+        return TextStream.of(TextBytes(quoted or source, part.path).without_separator(), quoted)
     except FileNotFoundError as error:
         raise MissingDataError(
             "the file is gone", where=str(part.path), hint="load the day again"
@@ -331,7 +287,7 @@ def _reader(
     part: FilePart,
     dialect: Dialect,
     convert: pcsv.ConvertOptions | None,
-    lines: _Malformed,
+    lines: MalformedLines,
     block: int = 0,
 ) -> pcsv.CSVStreamingReader:
     try:
@@ -357,12 +313,25 @@ def _reader(
 
 
 def _batches(
-    reader: pcsv.CSVStreamingReader, part: FilePart, dialect: Dialect
+    reader: pcsv.CSVStreamingReader, stream: TextStream, part: FilePart, dialect: Dialect
 ) -> Iterator[pa.RecordBatch]:
     try:
-        yield from reader
+        for batch in reader:
+            refuse_backslashes(stream, part)
+            yield batch
+        refuse_backslashes(stream, part)
     except (pa.ArrowInvalid, OSError, UnicodeError, MemoryError) as error:
         raise _corrupt(part, dialect, error) from error
+
+
+def refuse_backslashes(stream: TextStream, part: FilePart) -> None:
+    """Raise an error if quoted fields contain backslashes before quotation marks."""
+    if stream.quoted and stream.quoted.escaped:
+        raise CorruptDataError(
+            f"has a backslash before a quotation mark in the field {stream.quoted.escaped}…",
+            where=str(part.path),
+            hint="set source.quote_escape: backslash; or double the quotation marks in the file",
+        )
 
 
 def _corrupt(part: FilePart, dialect: Dialect, error: Exception) -> CorruptDataError:

@@ -22,6 +22,7 @@ from nightbid.config.folder_source import BIGQUERY
 from nightbid.data.day_names import walk
 from nightbid.data.delta import LOG, is_delta
 from nightbid.data.iceberg import METADATA, is_iceberg
+from nightbid.data.text_files import HEAD_BYTES
 from nightbid.errors import (
     CorruptDataError,
     DataError,
@@ -49,7 +50,7 @@ class Place(Protocol):
         ...
 
     def head(self, path: Path) -> bytes:
-        """Read the first four bytes of a file."""
+        """Read the first `HEAD_BYTES` of a file."""
         ...
 
     def fetch(self, paths: Iterable[Path]) -> None:
@@ -148,9 +149,9 @@ class Folder:
         return walk(self.root)
 
     def head(self, path: Path) -> bytes:
-        """Read the first four bytes of a file."""
+        """Read the first `HEAD_BYTES` of a file."""
         with open(path, "rb") as stream:
-            return stream.read(4)
+            return stream.read(HEAD_BYTES)
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """Do nothing: the files are local."""
@@ -186,9 +187,9 @@ class Bucket:
         return [(self.root / relative, relative) for relative in self._objects]
 
     def head(self, path: Path) -> bytes:
-        """Read the first four bytes of an object."""
+        """Read the first bytes of an object."""
         with self._one_line():
-            return bytes(self._files.cat_file(self._name(path), start=0, end=4))
+            return bytes(self._files.cat_file(self._name(path), start=0, end=HEAD_BYTES))
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """Copy the objects whose local copy is missing or out of date."""

@@ -30,6 +30,7 @@ from nightbid.data.avro_schema import check_avro
 from nightbid.data.delimited import FilePart
 from nightbid.data.json_bounds import LONGEST_LINE, check_depth, check_fields
 from nightbid.data.json_times import PLAIN, JsonTimes, innermost
+from nightbid.data.text_files import open_text
 from nightbid.data.text_values import LONGEST_TEXT
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
@@ -247,7 +248,7 @@ def _json_lines(part: FilePart) -> Iterator[pa.Table]:
 
 def _json_blocks(part: FilePart, times: JsonTimes = PLAIN) -> Iterator[tuple[pa.Table, list[str]]]:
     rest, left, is_first = b"", part.size, not part.start
-    with pa.input_stream(str(part.path), compression="detect") as stream:
+    with open_text(part.path) as stream:
         if part.start:
             stream.seek(part.start)
         while chunk := stream.read(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES)):

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from nightbid.data.text_files import QuotedText
 from nightbid.errors import CorruptDataError
 
 SEPARATOR = re.compile(rb'\A(?:\xef\xbb\xbf)?"?sep=[^\r\n]"?\r?\n', re.IGNORECASE)
@@ -40,7 +41,7 @@ class TextBytes:
     """File object that gives Arrow the bytes of a part and counts the lines."""
 
     def __init__(
-        self, stream: BinaryIO | pa.NativeFile, path: Path, left: int | None = None
+        self, stream: BinaryIO | pa.NativeFile | QuotedText, path: Path, left: int | None = None
     ) -> None:
         self._stream, self._path, self._left = stream, path, left
         self.closed = False
@@ -113,12 +114,14 @@ class TextStream(pa.PythonFile):  # type: ignore[misc]
     """Arrow file that counts the lines that have been read from it."""
 
     source: TextBytes
+    quoted: QuotedText | None
+    """The file below, if its fields may be quoted."""
 
     @classmethod
-    def of(cls, source: TextBytes) -> TextStream:
+    def of(cls, source: TextBytes, quoted: QuotedText | None = None) -> TextStream:
         """Wrap the bytes of a part."""
         stream = cls(source, mode="r")
-        stream.source = source
+        stream.source, stream.quoted = source, quoted
         return stream
 
     @property

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from nightbid.config.folder_source import FileKind
 from nightbid.data.delimited import UTF8, Dialect, FilePart, columns_of
 from nightbid.data.folder_reader import FolderReader
+from nightbid.data.text_files import is_compressed
 from nightbid.errors import DataError, NightbidError
 
 UNIT_ROWS = 1 << 20
@@ -132,7 +133,7 @@ def pieces_of(
         if kind in ("parquet", "orc"):
             return _groups(part, kind) or [Piece(part, 0.0, 0)]
         size = part.path.stat().st_size
-        if size > UNIT_BYTES and part.stop is None and not _compressed(part.path):
+        if size > UNIT_BYTES and part.stop is None and not is_compressed(part.path):
             if kind == "jsonl":
                 return _lines(part, size, ())
             if kind == "csv" and (names := _names(part, dialect(part))):
@@ -201,12 +202,3 @@ def _lines(part: FilePart, size: int, names: tuple[str, ...]) -> list[Piece]:
         )
         for start, stop in zip(starts, [*starts[1:], size], strict=True)
     ]
-
-
-def _compressed(path: Path) -> bool:
-    """Detect compression by the file name, as the readers do."""
-    try:
-        pa.Codec.detect(str(path))
-    except (ValueError, TypeError):  # the exception depends on the extension
-        return False
-    return True

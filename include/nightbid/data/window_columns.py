@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
-from nightbid.data.day_names import partitions_of
+from nightbid.data.day_names import is_tsv, partitions_of
 from nightbid.data.delimited import Dialect, FilePart
 from nightbid.data.layouts import LAYOUTS
 from nightbid.data.text_values import Kind, TextFormat, column_type, merge
@@ -262,13 +262,14 @@ class WindowColumns:
 
 def dialect_of(block: FolderSource, part: FilePart) -> Dialect:
     """Return how a text file of a folder is read."""
-    is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
+    is_tab = block.layout in ("criteo", "ipinyou") or is_tsv(part.path)
     delimiter = block.delimiter or ("\t" if is_tab else ",")
     return Dialect(
         delimiter=delimiter,
         quoting=delimiter != "\t" if block.quoting is None else block.quoting,
         names=part.names or LAYOUTS[block.layout].names or block.names,
         encoding=block.encoding,
+        backslash=block.quote_escape == "backslash",
         style=TextFormat(block.decimal, block.nulls, block.time_zone, block.time_format),
     )
 

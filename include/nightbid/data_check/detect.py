@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightbid.config.folder_source import BIGQUERY, FolderSource
-from nightbid.data.day_names import SPELLED, SUFFIXES, day_of_path, is_format
+from nightbid.data.day_names import PACKED, SPELLED, SUFFIXES, day_of_path, is_format, is_tsv
 from nightbid.data.delimited import FilePart, columns_of, kinds
 from nightbid.data.delta import is_delta
 from nightbid.data.iceberg import is_iceberg
@@ -20,6 +20,7 @@ from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
 from nightbid.data.places import BUCKETS, Place, open_place
 from nightbid.data.record_files import tables
 from nightbid.data.text_bytes import SEPARATOR
+from nightbid.data.text_files import backslash_before_quote, open_text
 from nightbid.data.text_values import TextFormat, kind_of
 from nightbid.data.window_columns import dialect_of
 from nightbid.data_check.columns import summarize
@@ -77,8 +78,8 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
         raise MissingDataError(
             f"no file of a known format; the folder has {names}",
             where=folder,
-            hint=f"files are {', '.join(f'*{ends[0]}' for ends in SUFFIXES.values())}; days are"
-            f" named {SPELLED}",
+            hint=f"files are {', '.join(f'*{ends[0]}' for ends in SUFFIXES.values())}, text files"
+            f" also with {', '.join(PACKED)}; unpack others; days are named {SPELLED}",
         )
     kind = kinds.most_common(1)[0][0]
     if kind != "csv":
@@ -160,10 +161,13 @@ def _text_settings(path: Path) -> dict[str, Any]:
         return {**settings, "layout": "criteo"}
     if set(LAYOUTS["avazu"].types) - {"C1"} <= set(first.split(",")):
         return {**settings, "layout": "avazu"}
-    if delimiter != ("\t" if ".tsv" in path.suffixes else ","):
+    if delimiter != ("\t" if is_tsv(path) else ","):
         settings["delimiter"] = delimiter
     csv.field_size_limit(HEAD_BYTES)  # a quotation mark may never be closed
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    escape = None
+    if delimiter != "\t" and backslash_before_quote(delimiter).search(text.encode()):
+        settings["quote_escape"], escape = "backslash", "\\"
+    rows = list(csv.reader(lines, delimiter=delimiter, escapechar=escape))
     if _is_data(rows):
         raise CorruptDataError(
             f"has no header: its first line is {first[:60]!r}",
@@ -186,14 +190,13 @@ def _text_settings(path: Path) -> dict[str, Any]:
 def _head(path: Path) -> bytes:
     """Read the first bytes of a text file."""
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
+        with open_text(path) as stream:
             return bytes(stream.read(HEAD_BYTES))
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptDataError(
             f"cannot be read: {' '.join(str(error).split())}",
             where=str(path),
-            hint="give it the suffix of its compression (.gz, .bz2, .zst, or none), or copy it"
-            " again",
+            hint="copy it again",
         ) from error
 
 

@@ -130,6 +130,24 @@ def test_an_excel_csv_export_is_detected_and_read(tmp_path):
     assert size["nulls"] == pytest.approx(1 / 3)
 
 
+def test_quotes_after_backslashes_are_detected(tmp_path):
+    """Spark writes texts with quotation marks in this way."""
+    for at in range(3):
+        day = FIRST + timedelta(days=at)
+        texts = [
+            f'"{{\\"shop\\": {n % 3}, \\"new\\": 1}}"' if n % 2 else "plain" for n in range(60)
+        ]
+        rows = [f"{at}-{n},{day} 14:{n:02d}:00,u{n % 9},{n % 5},{texts[n]},{n % 2}"
+                for n in range(60)]  # fmt: skip
+        text = "\n".join(["id,time,user,ad,context,click", *rows, ""])
+        (tmp_path / f"{day}.csv").write_text(text)
+    report = json.loads(check(tmp_path, "--json"))
+    assert report["source"]["quote_escape"] == "backslash"
+    context = {column["name"]: column for column in report["columns"]}["context"]
+    assert '{"shop": 1, "new": 1}' in context["examples"]
+    assert report["unread"] == {}
+
+
 @pytest.mark.parametrize("kind", ["float", "texts", "both"])
 def test_ids_written_as_floats_are_recognized_as_ids(tmp_path, kind):
     def change(table: pa.Table) -> pa.Table:
@@ -150,10 +168,10 @@ def test_ids_written_as_floats_are_recognized_as_ids(tmp_path, kind):
     ("name", "text", "error", "message"),
     [
         (
-            "2026-01-05.csv.gz",
-            "a,b\n1,2\n",
+            "2026-01-05.csv.bz2",
+            "BZh9 damaged",
             CorruptDataError,
-            "zlib.*give it the suffix of its compress",
+            "cannot be read: .*→ copy it again",
         ),
         ("notes.docx", "x", MissingDataError, "no file of a known format; the folder has notes"),
         ("logs.csv", "a,b\n1,2\n", MissingDataError, "no file of the folder belongs to a day"),
