@@ -31,12 +31,13 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
-from nightbid.column_parsing import encode, numbers
+from nightbid.column_parsing import encode
 from nightbid.config.pipeline import PipelineSpec, named_columns
 from nightbid.data.source import open_source
 from nightbid.errors import NightbidError
 from nightbid.features.transforms.transform import transform_of
 from nightbid.features.values import RawColumns, naming
+from nightbid.number_parsing import numbers
 from nightbid.sampling.day import ROWS, make
 from nightbid.schema import KEY, LABEL, TIME, USER, WEIGHT
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import NULL_TEXTS, as_time, encode, numbers, whole
+from nightbid.column_parsing import NULL_TEXTS, encode, whole
+from nightbid.number_parsing import numbers
+from nightbid.time_parsing import as_time
 
 
 @dataclass(frozen=True)

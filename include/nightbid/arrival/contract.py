@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nightbid.column_parsing import as_time, local_time
 from nightbid.config.arrival import Arrival
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.data.folder import FolderLogs
@@ -23,6 +22,7 @@ from nightbid.night.record import runs_of
 from nightbid.partitions import end_of
 from nightbid.report import records
 from nightbid.storage.workspace import Workspace
+from nightbid.time_parsing import as_time, local_time
 
 
 @dataclass(frozen=True)

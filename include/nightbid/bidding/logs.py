@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from nightbid.bidding.auctions import Auctions
 from nightbid.bidding.checks import Bools, Floats
-from nightbid.column_parsing import numbers, whole
+from nightbid.column_parsing import whole
 from nightbid.config.columns import Columns
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.number_parsing import numbers
 from nightbid.partitions import partition_of
 from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, split_files
 

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from nightbid.bidding.candidates import Offers, Score, belonging, latest_values, score_all
 from nightbid.bidding.checks import Bools, Floats, Ints
 from nightbid.bidding.policies import Estimate, PolicyValue, difference, evaluate
-from nightbid.column_parsing import numbers, whole
+from nightbid.column_parsing import whole
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.policy import Policy
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.night.task import StageTask
+from nightbid.number_parsing import numbers
 from nightbid.schema import CANDIDATES_TRUTH, KEY, LABEL, TIME, USER, split_files
 
 DAY = 86_400_000_000

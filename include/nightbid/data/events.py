@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, numbers, whole
+from nightbid.column_parsing import whole
 from nightbid.config.event_source import JOINED, EventsSource, EventStream
 from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Join, OutcomeEvents
 from nightbid.data.event_kinds import EventKinds
@@ -30,7 +30,9 @@ from nightbid.data.folder import FolderLogs
 from nightbid.data.folder_reader import with_broken
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.number_parsing import numbers
 from nightbid.schema import REASON, TEXT
+from nightbid.time_parsing import as_time
 from nightbid.unreadable_values import unreadable_rows
 
 MADE = (*JOINED, "click_time", "conversion_time")

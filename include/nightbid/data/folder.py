@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, local_time
 from nightbid.config.folder_source import FileKind, FolderSource
 from nightbid.data import ipinyou
 from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, PartitionNames, is_format, scan
@@ -28,6 +27,7 @@ from nightbid.data.units import FolderUnit, units_of
 from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.partitions import WEEKDAYS
+from nightbid.time_parsing import as_time, local_time
 
 
 class FolderLogs:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import ENDS_IN_ZONE, as_time, whole
+from nightbid.column_parsing import whole
+from nightbid.time_parsing import ENDS_IN_ZONE, as_time
 
 ZONED = re.compile(rb"[Tt ][0-9:.,]+ ?(?:[Zz]|[+-][0-9]{2}:?(?:[0-9]{2})?)\"")
 """Pattern of a text that may be a time with a zone."""

@@ -28,13 +28,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import MICROSECOND
 from nightbid.config.folder_source import ColumnType, FolderSource
 from nightbid.data import ipinyou
 from nightbid.data.day_names import SUFFIXES
 from nightbid.data.delimited import FilePart
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.partitions import HourPartition, first_hour
+from nightbid.time_parsing import MICROSECOND
 
 CRITEO_DAY = re.compile(r"^day_(\d{1,3})(\.(gz|csv|tsv|txt|bz2|zst))*$")
 NO_DEVICE = "a99f214a"

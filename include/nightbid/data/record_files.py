@@ -24,7 +24,6 @@ import pyarrow.json as pjson
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
-from nightbid.column_parsing import as_time
 from nightbid.config.folder_source import FileKind
 from nightbid.data.avro_schema import check_avro
 from nightbid.data.delimited import FilePart
@@ -35,6 +34,7 @@ from nightbid.data.text_values import LONGEST_TEXT
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
 from nightbid.storage.files import write_atomically
+from nightbid.time_parsing import as_time
 
 ROWS = 131_072
 BLOCK_BYTES = 16 << 20

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import MICROSECOND, as_time, encode, time_of_zone
+from nightbid.column_parsing import encode
 from nightbid.config.folder_source import ColumnType
 from nightbid.schema import REASON, TEXT
+from nightbid.time_parsing import MICROSECOND, as_time, time_of_zone
 
 LONGEST_TEXT = 500
 NULLS = ("", "\\N")

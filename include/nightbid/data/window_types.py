@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import MICROSECOND, as_time, encode
+from nightbid.column_parsing import encode
 from nightbid.config.folder_source import ColumnType
 from nightbid.data.text_values import CALLED, TextFormat, cast
 from nightbid.errors import CorruptDataError
 from nightbid.schema import REASON, TEXT
+from nightbid.time_parsing import MICROSECOND, as_time
 
 _CONVERT = "convert the files to one type, or name the type in source.types"
 

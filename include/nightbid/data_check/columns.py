@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, encode, numbers, whole
+from nightbid.column_parsing import encode, whole
 from nightbid.data_check.names import has_meaning
+from nightbid.number_parsing import numbers
 from nightbid.sampling.labels import flag
+from nightbid.time_parsing import as_time
 
 Kind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "other"]
 Floats = npt.NDArray[np.float64]

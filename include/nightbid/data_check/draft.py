@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nightbid.column_parsing import numbers
 from nightbid.config.event_source import EventsSource
 from nightbid.data.events import MADE
 from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
@@ -19,6 +18,7 @@ from nightbid.data_check.labels import is_named_label, is_pair
 from nightbid.data_check.names import has_meaning
 from nightbid.data_check.partitions import unit_of
 from nightbid.data_check.roles import Findings
+from nightbid.number_parsing import numbers
 from nightbid.partitions import STEPS, Unit
 from nightbid.schema import RESERVED
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from nightbid.column_parsing import numbers
 from nightbid.data_check.columns import ColumnSummary
 from nightbid.data_check.names import has_meaning, rank_of
+from nightbid.number_parsing import numbers
 from nightbid.sampling.labels import flag
 
 OPPOSITES: tuple[dict[str, int], ...] = (

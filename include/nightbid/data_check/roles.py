@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from nightbid.column_parsing import encode, hashes, numbers
+from nightbid.column_parsing import encode, hashes
 from nightbid.data_check.columns import Clock, ColumnSummary, clock_of
 from nightbid.data_check.labels import LabelCandidate, find_labels
 from nightbid.data_check.names import MEANINGS, has_meaning, rank_of
+from nightbid.number_parsing import numbers
 from nightbid.sampling.labels import flag
 
 Bools = npt.NDArray[np.bool_]

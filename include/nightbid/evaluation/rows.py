@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightbid.column_parsing import numbers
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.bootstrap import share_of_users
 from nightbid.evaluation.scores import Floats, Ints
 from nightbid.machine import GB, memory_limit
 from nightbid.night.task import StageTask
+from nightbid.number_parsing import numbers
 from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
 
 DAY = 86_400_000_000

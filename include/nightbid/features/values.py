@@ -15,18 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import (
-    Floats,
-    Hashes,
-    as_time,
-    encode,
-    joint_hashes,
-    local_time,
-    time_of_zone,
-    whole,
-)
+from nightbid.column_parsing import Floats, Hashes, encode, joint_hashes, whole
 from nightbid.config.features import Numeric
 from nightbid.errors import DataError, MissingDataError
+from nightbid.time_parsing import as_time, local_time, time_of_zone
 
 DAY_US = 86_400_000_000
 LARGEST32 = float(np.finfo(np.float32).max)

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.drift import SIGMAS, beyond_chance, order_auc, transfer_auc
 from nightbid.gates.measurements import Measurements
 from nightbid.schema import RESERVED
+from nightbid.time_parsing import as_time
 
 LEAST_POSITIVES = 50
 LEAST_KNOWN = 20

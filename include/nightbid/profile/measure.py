@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time
 from nightbid.profile.bins import DENSE, HASH_BINS, HOUR_US, Bins, Floats, Ints, number_bins
 from nightbid.profile.column import ColumnProfile, Kind
 from nightbid.profile.exact import ExactSum
 from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash_texts
 from nightbid.schema import KEY, USER
+from nightbid.time_parsing import as_time
 
 WHOLE = 2.0**53
 """Largest magnitude up to which all integers are float64 values."""

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time
 from nightbid.errors import CorruptDataError
 from nightbid.profile.attributes import Attributes
 from nightbid.profile.bins import Ints
@@ -26,6 +25,7 @@ from nightbid.profile.column import ColumnProfile
 from nightbid.profile.exact import ExactSum
 from nightbid.profile.measure import profile_column
 from nightbid.schema import KEY, LABEL, RESERVED, TIME, WEIGHT
+from nightbid.time_parsing import as_time
 
 FORMAT = 1
 MAX_PAIRED = 8

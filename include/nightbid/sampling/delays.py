@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nightbid.column_parsing import as_time, whole
+from nightbid.column_parsing import whole
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.partitions import end_of as partition_end
 from nightbid.sampling.plain import plain_array
 from nightbid.sampling.row_files import RowFile, RowWriter
 from nightbid.sampling.rows import zone_of
 from nightbid.schema import LABEL, SEEN, TIME
+from nightbid.time_parsing import as_time
 
 Floats = npt.NDArray[np.float64]
 SECOND = 1e6

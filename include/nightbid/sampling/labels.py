@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import encode, numbers, whole
+from nightbid.column_parsing import encode, whole
 from nightbid.errors import CorruptDataError
+from nightbid.number_parsing import numbers
 from nightbid.sampling.plain import plain_array
 
 if TYPE_CHECKING:

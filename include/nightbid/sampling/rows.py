@@ -14,22 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, hashes, numbers
+from nightbid.column_parsing import hashes
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.number_parsing import numbers
 from nightbid.sampling.labels import Bools, blanks, flag, label_of, nulls, refuse_other_labels
 from nightbid.sampling.plain import plain_table
-from nightbid.schema import (
-    GIVEN,
-    KEY,
-    LABEL,
-    REASON,
-    RESERVED,
-    TEXT,
-    TIME,
-    TRUTH,
-    USER,
-    WEIGHT,
-)
+from nightbid.schema import GIVEN, KEY, LABEL, REASON, RESERVED, TEXT, TIME, TRUTH, USER, WEIGHT
+from nightbid.time_parsing import as_time
 
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import local_time, token_hashes, whole
+from nightbid.column_parsing import token_hashes, whole
 from nightbid.data.user_keys import UserKeys
 from nightbid.night.manifest import RowCounts
 from nightbid.profile import Profile
@@ -29,6 +29,7 @@ from nightbid.sampling.as_read import OthersWriter, is_slow
 from nightbid.sampling.row_files import ASIDE, PROFILE, ROWS, SOME, RowWriter
 from nightbid.sampling.rows import THINNED, chosen, parse, thinned, zone_of
 from nightbid.schema import LABEL, REASON, TIME, WEIGHT
+from nightbid.time_parsing import local_time
 
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec, Split

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.column_parsing import as_time, whole
+from nightbid.column_parsing import whole
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms.transform import Moment, Transform
 from nightbid.features.values import RawColumns, days_of, moments_of
 from nightbid.models.layout import column_values, weight_column
+from nightbid.time_parsing import as_time
 
 CAPACITY = 1 << 17
 """Maximum number of values cached per feature; a full memo is cleared."""

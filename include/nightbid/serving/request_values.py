@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from nightbid.column_parsing import LARGEST, Floats, Hashes, as_time, joint_hash
+from nightbid.column_parsing import Floats, Hashes, joint_hash
 from nightbid.errors import NightbidError
 from nightbid.features.transforms.hashed import CrossTransform, HashTransform
 from nightbid.features.transforms.history import KeyHistory
@@ -25,8 +25,10 @@ from nightbid.features.transforms.times import TimePartTransform
 from nightbid.features.transforms.transform import bag_weights
 from nightbid.features.transforms.vocabulary import VocabularyTransform
 from nightbid.features.values import DAY_US, clipped_log, days_of
+from nightbid.number_parsing import LARGEST
 from nightbid.serving.json_values import from_json
 from nightbid.serving.lookup import Array, ServedFeature
+from nightbid.time_parsing import as_time
 
 EXACT = 2**53
 """Bound below which float64 represents every integer exactly."""
@@ -272,5 +274,5 @@ def _is_list_of_texts(kind: pa.DataType) -> bool:
 
 
 def _readable(value: float) -> Floats:
-    """Convert a number as `nightbid.column_parsing.numbers` does; float64 [1]."""
+    """Convert a number as `nightbid.number_parsing.numbers` does; float64 [1]."""
     return np.array([value if abs(value) < LARGEST else math.nan])

@@ -13,12 +13,12 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from nightbid.column_parsing import local_time
 from nightbid.config.load import load_pipeline
 from nightbid.data.source import open_source
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.sampling.rows import parse
 from nightbid.schema import LABEL, TIME
+from nightbid.time_parsing import local_time
 
 from .checked import FIRST, ROWS, check, logs, write
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
-from nightbid.column_parsing import as_time
 from nightbid.config.folder_source import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.errors import CorruptDataError
 from nightbid.schema import REASON, TEXT
+from nightbid.time_parsing import as_time
 
 DAY = date(2026, 1, 5)
 START = datetime(2026, 1, 5, tzinfo=UTC)

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.column_parsing import as_time, numbers
 from nightbid.config.load import parse_pipeline
 from nightbid.errors import GateStopped
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
+from nightbid.number_parsing import numbers
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
+from nightbid.time_parsing import as_time
 from nightbid.unreadable_values import Unreadable, unreadable
 
 AT = dt.datetime(2026, 1, 5, 12, 34, 56, tzinfo=dt.UTC)

@@ -65,7 +65,7 @@ def test_a_bundle_loads_and_scores_without_pandas_pydantic_or_tensorflow(night, 
 def test_parsing_text_numbers_without_pandas_says_what_to_install(slim):
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'include')!r}); import pyarrow as pa;"
-        "from nightbid.column_parsing import numbers; numbers(pa.array(['1.5']))"
+        "from nightbid.number_parsing import numbers; numbers(pa.array(['1.5']))"
     )
     done = subprocess.run([slim, "-c", code], capture_output=True, text=True, check=False)
     assert "numbers in a column of text, and pandas is not installed → pip install pandas" in (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from nightbid.column_parsing import Floats, encode, numbers, whole
+from nightbid.column_parsing import Floats, encode, whole
 from nightbid.config.features import Function
 from nightbid.errors import MissingDataError
 from nightbid.features.functions import named_function
@@ -16,6 +16,7 @@ from nightbid.features.transforms.hashed import hashed
 from nightbid.features.transforms.numbers import SCALES, known_numbers, scale_of, scaled
 from nightbid.features.transforms.transform import Transform, implements, one_float, one_id
 from nightbid.features.values import RawColumns
+from nightbid.number_parsing import numbers
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed to score a bundle.

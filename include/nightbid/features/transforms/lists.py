@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from nightbid.column_parsing import Floats, encode, numbers
+from nightbid.column_parsing import Floats, encode
 from nightbid.config.features import Bag, Sequence
-from nightbid.features.transforms.transform import (
-    bag_columns,
-    implements,
-    matrix_column,
-    one_list,
-)
-from nightbid.features.transforms.vocabulary import (
-    WithVocabulary,
-    frequent,
-)
+from nightbid.features.transforms.transform import bag_columns, implements, matrix_column, one_list
+from nightbid.features.transforms.vocabulary import WithVocabulary, frequent
 from nightbid.features.values import Items, RawColumns, laid_out, split_items
+from nightbid.number_parsing import numbers
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed to score a bundle.

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import Floats, Ints, as_time, numbers
+from nightbid.column_parsing import Floats, Ints
 from nightbid.config.features import Age, Buckets, Numeric, QuantileBuckets
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import (
@@ -20,15 +20,10 @@ from nightbid.features.transforms.transform import (
     one_float,
     one_id,
 )
-from nightbid.features.values import (
-    DAY_US,
-    Floats32,
-    Int32s,
-    RawColumns,
-    as_float32,
-    clipped_log,
-)
+from nightbid.features.values import DAY_US, Floats32, Int32s, RawColumns, as_float32, clipped_log
+from nightbid.number_parsing import numbers
 from nightbid.schema import ModelInput
+from nightbid.time_parsing import as_time
 
 if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.statistics import Moments, Quantiles, Statistic

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, numbers
 from nightbid.config.features import DayOfWeek, Hour, Identity
 from nightbid.features.transforms.transform import Settings, Transform, implements, one_id
 from nightbid.features.values import DAY_US, Int32s, Ints, RawColumns, moments_of
+from nightbid.number_parsing import numbers
 from nightbid.schema import ModelInput
+from nightbid.time_parsing import as_time
 
 HOUR_US = 3_600_000_000
 
