@@ -37,7 +37,7 @@ from browsers import browser  # noqa: E402
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
 
-SHARED = ("tests/dags/pages/", "tests/ui/")
+SHARED = ("tests/dags/pages/", "tests/ui/", "tests/unit/serving/")
 """Folders whose files share a server: in parallel runs, one worker runs a whole folder."""
 
 

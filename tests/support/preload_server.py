@@ -20,16 +20,27 @@ import time
 import traceback
 from dataclasses import dataclass
 
+from nightbid.cli.output import terminal
 from nightbid.night.stages import NIGHT
 
 LIBRARIES = (
     "great_expectations.expectations", "mlflow", "nightbid.models.boosting", "optuna",
-    "rich.console", "tensorboard.compat.proto", "tensorflow", "tf2onnx.tfonnx", "typer", "upath",
+    "pyarrow.dataset", "rich.console", "tensorboard.summary.v2", "tensorflow", "tf2onnx.tfonnx",
+    "typer", "upath",
 )  # fmt: skip
 """Modules that commands import in addition to those of the stages, mostly within functions.
 
 No import starts a thread or a process, so a fork is safe.
 """
+
+OF_COMMANDS = (
+    "nightbid.cli.app", "nightbid.cli.arrival", "nightbid.cli.bids", "nightbid.cli.cost",
+    "nightbid.cli.data", "nightbid.cli.gates", "nightbid.cli.incremental", "nightbid.data.folder",
+    "nightbid.data.simulator.source", "nightbid.data_check.saved", "nightbid.preflight",
+    "nightbid.report.write", "rich._emoji_codes", "typer._adapters",
+    "nightbid.scorer.server", "rich.markdown", "upath.implementations.local",
+)  # fmt: skip
+"""Modules of the commands themselves, half of the CPU time of a short command."""
 
 PATIENCE = 2.0
 """Seconds between checks that the starter still runs."""
@@ -88,13 +99,17 @@ def become(asked: dict, fds: list[int]) -> None:
     if asked["own_code"]:
         for name in [name for name in sys.modules if name.partition(".")[0] == "nightbid"]:
             del sys.modules[name]
+    # These have read COLUMNS, and whether the output is a terminal, of the server.
+    for name, module in list(sys.modules.items()):
+        if name.startswith("nightbid.cli.") and hasattr(module, "console"):
+            module.console = terminal()
     tempfile.tempdir = None
 
 
 def serve(address: str) -> dict:
     """Fork for each requested command; this returns only in the forks."""
     starter = os.getppid()
-    for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES):
+    for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES, *OF_COMMANDS):
         importlib.import_module(name)
     # Forks collect garbage only among their own objects and do not copy these pages.
     gc.collect()

@@ -66,6 +66,14 @@ class Lingering:
         """Return whether no further response is sent."""
         return self.lingers or self._transport.is_closing()
 
+    def write(self, data: bytes) -> None:
+        """Send a part of a response, unless the connection has ended.
+
+        Of the requests that a client sends ahead, uvicorn stops only the last one then.
+        """
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
     def close(self) -> None:
         """Close the connection once the client has finished sending."""
         if self.is_closing():

@@ -1,4 +1,4 @@
-"""All tests share a small night; the tests of a module share a scorer."""
+"""All tests share a small night and a scorer; one worker runs them, see `SHARED`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def other(night: SmallNight) -> SmallNight:
     return second
 
 
-@pytest.fixture(scope="module")
-def scorer(night: SmallNight, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
-    with serving(night, tmp_path_factory.mktemp("scorer")) as running:
+@pytest.fixture(scope="session")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
+    """Start a scorer for all tests that need no options or state of their own."""
+    with serving(tmp_path_factory.mktemp("scorer"), "--processes", "2") as running:
         yield running

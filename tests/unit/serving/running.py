@@ -24,25 +24,30 @@ from .small_night import PIPELINE, SmallNight
 class Scorer:
     """A running `nightbid serve` and the champion that it follows."""
 
-    def __init__(self, night: SmallNight, process: Command, log: Path, http: httpx.Client) -> None:
-        self.night = night
+    def __init__(self, folder: Path, process: Command, log: Path, http: httpx.Client) -> None:
         self.process = process
         self.log_file = log
         self.http = http
-        self.pointer = ChampionPointer(Workspace(night.root / "ws"), "small")
+        self.workspace = folder / "ws"
+        self.pointer = ChampionPointer(Workspace(self.workspace), "small")
 
     def promote(self, night: SmallNight, name: str) -> int:
-        """Promote a night's bundle, wait until it serves, and return its number."""
-        export = night.stage("export")
-        champion = self.pointer.promote(
-            run_id=name,
-            night=night.run.date,
-            bundle_uri=export.uri,
-            bundle_digest=export.manifest.digest,
-            reason="tests",
-        )
+        """Make a night's bundle the champion of this name, unless it is; wait until it serves."""
+        champion = self.pointer.current()
+        if champion is None or champion.run_id != name:
+            digest = night.stage("export").manifest.digest
+            shutil.copytree(night.folder("export"), self.workspace / digest, dirs_exist_ok=True)
+            champion = self.pointer.promote(
+                run_id=name, night=night.run.date, bundle_uri=digest, bundle_digest=digest,
+                reason="tests",
+            )  # fmt: skip
         self.until(champion.number)
         return champion.number
+
+    def metric(self, pattern: str) -> float:
+        """Return a metric's sum over the lines that match; 0 before its first event."""
+        lines = re.findall(rf"^{pattern} (\S+)$", self.http.get("/metrics").text, re.MULTILINE)
+        return sum(map(float, lines))
 
     def score(self, table: pa.Table, **more: object) -> httpx.Response:
         body = json.dumps({"rows": table.to_pylist(), **more}, default=lambda t: t.isoformat())
@@ -63,20 +68,12 @@ class Scorer:
 
 
 @contextlib.contextmanager
-def serving(
-    night: SmallNight,
-    folder: Path,
-    *options: str,
-    fresh: bool = True,
-    **client: Any,
-) -> Iterator[Scorer]:
-    """Start `nightbid serve` in a workspace; with `fresh`, its pipeline has no champion."""
+def serving(folder: Path, *options: str, **client: Any) -> Iterator[Scorer]:
+    """Start `nightbid serve` with the workspace `ws` of a folder."""
     (folder / "small.yaml").write_text(PIPELINE)
-    if fresh:
-        shutil.rmtree(night.root / "ws" / "champion", ignore_errors=True)
     environment = {
         **os.environ,
-        "NIGHTBID_WORKSPACE": str(night.root / "ws"),
+        "NIGHTBID_WORKSPACE": str(folder / "ws"),
         "NIGHTBID_PIPELINES": str(folder),
         "PYTHONUNBUFFERED": "1",
     }
@@ -90,7 +87,7 @@ def serving(
         assert url, log.read_text()
         http = httpx.Client(base_url=url[0], timeout=30, trust_env=False, **client)
         with http:
-            yield Scorer(night, process, log, http)
+            yield Scorer(folder, process, log, http)
     finally:
         process.kill()
         process.wait()

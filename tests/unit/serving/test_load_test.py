@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from nightbid.config.serve import Serve
+from nightbid.serving import load_test
 from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
 from nightbid.serving.socket_test import holds
@@ -75,9 +76,12 @@ def test_latency_excludes_time_taken_by_other_processes(night, busy_core):
     assert (load.seconds[:, 0] <= load.seconds[:, 1]).all()
 
 
-def test_the_load_test_measures_the_scorer_over_its_socket(night):
+def test_the_load_test_measures_the_scorer_over_its_socket(night, monkeypatch):
+    # The part in this process is measured by the test above.
+    monkeypatch.setattr(load_test, "REQUESTS", 20)
+    monkeypatch.setattr(load_test, "OPEN_REQUESTS", 5)
     served = SmallNight(night.root)
-    serve = Serve(p99_ms=10_000, requests_per_second=100, candidates=5, processes=1, seconds=0.01)
+    serve = Serve(p99_ms=10_000, requests_per_second=400, candidates=5, processes=1, seconds=0.01)
     served.spec = night.spec.model_copy(update={"serve": serve})
     served.run = night.run
     manifest = served.stage("load_test").manifest

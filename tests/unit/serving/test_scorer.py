@@ -12,13 +12,15 @@ import time
 import httpx
 import numpy as np
 import pyarrow as pa
+from nightbid.night.champion import ChampionPointer
 from nightbid.serving.bundle import Bundle, read_columns
+from nightbid.storage.workspace import Workspace
 
 from .running import serving
 
 
 def test_the_scorer_answers_503_until_the_first_champion(night, tmp_path):
-    with serving(night, tmp_path) as scorer:
+    with serving(tmp_path, "--processes", "1") as scorer:
         assert scorer.http.get("/health").json()["status"] == "waiting for a champion"
         for answer in (scorer.http.get("/ready"), scorer.score(night.raw().slice(0, 1))):
             assert answer.status_code == 503
@@ -94,7 +96,7 @@ def test_a_bundle_with_another_digest_is_reported_and_not_served(night, other, s
     scorer.pointer.promote(
         run_id="broken",
         night=night.run.date,
-        bundle_uri=other.stage("export").uri,
+        bundle_uri=night.stage("export").manifest.digest,
         bundle_digest="0" * 32,
         reason="tests",
     )
@@ -109,16 +111,16 @@ def test_a_bundle_with_another_digest_is_reported_and_not_served(night, other, s
     assert scorer.http.get("/health").json()["trouble"] is None
 
 
-def test_the_scorer_recovers_after_a_bundle_that_cannot_be_loaded(night, other, scorer, tmp_path):
+def test_the_scorer_recovers_after_a_bundle_that_cannot_be_loaded(night, other, scorer):
     before = scorer.promote(night, "sound")
-    broken = tmp_path / "broken"
+    broken = scorer.workspace / "broken"
     shutil.copytree(night.folder("export"), broken)
     (broken / "fitted" / "definition.json").write_bytes(b"\xff\xfe[[")
     (broken / "columns.arrow").write_bytes(b"\0" * 64)
     (broken / "model.onnx").write_bytes(b"")
     manifest = (broken / "manifest.json").read_text()
     scorer.pointer.promote(
-        run_id="damaged", night=night.run.date, bundle_uri=str(broken),
+        run_id="damaged", night=night.run.date, bundle_uri="broken",
         bundle_digest=json.loads(manifest)["digest"], reason="tests",
     )  # fmt: skip
     deadline = time.monotonic() + 30
@@ -132,40 +134,41 @@ def test_the_scorer_recovers_after_a_bundle_that_cannot_be_loaded(night, other, 
     assert scorer.http.get("/ready").json()["trouble"] is None
 
 
-def test_health_and_metrics_add_up_over_all_processes(night, tmp_path):
-    with serving(night, tmp_path, "--processes", "2") as scorer:
-        number = scorer.promote(night, "first")
-        for _ in range(20):  # one connection per request, so that both processes answer some
-            with httpx.Client(base_url=scorer.http.base_url, trust_env=False) as http:
-                assert http.get("/health").json()["processes"] == 2
-                body = json.dumps({"rows": night.raw().slice(0, 3).to_pylist()},
-                                  default=lambda t: t.isoformat())  # fmt: skip
-                assert http.post("/score", content=body).status_code == 200
-        health = scorer.http.get("/health").json()
-        assert (health["requests"], health["rows"]) == (20, 60)
-        text = scorer.http.get("/metrics").text
-        assert re.search(rf'nightbid_champion_processes{{.*number="{number}".*}} 2.0', text)
-        assert "nightbid_request_seconds_count 20.0" in text
-        assert re.search(r"nightbid_lookup_missed_total \d+", text)
+def test_health_and_metrics_add_up_over_all_processes(night, scorer):
+    number = scorer.promote(night, "counted")
+    before = scorer.http.get("/health").json()
+    timed = scorer.metric("nightbid_request_seconds_count")
+    for _ in range(20):  # one connection per request, so that both processes answer some
+        with httpx.Client(base_url=scorer.http.base_url, trust_env=False) as http:
+            assert http.get("/health").json()["processes"] == 2
+            body = json.dumps({"rows": night.raw().slice(0, 3).to_pylist()},
+                              default=lambda t: t.isoformat())  # fmt: skip
+            assert http.post("/score", content=body).status_code == 200
+    health = scorer.http.get("/health").json()
+    added = [health[name] - before[name] for name in ("requests", "rows")]
+    assert added == [20, 60]
+    deadline = time.monotonic() + 60
+    while scorer.metric(rf'nightbid_champion_processes{{.*number="{number}".*}}') != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert scorer.metric("nightbid_request_seconds_count") - timed == 20
+    assert re.search(r"nightbid_lookup_missed_total \d+", scorer.http.get("/metrics").text)
 
 
 def test_a_scorer_that_starts_on_a_damaged_champion_answers_503(night, tmp_path):
-    broken = tmp_path / "broken"
+    broken = tmp_path / "ws" / "broken"
     shutil.copytree(night.folder("export"), broken)
     (broken / "columns.arrow").write_bytes(b"\0" * 64)
-    with serving(night, tmp_path) as scorer:
-        digest = json.loads((broken / "manifest.json").read_text())["digest"]
-        scorer.pointer.promote(
-            run_id="damaged", night=night.run.date, bundle_uri=str(broken),
-            bundle_digest=digest, reason="tests",
-        )  # fmt: skip
-        scorer.process.send_signal(signal.SIGTERM)
-        scorer.process.wait(60)
-        with serving(night, tmp_path, fresh=False) as again:
-            for path in ("/ready", "/columns"):
-                answer = again.http.get(path)
-                assert answer.status_code == 503
-                assert "no champion serves" in answer.json()["error"]
-            assert again.http.get("/health").json()["trouble"]
-            again.promote(night, "sound")
-            assert again.score(night.raw().slice(0, 5)).status_code == 200
+    digest = json.loads((broken / "manifest.json").read_text())["digest"]
+    ChampionPointer(Workspace(tmp_path / "ws"), "small").promote(
+        run_id="damaged", night=night.run.date, bundle_uri="broken",
+        bundle_digest=digest, reason="tests",
+    )  # fmt: skip
+    with serving(tmp_path, "--processes", "1") as scorer:
+        for path in ("/ready", "/columns"):
+            answer = scorer.http.get(path)
+            assert answer.status_code == 503
+            assert "no champion serves" in answer.json()["error"]
+        assert scorer.http.get("/health").json()["trouble"]
+        scorer.promote(night, "sound")
+        assert scorer.score(night.raw().slice(0, 5)).status_code == 200

@@ -33,7 +33,7 @@ def test_shadow_scores_are_compared_with_the_champion_and_logged(night, other, t
     log = tmp_path / "shadow.jsonl"
     options = ("--processes", "1", "--shadow", str(other.folder("export")))
     key = ("--shadow-key", "impression_id")
-    with serving(night, tmp_path, *options, "--shadow-log", str(log), *key) as scorer:
+    with serving(tmp_path, *options, "--shadow-log", str(log), *key) as scorer:
         number = scorer.promote(night, "first")
         raw = night.raw()
         champion = Bundle.load(night.folder("export"))
@@ -91,7 +91,7 @@ def test_shadow_scores_are_compared_with_the_champion_and_logged(night, other, t
 
 
 def test_shadow_previous_follows_the_previous_champion(night, other, tmp_path):
-    with serving(night, tmp_path, "--processes", "1", "--shadow", "previous") as scorer:
+    with serving(tmp_path, "--processes", "1", "--shadow", "previous") as scorer:
         scorer.promote(night, "first")
         scorer.promote(other, "second")
         digest = night.stage("export").manifest.digest[:12]
