@@ -35,6 +35,7 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
 # The lines above set the path of these imports.
 from browsers import browser  # noqa: E402
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
+from once import made_once  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
 
 SHARED = ("tests/dags/pages/", "tests/ui/", "tests/unit/serving/")
@@ -114,6 +115,19 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/hook", taken
         server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty MLflow database to copy, made once, as its tables take seconds."""
+
+    def make(folder: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        folder.mkdir()
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return made_once(tmp_path_factory, "mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

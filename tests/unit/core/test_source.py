@@ -11,6 +11,7 @@ import nightbid
 import pytest
 from nightbid.night.key import source_of
 from nightbid.night.stages import NIGHT
+from preloaded import COMMANDS
 
 CODE = "\ndef _added() -> int:\n    return 1\n"
 COMMENT = '\n# A comment.\n"""A string that stands alone."""\n'
@@ -25,7 +26,7 @@ CHANGES = [
     ("storage/workspace.py", CODE),
     ("profile/bins.py", COMMENT),
 ]
-LOOK = """
+KEYS = """
 import json, sys
 from pathlib import Path
 from nightbid import loaded_code
@@ -39,7 +40,8 @@ def keys():
     # As in a process that starts now.
     loaded_code._at_start = dict(loaded_code._files(str(source.ROOT)))
     return {stage.name: source_of(stage) for stage in NIGHT}
-
+"""
+LOOK = f"""{KEYS}
 before, found = keys(), []
 for relative, code in json.load(sys.stdin):
     path = source.ROOT / relative
@@ -75,6 +77,24 @@ def test_a_changed_module_reruns_only_the_stages_that_import_it(tmp_path: Path) 
     assert page == scorer == workspace == comment == []
 
 
+CACHED = f"""{KEYS}
+def read():
+    source._known.cache_clear()
+    return keys()
+
+found = [read()]
+(kept,) = (source.ROOT / "__pycache__").glob("parsed.*.json")
+found.append(read())
+for damage in ("{{", '{{"0": ["a"]}}', "[]"):
+    kept.write_text(damage)
+    found.append(read())
+path = source.ROOT / "gates" / "serving.py"
+path.write_text(path.read_text() + sys.argv[1])
+found.append(read())
+print(json.dumps(found))
+"""
+
+
 @pytest.mark.slow
 def test_parsed_imports_are_cached_and_a_damaged_cache_is_ignored(
     tmp_path: Path,
@@ -85,30 +105,17 @@ def test_parsed_imports_are_cached_and_a_damaged_cache_is_ignored(
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-
-    def keys() -> str:
-        code = (
-            "from nightbid.night.key import source_of; from nightbid.night.stages import NIGHT;"
-            "print([source_of(stage) for stage in NIGHT])"
-        )
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-
-    first = keys()
-    (kept,) = (package / "__pycache__").glob("parsed.*.json")
-    assert keys() == first
-    for damage in ("{", '{"0": ["a"]}', "[]"):
-        kept.write_text(damage)
-        assert keys() == first
-    (package / "gates" / "serving.py").write_text(
-        (package / "gates" / "serving.py").read_text() + CODE
+    ran = subprocess.run(
+        [sys.executable, "-c", CACHED, CODE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert keys() != first
+    first, *same, changed = json.loads(ran.stdout)
+    assert len(first) > 10
+    assert same == [first] * 4
+    assert changed != first
 
 
 PARSED_ONCE = """
@@ -167,9 +174,12 @@ else:
 def test_code_that_changed_after_its_import_is_refused(tmp_path: Path, when: str) -> None:
     """A person edits a module while a run of minutes goes on."""
     shutil.copytree(Path(nightbid.__file__).parent, tmp_path / "nightbid")
+    program, python = tmp_path / "edited.py", tmp_path / "python"
+    program.write_text(EDITED)
+    COMMANDS.shim(python, "python", own_code=True)
     ran = subprocess.run(
-        [sys.executable, "-c", EDITED, when],
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        [python, program, when],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +22,7 @@ from nightbid.featurize.groups import groups_of
 from nightbid.featurize.passes import PartialStatistics, learning, transforming
 from nightbid.featurize.runner import passes_on, threads_of
 from nightbid.featurize.stage import checked
+from preloaded import COMMANDS
 
 SPEC = """
 pipeline: t
@@ -186,8 +185,8 @@ def test_a_dask_failure_is_reported_in_one_line(tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     spec = SPEC.replace("site:", "nowhere:")
     rows = sample(tmp_path / "rows", 1500)
-    command = [sys.executable, str(tmp_path / "failing.py"), spec, str(rows), str(tmp_path / "f")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    program = str(tmp_path / "failing.py")
+    done = COMMANDS.run(spec, str(rows), str(tmp_path / "f"), module=program)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("features.nowhere: column 'nowhere' is missing → ")

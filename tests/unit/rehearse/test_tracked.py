@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from nightbid.rehearse.tracked import track
 from nightbid.storage.workspace import Workspace
 
 
-def test_a_rehearsal_is_logged_to_mlflow_with_verdict_causes_and_report(tmp_path: Path) -> None:
+def test_a_rehearsal_is_logged_to_mlflow_with_verdict_causes_and_report(
+    tmp_path: Path, mlflow_database: Path
+) -> None:
     from mlflow.tracking import MlflowClient
 
     report = Report(
@@ -34,6 +37,8 @@ def test_a_rehearsal_is_logged_to_mlflow_with_verdict_causes_and_report(tmp_path
         created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
     )  # fmt: skip
     workspace = Workspace(str(tmp_path / "workspace"))
+    (tmp_path / "workspace" / "tracking").mkdir(parents=True)
+    shutil.copy(mlflow_database, tmp_path / "workspace" / "tracking" / "mlflow.db")
     folder = report_folder(workspace, report.plan)
     folder.mkdir(parents=True)
     (folder / "rehearsal.html").write_text("<p>not safe")

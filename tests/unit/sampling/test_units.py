@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -171,13 +171,22 @@ def test_units_give_the_rows_and_statistics_of_the_whole_day(
     assert whole.rows.repeated == 4 * 28
 
 
-def test_every_runner_writes_the_same_bytes(sample, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def dask() -> Iterator[dict[str, object]]:
+    """Return a runner on two worker processes of a Dask cluster that runs already."""
+    from distributed import LocalCluster
+
+    with LocalCluster(2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as started:
+        yield {"kind": "dask", "workers": 2, "scheduler": started.scheduler_address}
+
+
+def test_every_runner_writes_the_same_bytes(sample, tmp_path, monkeypatch, dask):
     write_days(tmp_path, "parquet", 2)
     limit_units(monkeypatch, 0.2)
     _, expected = sample(runner={"workers": 2})
     assert len(bytes_of(expected)) > 30
     assert bytes_of(sample(runner={"workers": 1})[1]) == bytes_of(expected)
-    assert bytes_of(sample(runner={"kind": "dask", "workers": 2})[1]) == bytes_of(expected)
+    assert bytes_of(sample(runner=dask)[1]) == bytes_of(expected)
 
 
 def test_beams_direct_runner_writes_the_same_bytes(tmp_path, monkeypatch):
@@ -194,11 +203,11 @@ def test_beams_direct_runner_writes_the_same_bytes(tmp_path, monkeypatch):
     assert bytes_of(tmp_path / "beam") == bytes_of(tmp_path / "threads")
 
 
-def test_dask_workers_sample_sources_without_units(sample):
+def test_dask_workers_sample_sources_without_units(sample, dask):
     """The workers themselves open a source that is not split into units."""
     source = {"kind": "simulator", "rows_per_day": 300, "users": 50, "ads": 20}
     _, expected = sample(source=source)
-    _, folder = sample(source=source, runner={"kind": "dask", "workers": 2})
+    _, folder = sample(source=source, runner=dask)
     assert bytes_of(folder) == bytes_of(expected)
 
 

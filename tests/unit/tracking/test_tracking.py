@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -22,23 +23,13 @@ from nightbid.tracking.queue import Queue
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
-@pytest.fixture(scope="module")
-def store_file(tmp_path_factory) -> Path:
-    """Create an empty MLflow database once, as its tables take seconds."""
-    from mlflow.tracking import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def settings(tmp_path, store_file) -> Settings:
+def settings(tmp_path, mlflow_database) -> Settings:
     """Return the default settings; their database exists already."""
     defaults = Settings(workspace=str(tmp_path / "workspace"))
     target = tmp_path / "workspace" / "tracking" / "mlflow.db"
     target.parent.mkdir(parents=True)
-    target.write_bytes(store_file.read_bytes())
+    shutil.copy(mlflow_database, target)
     return defaults
 
 
