@@ -15,7 +15,7 @@ from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.night.champion import ChampionPointer
 from nightbid.storage.workspace import Workspace
 
-Kind = Literal[
+AlertKind = Literal[
     "gate_stopped", "failed", "missing_night", "late_night", "stalled_night",
     "broken_pipeline", "damaged_record",
 ]  # fmt: skip
@@ -28,7 +28,7 @@ PAGES = "/plugin/nightbid/nightbid/"
 class AlertMessage:
     """Content of an alert. `text` is for people and chats, the other fields for programs."""
 
-    kind: Kind
+    kind: AlertKind
     pipeline: str
     summary: str
     """The problem, its location and the remedy, in one line."""

@@ -22,7 +22,7 @@ CHUNK = 200_000
 """Number of (row, item) pairs to score at once."""
 REPEATED = 10
 """Minimum number of repeated items from which item columns can be identified."""
-Score = Callable[[pa.Table], Floats]
+ScoreRows = Callable[[pa.Table], Floats]
 """Takes raw rows and returns probabilities, float64 [rows]."""
 
 
@@ -154,7 +154,7 @@ def score_all(
     rows: pa.Table,
     offers: Offers,
     values: pa.Table,
-    models: Mapping[str, Score],
+    models: Mapping[str, ScoreRows],
     progress: Callable[[float], None],
 ) -> dict[str, Floats]:
     """Score each (row, item) pair: the row's context with the item's columns.

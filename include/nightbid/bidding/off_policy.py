@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nightbid.bidding.candidates import Offers, Score, belonging, latest_values, score_all
+from nightbid.bidding.candidates import Offers, ScoreRows, belonging, latest_values, score_all
 from nightbid.bidding.checks import Bools, Floats, Ints
 from nightbid.bidding.policies import Estimate, PolicyValue, difference, evaluate
 from nightbid.column_parsing import whole
@@ -74,7 +74,7 @@ def policy_value(task: StageTask) -> dict[str, Any]:
     scores = score_all(table, offers, values, _models(task), lambda share: task.progress(
         0.7 + 0.25 * share, f"scoring {len(offers.items):,} items"
     ))  # fmt: skip
-    rows = _Logged(table, offers, spec)
+    rows = _LoggedRows(table, offers, spec)
     outcomes = {name: rows.value(score, settings) for name, score in scores.items()}
     _save(task, rows, {name: rows.choices(score, settings) for name, score in scores.items()})
     values_of = {
@@ -134,7 +134,7 @@ def _logits(p: Floats) -> Floats:
     return np.asarray(np.log(p) - np.log1p(-p), np.float64)
 
 
-class _Logged:
+class _LoggedRows:
     """Usable rows in the form that the estimators take."""
 
     def __init__(self, table: pa.Table, offers: Offers, spec: PipelineSpec) -> None:
@@ -258,14 +258,14 @@ def _read_by_features(spec: PipelineSpec) -> tuple[str, ...]:
     return tuple(column for column in dict.fromkeys(names) if column not in never)
 
 
-def _models(task: StageTask) -> dict[str, Score]:
+def _models(task: StageTask) -> dict[str, ScoreRows]:
     from nightbid.features.fitted import FittedFeatures
     from nightbid.models.predict import load_model
     from nightbid.serving.bundle import Bundle
 
     fitted = FittedFeatures.load(task.inputs["featurize"].path / "fitted")
     model = load_model(task.inputs["train"].path / "model")
-    models: dict[str, Score] = {"candidate": lambda raw: model.predict(fitted.transform(raw))}
+    models: dict[str, ScoreRows] = {"candidate": lambda raw: model.predict(fitted.transform(raw))}
     if "champion" in task.inputs:
         bundle = Bundle.load(task.inputs["champion"].path, judged=True)
         features = bundle.fitted.with_history(fitted)
@@ -293,7 +293,7 @@ def _summary(outcome: PolicyValue | str) -> dict[str, Any]:
     }
 
 
-def _save(task: StageTask, rows: _Logged, chosen: dict[str, dict[str, Floats]]) -> None:
+def _save(task: StageTask, rows: _LoggedRows, chosen: dict[str, dict[str, Floats]]) -> None:
     columns: dict[str, Any] = {
         "click": rows.reward, "propensity": rows.propensity, "user": rows.users,
     }  # fmt: skip

@@ -20,31 +20,35 @@ STRATEGIES = (
 Log = Annotated[
     Path, typer.Argument(help="Auctions: .parquet, or .csv/.tsv/.txt, also .gz; in order of time.")
 ]
-Value = Annotated[float, typer.Option(help="Value of a click, in money.")]
-Price = Annotated[str, typer.Option(help="Column of the market price.")]
-Click = Annotated[str, typer.Option(help="Column of the click, 0 or 1.")]
-Floor = Annotated[str, typer.Option(help="Column of the floor price.")]
-User = Annotated[str, typer.Option(help="Column that intervals resample by; default: rows.")]
-Truth = Annotated[str, typer.Option(help="Column of the true click probability.")]
-Names = Annotated[str, typer.Option(help="Columns in order, for text without a header: a,b,c.")]
-Bid = Annotated[str, typer.Option(help="Logged-bid column; rows that contradict it are an error.")]
-Conversion = Annotated[str, typer.Option(help="Conversion column, 0 or 1.")]
-Currency = Annotated[
+ValueOption = Annotated[float, typer.Option(help="Value of a click, in money.")]
+PriceOption = Annotated[str, typer.Option(help="Column of the market price.")]
+ClickOption = Annotated[str, typer.Option(help="Column of the click, 0 or 1.")]
+FloorOption = Annotated[str, typer.Option(help="Column of the floor price.")]
+UserOption = Annotated[str, typer.Option(help="Column that intervals resample by; default: rows.")]
+TruthOption = Annotated[str, typer.Option(help="Column of the true click probability.")]
+NamesOption = Annotated[
+    str, typer.Option(help="Columns in order, for text without a header: a,b,c.")
+]
+BidOption = Annotated[
+    str, typer.Option(help="Logged-bid column; rows that contradict it are an error.")
+]
+ConversionOption = Annotated[str, typer.Option(help="Conversion column, 0 or 1.")]
+CurrencyOption = Annotated[
     str,
     typer.Option(help="Currency column. It is an error if the currency is not always the same."),
 ]
-Day = Annotated[
+DayOption = Annotated[
     str, typer.Option(help="Day column; intervals also resample days if there are five or more.")
 ]
-Pricing = Annotated[str, typer.Option(help="Auction type: `second` or `first` price.")]
-Wins = Annotated[
+PricingOption = Annotated[str, typer.Option(help="Auction type: `second` or `first` price.")]
+WinsOption = Annotated[
     str, typer.Option(help="`>`: a bid wins above the price; `>=`: also at the price.")
 ]
-Rounding = Annotated[
+RoundingOption = Annotated[
     str, typer.Option(help="Rounding of bids: `none`, or `down` to whole price units.")
 ]
-Budget = Annotated[float | None, typer.Option(help="Budget for these auctions, in money.")]
-Per = Annotated[
+BudgetOption = Annotated[float | None, typer.Option(help="Budget for these auctions, in money.")]
+PerOption = Annotated[
     float, typer.Option(help="Number of impressions that a price covers (1000 for CPM).")
 ]
 
@@ -52,27 +56,27 @@ Per = Annotated[
 @app.command("replay")
 def replay_(
     log: Log,
-    value: Value,
+    value: ValueOption,
     train: Annotated[
         Path | None, typer.Option(help="Earlier auctions to fit the strategies on.")
     ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help=f"Repeatable: {STRATEGIES}.")] = None,
     pctr: Annotated[str, typer.Option(help="Column of the predicted click rate.")] = "pctr",
-    price: Price = "price",
-    click: Click = "click",
-    floor: Floor = "",
-    user: User = "",
-    truth: Truth = "",
-    names: Names = "",
-    bid: Bid = "",
-    conversion: Conversion = "",
-    currency: Currency = "",
-    day: Day = "",
-    pricing: Pricing = "second",
-    wins: Wins = ">",
-    rounding: Rounding = "none",
-    budget: Budget = None,
-    per: Per = 1000.0,
+    price: PriceOption = "price",
+    click: ClickOption = "click",
+    floor: FloorOption = "",
+    user: UserOption = "",
+    truth: TruthOption = "",
+    names: NamesOption = "",
+    bid: BidOption = "",
+    conversion: ConversionOption = "",
+    currency: CurrencyOption = "",
+    day: DayOption = "",
+    pricing: PricingOption = "second",
+    wins: WinsOption = ">",
+    rounding: RoundingOption = "none",
+    budget: BudgetOption = None,
+    per: PerOption = 1000.0,
     cpc: Annotated[float | None, typer.Option(help="Target cost per click, in money.")] = None,
     roi: Annotated[float | None, typer.Option(help="Target ROI: value per money spent.")] = None,
     as_json: AsJson = False,
@@ -91,28 +95,28 @@ def replay_(
 @app.command("compare")
 def compare_(
     log: Log,
-    value: Value,
+    value: ValueOption,
     pctr: Annotated[
         list[str],
         typer.Option(
             help="Prediction columns, at least two; the first is compared with the others."
         ),
     ],
-    price: Price = "price",
-    click: Click = "click",
-    floor: Floor = "",
-    user: User = "",
-    truth: Truth = "",
-    names: Names = "",
-    bid: Bid = "",
-    conversion: Conversion = "",
-    currency: Currency = "",
-    day: Day = "",
-    pricing: Pricing = "second",
-    wins: Wins = ">",
-    rounding: Rounding = "none",
-    budget: Budget = None,
-    per: Per = 1000.0,
+    price: PriceOption = "price",
+    click: ClickOption = "click",
+    floor: FloorOption = "",
+    user: UserOption = "",
+    truth: TruthOption = "",
+    names: NamesOption = "",
+    bid: BidOption = "",
+    conversion: ConversionOption = "",
+    currency: CurrencyOption = "",
+    day: DayOption = "",
+    pricing: PricingOption = "second",
+    wins: WinsOption = ">",
+    rounding: RoundingOption = "none",
+    budget: BudgetOption = None,
+    per: PerOption = 1000.0,
     as_json: AsJson = False,
 ) -> None:
     """Compare predictions on the same auctions, each bidding its expected value."""
@@ -146,8 +150,8 @@ def policy_(
         str,
         typer.Option(help="Propensity column: probability with which the logged item was shown."),
     ] = "propensity",
-    user: User = "",
-    names: Names = "",
+    user: UserOption = "",
+    names: NamesOption = "",
     switch: Annotated[float, typer.Option(help="Threshold τ of switch-DR.")] = 10.0,
     shrinkage: Annotated[
         float, typer.Option(help="λ of DR with optimistic shrinkage (DRos).")

@@ -22,7 +22,9 @@ from nightbid.report.formatting import DASH, number
 from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True)
-Day = Annotated[dt.date, typer.Argument(parser=read_date, metavar=FORM, help="Day of logs.")]
+DayArgument = Annotated[
+    dt.date, typer.Argument(parser=read_date, metavar=FORM, help="Day of logs.")
+]
 Reason = Annotated[str, typer.Option(help="Why; kept with the champion's history.")]
 
 
@@ -86,7 +88,7 @@ def _partition(name: str, settings: Settings, day: dt.date) -> dt.date:
 
 
 @app.command()
-def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
+def undo(pipeline: PipelineName, day: DayArgument, reason: Reason = "") -> None:
     """Exclude a day, or unlearn it: the next night resumes from the state before that day."""
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
@@ -123,7 +125,7 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
 
 
 @app.command()
-def restore(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
+def restore(pipeline: PipelineName, day: DayArgument, reason: Reason = "") -> None:
     """Let nights learn an undone day again, if it is in their window and newer than learned days.
 
     If later days were learned already, the day is learned only by the next full training.

@@ -15,7 +15,7 @@ from nightbid.night.record import runs_of
 from nightbid.rehearse.findings import TITLES
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.rehearsal import Rehearsal
-from nightbid.rehearse.report import Report, read_report, report_folder
+from nightbid.rehearse.report import RehearsalReport, read_report, report_folder
 from nightbid.report.formatting import duration, money, number, signed
 from nightbid.storage.workspace import Workspace
 
@@ -45,7 +45,7 @@ def newest_pipeline(settings: Settings) -> str:
 
 def run_rehearsal(
     plan: RehearsalPlan, settings: Settings, console: Console, *, again: bool = False
-) -> Report:
+) -> RehearsalReport:
     """Run a rehearsal, or reuse its existing report, and print its table.
 
     Raises:
@@ -83,7 +83,7 @@ def _migration(done: dict[str, Any]) -> str:
     )
 
 
-def _table(report: Report) -> Table:
+def _table(report: RehearsalReport) -> Table:
     table = Table(
         "", "candidate against present", box=None, show_header=False, padding=(0, 2, 0, 0)
     )

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from nightbid.config.base import Block
 from nightbid.config.managed import ManagedTraining
 
-Profile = Literal["local", "gcp", "gcp-emulated"]
+CloudProfile = Literal["local", "gcp", "gcp-emulated"]
 """Where stages run: `gcp-emulated` uses the protocols of `gcp` with servers on this machine."""
-Endpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
+EmulatorEndpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
 DataflowEndpoint = Annotated[str, Field(pattern=r"^(http://localhost|https://[a-z0-9.-]+):[0-9]+$")]
 """Address of a Dataflow emulator. Beam uses unencrypted REST only with a host named `localhost`;
 with all other hosts it uses gRPC, as with Google."""
@@ -74,7 +74,7 @@ class Cloud(Block):
     region: str = Field(pattern=r"^[a-z]+-[a-z]+[0-9]+$")
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")
     """Cloud Storage bucket that holds the workspace."""
-    storage_endpoint: Endpoint | None = None
+    storage_endpoint: EmulatorEndpoint | None = None
     """Address of an emulator of Cloud Storage; only in the profile `gcp-emulated`."""
     dataflow: Dataflow | None = None
     training: ManagedTraining | None = None

@@ -21,7 +21,7 @@ def _known_stage(name: str) -> str:
 
 
 StageName = Annotated[str, AfterValidator(_known_stage)]
-Limit = Annotated[Decimal, Field(gt=0)]
+MoneyLimit = Annotated[Decimal, Field(gt=0)]
 
 
 class Budget(Block):
@@ -31,13 +31,13 @@ class Budget(Block):
     output; see `nightbid.cost.budget`.
     """
 
-    stage_usd: dict[StageName, Limit] = Field(default_factory=dict)
+    stage_usd: dict[StageName, MoneyLimit] = Field(default_factory=dict)
     """Stage → limit on all of its attempts in one run."""
-    run_usd: Limit | None = None
+    run_usd: MoneyLimit | None = None
     """Limit on one run: all stages and attempts together."""
-    day_usd: Limit | None = None
+    day_usd: MoneyLimit | None = None
     """Limit on the pipeline per calendar day (UTC), by the time at which the work runs."""
-    month_usd: Limit | None = None
+    month_usd: MoneyLimit | None = None
     """Limit on the pipeline per calendar month (UTC)."""
     warn_at: float = Field(default=0.8, gt=0, le=1)
     """Share of a limit at which a warning is logged."""

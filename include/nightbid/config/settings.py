@@ -18,7 +18,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from nightbid.config.cloud import Cloud, Profile
+from nightbid.config.cloud import Cloud, CloudProfile
 from nightbid.config.explain import explain
 from nightbid.errors import ConfigError
 
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
-    profile: Profile = "local"
+    profile: CloudProfile = "local"
     """Where stages run and the workspace is; the YAML of a pipeline never depends on it."""
     workspace: str = ".nightbid/workspace"
     """Root URI of all outputs and records: a folder or gs://bucket/prefix. Default in the profiles

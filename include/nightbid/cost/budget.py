@@ -31,7 +31,7 @@ from nightbid.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-Judgment = Literal["ok", "warn", "over"]
+BudgetStatus = Literal["ok", "warn", "over"]
 CEASED_SECONDS = 60.0
 """Seconds without a sample after which the process of a usage log counts as gone."""
 FINISHED = frozenset({"done", "succeeded"})
@@ -106,7 +106,7 @@ def past_costs(run: RunRecord, stage: str) -> list[Decimal]:
 
 def budget_status(
     limit_usd: Decimal | None, spent_usd: Decimal, projected_usd: Decimal, warn_at: float
-) -> Judgment:
+) -> BudgetStatus:
     """Judge a cost by its limit.
 
     Args:
@@ -222,14 +222,14 @@ class BudgetGuard:
 
     def budget_status(
         self, spent_usd: Decimal, projected_usd: Decimal | None = None
-    ) -> tuple[Judgment, str]:
+    ) -> tuple[BudgetStatus, str]:
         """Judge an attempt by the limit that is closest to being exceeded.
 
         Args:
             spent_usd: Cost of the attempt so far.
             projected_usd: Estimated final cost of the attempt; None: unknown.
         """
-        worst: tuple[Judgment, str] = ("ok", "")
+        worst: tuple[BudgetStatus, str] = ("ok", "")
         for limit in self._limits:
             spent = limit.before_usd + spent_usd
             expected = limit.before_usd + max(projected_usd or spent_usd, spent_usd)

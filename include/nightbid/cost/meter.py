@@ -46,21 +46,23 @@ def cancel_marker(usage_log: UPath | Path) -> UPath:
 
 
 @dataclass(frozen=True)
-class _Spent:
+class _ProcessCounters:
     """Counters of processes since their start: CPU seconds, bytes read and written."""
 
     cpu: float = 0.0
     read: int = 0
     written: int = 0
 
-    def __add__(self, other: _Spent) -> _Spent:
-        return _Spent(self.cpu + other.cpu, self.read + other.read, self.written + other.written)
+    def __add__(self, other: _ProcessCounters) -> _ProcessCounters:
+        return _ProcessCounters(
+            self.cpu + other.cpu, self.read + other.read, self.written + other.written
+        )
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _SeenProcess:
     process: psutil.Process
-    spent: _Spent
+    spent: _ProcessCounters
     orphan: bool
     """Whether the parent ended first, so that no process of the tree inherits the counters."""
 
@@ -70,11 +72,11 @@ class _Tree:
 
     def __init__(self) -> None:
         self._root = psutil.Process()
-        self._known: dict[int, _Seen] = {}
-        self._ended_orphans = _Spent()
+        self._known: dict[int, _SeenProcess] = {}
+        self._ended_orphans = _ProcessCounters()
         self.resident_bytes = 0
 
-    def measure(self) -> _Spent:
+    def measure(self) -> _ProcessCounters:
         """Get the counters of all processes since their start, including ended processes."""
         total, self.resident_bytes = _counters(self._root)
         below = self._descendants([self._root.pid])
@@ -82,7 +84,7 @@ class _Tree:
             if pid in below:
                 continue
             if _is_alive(seen.process):
-                self._known[pid] = _Seen(seen.process, seen.spent, orphan=True)
+                self._known[pid] = _SeenProcess(seen.process, seen.spent, orphan=True)
                 continue
             if seen.orphan:
                 self._ended_orphans += seen.spent
@@ -97,7 +99,7 @@ class _Tree:
                 spent, resident = _counters(process)
             except psutil.Error:
                 continue
-            self._known[pid] = _Seen(process, spent, known.orphan if known else False)
+            self._known[pid] = _SeenProcess(process, spent, known.orphan if known else False)
             total += spent
             self.resident_bytes += resident
         return total + self._ended_orphans
@@ -142,7 +144,7 @@ def _child_pids(pid: int) -> list[int]:
     return children
 
 
-def _counters(process: psutil.Process) -> tuple[_Spent, int]:
+def _counters(process: psutil.Process) -> tuple[_ProcessCounters, int]:
     with process.oneshot():
         times = process.cpu_times()
         cpu = times.user + times.system + times.children_user + times.children_system
@@ -154,7 +156,7 @@ def _counters(process: psutil.Process) -> tuple[_Spent, int]:
         except (psutil.Error, AttributeError):
             # The process belongs to another user, or the system lacks these counters.
             read = written = 0
-    return _Spent(float(cpu), read, written), resident
+    return _ProcessCounters(float(cpu), read, written), resident
 
 
 class ProcessMeter:

@@ -31,7 +31,7 @@ SOON = timedelta(days=30)
 """Time before a price expires from which each night logs a warning."""
 DAYS_PER_MONTH = Decimal(365) / Decimal(12)
 
-Where = Literal["local", "cloud"]
+PriceList = Literal["local", "cloud"]
 
 
 def exact(value: float | int | Decimal | str) -> Decimal:
@@ -246,7 +246,7 @@ def price_lines(
     book: PriceBook,
     *,
     at: date,
-    where: Where,
+    where: PriceList,
     service: str | None = None,
     option: str = "",
 ) -> dict[str, Money]:
@@ -271,7 +271,7 @@ def price_lines(
     return lines
 
 
-def price_usage(usage: Usage, book: PriceBook, *, at: date, where: Where) -> Money:
+def price_usage(usage: Usage, book: PriceBook, *, at: date, where: PriceList) -> Money:
     """Compute the cost of a stage's usage, here or at cloud prices.
 
     Raises:

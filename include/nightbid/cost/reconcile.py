@@ -14,7 +14,7 @@ from nightbid.cost.labels import PREFIX, labels
 from nightbid.cost.money import Money
 from nightbid.errors import ConfigError, CorruptDataError
 
-Where = tuple[str, str, str]
+StageLabels = tuple[str, str, str]
 """(Pipeline, run, stage), as label values."""
 COST_COLUMNS = ("BilledCost", "cost")
 CURRENCY_COLUMNS = ("BillingCurrency", "currency")
@@ -25,7 +25,7 @@ LABEL_COLUMNS = ("Tags", "labels")
 class Line:
     """Estimate of the ledger and billed amount of one run and stage."""
 
-    where: Where
+    where: StageLabels
     estimate: Money
     invoice: Money
 
@@ -57,13 +57,13 @@ def reconcile(entries: Iterable[LedgerEntry], export: Path) -> Reconciliation:
         CorruptDataError: An amount or a label cell cannot be read.
         PriceError: The currencies differ.
     """
-    estimates: dict[Where, list[Money]] = {}
+    estimates: dict[StageLabels, list[Money]] = {}
     for entry in entries:
         marks = labels(pipeline=entry.pipeline, run_id=entry.run_id, stage=entry.stage)
         where = _where(marks)
         assert where is not None
         estimates.setdefault(where, []).append(Money(entry.cost_here, entry.currency))
-    invoices: dict[Where, list[Money]] = {}
+    invoices: dict[StageLabels, list[Money]] = {}
     rest: list[Money] = []
     for marks, amount in _read(export):
         key = _where(marks)
@@ -81,7 +81,7 @@ def reconcile(entries: Iterable[LedgerEntry], export: Path) -> Reconciliation:
     return Reconciliation(tuple(lines), Money.total(rest, currency))
 
 
-def _where(marks: Mapping[str, str]) -> Where | None:
+def _where(marks: Mapping[str, str]) -> StageLabels | None:
     try:
         return (
             marks[f"{PREFIX}pipeline"],

@@ -23,8 +23,8 @@ from nightbid.data.text_files import QuotedText, open_text
 from nightbid.data.text_values import (
     LONGEST_TEXT,
     NULLS,
-    Kind,
     TextFormat,
+    TextKind,
     kind_of,
     merge,
     typed,
@@ -73,7 +73,7 @@ class Dialect:
     style: TextFormat = field(default_factory=TextFormat)
 
 
-def kinds(part: FilePart, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kind]:
+def kinds(part: FilePart, dialect: Dialect, known: dict[str, TextKind]) -> dict[str, TextKind]:
     """Widen the kinds of columns so that they can hold every value of a file.
 
     Args:

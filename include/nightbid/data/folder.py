@@ -22,7 +22,7 @@ from nightbid.data.folder_reader import FolderReader, need
 from nightbid.data.layouts import LAYOUTS, avazu_time, criteo_days, single_file
 from nightbid.data.places import Place, named_place, open_place
 from nightbid.data.source_schema import SourceSchema
-from nightbid.data.timed_files import Days, TimedFiles
+from nightbid.data.timed_files import RowDays, TimedFiles
 from nightbid.data.units import FolderUnit, units_of
 from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
@@ -347,7 +347,7 @@ def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str
     return lambda name: name in read or name in tops
 
 
-def _partitions_of(table: pa.Table, block: FolderSource) -> Days:
+def _partitions_of(table: pa.Table, block: FolderSource) -> RowDays:
     """Start of each row's partition, from the row's time."""
     if block.layout == "avazu":
         time = _avazu_hours(table).cast(pa.timestamp("us"))
@@ -362,7 +362,7 @@ def _partitions_of(table: pa.Table, block: FolderSource) -> Days:
         return days
     # 1970 began on a Thursday.
     weekday = (days.astype(np.int64) + 3 - WEEKDAYS.index(block.week_begins)) % 7
-    monday: Days = days - np.where(np.isnat(days), 0, weekday).astype("timedelta64[D]")
+    monday: RowDays = days - np.where(np.isnat(days), 0, weekday).astype("timedelta64[D]")
     return monday
 
 

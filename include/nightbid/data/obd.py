@@ -149,7 +149,7 @@ def _indexes() -> list[str]:
     return list(dict.fromkeys(index.rstrip("/") for index in indexes if index.startswith("http")))
 
 
-class _Links(HTMLParser):
+class _ArchiveLinks(HTMLParser):
     """Finds the address of the archive on a page of the simple index (PEP 503)."""
 
     address = ""
@@ -163,7 +163,7 @@ class _Links(HTMLParser):
 
 def _download(index: str) -> bytes:
     page = f"{index}/obp/"
-    links = _Links()
+    links = _ArchiveLinks()
     links.feed(_get(page, 10_000_000).decode("utf-8", "replace"))
     if not links.address:
         raise ValueError(f"no {ARCHIVE} on {page}")

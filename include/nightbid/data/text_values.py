@@ -49,7 +49,7 @@ WITH_COMMA = r"^-?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]*)?$"
 ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|$)"
 _EXACT = 2**53
 
-Kind = Literal["null", "bit", "int", "long", "float", "bool", "time", "string"]
+TextKind = Literal["null", "bit", "int", "long", "float", "bool", "time", "string"]
 """`ColumnType` with finer kinds: null (no value), bit (only 0 and 1), long (beyond 2^53)."""
 
 
@@ -66,7 +66,7 @@ class TextFormat:
     """strptime format of times that are not ISO 8601; empty: ISO 8601."""
 
 
-def kind_of(column: pa.Array, style: TextFormat) -> Kind:
+def kind_of(column: pa.Array, style: TextFormat) -> TextKind:
     """Find the narrowest kind that preserves every text of a column of bytes."""
     try:
         text = pc.utf8_trim_whitespace(column.cast(pa.string()))
@@ -83,7 +83,7 @@ def kind_of(column: pa.Array, style: TextFormat) -> Kind:
     return kind
 
 
-def _kind_of(text: pa.Array, style: TextFormat) -> Kind:
+def _kind_of(text: pa.Array, style: TextFormat) -> TextKind:
     try:
         numbers = text.cast(pa.int64())
     except pa.ArrowInvalid:
@@ -108,7 +108,7 @@ def _kind_of(text: pa.Array, style: TextFormat) -> Kind:
     return "string"
 
 
-def merge(one: Kind, other: Kind) -> Kind:
+def merge(one: TextKind, other: TextKind) -> TextKind:
     """Find the kind that holds the values of both without loss; `string` if there is none."""
     if one == other or other == "null":
         return one
@@ -122,7 +122,7 @@ def merge(one: Kind, other: Kind) -> Kind:
     return "bool" if both == {"bit", "bool"} else "string"
 
 
-def column_type(kind: Kind) -> ColumnType:
+def column_type(kind: TextKind) -> ColumnType:
     """Name the type of a column of a kind; a column without values is a string."""
     if kind in ("bit", "int", "long"):
         return "int"

@@ -20,7 +20,7 @@ from nightbid.partitions import HourPartition, partition_of
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.files import write_atomically
 
-Days = npt.NDArray[np.datetime64]
+RowDays = npt.NDArray[np.datetime64]
 BLOCK = 16_384
 """Number of a day's rows that are digested together."""
 
@@ -50,7 +50,7 @@ class TimedFiles:
         self,
         parts: Sequence[FilePart],
         read: Callable[[FilePart], Iterator[pa.Table]],
-        days_of: Callable[[pa.Table], Days],
+        days_of: Callable[[pa.Table], RowDays],
         cache: Path | None,
         meaning: Callable[[], object],
     ) -> None:
@@ -114,7 +114,7 @@ class TimedFiles:
             row += len(table)
         return {_named(day): rows.span() for day, rows in seen.items()}
 
-    def _dated(self, part: FilePart) -> Iterator[tuple[pa.Table, Days]]:
+    def _dated(self, part: FilePart) -> Iterator[tuple[pa.Table, RowDays]]:
         """Yield tables with each row's day; a row without one gets the day of the row before it."""
         last = np.datetime64("NaT")
         for table in self._read(part):

@@ -17,7 +17,7 @@ from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import is_tsv, partitions_of
 from nightbid.data.delimited import Dialect, FilePart
 from nightbid.data.layouts import LAYOUTS
-from nightbid.data.text_values import Kind, TextFormat, column_type, merge
+from nightbid.data.text_values import TextFormat, TextKind, column_type, merge
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.night.source import code_of
 from nightbid.schema import REASON, TEXT
@@ -148,7 +148,7 @@ class WindowColumns:
         columns = [self.names_in(part) for part in parts]
         self._check_names({name for part_names in columns for name in part_names})
         fixed = {**self._layout.types, **self.declared}
-        kinds: dict[str, Kind] = {
+        kinds: dict[str, TextKind] = {
             name: "null"
             for part_names in columns
             for name in part_names
@@ -159,7 +159,7 @@ class WindowColumns:
             kinds = {name: merge(kind, part_kinds[name]) for name, kind in kinds.items()}
         return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
 
-    def _kinds(self, part: FilePart, names: tuple[str, ...]) -> dict[str, Kind]:
+    def _kinds(self, part: FilePart, names: tuple[str, ...]) -> dict[str, TextKind]:
         """Kinds of the columns of one text file, cached by the file's content."""
         dialect = self.dialect(part)
         if self._cache is None:
@@ -169,7 +169,7 @@ class WindowColumns:
         key = repr((content, part.start, part.stop, dialect, sorted(names), code))
         path = self._cache / "kinds" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError):
-            known: dict[str, Kind] = json.loads(path.read_text())
+            known: dict[str, TextKind] = json.loads(path.read_text())
             if known.keys() == set(names):
                 return known
         kinds = delimited.kinds(part, dialect, dict.fromkeys(names, "null"))

@@ -18,7 +18,7 @@ from nightbid.number_parsing import numbers
 from nightbid.sampling.labels import flag
 from nightbid.time_parsing import as_time
 
-Kind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "other"]
+InferredKind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "other"]
 Floats = npt.NDArray[np.float64]
 LONG_TEXT = 100
 """Mean length in characters from which a text is not a category."""
@@ -37,7 +37,7 @@ class ColumnSummary:
     name: str
     type: str
     """Name of its Arrow type."""
-    kind: Kind
+    kind: InferredKind
     rows: int
     known: int
     """Number of rows with a value: not null, NaN or the empty text."""
@@ -143,7 +143,7 @@ def _summary(name: str, values: pa.Array) -> ColumnSummary:
     return summary
 
 
-def _kind(column: ColumnSummary, tokens: pa.Array) -> Kind:
+def _kind(column: ColumnSummary, tokens: pa.Array) -> InferredKind:
     kind = column.values.type
     if column.known == 0:
         return "empty"

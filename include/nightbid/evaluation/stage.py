@@ -35,7 +35,7 @@ from nightbid.evaluation.slices import slices_of
 from nightbid.evaluation.values import evaluate_values
 from nightbid.evaluation.verdict import (
     PROMOTED,
-    Verdict,
+    CandidateVerdict,
     against,
     by_propensity,
     explain,
@@ -261,7 +261,7 @@ def _ratchet(
     rows: EvaluationRows,
     resampling: Resampling,
     figures: dict[str, Metrics],
-    judged: Callable[..., Verdict],
+    judged: Callable[..., CandidateVerdict],
 ) -> dict[str, Any] | None:
     """Compare with the best recent champion, if it beats the current one on these rows."""
     best: tuple[float, EarlierChampion] | None = None

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from nightbid.evaluation.bootstrap import Difference
 
-Verdict = Literal["better", "neutral", "undecided", "mixed", "worse"]
-PROMOTED: tuple[Verdict, ...] = ("better", "neutral")
+CandidateVerdict = Literal["better", "neutral", "undecided", "mixed", "worse"]
+PROMOTED: tuple[CandidateVerdict, ...] = ("better", "neutral")
 """Verdicts that may replace a champion."""
 UNKNOWN: Difference = {"value": None, "low": None, "high": None}
 
 
 def judge(
     entropy: Difference, margin: float, auc: Difference = UNKNOWN, margin_auc: float = 0.005
-) -> Verdict:
+) -> CandidateVerdict:
     """Judge a candidate by the differences of its metrics from the reference's.
 
     The verdict from normalized entropy (NE) is
@@ -44,7 +44,7 @@ def judge(
     return verdict
 
 
-def _by_entropy(entropy: Difference, margin: float) -> Verdict:
+def _by_entropy(entropy: Difference, margin: float) -> CandidateVerdict:
     value, low, high = entropy["value"], entropy["low"], entropy["high"]
     if value is None:
         return "worse"

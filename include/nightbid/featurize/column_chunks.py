@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from nightbid.errors import CorruptDataError
 from nightbid.featurize.groups import encode_rows
-from nightbid.featurize.thrift import I64, LIST, STRUCT, Fields, Reader, encoded
+from nightbid.featurize.thrift import I64, LIST, STRUCT, ThriftFields, ThriftReader, encoded
 
 MAGIC = b"PAR1"
 TAIL = 8
@@ -31,7 +31,7 @@ PATH, BYTES, COMPRESSED, START = 3, 6, 7, 9
 OTHER_PLACES = {10, 11, 14}
 """Fields with offsets of an index, dictionary or Bloom filter; `encode_rows` writes none."""
 
-Chunks = dict[str, list[tuple[IO[bytes], Fields]]]
+Chunks = dict[str, list[tuple[IO[bytes], ThriftFields]]]
 """Column → its chunks in one row group (one per leaf), each with the file to read them from."""
 
 
@@ -80,11 +80,13 @@ def write_with_columns_of(
         out.write(encoded_footer + struct.pack("<I", len(encoded_footer)) + MAGIC)
 
 
-def _copied(chunks: list[tuple[IO[bytes], Fields]], rows: int, out: IO[bytes]) -> Fields:
+def _copied(
+    chunks: list[tuple[IO[bytes], ThriftFields]], rows: int, out: IO[bytes]
+) -> ThriftFields:
     """Copy the chunks of a row group in order; returns the row group's footer entry."""
     start = out.tell()
     for source, chunk in chunks:
-        meta: Fields = chunk[META][1]
+        meta: ThriftFields = chunk[META][1]
         source.seek(meta[START][1])
         meta[START] = I64, out.tell()
         out.write(source.read(meta[COMPRESSED][1]))
@@ -113,7 +115,7 @@ def _row_groups(file: IO[bytes]) -> tuple[list[int], list[Chunks]]:
     return [group[GROUP_ROWS][1] for group in groups], row_groups
 
 
-def _footer(file: IO[bytes]) -> Fields:
+def _footer(file: IO[bytes]) -> ThriftFields:
     end = file.seek(0, io.SEEK_END)
     file.seek(max(0, end - TAIL))
     tail = file.read()
@@ -121,4 +123,4 @@ def _footer(file: IO[bytes]) -> Fields:
     if not tail.endswith(MAGIC) or length > end - TAIL:
         raise ValueError("no Parquet file")
     file.seek(end - TAIL - length)
-    return Reader(file.read(length)).fields()
+    return ThriftReader(file.read(length)).fields()

@@ -30,7 +30,7 @@ class RunsHere(Protocol):
 
 Expand = Callable[[beam.Pipeline], Any]
 """Adds the transforms of one pass to a pipeline."""
-Engine = tuple[Any, dict[str, Any], Callable[[], AbstractContextManager[None]]]
+BeamEngine = tuple[Any, dict[str, Any], Callable[[], AbstractContextManager[None]]]
 """Beam's runner, its options, and a context manager around each pass."""
 
 
@@ -54,7 +54,7 @@ def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
         yield run
 
 
-def _direct() -> Engine:
+def _direct() -> BeamEngine:
     """One worker in this process."""
     # An instance, not "DirectRunner", which first tries to download another runner. In memory and
     # with one thread, because Beam's multi_threading mode sends written data every second, even
@@ -69,7 +69,7 @@ def threads_of(runner: Runner) -> int:
 
 
 @contextmanager
-def _dask(runner: Runner) -> Iterator[Engine]:
+def _dask(runner: Runner) -> Iterator[BeamEngine]:
     """Worker processes of Dask, from a running scheduler or on this machine."""
     from apache_beam.runners.dask.dask_runner import DaskRunner
     from distributed import LocalCluster

@@ -13,25 +13,25 @@ VARINTS = (I16, I32, I64)
 LONG = 15
 """Length from which a list's length is stored after its first byte."""
 
-Fields = dict[int, tuple[int, Any]]
-"""Field number → its type and value: int, bytes, (type, values) for a list, or Fields."""
+ThriftFields = dict[int, tuple[int, Any]]
+"""Field number → its type and value: int, bytes, (type, values) for a list, or ThriftFields."""
 
 
-class Reader:
+class ThriftReader:
     """Reads consecutive values."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
-    def fields(self) -> Fields:
+    def fields(self) -> ThriftFields:
         """Read a struct.
 
         Raises:
             ValueError: A type is not used in Parquet footers.
             IndexError: The data ends too early.
         """
-        fields: Fields = {}
+        fields: ThriftFields = {}
         number = 0
         while head := self._byte():
             delta, kind = head >> 4, head & 15
@@ -81,14 +81,14 @@ class Reader:
         return value | byte << shift
 
 
-def encoded(fields: Fields) -> bytes:
+def encoded(fields: ThriftFields) -> bytes:
     """Encode a struct."""
     out = bytearray()
     _add_fields(out, fields)
     return bytes(out)
 
 
-def _add_fields(out: bytearray, fields: Fields) -> None:
+def _add_fields(out: bytearray, fields: ThriftFields) -> None:
     last = 0
     for number, (kind, value) in fields.items():
         if 0 < number - last < LONG + 1:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import SIGMAS, beyond_chance, order_auc, transfer_auc
 from nightbid.gates.measurements import Measurements
 from nightbid.schema import RESERVED
@@ -27,7 +27,9 @@ STAYS = 0.8
 """Minimum usual agreement of an attribute; below it, the column changes from day to day anyway."""
 
 
-def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
+def measure(
+    measurements: Measurements, days: DayProfiles, day: DayProfile, spec: PipelineSpec
+) -> None:
     """Measure the associations of one day."""
     _contradictions(measurements, days, day)
     _outcomes(measurements, day, spec)
@@ -36,7 +38,7 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
     _concentration(measurements, days, day, spec)
 
 
-def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
+def _contradictions(measurements: Measurements, days: DayProfiles, day: DayProfile) -> None:
     rows = max(day.profile.rows, 1)
     for name, count in day.profile.contradictions.items():
         others = [
@@ -61,7 +63,7 @@ def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
         )
 
 
-def unproven(days: Days, day: Day, name: str) -> float:
+def unproven(days: DayProfiles, day: DayProfile, name: str) -> float:
     """Get the share of a day's rows that may break a rule of flags because it is not yet proven.
 
     If other days have n rows with the first flag, k of them without the second, four standard
@@ -87,7 +89,7 @@ def unproven(days: Days, day: Day, name: str) -> float:
     return share * (broken + SIGMAS**2) / (flagged + SIGMAS**2)
 
 
-def _outcomes(measurements: Measurements, day: Day, spec: PipelineSpec) -> None:
+def _outcomes(measurements: Measurements, day: DayProfile, spec: PipelineSpec) -> None:
     """Find outcomes among the columns that features read, without comparing days.
 
     A column that has values only where the label is 1 was filled in after the event.
@@ -113,7 +115,7 @@ def _outcomes(measurements: Measurements, day: Day, spec: PipelineSpec) -> None:
 
 
 def after_impression(
-    measurements: Measurements, sample: pa.Table, day: Day, spec: PipelineSpec
+    measurements: Measurements, sample: pa.Table, day: DayProfile, spec: PipelineSpec
 ) -> None:
     """Find times after the impression among the columns that features read.
 
@@ -150,7 +152,9 @@ def _read_by_features(spec: PipelineSpec) -> list[str]:
     return sorted(read - own)
 
 
-def _associations(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _associations(
+    measurements: Measurements, days: DayProfiles, day: DayProfile, spec: PipelineSpec
+) -> None:
     if day.profile.label.positives < LEAST_POSITIVES or len(days.all) < 3:
         return
     label = spec.label
@@ -177,7 +181,7 @@ def _associations(measurements: Measurements, days: Days, day: Day, spec: Pipeli
             )
 
 
-def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
+def _auc(days: DayProfiles, day: DayProfile, name: str) -> tuple[float, float, float] | None:
     """Get the AUC by the label rates of other days, by the order of values, and the error."""
     key = (day.date, name)
     if key not in days.auc:
@@ -190,7 +194,9 @@ def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
     return days.auc[key]
 
 
-def _attributes(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _attributes(
+    measurements: Measurements, days: DayProfiles, day: DayProfile, spec: PipelineSpec
+) -> None:
     """Compare the attributes of sampled users and items with those on other days."""
     for entity in filter(None, (spec.columns.user, spec.columns.item)):
         attributes = day.profile.attributes.get(entity)
@@ -219,7 +225,9 @@ def _attributes(measurements: Measurements, days: Days, day: Day, spec: Pipeline
             )
 
 
-def _concentration(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _concentration(
+    measurements: Measurements, days: DayProfiles, day: DayProfile, spec: PipelineSpec
+) -> None:
     """Find a single user with too large a share of the rows or of the positives."""
     user = spec.columns.user
     both = days.against_others(day, user)

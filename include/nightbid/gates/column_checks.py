@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import SIGMAS, beyond_chance, share_error
 from nightbid.gates.measurements import Measurements
 from nightbid.profile.bins import number_edges
@@ -26,7 +26,9 @@ FAR = 10.0
 """A number beyond this multiple of the range of all other days is out of range."""
 
 
-def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
+def measure(
+    measurements: Measurements, days: DayProfiles, day: DayProfile, spec: PipelineSpec
+) -> None:
     """Measure each column of one day against the other days."""
     if not days.others(day):
         return
@@ -66,7 +68,7 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
 def _absence(
     measurements: Measurements,
     name: str,
-    day: Day,
+    day: DayProfile,
     column: ColumnProfile,
     others: list[ColumnProfile],
 ) -> None:
@@ -111,7 +113,7 @@ def _absent(column: ColumnProfile) -> dict[str, int]:
 def _extremes(
     measurements: Measurements,
     name: str,
-    day: Day,
+    day: DayProfile,
     column: ColumnProfile,
     others: list[ColumnProfile],
 ) -> None:
@@ -184,7 +186,7 @@ def known_values(column: ColumnProfile, filled: Sequence[ColumnProfile]) -> Know
 def _sets(
     measurements: Measurements,
     name: str,
-    day: Day,
+    day: DayProfile,
     column: ColumnProfile,
     others: list[ColumnProfile],
     *,
@@ -247,7 +249,7 @@ def _alike_by_chance(column: ColumnProfile, others: Sequence[ColumnProfile]) -> 
 def _lost(
     measurements: Measurements,
     name: str,
-    day: Day,
+    day: DayProfile,
     column: ColumnProfile,
     others: list[ColumnProfile],
 ) -> None:

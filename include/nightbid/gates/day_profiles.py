@@ -45,7 +45,7 @@ AGREE = 1.25
 
 
 @dataclass(frozen=True)
-class Day:
+class DayProfile:
     """One day of logs."""
 
     date: date
@@ -90,13 +90,13 @@ class Day:
         return (times.values if times else 0) - int(self.hours[0].sum())
 
 
-class Days:
+class DayProfiles:
     """Tonight's window and all other known days, which define what is usual."""
 
     def __init__(
         self,
-        window: Sequence[Day],
-        older: Sequence[Day],
+        window: Sequence[DayProfile],
+        older: Sequence[DayProfile],
         expected: Sequence[date],
         missing: Sequence[date] | None = None,
     ):
@@ -118,7 +118,7 @@ class Days:
         self._distances: dict[tuple[date, str], Distances | None] = {}
 
     @classmethod
-    def of(cls, task: StageTask) -> Days:
+    def of(cls, task: StageTask) -> DayProfiles:
         """Load the profiles of the window and of earlier nights.
 
         Raises:
@@ -143,23 +143,25 @@ class Days:
                 hint="rerun the sample stage",
             )
         known = {day.name for day in window} | {day.isoformat() for day in expected}
-        older: list[Day] = []
+        older: list[DayProfile] = []
         for earlier in reversed(task.history):
             names = set(earlier.manifest.metrics.get("days", {})) - known
             older += _load(earlier.part("profile/"), earlier.manifest, names, task.spec.partition)
             known |= names
         return cls(window, older, expected)
 
-    def others(self, day: Day) -> list[Day]:
+    def others(self, day: DayProfile) -> list[DayProfile]:
         """List all known days except this one."""
         return [other for other in self.all if other.date != day.date]
 
-    def usual(self, day: Day, figure: Callable[[Day], float | None]) -> float | None:
+    def usual(self, day: DayProfile, figure: Callable[[DayProfile], float | None]) -> float | None:
         """Get the median of a figure over the other days; None if no other day has it."""
         values = [value for other in self.others(day) if (value := figure(other)) is not None]
         return median(values) if values else None
 
-    def usual_of_weekday(self, day: Day, figure: Callable[[Day], float]) -> float | None:
+    def usual_of_weekday(
+        self, day: DayProfile, figure: Callable[[DayProfile], float]
+    ) -> float | None:
         """Get the median over the same weekdays if enough are known, else over all days."""
         others = self.others(day)
         same = [figure(other) for other in others if other.date.weekday() == day.date.weekday()]
@@ -168,7 +170,7 @@ class Days:
         chosen = same if enough else [figure(other) for other in others]
         return median(chosen) if chosen else None
 
-    def against_others(self, day: Day, name: str) -> BinnedPair | None:
+    def against_others(self, day: DayProfile, name: str) -> BinnedPair | None:
         """Align a column's counts on this day with the total of all other days."""
         column = day.profile.columns.get(name)
         if column is None or name == KEY:
@@ -183,7 +185,7 @@ class Days:
         both.old_positives[-1] -= column.null_positives
         return both if both.old.sum() > 0 else None
 
-    def distances(self, day: Day, name: str) -> Distances | None:
+    def distances(self, day: DayProfile, name: str) -> Distances | None:
         """Get the distances of a column between this day and the total of all other days."""
         key = (day.date, name)
         if key not in self._distances:
@@ -194,7 +196,7 @@ class Days:
             self._distances[key] = drift
         return self._distances[key]
 
-    def moves_on(self, day: Day, name: str) -> str:
+    def moves_on(self, day: DayProfile, name: str) -> str:
         """Get the entity column (user or item) whose value of a column changes every day.
 
         An example is the age of an item: all rows of an item have the same age, which increases
@@ -218,7 +220,7 @@ class Days:
             self._moving[key] = len(agreed) >= LEAST_DAYS and median(agreed) < 1 - ONE_VALUE
         return self._moving[key]
 
-    def _draws(self, day: Day, name: str) -> Draws | None:
+    def _draws(self, day: DayProfile, name: str) -> Draws | None:
         """Get the number of independent draws on this day and on others; None: the rows are."""
         moving = self.moves_on(day, name)
         for entity in [moving] if moving else self._owners(day, name):
@@ -231,7 +233,7 @@ class Days:
                 return draws
         return None
 
-    def _owners(self, day: Day, name: str) -> list[str]:
+    def _owners(self, day: DayProfile, name: str) -> list[str]:
         """List the entity columns that determine a column; an id column determines itself."""
         return [
             entity
@@ -239,7 +241,7 @@ class Days:
             if name == entity or attributes.constant(name) >= ONE_VALUE
         ]
 
-    def usual_distances(self, day: Day, name: str) -> Distances:
+    def usual_distances(self, day: DayProfile, name: str) -> Distances:
         """Get the median distances of the window's other days, each from all of its other days.
 
         They are not 0 for a column that is constant within a day but differs between days, such as
@@ -254,7 +256,7 @@ class Days:
             return Distances(0.0, 0.0, 0.0)
         return Distances(*map(median, zip(*drifts, strict=True)))
 
-    def agreement(self, day: Day, entity: str, name: str) -> tuple[float, int] | None:
+    def agreement(self, day: DayProfile, entity: str, name: str) -> tuple[float, int] | None:
         """Get the share of sampled users (items) whose attribute is the same as on other days.
 
         Returns:
@@ -272,7 +274,9 @@ class Days:
             median([agreement[1] for agreement in agreements])
         )
 
-    def _agreement(self, one: Day, two: Day, entity: str, name: str) -> tuple[float, int] | None:
+    def _agreement(
+        self, one: DayProfile, two: DayProfile, entity: str, name: str
+    ) -> tuple[float, int] | None:
         first, second = sorted((one, two), key=lambda day: day.date)
         key = (first.date, second.date, entity, name)
         if key not in self._agreements:
@@ -296,7 +300,7 @@ class Days:
         return self._pooled[name]
 
 
-def _load(folder: Path, manifest: Manifest, names: set[str], unit: Unit) -> list[Day]:
+def _load(folder: Path, manifest: Manifest, names: set[str], unit: Unit) -> list[DayProfile]:
     days = []
     for name in sorted(names):
         path = folder / "profile" / f"dt={name}.json"
@@ -304,5 +308,5 @@ def _load(folder: Path, manifest: Manifest, names: set[str], unit: Unit) -> list
             figures = manifest.metrics.get("days", {}).get(name, {})
             numbers = {key: float(value) for key, value in figures.items() if value is not None}
             when = partition_of(name)
-            days.append(Day(when, Profile.load(path), numbers, unit))
+            days.append(DayProfile(when, Profile.load(path), numbers, unit))
     return days

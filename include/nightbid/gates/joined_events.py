@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import beyond_chance
 from nightbid.gates.measurements import Measurements
 
@@ -16,7 +16,7 @@ SPREAD = 2.0
 for delays with a longer tail."""
 
 
-def measure(measurements: Measurements, days: Days, day: Day) -> None:
+def measure(measurements: Measurements, days: DayProfiles, day: DayProfile) -> None:
     """Measure the joined events of one day; nothing if the source joins no events."""
     for stream in STREAMS:
         if stream in day.figures:
@@ -24,7 +24,7 @@ def measure(measurements: Measurements, days: Days, day: Day) -> None:
             _delays(measurements, days, day, stream)
 
 
-def _shares(measurements: Measurements, days: Days, day: Day, stream: str) -> None:
+def _shares(measurements: Measurements, days: DayProfiles, day: DayProfile, stream: str) -> None:
     logged = day.figures[stream]
     copies = day.figures.get(f"{stream}_repeated", 0.0)
     early = day.figures.get(f"{stream}_early", 0.0)
@@ -71,7 +71,7 @@ def _shares(measurements: Measurements, days: Days, day: Day, stream: str) -> No
     )
 
 
-def _delays(measurements: Measurements, days: Days, day: Day, stream: str) -> None:
+def _delays(measurements: Measurements, days: DayProfiles, day: DayProfile, stream: str) -> None:
     for name, figure in DELAYS.items():
         hours = day.figures.get(f"{stream}_{figure}")
         usual = days.usual(day, partial(_figure, f"{stream}_{figure}"))
@@ -87,11 +87,11 @@ def _delays(measurements: Measurements, days: Days, day: Day, stream: str) -> No
         )
 
 
-def _figure(name: str, day: Day) -> float | None:
+def _figure(name: str, day: DayProfile) -> float | None:
     return day.figures.get(name)
 
 
-def _part(day: Day, name: str, stream: str, *, copies: bool = False) -> float | None:
+def _part(day: DayProfile, name: str, stream: str, *, copies: bool = False) -> float | None:
     whole = day.figures.get(stream, 0.0) + (day.figures.get(name, 0.0) if copies else 0.0)
     return day.figures.get(name, 0.0) / whole if whole else None
 

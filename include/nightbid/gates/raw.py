@@ -16,7 +16,7 @@ from scipy.stats import betabinom, chi2, norm
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import associations, column_checks, joined_events, row_expectations
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import SIGMAS, beyond_chance
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
@@ -39,7 +39,7 @@ LOCAL_DAYS = 0.02
 @gate("raw")
 def measure(task: StageTask) -> Measurements:
     """Measure all days of the window, and single rows of the newest day."""
-    days = Days.of(task)
+    days = DayProfiles.of(task)
     if task.spec.partition == "hour":
         days = in_rolling_days(days)
     measurements = measure_days(days, task.spec)
@@ -54,7 +54,7 @@ def measure(task: StageTask) -> Measurements:
     return measurements
 
 
-def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
+def measure_days(days: DayProfiles, spec: PipelineSpec) -> Measurements:
     """Measure days that have been loaded."""
     measurements = Measurements()
     days.ids = frozenset(_ids(spec))
@@ -93,7 +93,9 @@ def _ids(spec: PipelineSpec) -> Iterator[str]:
             yield from feature.sources(name)
 
 
-def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _schema(
+    measurements: Measurements, days: DayProfiles, day: DayProfile, spec: PipelineSpec
+) -> None:
     roles = spec.columns
     required = {roles.key, roles.time, roles.user, spec.label.column}
     required |= {
@@ -141,7 +143,7 @@ def _of_one_family(one: Sequence[str], other: Sequence[str]) -> bool:
     return len(families) == 1
 
 
-def _volume(measurements: Measurements, days: Days, day: Day) -> None:
+def _volume(measurements: Measurements, days: DayProfiles, day: DayProfile) -> None:
     rows = day.profile.rows
     usual = days.usual_of_weekday(day, lambda other: other.profile.rows)
     if usual:
@@ -187,7 +189,7 @@ def _uneven_hours(day: date, zone: str) -> list[int]:
     return [hour for hour in range(24) if shown[hour] != 2]
 
 
-def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
+def _clock(measurements: Measurements, days: DayProfiles, day: DayProfile, zone: str) -> None:
     rows = day.profile.rows
     others = days.others(day)
     share = day.outside / rows
@@ -240,7 +242,7 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
             note=f"{at:02d}h: {seen[at]:,} rows, usually {expected[at]:,.0f}",
         )
 
-    def distance(any_day: Day) -> float:
+    def distance(any_day: DayProfile) -> float:
         counts = any_day.hours[0].copy()
         counts[uneven] = 0
         return float(np.abs(counts / max(counts.sum(), 1) - shares).sum() / 2)
@@ -272,7 +274,7 @@ def _hours_by_chance(shares: Floats, rows: int, others: int) -> float:
     return mean * nearer + SIGMAS * spread
 
 
-def _label(measurements: Measurements, days: Days, day: Day) -> None:
+def _label(measurements: Measurements, days: DayProfiles, day: DayProfile) -> None:
     rate = day.profile.label_rate
     if rate is None:
         return
@@ -291,7 +293,7 @@ def _label(measurements: Measurements, days: Days, day: Day) -> None:
     _label_hours(measurements, day)
 
 
-def _label_hours(measurements: Measurements, day: Day) -> None:
+def _label_hours(measurements: Measurements, day: DayProfile) -> None:
     """Find the hour, or the last hours of the day, with the fewest positives for its rows.
 
     The statistic is the largest label rate that is compatible with so few positives, over the rate
@@ -321,7 +323,7 @@ def _label_hours(measurements: Measurements, day: Day) -> None:
     )
 
 
-def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:
+def _label_evening(measurements: Measurements, days: DayProfiles, day: DayProfile) -> None:
     """Compare the label rate of the last six hours, relative to the others, with the usual ratio.
 
     Chance is derived from the expected positives, not from the observed ones, so that a day without
@@ -362,7 +364,7 @@ def _is_chance(positives: int, draws: int, usual: float, others: float) -> bool:
     return bool(min(share[: positives + 1].sum(), share[positives:].sum()) > ONE_SIDED)
 
 
-def _evening_counts(of: Sequence[Day]) -> tuple[Ints, Ints]:
+def _evening_counts(of: Sequence[DayProfile]) -> tuple[Ints, Ints]:
     """Count rows and positives: two arrays [2], each with the counts before and after 18h."""
     hours = sum((day.hours for day in of), np.zeros((2, 24), np.int64))
     parts = np.stack([hours[:, :18].sum(axis=1), hours[:, 18:].sum(axis=1)], axis=1)

@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from datetime import date, timedelta
 from functools import reduce
 
-from nightbid.gates.day_profiles import OUTSIDE, Day, Days
+from nightbid.gates.day_profiles import OUTSIDE, DayProfile, DayProfiles
 from nightbid.partitions import DAY_HOURS, STEPS
 from nightbid.profile.profile import Profile
 
 
-def in_rolling_days(hours: Days) -> Days:
+def in_rolling_days(hours: DayProfiles) -> DayProfiles:
     """Join the hours of a window, and those of earlier nights, into days."""
     joined = rolling_days(hours.all, max(hours.expected))
     tonight = {hour.name for hour in hours.window}
-    return Days(
+    return DayProfiles(
         [day for day in joined if tonight & set(day.partitions)],
         [day for day in joined if not tonight & set(day.partitions)],
         hours.expected,
@@ -24,7 +24,7 @@ def in_rolling_days(hours: Days) -> Days:
     )
 
 
-def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
+def rolling_days(hours: Iterable[DayProfile], newest: date) -> list[DayProfile]:
     """Join hours into days that end with the newest hour, and with the same hour on days before.
 
     Each day has every hour of the clock once, so it can be compared with other days: volume, clock,
@@ -38,7 +38,7 @@ def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
         The days, oldest first; their `date` is their last hour.
     """
     known = {hour.date: hour for hour in hours}
-    days: list[Day] = []
+    days: list[DayProfile] = []
     last = newest
     while known and last >= min(known):
         names = [last - back * STEPS["hour"] for back in range(DAY_HOURS - 1, -1, -1)]
@@ -50,12 +50,12 @@ def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
     return days[::-1]
 
 
-def _joined(last: date, parts: list[Day]) -> Day:
+def _joined(last: date, parts: list[DayProfile]) -> DayProfile:
     figures: Counter[str] = Counter()
     for hour in parts:
         figures.update(hour.figures)
     figures[OUTSIDE] = sum(hour.outside for hour in parts)
-    return Day(
+    return DayProfile(
         last,
         reduce(Profile.merge, (hour.profile for hour in parts)),
         dict(figures),

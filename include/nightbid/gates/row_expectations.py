@@ -15,7 +15,7 @@ import pyarrow as pa
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.associations import after_impression, unproven
 from nightbid.gates.column_checks import far, known_values
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import beyond_chance, share_error
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.row_answers import ALIKE, RowRule, answers_of, exact
@@ -33,8 +33,8 @@ RULE = 0.001
 def measure(
     measurements: Measurements,
     sample: pa.Table,
-    days: Days,
-    day: Day,
+    days: DayProfiles,
+    day: DayProfile,
     spec: PipelineSpec,
     *,
     is_whole: bool = True,
@@ -76,7 +76,7 @@ def measure(
         measurements.add(rule.family, max(excess, 0.0), subject=rule.subject, part=part, note=note)
 
 
-def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
+def _rules(days: DayProfiles, day: DayProfile, spec: PipelineSpec) -> Iterator[RowRule]:
     """Yield all rules for single rows, in the order of the columns."""
     outside = days.usual(day, lambda other: other.outside / max(other.profile.rows, 1))
     yield RowRule(
@@ -132,7 +132,7 @@ def _column(
             )
 
 
-def _pairs(days: Days, day: Day) -> Iterator[RowRule]:
+def _pairs(days: DayProfiles, day: DayProfile) -> Iterator[RowRule]:
     """Yield the rules for flags that require another flag and for times in order."""
     for name in day.profile.contradictions:
         shares = [

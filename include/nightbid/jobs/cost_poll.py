@@ -9,7 +9,7 @@ from decimal import Decimal
 from nightbid.config.costs import Budget
 from nightbid.cost.budget import (
     BudgetGuard,
-    Judgment,
+    BudgetStatus,
     limits_of,
     observe,
     past_costs,
@@ -30,7 +30,7 @@ class StagePoll:
     """Estimated final cost of the attempt, at cloud prices."""
     done: float
     """Share of the work that is done, 0 to 1."""
-    judgment: Judgment
+    judgment: BudgetStatus
     reason: str
     """One-line reason if the judgment is not `ok`; otherwise empty."""
     ended: str

@@ -19,7 +19,7 @@ from nightbid.night.sealed import unseal
 from nightbid.storage.files import read_all, write_atomically
 from nightbid.storage.workspace import Workspace
 
-Service = Literal["dataflow", "vertex_training"]
+MeteredService = Literal["dataflow", "vertex_training"]
 
 
 class JobNote(BaseModel):
@@ -34,7 +34,7 @@ class JobNote(BaseModel):
     job_id: str
     """Id of the job at the service; for a custom job, the last part of its resource name."""
     started: datetime
-    service: Service = "dataflow"
+    service: MeteredService = "dataflow"
     option: str = ""
     """Purchase option with a multiplier in the price book: `flexrs`, `spot`; empty: none."""
     endpoint: str | None = None

@@ -13,7 +13,7 @@ from google.cloud import dataflow_v1beta3 as api
 from nightbid.config.cloud import Cloud, Dataflow
 from nightbid.cost.labels import labels
 from nightbid.jobs.dataflow_meter import SERVICE, Clients
-from nightbid.jobs.job import JobMessage, JobStatus, Level, State
+from nightbid.jobs.job import JobMessage, JobState, JobStatus, Level
 from nightbid.jobs.meter import short
 from nightbid.jobs.service import WRONG, CloudService
 from nightbid.jobs.store import JobRecord
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60.0
 MESSAGES_AT_ONCE = 1000
 TRACEBACKS = ("apache_beam.utils.retry", "apache_beam.runners.dataflow.internal.apiclient")
 """Beam's loggers that log refusals with tracebacks; Nightbid reports them in one line instead."""
-STATES: dict[str, State] = {
+STATES: dict[str, JobState] = {
     "UNKNOWN": "waiting",
     "STOPPED": "waiting",
     "QUEUED": "waiting",

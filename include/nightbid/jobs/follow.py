@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_POLLS = 60
 """Polls to wait for final metrics (10 minutes at the default interval)."""
-Say = Callable[[int, str], None]
+LogFunction = Callable[[int, str], None]
 """Callback for messages: takes a level of `logging` and a line."""
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -37,7 +37,7 @@ class JobFollower:
         self._seen: set[tuple[datetime, str, str]] = set()
         self._state = ""
 
-    def look(self, say: Say = log.log) -> tuple[JobStatus, Sequence[JobMessage]]:
+    def look(self, say: LogFunction = log.log) -> tuple[JobStatus, Sequence[JobMessage]]:
         """Poll once, and report new messages.
 
         Returns:

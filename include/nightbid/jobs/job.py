@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from nightbid.jobs.store import JobRecord
     from nightbid.night.task import Outcome, StageTask
 
-State = Literal["waiting", "running", "done", "failed", "cancelled", "gone", "unknown"]
+JobState = Literal["waiting", "running", "done", "failed", "cancelled", "gone", "unknown"]
 """State of a job. `waiting`: accepted but not started; `gone`: the service no longer knows the job;
 `unknown`: the service did not answer."""
-GOING_ON: tuple[State, ...] = ("waiting", "running", "unknown")
+GOING_ON: tuple[JobState, ...] = ("waiting", "running", "unknown")
 Level = Literal["info", "warning", "error"]
 
 
@@ -23,7 +23,7 @@ Level = Literal["info", "warning", "error"]
 class JobStatus:
     """Status of a job from one poll."""
 
-    state: State
+    state: JobState
     said: str = ""
     """State as the service names it, or why the service did not answer."""
 

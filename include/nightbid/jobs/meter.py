@@ -20,7 +20,7 @@ from typing import ClassVar
 from google.api_core import exceptions
 from requests.exceptions import RequestException
 
-from nightbid.cost.budget import BudgetGuard, Judgment, project
+from nightbid.cost.budget import BudgetGuard, BudgetStatus, project
 from nightbid.cost.ledger import Ledger, price_entries, total
 from nightbid.cost.pricing import PriceBook, default_book
 from nightbid.storage.workspace import Workspace
@@ -82,7 +82,7 @@ class Poll:
     """Cost of the attempt so far, from the ledger."""
     projected_usd: Decimal
     """Estimated final cost of the attempt, from past runs of its stage."""
-    judgment: Judgment
+    judgment: BudgetStatus
     reason: str
     """One-line reason if the judgment is not `ok`; otherwise empty."""
     cancelled: bool

@@ -13,7 +13,7 @@ from requests.exceptions import RequestException
 
 from nightbid.config.cloud import Cloud
 from nightbid.errors import ConfigError, NightbidError, ServiceError
-from nightbid.jobs.cost_watch import JobNote, Service
+from nightbid.jobs.cost_watch import JobNote, MeteredService
 from nightbid.jobs.meter import short
 from nightbid.jobs.store import JobRecord
 
@@ -24,7 +24,7 @@ WRONG = (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError, 
 class CloudService(ABC):
     """A service that runs jobs in a project, see `nightbid.jobs.job.JobClient`."""
 
-    watched_as: ClassVar[Service]
+    watched_as: ClassVar[MeteredService]
     """Name of the service for the cost watch."""
     title: ClassVar[str]
     """Name of the service in messages."""

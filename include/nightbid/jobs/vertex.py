@@ -23,7 +23,7 @@ from google.cloud.logging_v2.services.logging_service_v2.transports import (
 
 from nightbid.config.cloud import Cloud
 from nightbid.config.managed import ManagedTraining
-from nightbid.jobs.job import JobMessage, JobStatus, Level, State
+from nightbid.jobs.job import JobMessage, JobState, JobStatus, Level
 from nightbid.jobs.meter import TRANSIENT, short
 from nightbid.jobs.service import WRONG, CloudService
 from nightbid.jobs.vertex_meter import SERVICE, connect
@@ -35,7 +35,7 @@ READ = Retry(if_exception_type(*TRANSIENT), initial=0.5, maximum=5.0, timeout=30
 """Retry with exponential backoff and jitter, for calls that are safe to repeat."""
 TIMEOUT_SECONDS = 30.0
 PAGE = 500
-STATES: dict[str, State] = {
+STATES: dict[str, JobState] = {
     "QUEUED": "waiting",
     "PENDING": "waiting",
     "RUNNING": "running",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int32]
+Int32s = npt.NDArray[np.int32]
 
 
 class Offsets(BaseModel):
@@ -50,7 +50,7 @@ class Calibration(BaseModel):
         line = z * self.slope + self.intercept
         return line if self.curve is None else self.curve(line)
 
-    def shift(self, ids: Ints, places: Mapping[str, slice]) -> Floats:
+    def shift(self, ids: Int32s, places: Mapping[str, slice]) -> Floats:
         """Sum the offsets of each row; float64 [rows].
 
         Args:

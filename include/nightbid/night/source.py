@@ -186,7 +186,7 @@ def _digest(name: str) -> str:
     return _parsed(name).digest
 
 
-class _Parsed(NamedTuple):
+class _ParsedModule(NamedTuple):
     """Information parsed from a module's source."""
 
     digest: str
@@ -196,7 +196,7 @@ class _Parsed(NamedTuple):
 
 
 @cache
-def _parsed(name: str) -> _Parsed:
+def _parsed(name: str) -> _ParsedModule:
     """Parse a module, unless an earlier process has parsed the same bytes."""
     path = path_of(name)
     assert path is not None, name
@@ -205,12 +205,12 @@ def _parsed(name: str) -> _Parsed:
     return _parse(path.read_bytes())
 
 
-def _parse(content: bytes) -> _Parsed:
+def _parse(content: bytes) -> _ParsedModule:
     key, known = hashlib.sha256(content).hexdigest(), _known()
     if key not in known:
         tree = ast.parse(content)
         imports = list(_imported(tree))  # before docstrings are removed
-        known[key] = _Parsed(_digest_of(tree), imports)
+        known[key] = _ParsedModule(_digest_of(tree), imports)
         _new.append(key)
     return known[key]
 
@@ -241,12 +241,12 @@ def _is_text(node: ast.AST) -> bool:
 
 
 @cache
-def _known() -> dict[str, _Parsed]:
+def _known() -> dict[str, _ParsedModule]:
     """Cache of earlier processes; empty if there is none, or if it is damaged."""
     try:
         read = json.loads(PARSED.read_bytes())
         return {
-            key: _Parsed(digest, [(module, names) for module, names in imports])
+            key: _ParsedModule(digest, [(module, names) for module, names in imports])
             for key, (digest, imports) in read.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):

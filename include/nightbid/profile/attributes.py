@@ -23,7 +23,7 @@ from nightbid.schema import RESERVED
 LIMIT = 256
 NOTHING = (2**32 - 1, 0)
 """Smallest and largest hash if there is no value."""
-Range = npt.NDArray[np.uint32]
+HashRanges = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Attributes:
 
     entities: Hashes = field(default_factory=lambda: np.zeros(0, np.uint64))
     """[entities], hashes of the entities, ascending."""
-    columns: Mapping[str, Range] = field(default_factory=dict)
+    columns: Mapping[str, HashRanges] = field(default_factory=dict)
     """Column → [2, entities], smallest and largest hash of each entity's values."""
 
     @classmethod
@@ -105,7 +105,7 @@ class Attributes:
         same = (left[0] == left[1]) & (right[0] == right[1]) & (left[0] == right[0])
         return float(same[known].mean()), int(known.sum())
 
-    def _on(self, entities: Hashes) -> dict[str, Range]:
+    def _on(self, entities: Hashes) -> dict[str, HashRanges]:
         """Rearrange for a superset or a subset of these entities."""
         _, source, target = np.intersect1d(
             self.entities, entities, assume_unique=True, return_indices=True
@@ -167,7 +167,7 @@ def _is_plain(kind: pa.DataType) -> bool:
     )
 
 
-def _nothing(size: int) -> Range:
+def _nothing(size: int) -> HashRanges:
     return np.repeat(np.array(NOTHING, np.uint32)[:, None], size, axis=1)
 
 

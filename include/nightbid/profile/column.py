@@ -12,14 +12,14 @@ from nightbid.profile.bins import Bins, between_edges
 from nightbid.profile.exact import ExactSum, deviation
 from nightbid.profile.sample import CountedSample
 
-Kind = Literal["number", "text", "time", "id", "other", "empty"]
+ColumnKind = Literal["number", "text", "time", "id", "other", "empty"]
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
     """Counts that merge exactly, and statistics derived from them."""
 
-    kind: Kind
+    kind: ColumnKind
     types: tuple[str, ...]
     """Arrow types seen, ignoring dictionary encoding."""
     rows: int
@@ -56,7 +56,7 @@ class ColumnProfile:
             )
         lows = [low for low in (self.minimum, other.minimum) if low is not None]
         highs = [high for high in (self.maximum, other.maximum) if high is not None]
-        kind: Kind = kinds.pop()
+        kind: ColumnKind = kinds.pop()
         return ColumnProfile(
             kind=kind,
             types=tuple(sorted({*self.types, *other.types})),

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.profile.bins import DENSE, HASH_BINS, HOUR_US, Bins, Floats, Ints, number_bins
-from nightbid.profile.column import ColumnProfile, Kind
+from nightbid.profile.column import ColumnKind, ColumnProfile
 from nightbid.profile.exact import ExactSum
 from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash_texts
 from nightbid.schema import KEY, USER
@@ -84,7 +84,7 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _kind_of(name: str, kind: pa.DataType) -> tuple[Kind, str]:
+def _kind_of(name: str, kind: pa.DataType) -> tuple[ColumnKind, str]:
     if _is_list(kind):
         inner, text = _kind_of(name, kind.value_type)
         is_flat = inner != "time" and not _is_list(kind.value_type)

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.errors import BudgetExceeded
-from nightbid.rehearse.findings import Kind
+from nightbid.rehearse.findings import FindingKind
 from nightbid.rehearse.locks import Change
 
-Outcome = Literal["reproduced", "absent", "unresolved"]
+BisectOutcome = Literal["reproduced", "absent", "unresolved"]
 """Outcome of a step; `unresolved`: this mix of packages cannot be judged, for example because it
 does not start."""
 LOG = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class Cause(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Kind
+    kind: FindingKind
     packages: tuple[str, ...]
     """Smallest set of changes that still shows the finding, as `name before → after`."""
     steps: int
@@ -34,7 +34,7 @@ class Cause(BaseModel):
 
 
 def smallest(
-    changes: Sequence[Change], judge: Callable[[tuple[Change, ...]], Outcome]
+    changes: Sequence[Change], judge: Callable[[tuple[Change, ...]], BisectOutcome]
 ) -> tuple[tuple[Change, ...], int, str]:
     """Find a set of changes that reproduces a finding and from which no single one can be removed.
 
@@ -48,7 +48,7 @@ def smallest(
     Returns:
         The set, the number of sets tried, and why the set is not the smallest (empty: it is).
     """
-    known: dict[frozenset[str], Outcome] = {}
+    known: dict[frozenset[str], BisectOutcome] = {}
 
     def reproduces(part: Sequence[Change]) -> bool:
         key = frozenset(change.name for change in part)

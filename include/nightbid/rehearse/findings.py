@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Kind = Literal[
+FindingKind = Literal[
     "failure", "settings", "features", "metrics", "training", "predictions", "champion", "serving",
     "records", "database", "speed", "warnings",
 ]  # fmt: skip
-Verdict = Literal["safe", "safe with noted changes", "not safe"]
+RehearsalVerdict = Literal["safe", "safe with noted changes", "not safe"]
 
-TITLES: dict[Kind, str] = {
+TITLES: dict[FindingKind, str] = {
     "failure": "Stages that fail",
     "settings": "Settings",
     "features": "Features",
@@ -27,7 +27,7 @@ TITLES: dict[Kind, str] = {
     "speed": "Speed and memory",
     "warnings": "Deprecation warnings",
 }
-BISECTED: tuple[Kind, ...] = (
+BISECTED: tuple[FindingKind, ...] = (
     "failure", "settings", "features", "metrics", "training", "champion", "serving", "records",
     "predictions",
 )  # fmt: skip
@@ -39,7 +39,7 @@ class RehearsalFinding(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Kind
+    kind: FindingKind
     subject: str
     """Stage, feature or metric that differs."""
     grave: bool
@@ -47,7 +47,7 @@ class RehearsalFinding(BaseModel):
     text: str
 
 
-def verdict_of(findings: Iterable[RehearsalFinding]) -> Verdict:
+def verdict_of(findings: Iterable[RehearsalFinding]) -> RehearsalVerdict:
     """Get the verdict that follows from all findings."""
     all_findings = list(findings)
     if any(finding.grave for finding in all_findings):

@@ -18,15 +18,15 @@ from upath import UPath
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, StageError
 from nightbid.rehearse import compare
-from nightbid.rehearse.bisect import Cause, Outcome, smallest
+from nightbid.rehearse.bisect import BisectOutcome, Cause, smallest
 from nightbid.rehearse.compare import RehearsalComparison
 from nightbid.rehearse.contract import CONTRACT, NightAnswer, ProcessAnswer, read_answer
 from nightbid.rehearse.environments import Environment, Environments
-from nightbid.rehearse.findings import BISECTED, TITLES, Kind, verdict_of
+from nightbid.rehearse.findings import BISECTED, TITLES, FindingKind, verdict_of
 from nightbid.rehearse.locks import Change, Lock
 from nightbid.rehearse.metadata import address_of, migrate_copy
 from nightbid.rehearse.plan import RehearsalPlan
-from nightbid.rehearse.report import Report, report_folder
+from nightbid.rehearse.report import RehearsalReport, report_folder
 from nightbid.rehearse.sides import Say, Sides
 from nightbid.rehearse.steps import STAGES, STEP_STAGES, copy_records, probe
 from nightbid.rehearse.tracked import track
@@ -58,7 +58,7 @@ class Rehearsal:
             None if plan.minutes is None else time.monotonic() + plan.minutes * 60
         )  # fmt: skip
 
-    def run(self, *, again: bool = False) -> Report:
+    def run(self, *, again: bool = False) -> RehearsalReport:
         """Run both sides, compare them, search for causes and write the report.
 
         Args:
@@ -90,7 +90,7 @@ class Rehearsal:
                 before, after = self._nights(present, candidate)
                 self._compare(comparison, present, candidate, before, after)
             causes = tuple(self._causes(comparison, present)) if self.plan.bisect else ()
-            report = Report(
+            report = RehearsalReport(
                 plan=self.plan,
                 changes=tuple(map(str, self.plan.changes)),
                 verdict=verdict_of(comparison.findings),
@@ -280,8 +280,8 @@ class Rehearsal:
             )
 
     def _judge(
-        self, part: tuple[Change, ...], kind: Kind, subjects: set[str], present: Environment
-    ) -> Outcome:
+        self, part: tuple[Change, ...], kind: FindingKind, subjects: set[str], present: Environment
+    ) -> BisectOutcome:
         """Try a mix of both locks, and return whether it shows the same finding."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise BudgetExceeded(
@@ -312,7 +312,7 @@ class Rehearsal:
     def _step(
         self,
         comparison: RehearsalComparison,
-        kind: Kind,
+        kind: FindingKind,
         lock: Lock,
         environment: Environment,
         present: Environment,
@@ -360,7 +360,7 @@ class Rehearsal:
     def _probe_of_present(self) -> ProcessAnswer:
         return read_answer(self.folder / "units" / "present-probe" / "answer.json")
 
-    def _write(self, report: Report) -> None:
+    def _write(self, report: RehearsalReport) -> None:
         folder = self.report_folder
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "candidate.txt", Lock(self.plan.candidate).text())

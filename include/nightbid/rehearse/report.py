@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from nightbid.rehearse.bisect import Cause
-from nightbid.rehearse.findings import RehearsalFinding, Verdict
+from nightbid.rehearse.findings import RehearsalFinding, RehearsalVerdict
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.storage.workspace import Workspace
 
 
-class Report(BaseModel):
+class RehearsalReport(BaseModel):
     """Verdict of a rehearsal, its findings, and their causes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,7 +24,7 @@ class Report(BaseModel):
     plan: RehearsalPlan
     changes: tuple[str, ...]
     """Changed packages, as `name before → after`."""
-    verdict: Verdict
+    verdict: RehearsalVerdict
     findings: tuple[RehearsalFinding, ...]
     """Findings, grave ones first."""
     causes: tuple[Cause, ...]
@@ -61,19 +61,19 @@ def report_folder(workspace: Workspace, plan: RehearsalPlan) -> UPath:
     return workspace.root / "rehearsals" / plan.pipeline / plan.name
 
 
-def read_report(workspace: Workspace, plan: RehearsalPlan) -> Report | None:
+def read_report(workspace: Workspace, plan: RehearsalPlan) -> RehearsalReport | None:
     """Read the report of a rehearsal; None if there is none, or one of another plan."""
     path = report_folder(workspace, plan) / "rehearsal.json"
     if not path.exists():
         return None
-    report = Report.model_validate_json(path.read_text(encoding="utf-8"))
+    report = RehearsalReport.model_validate_json(path.read_text(encoding="utf-8"))
     loose = {"budget_usd", "minutes"}
     return (
         report if report.plan.model_dump(exclude=loose) == plan.model_dump(exclude=loose) else None
     )
 
 
-def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[Report]:
+def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[RehearsalReport]:
     """List the reports of rehearsals, the newest first; unreadable ones are skipped.
 
     Args:
@@ -88,10 +88,10 @@ def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[Report]:
     return sorted(reports, key=lambda report: report.created, reverse=True)
 
 
-def find_report(workspace: Workspace, pipeline: str, name: str) -> Report | None:
+def find_report(workspace: Workspace, pipeline: str, name: str) -> RehearsalReport | None:
     """Read the report of a rehearsal by its name; None if there is no readable report."""
     path = workspace.root / "rehearsals" / pipeline / name / "rehearsal.json"
     try:
-        return Report.model_validate_json(path.read_text(encoding="utf-8"))
+        return RehearsalReport.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nightbid.rehearse.contract import ProcessAnswer, StageAnswer
-from nightbid.rehearse.findings import Kind
+from nightbid.rehearse.findings import FindingKind
 from nightbid.schema import LABEL, USER, WEIGHT
 from nightbid.storage.workspace import Workspace
 
 STAGES = ("sample", "featurize", "train", "train_baseline", "evaluate", "export", "load_test")
 """Stages of a night that run with each seed on each side; gates compute nothing that is served."""
-STEP_STAGES: Mapping[Kind, tuple[str, ...]] = {
+STEP_STAGES: Mapping[FindingKind, tuple[str, ...]] = {
     "failure": STAGES,
     "settings": (),
     "features": ("sample", "featurize"),
@@ -39,7 +39,7 @@ def probe(
     other: ProcessAnswer,
     records: Path,
     pipeline: str,
-    only: Kind | None = None,
+    only: FindingKind | None = None,
 ) -> list[dict[str, Any]]:
     """Make the steps that probe models, metrics and records on a side.
 

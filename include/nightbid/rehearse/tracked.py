@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator
 
 from nightbid.config.settings import Settings
-from nightbid.rehearse.report import Report, report_folder
+from nightbid.rehearse.report import RehearsalReport, report_folder
 from nightbid.storage.workspace import Workspace
 from nightbid.tracking.log import Tracked, deliver, tracking_uri
 from nightbid.tracking.payload import MetricPoint, Payload, safe_name
@@ -16,7 +16,7 @@ EXPERIMENT = "rehearsals"
 """Name of the experiment with all rehearsals in the tracking store."""
 
 
-def track(report: Report, workspace: Workspace, settings: Settings) -> Tracked:
+def track(report: RehearsalReport, workspace: Workspace, settings: Settings) -> Tracked:
     """Log a rehearsal like a night; if the store is down, it is queued."""
     if not tracking_uri(settings, workspace):
         return Tracked("off")
@@ -24,7 +24,7 @@ def track(report: Report, workspace: Workspace, settings: Settings) -> Tracked:
     return deliver(workspace, settings)
 
 
-def payload_of(report: Report, workspace: Workspace) -> Payload:
+def payload_of(report: RehearsalReport, workspace: Workspace) -> Payload:
     """Collect the verdict, changes, causes and metrics of a rehearsal."""
     plan = report.plan
     changes = {
@@ -47,7 +47,7 @@ def payload_of(report: Report, workspace: Workspace) -> Payload:
     )  # fmt: skip
 
 
-def _metrics(report: Report) -> Iterator[MetricPoint]:
+def _metrics(report: RehearsalReport) -> Iterator[MetricPoint]:
     yield MetricPoint(name="findings", value=len(report.findings))
     yield MetricPoint(
         name="grave_findings", value=sum(finding.grave for finding in report.findings)

@@ -12,12 +12,12 @@ from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 
 if TYPE_CHECKING:
-    from nightbid.rehearse.report import Report
+    from nightbid.rehearse.report import RehearsalReport
 
 TONES = {"safe": "pass", "safe with noted changes": "warn", "not safe": "stop"}
 
 
-def rehearsal_page(report: Report, links: Links | None = None) -> str:
+def rehearsal_page(report: RehearsalReport, links: Links | None = None) -> str:
     """Make the page.
 
     Args:
@@ -40,7 +40,7 @@ def rehearsal_page(report: Report, links: Links | None = None) -> str:
     return document(report.plan.name, body, links=links, pipelines=[report.plan.pipeline])
 
 
-def rehearsals_page(reports: Sequence[Report], links: Links, pipelines: list[str]) -> str:
+def rehearsals_page(reports: Sequence[RehearsalReport], links: Links, pipelines: list[str]) -> str:
     """Make the list of rehearsed upgrades.
 
     Args:
@@ -53,7 +53,7 @@ def rehearsals_page(reports: Sequence[Report], links: Links, pipelines: list[str
     return document("Rehearsed upgrades", body, links=links, pipelines=pipelines, address=address)
 
 
-def _training_chart(report: Report) -> Markup:
+def _training_chart(report: RehearsalReport) -> Markup:
     training = report.compared.get("training")
     if not training:
         return Markup("")

@@ -19,7 +19,7 @@ from nightbid.night.record import RunRecord, state_of
 from nightbid.night.stages import STAGES
 from nightbid.report import records
 
-State = Literal["done", "stopped", "failed", "running", "waiting"]
+RunState = Literal["done", "stopped", "failed", "running", "waiting"]
 
 
 class StageView:
@@ -63,7 +63,7 @@ class StageView:
         return self.record.uri if self.record else ""
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """State of the stage: `running` during an attempt, `waiting` before the first one."""
         if self.live:
             return "running"
@@ -193,7 +193,7 @@ class RunView:
         return code.hexdigest()[:32]
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """State of the run: `failed` or `stopped` if a stage is; `done` if the last stage is."""
         return self._state[0]
 
@@ -204,7 +204,7 @@ class RunView:
         return self.stage(name) if name else None
 
     @property
-    def _state(self) -> tuple[State, str]:
+    def _state(self) -> tuple[RunState, str]:
         return state_of(
             self.head, {stage.name: stage.record for stage in self.stages if stage.record}
         )

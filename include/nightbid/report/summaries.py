@@ -30,7 +30,7 @@ from nightbid.partitions import Partition
 from nightbid.report import records
 from nightbid.report.figures import words_of
 from nightbid.report.run_page import headline
-from nightbid.report.run_view import RunView, State
+from nightbid.report.run_view import RunState, RunView
 from nightbid.storage.files import write_atomically
 from nightbid.storage.workspace import Workspace
 
@@ -88,7 +88,7 @@ class RunSummary(BaseModel):
     """Name of the sweep that the run is a trial of; empty for a night."""
     changed: bool = False
     """Whether settings were changed for this run, which makes it an experiment."""
-    state: State
+    state: RunState
     headline: str
     verdict: str = ""
     """Verdict: `better`, `neutral`, `undecided`, `mixed` or `worse`; empty without evaluation."""
@@ -128,7 +128,7 @@ class RunSummary(BaseModel):
         return Money.total(Money(spent.cloud, spent.currency) for spent in self.spent)
 
 
-class _Kept(BaseModel):
+class _StampedSummary(BaseModel):
     stamp: Stamp
     summary: RunSummary
 
@@ -142,7 +142,7 @@ class _Own(BaseModel):
 
 class _Index(BaseModel):
     version: int = FORMAT
-    kept: dict[str, dict[str, _Kept]] = {}
+    kept: dict[str, dict[str, _StampedSummary]] = {}
     """Pipeline → run id → summary."""
 
 
@@ -209,7 +209,7 @@ class Summaries:
         name = hashlib.sha256(str(workspace.root).encode()).hexdigest()[:16]
         self._file = cache / "pages" / f"{name}.json"
         self._lock = threading.Lock()
-        self._kept: dict[str, dict[str, _Kept]] | None = None
+        self._kept: dict[str, dict[str, _StampedSummary]] | None = None
 
     def of(self, pipeline: str) -> list[RunSummary]:
         """List the summaries of all runs of a pipeline, in the order of their start."""
@@ -217,7 +217,7 @@ class Summaries:
             if self._kept is None:
                 self._kept = self._load()
             before = self._kept.get(pipeline, {})
-            after: dict[str, _Kept] = {}
+            after: dict[str, _StampedSummary] = {}
             marks = records.ledger_marks(pipeline)
             unknown: dict[str, Stamp | None] = {}
             for name in records.run_ids(self._workspace, pipeline):
@@ -228,7 +228,7 @@ class Summaries:
                 else:
                     unknown[name] = stamp
             for name, summary in self._read_all(pipeline, unknown, marks):
-                after[name] = _Kept(stamp=unknown[name] or (), summary=summary)
+                after[name] = _StampedSummary(stamp=unknown[name] or (), summary=summary)
             self._kept[pipeline] = after
             if any(stamp is not None and name in after for name, stamp in unknown.items()):
                 self._save()
@@ -271,7 +271,7 @@ class Summaries:
         run = records.run(self._workspace, pipeline, name)
         return summarize(run) if run is not None else None
 
-    def _load(self) -> dict[str, dict[str, _Kept]]:
+    def _load(self) -> dict[str, dict[str, _StampedSummary]]:
         try:
             index = _Index.model_validate_json(self._file.read_bytes())
         except (FileNotFoundError, ValidationError):

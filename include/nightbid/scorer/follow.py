@@ -195,7 +195,7 @@ def load(champion: Champion, folder: Path) -> Served:
 
 
 @dataclass(frozen=True)
-class State:
+class ServingState:
     """What serves, and the error that prevents serving the latest champion, if any."""
 
     served: Served | None = None
@@ -217,14 +217,14 @@ class Follower:
         self._pipeline = pipeline
         self._turn = turn
         self._looking = threading.Lock()
-        self.state = State()
+        self.state = ServingState()
 
-    def look(self) -> State:
+    def look(self) -> ServingState:
         """Check the history once and follow it. Never raises, so that later promotions are seen."""
         with self._looking:
             before = self.state
             try:
-                self.state = State(self._newest(before.served))
+                self.state = ServingState(self._newest(before.served))
             except Exception as error:  # any error of a damaged bundle; the next may be intact
                 trouble = " ".join(str(error).split())
                 if not isinstance(error, NightbidError):
@@ -232,7 +232,7 @@ class Follower:
                 if trouble != before.trouble:
                     LOG.warning("%s: the newest champion is not served: %s",
                                 self._pipeline, trouble)  # fmt: skip
-                self.state = State(before.served, trouble)
+                self.state = ServingState(before.served, trouble)
         return self.state
 
     def _newest(self, served: Served | None) -> Served | None:
@@ -292,9 +292,9 @@ class OneBundle:
 
     def __init__(self, folder: Path, pipeline: str) -> None:
         self._folder, self._pipeline = folder, pipeline
-        self.state = State()
+        self.state = ServingState()
 
-    def look(self) -> State:
+    def look(self) -> ServingState:
         """Load the bundle on the first call.
 
         Raises:
@@ -307,5 +307,5 @@ class OneBundle:
                 bundle_uri=str(self._folder), bundle_digest="", since=datetime.now(UTC),
                 change="promote", reason="not promoted: one bundle is served",
             )  # fmt: skip
-            self.state = State(load(champion, self._folder))
+            self.state = ServingState(load(champion, self._folder))
         return self.state

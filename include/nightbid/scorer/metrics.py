@@ -71,7 +71,7 @@ class WorkerStates:
         return states
 
 
-class _Champions:
+class _ChampionCollector:
     """Collector for the number of processes that serve each champion."""
 
     def __init__(self, states: WorkerStates) -> None:
@@ -100,7 +100,7 @@ class _Champions:
         )
 
 
-class _Shadow:
+class _ShadowCollector:
     """Collector for the differences between champion and shadow."""
 
     def __init__(self, folder: Path) -> None:
@@ -150,8 +150,8 @@ def exposition(states: WorkerStates) -> bytes:
     """Return all metrics in Prometheus' text format, summed over processes."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    registry.register(_Champions(states))
-    registry.register(_Shadow(states.folder))
+    registry.register(_ChampionCollector(states))
+    registry.register(_ShadowCollector(states.folder))
     return generate_latest(registry)
 
 

@@ -56,7 +56,7 @@ class RequestLookup:
         # A decimal may have more digits than orjson's 64-bit numbers.
         exact = any(pa.types.is_decimal(kind) for kind in columns.types)
         self._decode: Callable[[bytes], Any] = json.loads if exact else orjson.loads
-        self._layouts: dict[tuple[str, ...], _Layout] = {}
+        self._layouts: dict[tuple[str, ...], _LookupPlan] = {}
         self._contexts = {
             feature.name: ContextMemo(feature, self._columns)
             for feature in self._features
@@ -109,20 +109,22 @@ class RequestLookup:
         pairs = (both.missed for layout in self._layouts.values() for both in layout.both)
         return self._missed + sum(pairs)
 
-    def _layout(self, names: tuple[str, ...]) -> _Layout:
+    def _layout(self, names: tuple[str, ...]) -> _LookupPlan:
         layout = self._layouts.get(names)
         if layout is None:
             if len(self._layouts) >= MOST_LAYOUTS:
                 self._missed = self.missed
                 self._layouts.clear()
-            layout = _Layout.of(self._features, self._contexts, names, self._columns, self._time)
+            layout = _LookupPlan.of(
+                self._features, self._contexts, names, self._columns, self._time
+            )
             self._layouts[names] = layout
         if not layout.is_usual:
             raise UnusualRequestError("rows that seldom repeat")
         return layout
 
     def _shared_values(
-        self, layout: _Layout, parsed: SharedValues, day: int | None
+        self, layout: _LookupPlan, parsed: SharedValues, day: int | None
     ) -> tuple[list[int], list[float], dict[str, Array]]:
         """Look up features of the context only: their integers, floats, and matrices by name."""
         values: list[Any] = []
@@ -176,7 +178,7 @@ class RequestLookup:
             return False
         return True
 
-    def _row_slots(self, layout: _Layout, keys: list[bytes]) -> Array:
+    def _row_slots(self, layout: _LookupPlan, keys: list[bytes]) -> Array:
         memo = layout.rows
         slots = list(map(memo.slots.get, keys))
         if None in slots:
@@ -207,7 +209,7 @@ class RequestLookup:
 
 
 @dataclass
-class _Layout:
+class _LookupPlan:
     """How each feature is looked up, for one set of context columns."""
 
     shared: tuple[str, ...]
@@ -231,7 +233,7 @@ class _Layout:
         names: tuple[str, ...],
         types: Mapping[str, pa.DataType],
         time: str,
-    ) -> _Layout:
+    ) -> _LookupPlan:
         shared = frozenset(names) & types.keys()
         own = tuple(name for name in types if name not in shared)
         once = [contexts[feature.name] for feature in features if shared.issuperset(feature.reads)]

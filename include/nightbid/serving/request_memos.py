@@ -15,7 +15,7 @@ import pyarrow as pa
 from nightbid.features.values import RawColumns
 from nightbid.serving.json_values import from_json
 from nightbid.serving.lookup import CAPACITY, Array, ServedFeature
-from nightbid.serving.request_values import SharedValues, Value, quick, value_of
+from nightbid.serving.request_values import ContextInputs, SharedValues, quick, value_of
 
 MOST_KEY_BYTES = 32 << 20
 """Maximum bytes of JSON keys in a memo of rows; a full memo is cleared."""
@@ -32,10 +32,10 @@ class ContextMemo:
         self.by_day = feature.when == "day"
         self.is_kept = _repeats(feature, feature.sources, types)
         self.key = itemgetter(*feature.sources)
-        self.known: dict[Any, Value] = {}
+        self.known: dict[Any, ContextInputs] = {}
         self.quick = quick(feature, types)
 
-    def compute(self, raw: RawColumns) -> Value:
+    def compute(self, raw: RawColumns) -> ContextInputs:
         """Apply the transform to one row."""
         return value_of(self.feature.compute(raw))
 
@@ -130,7 +130,7 @@ class PairMemo:
         self.codes = Stored(1, np.int64)
         """[slots, 1]: code of the row's own values."""
         self._code_of: dict[bytes, int] = {}
-        self._contexts: dict[Any, _Known] = {}
+        self._contexts: dict[Any, _CachedPairs] = {}
         self._bytes = 0
 
     def learn(self, first: int, decoded: list[Row]) -> None:
@@ -167,14 +167,14 @@ class PairMemo:
         for name, stored in known.values.items():
             feed[name] = stored.take(codes, axis=0)
 
-    def _of_context(self, parsed: SharedValues, day: int | None) -> _Known:
+    def _of_context(self, parsed: SharedValues, day: int | None) -> _CachedPairs:
         """Return the values cached for a context, with space for every code."""
         context = (*(parsed.given[name] for name in self._shared), day if self._by_day else None)
         size = len(self._code_of)
         known = self._contexts.get(context)
         if known is None or len(known.has) < size:
             room = size + size // 4
-            grown = _Known.of(self._feature, room)
+            grown = _CachedPairs.of(self._feature, room)
             if known is not None:
                 grown.take_over(known)
             self._bytes += grown.bytes - (known.bytes if known else 0)
@@ -194,7 +194,7 @@ class PairMemo:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _CachedPairs:
     """Cached values of a pair feature in one context."""
 
     has: npt.NDArray[np.bool_]
@@ -203,7 +203,7 @@ class _Known:
     """Graph input → [codes] or [codes, length]."""
 
     @classmethod
-    def of(cls, feature: ServedFeature, size: int) -> _Known:
+    def of(cls, feature: ServedFeature, size: int) -> _CachedPairs:
         """Allocate arrays."""
         values = {
             name: np.zeros((size, length) if length else size, dtype)
@@ -216,7 +216,7 @@ class _Known:
         """Size of all arrays in bytes."""
         return self.has.nbytes + sum(array.nbytes for array in self.values.values())
 
-    def take_over(self, other: _Known) -> None:
+    def take_over(self, other: _CachedPairs) -> None:
         """Copy the values of a smaller instance."""
         size = len(other.has)
         self.has[:size] = other.has

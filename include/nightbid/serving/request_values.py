@@ -42,7 +42,7 @@ class UnusualRequestError(NightbidError):
     """Raised for a request that must be read column by column. Handled within the scorer."""
 
 
-Value: TypeAlias = tuple[tuple[int, ...], tuple[float, ...], tuple[tuple[str, Array], ...]]
+ContextInputs: TypeAlias = tuple[tuple[int, ...], tuple[float, ...], tuple[tuple[str, Array], ...]]
 """Inputs of a context feature for one request: its integers, its floats, and its lists [1, length]
 with their names. Tuples, because the garbage collector untracks them: otherwise it would stop the
 scorer while visiting the whole cache."""
@@ -137,7 +137,7 @@ class SharedValues:
         return array
 
 
-Quick = Callable[[SharedValues, int | None], Value]
+Quick = Callable[[SharedValues, int | None], ContextInputs]
 """Function from context values, and the day if the feature reads it, to the feature's value."""
 
 
@@ -164,7 +164,7 @@ def quick(feature: ServedFeature, types: Mapping[str, pa.DataType]) -> Quick | N
     return None
 
 
-def value_of(columns: Mapping[str, Array]) -> Value:
+def value_of(columns: Mapping[str, Array]) -> ContextInputs:
     """Group columns of one row by their type."""
     ints: list[int] = []
     floats: list[float] = []
@@ -180,7 +180,7 @@ def value_of(columns: Mapping[str, Array]) -> Value:
 
 
 def _of_moment(transform: TimePartTransform[Any], name: str) -> Quick:
-    def find(parsed: SharedValues, day: int | None) -> Value:
+    def find(parsed: SharedValues, day: int | None) -> ContextInputs:
         moment = parsed.moment(name)
         if moment is None:
             raise UnusualRequestError("not a time that Python reads as Arrow does")
@@ -207,7 +207,7 @@ def _of_hash(transform: HashTransform | CrossTransform, names: tuple[str, ...]) 
     read = tuple(transform.feature.columns) if isinstance(transform, CrossTransform) else names
     buckets = transform.feature.buckets
 
-    def find(parsed: SharedValues, day: int | None) -> Value:
+    def find(parsed: SharedValues, day: int | None) -> ContextInputs:
         if all(parsed.token(name) is None for name in names):
             return (0,), (), ()
         return (1 + int(parsed.joint_hash(read)[0]) % buckets,), (), ()
@@ -218,7 +218,7 @@ def _of_hash(transform: HashTransform | CrossTransform, names: tuple[str, ...]) 
 def _of_history(transform: KeyHistory[Any], names: tuple[str, ...]) -> Quick:
     read = tuple(transform.feature.sources(transform.name))
 
-    def find(parsed: SharedValues, day: int | None) -> Value:
+    def find(parsed: SharedValues, day: int | None) -> ContextInputs:
         assert day is not None
         values = transform.of_keys(parsed.joint_hash(read), np.array([day], np.int32))
         return (), (float(values[0]),), ()
@@ -230,7 +230,7 @@ def _of_list(transform: ListTransform[Any], name: str) -> Quick:
     vocabulary, length = transform.vocabulary, transform.feature.length
     separator, is_bag = transform.feature.separator, isinstance(transform, BagTransform)
 
-    def find(parsed: SharedValues, day: int | None) -> Value:
+    def find(parsed: SharedValues, day: int | None) -> ContextInputs:
         items = parsed.tokens(name, separator)
         items = items[:length] if is_bag else items[-length:]
         matrix = np.zeros((1, length), np.int32)

@@ -23,8 +23,8 @@ WORTH_THREADS = 8 << 20
 DATA_FILES = (".parquet", ".arrow")
 """Extensions of row files; one that is not in the manifest is an error, since it would be read."""
 
-Identity = tuple[int, int, int, int, int]
-_digests: dict[Identity, str] = {}
+FileIdentity = tuple[int, int, int, int, int]
+_digests: dict[FileIdentity, str] = {}
 
 
 def file_digest(path: Path) -> str:
@@ -151,5 +151,5 @@ def _digest_or_none(path: Path) -> str | None:
         return None
 
 
-def _identity(state: os.stat_result) -> Identity:
+def _identity(state: os.stat_result) -> FileIdentity:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

@@ -25,7 +25,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
 from nightbid.models.registry import find
 
-Value = str | int | float
+ParameterValue = str | int | float
 SHORT = {"train.lr": "train.learning_rate"}
 DIGITS = 4
 """Significant digits of a drawn number: the printed value is the value used in training."""
@@ -43,7 +43,7 @@ class Parameter:
     log: bool = False
     whole: bool = False
 
-    def text(self, value: Value) -> str:
+    def text(self, value: ParameterValue) -> str:
         """Format a proposed value as in `--set`."""
         return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)
 
@@ -71,7 +71,7 @@ class Space:
             return None
         return math.prod(len(parameter.choices) for parameter in self.parameters)
 
-    def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
+    def overrides(self, values: Mapping[str, ParameterValue]) -> tuple[str, ...]:
         """Format one trial's values as overrides of the pipeline."""
         varied = (
             f"{parameter.key}={parameter.text(values[parameter.key])}"

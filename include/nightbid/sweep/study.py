@@ -33,15 +33,15 @@ from nightbid.partitions import Partition
 from nightbid.preflight import checked_pipeline
 from nightbid.storage.files import write_atomically
 from nightbid.storage.workspace import Workspace
-from nightbid.sweep.space import Parameter, Space, Value, parse_space
+from nightbid.sweep.space import Parameter, ParameterValue, Space, parse_space
 
 Metric = Literal["log_loss", "auc"]
-State = Literal["done", "pruned", "failed", "running"]
+TrialStatus = Literal["done", "pruned", "failed", "running"]
 ATTEMPTS = 2
 """Maximum number of starts of a trial: it fails if it kills its process twice (memory)."""
 STARTUP = 8
 """Number of random trials before the sampler uses their results."""
-STATES: dict[TrialState, State] = {
+STATES: dict[TrialState, TrialStatus] = {
     TrialState.COMPLETE: "done",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
@@ -74,9 +74,9 @@ class Trial:
 
     number: int
     """Number of the trial, from 1."""
-    state: State
+    state: TrialStatus
     run_id: str
-    values: Mapping[str, Value]
+    values: Mapping[str, ParameterValue]
     overrides: tuple[str, ...]
     log_loss: float | None = None
     auc: float | None = None
@@ -237,7 +237,7 @@ class Sweep:
             return trial, handle
 
     def end(
-        self, handle: optuna.Trial, state: State, figures: Mapping[str, Any], error: str = ""
+        self, handle: optuna.Trial, state: TrialStatus, figures: Mapping[str, Any], error: str = ""
     ) -> None:
         """Store the result of a trial.
 
@@ -279,7 +279,7 @@ class Sweep:
             study.enqueue_trial(values)
         return study.ask(distributions)
 
-    def _all(self) -> Iterator[dict[str, Value]]:
+    def _all(self) -> Iterator[dict[str, ParameterValue]]:
         keys = [parameter.key for parameter in self.space.parameters]
         for values in itertools.product(
             *(parameter.choices for parameter in self.space.parameters)

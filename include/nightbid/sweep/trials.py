@@ -25,7 +25,7 @@ from nightbid.night.stages import stage_named
 from nightbid.night.task import StageOutput
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
-from nightbid.sweep.study import State, Sweep, Trial
+from nightbid.sweep.study import Sweep, Trial, TrialStatus
 
 SHARED = ("sample", "gate_raw", "featurize", "gate_features")
 TRIAL = ("sample", "featurize", "train")
@@ -75,7 +75,7 @@ def run_trial(sweep: Sweep, number: int, settings: Settings, bars: Bars = no_bar
     if handle is None:
         return trial
     figures: dict[str, object] = {}
-    state: State = "done"
+    state: TrialStatus = "done"
     reason = ""
     try:
         figures = _train(sweep, trial, handle, settings, bars, left)

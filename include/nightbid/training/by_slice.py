@@ -15,7 +15,7 @@ from nightbid.training.data import Examples, SplitRows, every_so_many
 from nightbid.training.validation import Score
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int32]
+Int32s = npt.NDArray[np.int32]
 MOST_IDS = 10_000
 """Maximum number of ids of a column: the offsets of all ids are stored in the model."""
 MOST_ROWS = 1_000_000
@@ -60,7 +60,7 @@ def fit_offsets(
 
 
 def shrunken(
-    z: Floats, labels: Floats, weights: Floats, codes: Ints, known: npt.NDArray[np.bool_]
+    z: Floats, labels: Floats, weights: Floats, codes: Int32s, known: npt.NDArray[np.bool_]
 ) -> Floats:
     """Estimate a random intercept per value, given the logits.
 

@@ -29,7 +29,7 @@ from nightbid.training.warm import take_all, why_cold
 if TYPE_CHECKING:
     from nightbid.training.job import FitJob
 
-Days = tuple[dt.date, ...]
+TrainingDays = tuple[dt.date, ...]
 CURVE_DAYS = 60
 """Maximum number of days of the learning curve that are kept."""
 
@@ -152,7 +152,9 @@ def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.dat
     return rows[True] / max(sum(rows.values()), 1)
 
 
-def plan_lesson(job: FitJob, layout: Layout, source: Callable[[Days], TrainingSource]) -> Lesson:
+def plan_lesson(
+    job: FitJob, layout: Layout, source: Callable[[TrainingDays], TrainingSource]
+) -> Lesson:
     """Decide whether a night trains on the new days or on all days.
 
     Args:

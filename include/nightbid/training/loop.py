@@ -66,7 +66,7 @@ class Fitted:
 
 
 @dataclass
-class _Place:
+class _Position:
     """Progress of a training within its epochs."""
 
     epoch: int = 1
@@ -131,7 +131,7 @@ class Training:
         self._best_weights: dict[str, Array] = {}
         self._keep_slots = keep_slots
         self._best_slots: list[Array] = []
-        self._place = _Place(buffer=stream.buffer if stream else 0)
+        self._place = _Position(buffer=stream.buffer if stream else 0)
         self._waited = self._learned = 0.0
 
     def run(self, *, progress: Progress, watch: EpochWatcher, checkpoints: Checkpoints) -> Fitted:
@@ -276,7 +276,7 @@ class Training:
         arrays |= {f"slot{at:04d}": array for at, array in enumerate(self._best_slots)}
         checkpoints.save(arrays, asdict(self._place))
 
-    def _resume(self, checkpoints: Checkpoints) -> _Place:
+    def _resume(self, checkpoints: Checkpoints) -> _Position:
         saved = checkpoints.load()
         if saved is not None and bool(saved[1].get("buffer")) != bool(self._place.buffer):
             # A machine with more or less memory uses another order, so rows would be mixed up.
@@ -297,7 +297,7 @@ class Training:
                 Epoch(**{**epoch, "validation": ValidationMetrics(**epoch["validation"])})
                 for epoch in place.pop("epochs")
             ]
-            self._place = _Place(**place, epochs=epochs)
+            self._place = _Position(**place, epochs=epochs)
             if isinstance(self._train, Stream):
                 self._train = replace(self._train, buffer=self._place.buffer)
         return self._place

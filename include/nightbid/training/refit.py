@@ -188,7 +188,7 @@ def _as_long(job: FitJob, judged: Mapping[str, Any]) -> FitJob:
 
 
 @dataclass(frozen=True)
-class _Split:
+class _SplitCounts:
     """Counts of the rows that `_split` lays out."""
 
     young: int
@@ -201,7 +201,7 @@ class _Split:
     """Number of positives that the judged and the refitted model learn from."""
 
 
-def _split(featurized: Path, scratch: Path) -> _Split:
+def _split(featurized: Path, scratch: Path) -> _SplitCounts:
     """Write all days as training rows, and the held-out rows as validation rows, file by file.
 
     Days whose labels are not final stay in the split `young`, without the held-out users.
@@ -236,7 +236,7 @@ def _split(featurized: Path, scratch: Path) -> _Split:
             is_positive = table[LABEL].to_numpy() > 0
             positives += int(is_positive[out].sum())
             fresh += int(is_positive[~out].sum())
-    return _Split(young, len(users), positives, (before, before + fresh))
+    return _SplitCounts(young, len(users), positives, (before, before + fresh))
 
 
 def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -71,11 +71,11 @@ def dataset(rows: SplitRows, layout: Layout, *, seed: int | None) -> tuple[Any, 
     assert isinstance(rows, Stream)
     flags = [(labels.copy(), weights.copy()) for labels, weights in rows.flags()]
     labels, weights = (np.concatenate(parts) for parts in zip(*flags, strict=True))
-    reader = _Reader(rows, seed)
+    reader = _GroupReader(rows, seed)
     return [_Part(reader, group) for group in rows.groups], {"label": labels, "weight": weights}
 
 
-class _Reader:
+class _GroupReader:
     """Reads row groups as matrices, and caches the last one."""
 
     def __init__(self, rows: Stream, seed: int | None) -> None:
@@ -97,7 +97,7 @@ class _Part(lightgbm.Sequence):  # type: ignore[misc]
 
     batch_size = 1 << 16
 
-    def __init__(self, reader: _Reader, group: RowGroup) -> None:
+    def __init__(self, reader: _GroupReader, group: RowGroup) -> None:
         self._reader, self._group = reader, group
 
     def __len__(self) -> int:

@@ -63,7 +63,7 @@ def _chosen(
     return Filter("sweep" if sweeps else kind, state, q)
 
 
-Chosen = Annotated[Filter, Depends(_chosen)]
+ChosenFilter = Annotated[Filter, Depends(_chosen)]
 Page = Annotated[int, Query(ge=1, le=100_000)]
 
 
@@ -121,12 +121,14 @@ def make_pages(settings: Settings) -> FastAPI:
         )
 
     @app.get("/")
-    def all_nights(request: Request, reader: Login, chosen: Chosen, page: Page = 1) -> HTMLResponse:
+    def all_nights(
+        request: Request, reader: Login, chosen: ChosenFilter, page: Page = 1
+    ) -> HTMLResponse:
         return _nights(request, reader, shelf.pipelines(reader), page, "", chosen)
 
     @app.get("/nights/{pipeline}")
     def nights(
-        request: Request, pipeline: str, reader: Login, chosen: Chosen, page: Page = 1
+        request: Request, pipeline: str, reader: Login, chosen: ChosenFilter, page: Page = 1
     ) -> HTMLResponse:
         shelf.open(pipeline, reader)
         return _nights(request, reader, [pipeline], page, pipeline, chosen)

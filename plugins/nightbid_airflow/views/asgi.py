@@ -12,9 +12,9 @@ from airflow.configuration import conf
 PREFIX = "/nightbid"
 FRAME = "/plugin/nightbid"
 """Path of Airflow's page that frames the pages."""
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Scope]]
-Send = Callable[[Scope], Awaitable[None]]
+AsgiScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiScope]]
+Send = Callable[[AsgiScope], Awaitable[None]]
 
 
 class LazyApp:
@@ -23,7 +23,7 @@ class LazyApp:
     All components and tasks load the plugin, but only the API server serves pages.
     """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         from nightbid_airflow.views.app import pages
 
@@ -41,10 +41,10 @@ class LazyRefusals:
         app: ASGI application to wrap.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: Callable[[AsgiScope, Receive, Send], Awaitable[None]]) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         app = self._app
         if scope.get("method") == "POST" and TRIGGERS.search(scope["path"]):

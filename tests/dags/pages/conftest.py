@@ -23,12 +23,12 @@ from nightbid.night.record import RunRecord
 from nightbid.rehearse.bisect import Cause
 from nightbid.rehearse.findings import RehearsalFinding
 from nightbid.rehearse.plan import RehearsalPlan
-from nightbid.rehearse.report import Report, report_folder
+from nightbid.rehearse.report import RehearsalReport, report_folder
 from nightbid.storage.workspace import Workspace
 
 GATE = "outputs/small/gate_raw/0123456789abcdef"
 """Address of a gate's output."""
-REHEARSED = Report(
+REHEARSED = RehearsalReport(
     plan=RehearsalPlan(
         name="try-numpy", pipeline="small", date=dt.date(2026, 1, 8), frozen="rows", seeds=2,
         first_seed=0, margin=0.002, present={"numpy": "==2.4.6"}, candidate={"numpy": "==2.3.5"},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,64 @@ def test_docstrings_describe_arguments_and_attributes_in_full() -> None:
 @pytest.mark.parametrize("text", ["        run: Of which.\n", '    """Of the workers."""\n'])
 def test_docstring_fragments_are_found(text: str) -> None:
     assert any(pattern.search(text) for pattern in FRAGMENTS)
+
+
+def shared_names(sources: Mapping[str, str]) -> list[str]:
+    """Find names that several classes or type aliases share; a leading underscore does not count.
+
+    Modules may repeat an alias, such as `Floats`, if its definition is the same.
+    """
+    found: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
+    for where, text in sources.items():
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                place = f"{where}:{node.lineno}"
+                found[node.name.lstrip("_")][place] = [place]
+        for node in tree.body:
+            if isinstance(node, ast.Assign):
+                target = node.targets[0]
+            elif isinstance(node, ast.AnnAssign) and "TypeAlias" in ast.unparse(node.annotation):
+                target = node.target
+            else:
+                continue
+            name = target.id.lstrip("_") if isinstance(target, ast.Name) else ""
+            if name[:1].isupper() and not name.isupper() and node.value is not None:
+                same = found[name].setdefault(ast.unparse(node.value), [])
+                same.append(f"{where}:{node.lineno}")
+    return [
+        f"{name}: " + ", ".join(places[0] for places in meanings.values())
+        for name, meanings in sorted(found.items())
+        if len(meanings) > 1
+    ]
+
+
+def test_every_class_has_a_name_of_its_own() -> None:
+    sources = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for place in ("include", "plugins")
+        for path in sorted((ROOT / place).rglob("*.py"))
+    }
+    shared = shared_names(sources)
+    assert not shared, "name each for what it is, and add it to docs/renames.md:\n" + "\n".join(
+        shared
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("class Rows: ...", "class Rows: ..."),
+        ("class Rows: ...", "class _Rows: ..."),
+        ("class Rows: ...", "class Table:\n    class Rows: ..."),
+        ("class Rows: ...", "Rows = list[int]"),
+        ("Rows = list[float]", "Rows: TypeAlias = list[int]"),
+    ],
+)
+def test_shared_names_are_found(first: str, second: str) -> None:
+    assert shared_names({"a.py": first, "b.py": second})
+
+
+def test_equal_aliases_and_constants_may_repeat() -> None:
+    alias = "Floats = npt.NDArray[np.float64]\n"
+    assert not shared_names({"a.py": f"{alias}X = 1", "b.py": f"{alias}X = 2"})

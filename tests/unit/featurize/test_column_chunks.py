@@ -15,7 +15,7 @@ from nightbid.errors import CorruptDataError
 from nightbid.featurize import groups
 from nightbid.featurize.column_chunks import write_with_columns_of
 from nightbid.featurize.groups import encode_rows
-from nightbid.featurize.thrift import Reader, encoded
+from nightbid.featurize.thrift import ThriftReader, encoded
 
 
 def column(kind: str, rows: int, seed: int) -> pa.Array:
@@ -121,4 +121,4 @@ def test_a_parquet_footer_round_trips(tmp_path: Path) -> None:
     )  # fmt: skip
     data = path.read_bytes()
     footer = data[-8 - int.from_bytes(data[-8:-4], "little") : -8]
-    assert encoded(Reader(footer).fields()) == footer
+    assert encoded(ThriftReader(footer).fields()) == footer

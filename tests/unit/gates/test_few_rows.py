@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import against_champion, input_checks
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.raw import measure_days
@@ -53,10 +53,12 @@ def verdicts(family: str, rows: int, seed: int = 0, **newest: float) -> dict[str
     dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
     usual = {key: value for key, value in newest.items() if key == "flags"}
     days = [
-        Day(day, Profile.of(logs(day, rows, seed, **(newest if day == NEWEST else usual))), {})
+        DayProfile(
+            day, Profile.of(logs(day, rows, seed, **(newest if day == NEWEST else usual))), {}
+        )
         for day in dates
     ]
-    measured = measure_days(Days(days, [], dates), SPEC)
+    measured = measure_days(DayProfiles(days, [], dates), SPEC)
     mine = Measurements([each for each in measured if each.family == family])
     judgment = judge("raw", mine, SPEC.gates, NEWEST)
     return {check.name: check.verdict for check in judgment.checks}
@@ -95,8 +97,8 @@ def test_null_excess_allows_a_day_with_many_new_users(nulls: int, stops: bool) -
         values: list[int | None] = [7] * FEW
         values[: nulls if day == NEWEST else 3] = [None] * (nulls if day == NEWEST else 3)
         table = table.append_column("history_len", pa.array(values, pa.int64()))
-        days.append(Day(day, Profile.of(table), {}))
-    judgment = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
+        days.append(DayProfile(day, Profile.of(table), {}))
+    judgment = judge("raw", measure_days(DayProfiles(days, [], dates), SPEC), SPEC.gates, NEWEST)
     stopped = {check.name.partition(":")[0] for check in judgment.checks if check.verdict == "stop"}
     assert ("null_excess" in stopped) == stops
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import column_checks
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.profile import Profile
@@ -20,7 +20,7 @@ NEWEST = FIRST + timedelta(days=DAYS - 1)
 SPEC = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "ad_age"}}})
 
 
-def window(seed: int, ads: int = 60, rows: int = 1500, change=lambda age, draw: age) -> Days:
+def window(seed: int, ads: int = 60, rows: int = 1500, change=lambda age, draw: age) -> DayProfiles:
     """Return days of an advertiser with few ads: some ads are new, and their shares vary."""
     draw = np.random.default_rng(seed)
     born = draw.integers(-40, DAYS, ads)
@@ -42,11 +42,11 @@ def window(seed: int, ads: int = 60, rows: int = 1500, change=lambda age, draw: 
                 "format": np.array(["banner", "native", "video"])[ad % 3],
             }
         )
-        days.append(Day(day, Profile.of(table, ("user_id", "ad_id")), {}))
-    return Days(days, [], [day.date for day in days])
+        days.append(DayProfile(day, Profile.of(table, ("user_id", "ad_id")), {}))
+    return DayProfiles(days, [], [day.date for day in days])
 
 
-def stops(days: Days, *names: str) -> set[str]:
+def stops(days: DayProfiles, *names: str) -> set[str]:
     measurements = Measurements()
     for day in days.window:
         column_checks.measure(measurements, days, day, SPEC)

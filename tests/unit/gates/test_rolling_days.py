@@ -11,7 +11,7 @@ from nightbid.config.gates import Override
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, GateStopped
-from nightbid.gates.day_profiles import Day
+from nightbid.gates.day_profiles import DayProfile
 from nightbid.gates.rolling_days import rolling_days
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
@@ -77,8 +77,8 @@ def test_an_empty_hour_is_reported(clean, tmp_path):
         gate(clean, tmp_path, "['missing_hour@2026-01-04:14']")
 
 
-def hours_of(*names: dt.date) -> list[Day]:
-    return [Day(name, Profile(1, {}), {"read": 1.0}, unit="hour") for name in names]
+def hours_of(*names: dt.date) -> list[DayProfile]:
+    return [DayProfile(name, Profile(1, {}), {"read": 1.0}, unit="hour") for name in names]
 
 
 def test_rolling_days_are_24_hours_that_end_with_the_newest_hour():

@@ -11,7 +11,7 @@ import pytest
 from nightbid.config.gates import Gates
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import row_expectations
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.raw import measure_days
@@ -82,8 +82,8 @@ def by_profile_and_rows(spoil, limit: int) -> tuple[dict, dict, Measurements]:
             part = table(frame[start : start + 1500])
             profile = profile.merge(Profile.of(part, ("user_id", "ad_id")))
             sample = sample.add(part, limit)
-        days.append(Day(day, profile, {"read": len(frame)}))
-    known = Days(days, [], [day.date for day in days])
+        days.append(DayProfile(day, profile, {"read": len(frame)}))
+    known = DayProfiles(days, [], [day.date for day in days])
     assert sample.table is not None
     measurements = Measurements()
     row_expectations.measure(measurements, sample.table, known, days[-1], SPEC)

@@ -11,7 +11,7 @@ import pytest
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
 from nightbid.gates import column_checks, cost, raw, serving
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.measurements import Measurements
 from nightbid.night.manifest import Usage
 from nightbid.night.record import RunRecord
@@ -140,10 +140,10 @@ def test_growing_ages_are_not_lost_values_and_vanished_shops_are(gone):
         ages = np.repeat([5, 6, 7], 400) + at
         shops = np.tile([1, 2, 3] if gone and at == 3 else [1, 2, 3, 4], 1200)[:1200]
         profile = Profile.of(pa.table({"age": ages, "shop": shops}))
-        days.append(Day(NEWEST - timedelta(days=3 - at), profile, {}))
+        days.append(DayProfile(NEWEST - timedelta(days=3 - at), profile, {}))
     measurements = Measurements()
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
-    column_checks.measure(measurements, Days(days, [], []), days[-1], spec)
+    column_checks.measure(measurements, DayProfiles(days, [], []), days[-1], spec)
     lost = {
         measurement.subject: measurement.value
         for measurement in measurements
@@ -162,10 +162,10 @@ def test_values_missing_on_every_day_are_not_counted_as_lost(gone):
         if gone and at == 5:
             sites = sites[sites != 3]
         profile = Profile.of(pa.table({"site": np.repeat(sites, 60)}))
-        days.append(Day(NEWEST - timedelta(days=5 - at), profile, {}))
+        days.append(DayProfile(NEWEST - timedelta(days=5 - at), profile, {}))
     measurements = Measurements()
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
-    column_checks.measure(measurements, Days(days, [], []), days[-1], spec)
+    column_checks.measure(measurements, DayProfiles(days, [], []), days[-1], spec)
     lost = {
         measurement.subject: measurement.value
         for measurement in measurements

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import row_expectations
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.raw import measure_days
@@ -49,8 +49,8 @@ def verdicts(
         table = table.append_column("nb_label", table[label].cast(pa.float32()))
         table = table.append_column("nb_time", table["time"])
         days.append((day, table))
-    known = [Day(day, Profile.of(table), {}) for day, table in days]
-    window = Days(known, [], [day for day, _ in days])
+    known = [DayProfile(day, Profile.of(table), {}) for day, table in days]
+    window = DayProfiles(known, [], [day for day, _ in days])
     measurements: Measurements = measure_days(window, spec)
     sample = RowSample().add(days[-1][1]).table
     row_expectations.measure(measurements, sample, window, known[-1], spec)

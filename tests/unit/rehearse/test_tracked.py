@@ -11,7 +11,7 @@ from nightbid.config.settings import Settings
 from nightbid.rehearse.bisect import Cause
 from nightbid.rehearse.findings import RehearsalFinding
 from nightbid.rehearse.plan import RehearsalPlan
-from nightbid.rehearse.report import Report, report_folder
+from nightbid.rehearse.report import RehearsalReport, report_folder
 from nightbid.rehearse.tracked import track
 from nightbid.storage.workspace import Workspace
 
@@ -21,7 +21,7 @@ def test_a_rehearsal_is_logged_to_mlflow_with_verdict_causes_and_report(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    report = Report(
+    report = RehearsalReport(
         plan=RehearsalPlan(
             name="try-numpy", pipeline="ctr", date=dt.date(2026, 1, 8), frozen="rows", seeds=5,
             first_seed=0, margin=0.002, present={"numpy": "==2.4.6"},

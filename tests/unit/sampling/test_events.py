@@ -17,7 +17,7 @@ from nightbid.data.source import open_source
 from nightbid.data.write import write_streams
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.gates import joined_events
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.measurements import Measurements
 from nightbid.profile import Profile
 from nightbid.sampling.day import key_of
@@ -275,8 +275,10 @@ def test_event_measurements_show_lost_matches_and_slow_clicks():
              "clicks_delay_median_hours": 0.1, "clicks_delay_p95_hours": 0.5}  # fmt: skip
     odd = {**usual, "clicks_orphans": 3_000.0, "clicks_delay_p95_hours": 8.0,
            "clicks_repeated": 2_000.0, "clicks_early": 500.0}  # fmt: skip
-    all_days = [Day(DAY + timedelta(days=n), Profile(), odd if n == 4 else usual) for n in range(5)]
-    days = Days(all_days, (), [day_log.date for day_log in all_days])
+    all_days = [
+        DayProfile(DAY + timedelta(days=n), Profile(), odd if n == 4 else usual) for n in range(5)
+    ]
+    days = DayProfiles(all_days, (), [day_log.date for day_log in all_days])
 
     def measured(day):
         measurements = Measurements()
@@ -290,4 +292,4 @@ def test_event_measurements_show_lost_matches_and_slow_clicks():
     assert faulty["event_delay:clicks_median"] == 1
     assert faulty["events_repeated:clicks"] == pytest.approx(1 / 6, abs=0.02)
     assert faulty["events_early:clicks"] == 0.05
-    assert not measured(Day(DAY, Profile(), {"read": 3.0}))
+    assert not measured(DayProfile(DAY, Profile(), {"read": 3.0}))

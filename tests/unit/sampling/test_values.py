@@ -14,7 +14,7 @@ import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
-from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.judge import judge
 from nightbid.gates.raw import measure_days
 from nightbid.night.task import StageTask
@@ -110,7 +110,7 @@ def test_unknown_label_spellings_are_set_aside(spelling):
 
 def day_with(read: int, quarantined: int, positives: int, lost: int) -> list[str]:
     days = [
-        Day(
+        DayProfile(
             NEWEST - dt.timedelta(days=back),
             Profile(rows=read - quarantined),
             {"read": read, "quarantined": quarantined, "positives": positives,
@@ -119,7 +119,7 @@ def day_with(read: int, quarantined: int, positives: int, lost: int) -> list[str
         for back in range(2)
     ]  # fmt: skip
     spec = spec_of()
-    measurements = measure_days(Days(days, [], [day.date for day in days]), spec)
+    measurements = measure_days(DayProfiles(days, [], [day.date for day in days]), spec)
     verdict = judge("raw", measurements, spec.gates, NEWEST)
     return [check.verdict for check in verdict.checks if check.name == "quarantined_positives"]
 

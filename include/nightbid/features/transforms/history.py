@@ -19,8 +19,8 @@ from nightbid.errors import DataError
 from nightbid.features.mapped import KeyedRows, distinct_keys, joined
 from nightbid.features.state import WEIGHT_UNIT, FittedState
 from nightbid.features.transforms.transform import (
+    FeatureSettings,
     Moment,
-    Settings,
     Transform,
     implements,
     one_float,
@@ -149,7 +149,7 @@ def _sums_of(counts: pa.Table, totals: dict[int, list[int]]) -> pa.Table:
     return pa.table(columns, schema=SUMS)
 
 
-class KeyHistory(Transform[Settings]):
+class KeyHistory(Transform[FeatureSettings]):
     """A statistic of a key over the days before the row's day."""
 
     learns_history = True

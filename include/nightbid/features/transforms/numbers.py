@@ -14,7 +14,7 @@ from nightbid.column_parsing import Floats, Ints
 from nightbid.config.features import Age, Buckets, Numeric, QuantileBuckets
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import (
-    Settings,
+    FeatureSettings,
     Transform,
     implements,
     one_float,
@@ -37,7 +37,7 @@ MOST_EDGES = 16
 """Maximum number of boundaries to list in documentation."""
 
 
-class Scaled(Transform[Settings]):
+class Scaled(Transform[FeatureSettings]):
     """Base of scaled numbers: (x - center) * inverse; a missing value is 0, as the center is."""
 
     @property
@@ -176,7 +176,7 @@ class AgeTransform(Scaled[Age]):
         return f"days since {self.feature.since}: ln(1 + days), {SCALES['standard']}"
 
 
-class Bucketed(Transform[Settings]):
+class Bucketed(Transform[FeatureSettings]):
     """Base of bucketed numbers; a boundary belongs to the bucket above it."""
 
     @property

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.config.features import DayOfWeek, Hour, Identity
-from nightbid.features.transforms.transform import Settings, Transform, implements, one_id
+from nightbid.features.transforms.transform import FeatureSettings, Transform, implements, one_id
 from nightbid.features.values import DAY_US, Int32s, Ints, RawColumns, moments_of
 from nightbid.number_parsing import numbers
 from nightbid.schema import ModelInput
@@ -19,7 +19,7 @@ from nightbid.time_parsing import as_time
 HOUR_US = 3_600_000_000
 
 
-class TimePartTransform(Transform[Settings]):
+class TimePartTransform(Transform[FeatureSettings]):
     """Base of transforms that take a part of a time, UTC."""
 
     size: ClassVar[int]

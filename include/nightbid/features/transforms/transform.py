@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.statistics import Statistic
     from nightbid.features.transforms.vocabulary import FittedVocabulary
 
-Settings = TypeVar("Settings", bound=FeatureBlock)
+FeatureSettings = TypeVar("FeatureSettings", bound=FeatureBlock)
 Moment = Literal["day", "time"]
 _CLASSES: dict[type[FeatureBlock], type[Transform[Any]]] = {}
 
@@ -54,12 +54,12 @@ class FeatureContext:
 
 
 @dataclass(frozen=True, eq=False)
-class Transform(ABC, Generic[Settings]):
+class Transform(ABC, Generic[FeatureSettings]):
     """The transform of one feature."""
 
     name: str
     """Name of the feature."""
-    feature: Settings
+    feature: FeatureSettings
     state: FittedState = field(default_factory=FittedState)
     """Fitted state; empty before fitting."""
     context: FeatureContext = field(default_factory=FeatureContext)
