@@ -11,7 +11,8 @@ class Columns(Block):
     key: str = "impression_id"
     """Column that identifies an impression; sampling and sharding hash it."""
     time: str = "time"
-    """When the impression was served: timestamp, UTC."""
+    """When the impression was served: a timestamp, seconds since 1970, or text. Times without a
+    zone are in `source.time_zone`."""
     user: str = "user_id"
     """User of the impression; confidence intervals resample by it."""
     item: str | None = "ad_id"
