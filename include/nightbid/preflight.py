@@ -19,7 +19,7 @@ from nightbid.config.salvage import rest_of
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.columns import logged_columns
 from nightbid.data.source import open_source
-from nightbid.data.user_keys import UserKeys
+from nightbid.data.user_keys import UserKeyHasher
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.models import registry
 
@@ -83,7 +83,7 @@ def _faults(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
 
 def _secret(spec: PipelineSpec) -> Iterator[str]:
     try:
-        UserKeys.of(spec)
+        UserKeyHasher.of(spec)
     except ConfigError as error:
         yield str(error)
 

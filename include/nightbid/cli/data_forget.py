@@ -80,8 +80,8 @@ def _keyed(users: list[str], settings: Settings) -> list[str]:
     Raises:
         ConfigError: A pipeline's YAML is broken or its secret is missing, so rows would be missed.
     """
-    from nightbid.data.user_keys import UserKeys
+    from nightbid.data.user_keys import UserKeyHasher
 
     specs = (find_pipeline(name, settings.pipelines) for name in pipeline_names(settings.pipelines))
-    every = [keys for spec in specs if (keys := UserKeys.of(spec)) is not None]
+    every = [keys for spec in specs if (keys := UserKeyHasher.of(spec)) is not None]
     return [key for keys in every for key in keys.many(users)]

@@ -105,7 +105,7 @@ def _opened(root: Path, fetch: Fetch) -> Any:
     path = root / newest_metadata(names, str(root))
     metadata = FromInputFile.table_metadata(PyArrowFileIO().new_input(str(path)))
 
-    class Manifests(PyArrowFileIO):
+    class LocalFileIO(PyArrowFileIO):
         """Reads the table's files from its local folder."""
 
         def new_input(self, location: str) -> Any:
@@ -118,7 +118,7 @@ def _opened(root: Path, fetch: Fetch) -> Any:
         identifier=("table", root.name),
         metadata=metadata,
         metadata_location=str(path),
-        io=Manifests(),
+        io=LocalFileIO(),
         catalog=NoopCatalog("none"),
     )
 

@@ -103,7 +103,7 @@ def open_place(
         return TableBucket(address, cache, kind)
     if address.startswith(BUCKETS):
         assert cache is not None, "a bucket needs a cache"
-        return Bucket(address, cache)
+        return BucketFolder(address, cache)
     root = Path(address).expanduser()
     if kind == "parquet":
         refuse_tables([f"{LOG}/"] if is_delta(root) else [], str(root))
@@ -169,7 +169,7 @@ class Folder:
             return None
 
 
-class Bucket:
+class BucketFolder:
     """Objects below a prefix; each is copied into the cache when it is read.
 
     Args:

@@ -64,7 +64,7 @@ class UnitOfLogs(Protocol):
 
 
 @runtime_checkable
-class Splits(Protocol):
+class SplittableSource(Protocol):
     """A source whose days can be read in units."""
 
     def units(self, day: date) -> Sequence[UnitOfLogs]:

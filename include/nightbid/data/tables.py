@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nightbid.data.delta import LOG, delta_files, is_delta
 from nightbid.data.iceberg import iceberg_files, is_iceberg, newest_metadata
-from nightbid.data.places import Bucket, Folder, named_place
+from nightbid.data.places import BucketFolder, Folder, named_place
 from nightbid.errors import MissingDataError
 
 CALLED = {"delta": "Delta", "iceberg": "Iceberg"}
@@ -34,7 +34,7 @@ class TableFolder(Folder):
         return FILES[self._kind](self.root, self.fetch)
 
 
-class TableBucket(Bucket):
+class TableBucket(BucketFolder):
     """A table in a bucket: its log or metadata is copied first, then the files to read.
 
     Args:

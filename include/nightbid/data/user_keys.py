@@ -26,7 +26,7 @@ DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
-class UserKeys:
+class UserKeyHasher:
     """Computes the keyed ids of a pipeline."""
 
     columns: tuple[str, ...]
@@ -34,7 +34,7 @@ class UserKeys:
     secret: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, spec: PipelineSpec) -> UserKeys | None:
+    def of(cls, spec: PipelineSpec) -> UserKeyHasher | None:
         """Read the secret that a pipeline names; None if it names none.
 
         Raises:

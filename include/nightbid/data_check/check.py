@@ -22,7 +22,7 @@ from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
 from nightbid.data_check.detect import source_block, time_column
 from nightbid.data_check.draft import draft
 from nightbid.data_check.partitions import has_hours, unit_of, weeks_of
-from nightbid.data_check.roles import Findings, find_roles
+from nightbid.data_check.roles import InferredRoles, find_roles
 from nightbid.data_check.rows import first_rows
 from nightbid.data_check.streams import events_block, mixed_streams, stream_folders
 from nightbid.errors import MissingDataError
@@ -45,7 +45,7 @@ class FolderReport:
     unread: dict[str, int]
     """Reason why rows of the sample could not be read → number of rows."""
     columns: list[ColumnSummary]
-    found: Findings
+    found: InferredRoles
     yaml: str
     """Drafted pipeline; incomplete if roles are missing."""
 

@@ -17,7 +17,7 @@ from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
 from nightbid.data_check.labels import is_named_label, is_pair
 from nightbid.data_check.names import has_meaning
 from nightbid.data_check.partitions import unit_of
-from nightbid.data_check.roles import Findings
+from nightbid.data_check.roles import InferredRoles
 from nightbid.number_parsing import numbers
 from nightbid.partitions import STEPS, Unit
 from nightbid.schema import RESERVED
@@ -32,7 +32,7 @@ def draft(
     name: str,
     block: dict[str, Any],
     columns: Sequence[ColumnSummary],
-    findings: Findings,
+    inferred: InferredRoles,
     days: Sequence[date],
     *,
     has_hours: bool = False,
@@ -43,7 +43,7 @@ def draft(
         name: Name of the pipeline.
         block: The `source` block.
         columns: Summaries of the sample's columns.
-        findings: Roles, label and outcomes.
+        inferred: Roles, label and outcomes.
         days: All days of the folder, oldest first.
         has_hours: Whether all file names also state hours.
 
@@ -51,17 +51,17 @@ def draft(
         The text. Missing parts are comments to fill in.
     """
     block = dict(block)
-    if findings.no_key and "layout" not in block:
+    if inferred.no_key and "layout" not in block:
         block["make_key"] = "impression_id"
     zone = next(
-        (clock for clock in findings.clocks if clock.column == findings.roles.get("time")), None
+        (clock for clock in inferred.clocks if clock.column == inferred.roles.get("time")), None
     )
     is_folder = block["kind"] not in ("kuairand", "events")
     if zone and zone.is_local and is_folder:
         block["time_zone"] = zone.zone
-    if findings.types and is_folder:
-        block["types"] = {**block.get("types", {}), **findings.types}
-    outcomes = [outcome for outcome in findings.outcomes if outcome != findings.event_time]
+    if inferred.types and is_folder:
+        block["types"] = {**block.get("types", {}), **inferred.types}
+    outcomes = [outcome for outcome in inferred.outcomes if outcome != inferred.event_time]
     if block["kind"] == "events":
         block = _streams(block, [outcome for outcome in outcomes if outcome not in MADE], zone)
     lines = [
@@ -75,14 +75,14 @@ def draft(
     if is_folder and outcomes:
         lines.append("  outcomes:  # known only after the impression, refused as features")
         lines += [
-            f"    - {_scalar(outcome)}  # {_comment(findings.outcomes[outcome])}"
+            f"    - {_scalar(outcome)}  # {_comment(inferred.outcomes[outcome])}"
             for outcome in outcomes
         ]
-    lines += _columns(findings)
-    lines += _label(findings, columns)
+    lines += _columns(inferred)
+    lines += _label(inferred, columns)
     lines += _window(days, unit_of(block))
-    lines += ["features:", *_features(columns, findings), "model: {architecture: dcn_v2}"]
-    if slices := _slices(columns, findings):
+    lines += ["features:", *_features(columns, inferred), "model: {architecture: dcn_v2}"]
+    if slices := _slices(columns, inferred):
         lines.append(f"evaluate: {{slices: [{', '.join(map(_scalar, slices))}]}}")
     if unit_of(block) == "week":
         lines.append('# schedule: "0 3 * * 1"  # every Monday at three, UTC')
@@ -105,40 +105,40 @@ def _streams(block: dict[str, Any], outcomes: Sequence[str], zone: Clock | None)
     return {**block, **streams}
 
 
-def _columns(findings: Findings) -> list[str]:
-    roles = dict(findings.roles)
-    if findings.no_key:
+def _columns(inferred: InferredRoles) -> list[str]:
+    roles = dict(inferred.roles)
+    if inferred.no_key:
         roles = {"key": "impression_id", **roles}
     lines = ["columns:"]
     for role in ("key", "time", "user", "item", "position", "price", "bid", "floor", "value"):
-        if role == "key" and findings.no_key:
+        if role == "key" and inferred.no_key:
             lines.append("  key: impression_id  # generated from the day and the row number: no"
                          " column is unique per row")  # fmt: skip
         elif role in roles:
-            reason = _comment(findings.reasons[role])
-            if role == "key" and findings.repeated:
+            reason = _comment(inferred.reasons[role])
+            if role == "key" and inferred.repeated:
                 reason += (
-                    f"; {findings.repeated:,} rows of the sample repeat a key and are left out"
+                    f"; {inferred.repeated:,} rows of the sample repeat a key and are left out"
                 )
             lines.append(f"  {role}: {_scalar(roles[role])}  # {reason}")
-        elif role in findings.missing:
-            lines.append(f"  # {role}: ???  # missing: {_comment(findings.missing[role])}")
+        elif role in inferred.missing:
+            lines.append(f"  # {role}: ???  # missing: {_comment(inferred.missing[role])}")
         elif role == "item":
             lines.append("  item: null  # no column identifies the ad")
     return lines
 
 
-def _label(findings: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
-    others = [candidate for candidate in findings.labels if candidate.column != findings.label]
+def _label(inferred: InferredRoles, columns: Sequence[ColumnSummary]) -> list[str]:
+    others = [candidate for candidate in inferred.labels if candidate.column != inferred.label]
     note = (
         "; others: "
         + ", ".join(f"{candidate.column} {candidate.rate:.4f}" for candidate in others[:5])
         if others
         else ""
     )
-    if findings.label is None:
-        return ["# label:", f"#   column: ???  # missing: {_comment(findings.missing['label'])}"]
-    first = findings.labels[0]
+    if inferred.label is None:
+        return ["# label:", f"#   column: ???  # missing: {_comment(inferred.missing['label'])}"]
+    first = inferred.labels[0]
     if first.kind == "value":
         return [
             "label:",
@@ -156,8 +156,8 @@ def _label(findings: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
         lines.append(f"  texts: {{{pairs}}}")
     if first.kind == "known":
         lines.append("  positive: known  # 1 where the column has a value")
-    if findings.event_time:
-        lines.append(f"  event_time: {_scalar(findings.event_time)}  # known where the label is 1")
+    if inferred.event_time:
+        lines.append(f"  event_time: {_scalar(inferred.event_time)}  # known where the label is 1")
         lines.append("  # attribution_days: 1  # if labels are final only later")
     return lines
 
@@ -173,7 +173,7 @@ def _window(days: Sequence[date], unit: Unit) -> list[str]:
     return [f"window: {{train_{unit}s: {train}}}  # the folder has {note}"]
 
 
-def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]:
+def _features(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list[str]:
     lines: list[str] = []
     omitted: list[str] = []
     used: set[str] = set()
@@ -190,14 +190,14 @@ def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]
             text = f"{{{inner}, column: {_scalar(column)}}}"
         lines.append(f"  {feature}: {text}" + (f"  # {_comment(why)}" if why else ""))
 
-    roles = {name: role for role, name in findings.roles.items() if role != "user"}
-    user = findings.roles.get("user")
-    key = "impression_id" if findings.no_key else findings.roles.get("key")
+    roles = {name: role for role, name in inferred.roles.items() if role != "user"}
+    user = inferred.roles.get("user")
+    key = "impression_id" if inferred.no_key else inferred.roles.get("key")
     for column in columns:
         role = roles.get(column.name)
-        if column.name in findings.outcomes or column.name == findings.label:
+        if column.name in inferred.outcomes or column.name == inferred.label:
             continue
-        if column.name in (findings.event_time, key) or role in ("price", "bid", "value"):
+        if column.name in (inferred.event_time, key) or role in ("price", "bid", "value"):
             continue
         if role == "time":
             where = f"column: {_scalar(column.name)}"
@@ -210,7 +210,7 @@ def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]
                 add(column.name, text, "clicks depend on the slot, which is unknown at serving")
             continue
         text, why = _feature(column)
-        if findings.label is None and _may_be_label(column, findings):
+        if inferred.label is None and _may_be_label(column, inferred):
             text, why = "", "may be the label"
         if not text:
             omitted.append(f"{column.name} ({why})")
@@ -230,9 +230,9 @@ def _features(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]
     return lines
 
 
-def _may_be_label(column: ColumnSummary, findings: Findings) -> bool:
+def _may_be_label(column: ColumnSummary, inferred: InferredRoles) -> bool:
     """Return whether a column may be the undecided label, which is no feature."""
-    candidates = {candidate.column for candidate in findings.labels}
+    candidates = {candidate.column for candidate in inferred.labels}
     return column.name in candidates or is_named_label(column.name) or is_pair(column)
 
 
@@ -280,13 +280,13 @@ def _rounded(number: float) -> str:
     return f"{float(f'{number:.2g}'):,.4g}"
 
 
-def _slices(columns: Sequence[ColumnSummary], findings: Findings) -> list[str]:
-    used = {*findings.roles.values(), *findings.outcomes, findings.label}
+def _slices(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list[str]:
+    used = {*inferred.roles.values(), *inferred.outcomes, inferred.label}
     names = [
         column.name
         for column in columns
         if column.name not in used and column.kind == "text" and 2 <= column.distinct <= 20
-        if findings.label is not None or not _may_be_label(column, findings)
+        if inferred.label is not None or not _may_be_label(column, inferred)
     ]
     return names[:2]
 

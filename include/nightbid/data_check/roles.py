@@ -24,7 +24,7 @@ TELLTALE_AUC = 0.97
 
 
 @dataclass
-class Findings:
+class InferredRoles:
     """Inferred meaning of a folder's columns, with reasons."""
 
     roles: dict[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def find_roles(
     columns: Sequence[ColumnSummary],
     day: npt.NDArray[np.int64],
     format_roles: dict[str, str | None],
-) -> Findings:
+) -> InferredRoles:
     """Find roles, label and outcomes.
 
     Args:
@@ -67,51 +67,51 @@ def find_roles(
         day: Day of each row's file, int64 [rows], days since 1970.
         format_roles: Roles, and `label`, that the format defines.
     """
-    findings = Findings()
+    inferred = InferredRoles()
     known = {column.name: column for column in columns}
-    findings.clocks = [
+    inferred.clocks = [
         clock_of(column, day) for column in columns if column.kind == "time" and column.known
     ]
-    _time(findings, known, format_roles)
-    _key(findings, known, day, format_roles)
+    _time(inferred, known, format_roles)
+    _key(inferred, known, day, format_roles)
     for role in ("user", "item", "position", "price", "bid", "floor", "value"):
-        _by_name(findings, known, role, format_roles)
-    if "user" not in findings.roles and format_roles.get("user") not in known:
-        key = findings.roles.get("key")
-        if key or findings.no_key:
-            findings.roles["user"] = key or "impression_id"
-            findings.reasons["user"] = (
+        _by_name(inferred, known, role, format_roles)
+    if "user" not in inferred.roles and format_roles.get("user") not in known:
+        key = inferred.roles.get("key")
+        if key or inferred.no_key:
+            inferred.roles["user"] = key or "impression_id"
+            inferred.reasons["user"] = (
                 "no column identifies users, so each impression counts as its own user: intervals"
                 " resample rows"
             )
         else:
-            findings.missing["user"] = "the user who saw the impression (user_id, device_id, …)"
-    _labels(findings, columns, format_roles)
-    if findings.label:
-        _outcomes(findings, columns)
-    return findings
+            inferred.missing["user"] = "the user who saw the impression (user_id, device_id, …)"
+    _labels(inferred, columns, format_roles)
+    if inferred.label:
+        _outcomes(inferred, columns)
+    return inferred
 
 
-def _take(findings: Findings, role: str, name: str, reason: str) -> None:
-    findings.roles[role], findings.reasons[role] = name, reason
+def _take(inferred: InferredRoles, role: str, name: str, reason: str) -> None:
+    inferred.roles[role], inferred.reasons[role] = name, reason
 
 
-def _is_given(findings: Findings, known: dict[str, ColumnSummary], role: str,
+def _is_given(inferred: InferredRoles, known: dict[str, ColumnSummary], role: str,
               format_roles: dict[str, str | None]) -> bool:  # fmt: skip
     name = format_roles.get(role)
     if name and name in known:
-        _take(findings, role, name, "the default of this format")
+        _take(inferred, role, name, "the default of this format")
         return True
     return False
 
 
 def _time(
-    findings: Findings, known: dict[str, ColumnSummary], format_roles: dict[str, str | None]
+    inferred: InferredRoles, known: dict[str, ColumnSummary], format_roles: dict[str, str | None]
 ) -> None:
-    if _is_given(findings, known, "time", format_roles):
+    if _is_given(inferred, known, "time", format_roles):
         return
     best: tuple[tuple[float, float], Clock] | None = None
-    for clock in findings.clocks:
+    for clock in inferred.clocks:
         if known[clock.column].nulls > 0.05:
             continue
         rank = rank_of(clock.column, "time")
@@ -119,32 +119,32 @@ def _time(
         if best is None or score > best[0]:
             best = (score, clock)
     if best is None:
-        findings.missing["time"] = "when the impression was served (time, served_at, …)"
+        inferred.missing["time"] = "when the impression was served (time, served_at, …)"
         unread = [
             column
             for column in known.values()
             if column.kind == "text" and has_meaning(column.name, "time") and column.examples
         ]
         if unread:
-            findings.unread_time = unread[0].examples[0]
-            findings.missing["time"] += (
-                f"; {unread[0].name!r} holds {findings.unread_time!r}: set its format in "
+            inferred.unread_time = unread[0].examples[0]
+            inferred.missing["time"] += (
+                f"; {unread[0].name!r} holds {inferred.unread_time!r}: set its format in "
                 "source.time_format, such as %d/%m/%Y %H:%M:%S"
             )
         return
     clock = best[1]
-    _take(findings, "time", clock.column,
+    _take(inferred, "time", clock.column,
           f"{clock.inside_zone:.1%} of its times are on the day of their file"
           + (f", by the clock of {clock.zone}" if clock.is_local else ""))  # fmt: skip
 
 
 def _key(
-    findings: Findings,
+    inferred: InferredRoles,
     known: dict[str, ColumnSummary],
     day: npt.NDArray[np.int64],
     format_roles: dict[str, str | None],
 ) -> None:
-    assigned = set(findings.roles.values())
+    assigned = set(inferred.roles.values())
     ranked: list[tuple[tuple[int, float], str]] = []
     for name, column in known.items():
         if name in assigned or column.kind not in ("text", "integer") or column.mean_length > 200:
@@ -158,18 +158,18 @@ def _key(
             continue  # without a name for it, nearly distinct values are no key
         ranked.append(((len(MEANINGS["key"]) if rank is None else rank, -column.distinct_share),
                        name))  # fmt: skip
-    if not _is_given(findings, known, "key", format_roles):
+    if not _is_given(inferred, known, "key", format_roles):
         if not ranked:
-            findings.no_key = True
+            inferred.no_key = True
             return
         name = min(ranked)[1]
         share = known[name].distinct_share
         why = "all values are distinct" if share == 1 else f"{share:.2%} of its values are distinct"
-        _take(findings, "key", name, why)
-    keys = hashes(known[findings.roles["key"]].values)
+        _take(inferred, "key", name, why)
+    keys = hashes(known[inferred.roles["key"]].values)
     for file_day in np.unique(day):
         day_keys = keys[day == file_day]
-        findings.repeated += len(day_keys) - len(np.unique(day_keys))
+        inferred.repeated += len(day_keys) - len(np.unique(day_keys))
 
 
 FITS = {
@@ -188,14 +188,14 @@ IDS = ("user", "item")
 
 
 def _by_name(
-    findings: Findings,
+    inferred: InferredRoles,
     known: dict[str, ColumnSummary],
     role: str,
     format_roles: dict[str, str | None],
 ) -> None:
-    if _is_given(findings, known, role, format_roles):
+    if _is_given(inferred, known, role, format_roles):
         return
-    assigned = set(findings.roles.values())
+    assigned = set(inferred.roles.values())
     ranked = [
         (rank, -column.distinct, name)
         for name, column in known.items()
@@ -208,36 +208,36 @@ def _by_name(
         why = "by its name"
         if known[name].is_spelled_twice and known[name].is_whole:
             why += "; some of its values are written 123, others 123.0: source.types unifies them"
-            findings.types[name] = "int"
-        _take(findings, role, name, why)
+            inferred.types[name] = "int"
+        _take(inferred, role, name, why)
 
 
 def _labels(
-    findings: Findings, columns: Sequence[ColumnSummary], format_roles: dict[str, str | None]
+    inferred: InferredRoles, columns: Sequence[ColumnSummary], format_roles: dict[str, str | None]
 ) -> None:
-    value = findings.roles.get("value")
-    others = set(findings.roles.values())
+    value = inferred.roles.get("value")
+    others = set(inferred.roles.values())
     labels = find_labels(columns, others, others - {value}, format_roles.get("label"))
-    findings.labels, findings.amounts = labels.candidates, labels.amounts
+    inferred.labels, inferred.amounts = labels.candidates, labels.amounts
     if labels.missing:
-        findings.missing["label"] = labels.missing
+        inferred.missing["label"] = labels.missing
     if labels.candidates and labels.candidates[0].column == value:
-        del findings.roles["value"]
+        del inferred.roles["value"]
 
 
-def _outcomes(findings: Findings, columns: Sequence[ColumnSummary]) -> None:
-    assert findings.label is not None
-    label_column = next(column for column in columns if column.name == findings.label)
-    label = flag(label_column.values, findings.labels[0].texts)
-    if findings.labels[0].kind == "value":
+def _outcomes(inferred: InferredRoles, columns: Sequence[ColumnSummary]) -> None:
+    assert inferred.label is not None
+    label_column = next(column for column in columns if column.name == inferred.label)
+    label = flag(label_column.values, inferred.labels[0].texts)
+    if inferred.labels[0].kind == "value":
         label = (np.nan_to_num(numbers(label_column.values)) > 0).astype(np.float64)
-    elif findings.labels[0].kind == "known":
+    elif inferred.labels[0].kind == "known":
         label = np.where(label_column.is_known, 1.0, 0.0)
         if label_column.kind == "time":
-            findings.event_time = findings.label
+            inferred.event_time = inferred.label
     yes, no = label == 1, label == 0
-    assigned = {*findings.roles.values(), findings.label}
-    times = next((column for column in columns if column.name == findings.roles.get("time")), None)
+    assigned = {*inferred.roles.values(), inferred.label}
+    times = next((column for column in columns if column.name == inferred.roles.get("time")), None)
     for column in columns:
         if column.name in assigned or column.kind in ("empty", "other"):
             continue
@@ -249,32 +249,32 @@ def _outcomes(findings: Findings, columns: Sequence[ColumnSummary]) -> None:
         share_yes = count / max(int(yes.sum()), 1)
         if count >= LEAST_KNOWN and share_no <= 0.002 and share_yes >= 50 * share_no:
             condition = "known" if column.kind in ("text", "list", "time") else "other than 0"
-            findings.outcomes[column.name] = (
-                f"{condition} only where {findings.label} is 1: {count:,} of {int(yes.sum()):,}"
+            inferred.outcomes[column.name] = (
+                f"{condition} only where {inferred.label} is 1: {count:,} of {int(yes.sum()):,}"
                 f" such rows, {int(known_no.sum()):,} of {int(no.sum()):,} others"
             )
-            if column.kind == "time" and share_yes > 0.95 and findings.event_time is None:
-                findings.event_time = column.name
+            if column.kind == "time" and share_yes > 0.95 and inferred.event_time is None:
+                inferred.event_time = column.name
             continue
         if column.kind == "time" and times is not None:
             later = column.days > times.days
             both = np.isfinite(column.days) & np.isfinite(times.days)
             if both.any() and later[both].mean() > 0.9:
-                findings.outcomes[column.name] = f"later than {times.name}"
+                inferred.outcomes[column.name] = f"later than {times.name}"
                 continue
         auc = _auc(column, label)
         if auc is not None and abs(auc - 0.5) > TELLTALE_AUC - 0.5:
-            findings.outcomes[column.name] = (
-                f"predicts {findings.label} almost exactly (AUC {max(auc, 1 - auc):.3f}):"
+            inferred.outcomes[column.name] = (
+                f"predicts {inferred.label} almost exactly (AUC {max(auc, 1 - auc):.3f}):"
                 " suspected leak"
             )
             continue
         if has_meaning(column.name, "outcome") and not has_meaning(column.name, "past"):
-            findings.outcomes[column.name] = (
+            inferred.outcomes[column.name] = (
                 "by its name: remove it here if it is known before the impression"
             )
         elif has_meaning(column.name, "label") and column.kind == "flag":
-            findings.outcomes[column.name] = "by its name: what the user did"
+            inferred.outcomes[column.name] = "by its name: what the user did"
 
 
 def _auc(column: ColumnSummary, label: npt.NDArray[np.float64]) -> float | None:

@@ -107,7 +107,7 @@ def _disconnecting() -> Iterator[None]:
             default_client().close()
 
 
-class Watcher:
+class PassTicker:
     """Calls a function every half second during a pass, while Beam reports nothing."""
 
     def __init__(self, look: Callable[[], None]) -> None:
@@ -115,7 +115,7 @@ class Watcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> PassTicker:
         self._thread.start()
         return self
 

@@ -29,7 +29,7 @@ from nightbid.featurize.groups import (
 )
 from nightbid.featurize.passes import transforming
 from nightbid.featurize.reuse import base_of
-from nightbid.featurize.runner import Watcher, passes_on, threads_of
+from nightbid.featurize.runner import PassTicker, passes_on, threads_of
 from nightbid.night.days import days_made
 from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
@@ -67,7 +67,7 @@ def run(task: StageTask) -> Outcome:
             "learning_cpu_seconds": time.process_time() - cpu,
         }
         base = base_of(task, definition, task.output / "fitted")
-        with Watcher(look):
+        with PassTicker(look):
             run_pass(transforming(written, fitted, output, threads, base))
     measured = outcome(UPath(task.output), rows, time.monotonic() - started)
     computed = sorted(set(definition.features) - (base.features if base else set()))

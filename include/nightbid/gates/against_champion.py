@@ -35,7 +35,7 @@ OLD_DAYS = 14
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingData:
     """The training data of a model."""
 
     profile: Profile
@@ -51,7 +51,7 @@ class Trained:
         return next((model_input for model_input in inputs if model_input.name == name), None)
 
 
-def champions(task: StageTask, measurements: Measurements) -> Trained | None:
+def champions(task: StageTask, measurements: Measurements) -> TrainingData | None:
     """Find the training data of the champion, or record why they are unavailable."""
     champion = task.inputs.get("champion")
     if champion is None:
@@ -86,14 +86,14 @@ def champions(task: StageTask, measurements: Measurements) -> Trained | None:
             f"ids against those of the champion: its night was {age} days ago, and other ids are"
             " shown now"
         )
-    return Trained(Profile.load(path), folder / "fitted", is_old)
+    return TrainingData(Profile.load(path), folder / "fitted", is_old)
 
 
 def measure(
     measurements: Measurements,
     model_input: ModelInput,
-    tonight: Trained,
-    champion: Trained,
+    tonight: TrainingData,
+    champion: TrainingData,
     *,
     is_log_rate: bool = False,
     days: int = 1,

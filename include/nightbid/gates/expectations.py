@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rule:
+class RangeRule:
     """A range that a column of the batch must be in."""
 
     column: str
@@ -48,15 +48,15 @@ class RowExpectationResult:
 class SuiteValidation:
     """Result of a validation by Great Expectations."""
 
-    failed: Sequence[tuple[Rule, str, str]] = ()
-    """(Rule, statistic, part) of each measurement outside its range."""
+    failed: Sequence[tuple[RangeRule, str, str]] = ()
+    """(RangeRule, statistic, part) of each measurement outside its range."""
     result: Mapping[str, Any] | None = None
     page: str = ""
     """HTML page of Great Expectations (Data Docs), without scripts."""
 
 
 def validate(
-    measurements: Sequence[Measurement], column_of: Mapping[str, str], rules: Sequence[Rule]
+    measurements: Sequence[Measurement], column_of: Mapping[str, str], rules: Sequence[RangeRule]
 ) -> SuiteValidation:
     """Judge measurements by rules.
 
@@ -104,7 +104,7 @@ def validate(
             "unexpected_index_column_names": ["subject", "part"],
         },
     )
-    failed: list[tuple[Rule, str, str]] = []
+    failed: list[tuple[RangeRule, str, str]] = []
     for outcome in result.results:
         rule = rules[outcome.expectation_config.meta["rule"]]
         if outcome.success:

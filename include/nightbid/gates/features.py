@@ -48,7 +48,7 @@ def measure(task: StageTask) -> Measurements:
     if not history:
         measurements.skip("drift against earlier nights: this is the first one")
     champion = against_champion.champions(task, measurements)
-    tonight = against_champion.Trained(train, folder / "fitted")
+    tonight = against_champion.TrainingData(train, folder / "fitted")
     _unreadable(measurements, featurize.manifest.metrics.get("unreadable", {}))
     positions = task.spec.position_inputs()
     for name in positions:

@@ -10,7 +10,7 @@ from datetime import date
 from nightbid.config.base import Block
 from nightbid.config.gate_limits import Limit, Range
 from nightbid.config.gates import Gates, Override
-from nightbid.gates.expectations import Rule, SuiteValidation, validate
+from nightbid.gates.expectations import RangeRule, SuiteValidation, validate
 from nightbid.gates.measurements import Measurement, Measurements
 from nightbid.gates.warning_age import of_tonight
 from nightbid.night.manifest import Verdict
@@ -97,12 +97,12 @@ def judge(
         column: bands[column] if column in bands else getattr(block, column)
         for column in dict.fromkeys(column_of.values())
     }
-    rules: list[Rule] = []
+    rules: list[RangeRule] = []
     for column, limit in limits.items():
         if limit.stop is not None:
-            rules.append(Rule(column, limit.stop, "stop"))
+            rules.append(RangeRule(column, limit.stop, "stop"))
         if limit.warn is not None:
-            rules.append(Rule(column, limit.warn, "warn"))
+            rules.append(RangeRule(column, limit.warn, "warn"))
     validation = validate(measured, column_of, rules)
     worst: dict[tuple[str, str], Finding] = {}
     for rule, statistic, part in validation.failed:

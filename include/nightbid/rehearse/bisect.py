@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightbid.errors import BudgetExceeded
 from nightbid.rehearse.findings import FindingKind
-from nightbid.rehearse.locks import Change
+from nightbid.rehearse.locks import PinChange
 
 BisectOutcome = Literal["reproduced", "absent", "unresolved"]
 """Outcome of a step; `unresolved`: this mix of packages cannot be judged, for example because it
@@ -34,8 +34,8 @@ class Cause(BaseModel):
 
 
 def smallest(
-    changes: Sequence[Change], judge: Callable[[tuple[Change, ...]], BisectOutcome]
-) -> tuple[tuple[Change, ...], int, str]:
+    changes: Sequence[PinChange], judge: Callable[[tuple[PinChange, ...]], BisectOutcome]
+) -> tuple[tuple[PinChange, ...], int, str]:
     """Find a set of changes that reproduces a finding and from which no single one can be removed.
 
     The algorithm is `ddmin` (Zeller & Hildebrandt 2002). It assumes that all changes together
@@ -50,7 +50,7 @@ def smallest(
     """
     known: dict[frozenset[str], BisectOutcome] = {}
 
-    def reproduces(part: Sequence[Change]) -> bool:
+    def reproduces(part: Sequence[PinChange]) -> bool:
         key = frozenset(change.name for change in part)
         if not part or len(part) == len(changes):
             return bool(part)

@@ -22,7 +22,7 @@ _VIA = re.compile(r"-r (\S+)")
 
 
 @dataclass(frozen=True)
-class Change:
+class PinChange:
     """A package that two locks pin differently."""
 
     name: str
@@ -106,15 +106,15 @@ class Lock:
                 hashed.update(path.read_bytes() if path.is_file() else b"")
         return hashed.hexdigest()[:16]
 
-    def changes(self, candidate: Lock) -> tuple[Change, ...]:
+    def changes(self, candidate: Lock) -> tuple[PinChange, ...]:
         """List the packages that the candidate pins differently, sorted by name."""
         names = sorted({*self.pins, *candidate.pins})
         changes = (
-            Change(name, self.pins.get(name, ""), candidate.pins.get(name, "")) for name in names
+            PinChange(name, self.pins.get(name, ""), candidate.pins.get(name, "")) for name in names
         )
         return tuple(change for change in changes if change.before != change.after)
 
-    def with_changes(self, changes: Iterable[Change]) -> Lock:
+    def with_changes(self, changes: Iterable[PinChange]) -> Lock:
         """Get a lock with the candidate's pins for some packages and this lock's for the others."""
         pins = dict(self.pins)
         for change in changes:

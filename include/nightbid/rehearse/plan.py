@@ -7,7 +7,7 @@ from decimal import Decimal
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.partitions import Partition
-from nightbid.rehearse.locks import Change, Lock
+from nightbid.rehearse.locks import Lock, PinChange
 
 
 class RehearsalPlan(BaseModel):
@@ -38,6 +38,6 @@ class RehearsalPlan(BaseModel):
     """Minutes after which no further step of the bisection starts; None: no limit."""
 
     @property
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[PinChange, ...]:
         """List the packages that the two locks pin differently."""
         return Lock(self.present).changes(Lock(self.candidate))

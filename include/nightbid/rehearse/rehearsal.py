@@ -23,7 +23,7 @@ from nightbid.rehearse.compare import RehearsalComparison
 from nightbid.rehearse.contract import CONTRACT, NightAnswer, ProcessAnswer, read_answer
 from nightbid.rehearse.environments import Environment, Environments
 from nightbid.rehearse.findings import BISECTED, TITLES, FindingKind, verdict_of
-from nightbid.rehearse.locks import Change, Lock
+from nightbid.rehearse.locks import Lock, PinChange
 from nightbid.rehearse.metadata import address_of, migrate_copy
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.report import RehearsalReport, report_folder
@@ -280,7 +280,11 @@ class Rehearsal:
             )
 
     def _judge(
-        self, part: tuple[Change, ...], kind: FindingKind, subjects: set[str], present: Environment
+        self,
+        part: tuple[PinChange, ...],
+        kind: FindingKind,
+        subjects: set[str],
+        present: Environment,
     ) -> BisectOutcome:
         """Try a mix of both locks, and return whether it shows the same finding."""
         if self._deadline is not None and time.monotonic() > self._deadline:

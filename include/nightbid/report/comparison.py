@@ -32,7 +32,7 @@ class RunPair:
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedSetting:
     """A key of the spec whose value differs between runs."""
 
     key: str
@@ -47,7 +47,7 @@ class RunComparison:
     views: tuple[RunView, ...]
     pairs: tuple[RunPair, ...]
     """Comparisons of all runs except the first with the first one."""
-    changed: tuple[Changed, ...]
+    changed: tuple[ChangedSetting, ...]
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -123,13 +123,13 @@ def older_and_newer(one: RunRecord, two: RunRecord) -> tuple[RunRecord, RunRecor
     return older, newer
 
 
-def changed_keys(specs: Sequence[dict[str, Any]]) -> tuple[Changed, ...]:
+def changed_keys(specs: Sequence[dict[str, Any]]) -> tuple[ChangedSetting, ...]:
     """List the keys whose values differ, dotted as in `--set`."""
     trees = [dict(flat(spec)) for spec in specs]
     keys = sorted({key for tree in trees for key in tree})
-    rows = [Changed(key, tuple(tree.get(key) for tree in trees)) for key in keys]
+    rows = [ChangedSetting(key, tuple(tree.get(key) for tree in trees)) for key in keys]
 
-    def says_more(row: Changed) -> bool:
+    def says_more(row: ChangedSetting) -> bool:
         # If one run has an empty block and another has keys in it, the keys are listed instead.
         empty = set(row.values) == {None, "{}"}
         return not (empty and any(key.startswith(f"{row.key}.") for key in keys))

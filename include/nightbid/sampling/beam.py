@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import apache_beam as beam
 
 from nightbid.errors import StageError
-from nightbid.featurize.runner import Watcher, passes_on
+from nightbid.featurize.runner import PassTicker, passes_on
 from nightbid.sampling.units import DayUnit, sample_unit
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def sample_on(
     def look() -> None:
         report(sum((folder / unit.name).exists() for unit in units))
 
-    with passes_on(spec.runner) as run_pass, Watcher(look):
+    with passes_on(spec.runner) as run_pass, PassTicker(look):
         run_pass(sampling(units, spec, str(folder)))
     lost = [unit.name for unit in units if not (folder / unit.name).exists()]
     if lost:

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.config.event_source import EventsSource
-from nightbid.data.source import Splits, WholeDay
-from nightbid.data.user_keys import UserKeys
+from nightbid.data.source import SplittableSource, WholeDay
+from nightbid.data.user_keys import UserKeyHasher
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.source import code_of
@@ -42,7 +42,7 @@ from nightbid.sampling.row_files import (
     row_files,
 )
 from nightbid.sampling.rows import THINNED, thinned
-from nightbid.sampling.units import COUNT, KEYS, DayCount, DayUnit, sample_unit
+from nightbid.sampling.units import COUNT, KEYS, DayRowCounts, DayUnit, sample_unit
 from nightbid.schema import KEY
 from nightbid.storage.verify import link_or_copy
 
@@ -100,7 +100,7 @@ def key_of(
         day,
         {
             **source.identity(day, digest),
-            **({"user_key": keys.fingerprint} if (keys := UserKeys.of(spec)) else {}),
+            **({"user_key": keys.fingerprint} if (keys := UserKeyHasher.of(spec)) else {}),
             "source": text(spec.source, NIGHTLY),
             "columns": text(spec.columns),
             "label": text(spec.label, dict.fromkeys(NOT_OF_ROWS, True)),
@@ -156,7 +156,7 @@ def units_of(
         whole: The day as one unit, for sources that are not split.
         until: See `DayUnit`.
     """
-    logs = (source.units(day) if isinstance(source, Splits) else ()) or (whole,)
+    logs = (source.units(day) if isinstance(source, SplittableSource) else ()) or (whole,)
     return day_units(source, day, split, logs, until=until)
 
 
@@ -197,7 +197,7 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
     Raises:
         CorruptDataError: The day is empty, or none of its rows can be read.
     """
-    counts = [DayCount.from_json(json.loads((unit / COUNT).read_text())) for unit in units]
+    counts = [DayRowCounts.from_json(json.loads((unit / COUNT).read_text())) for unit in units]
     for number, keys in repeated_keys(units).items():
         _leave_out(units[number] / ROWS, keys, counts[number])
         leave_out(units[number])
@@ -272,7 +272,7 @@ def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
     return {number: np.concatenate(pieces) for number, pieces in sorted(repeated.items())}
 
 
-def _leave_out(path: Path, keys: Keys, count: DayCount) -> None:
+def _leave_out(path: Path, keys: Keys, count: DayRowCounts) -> None:
     """Rewrite the rows of a unit without those of some keys."""
     temporary = path.with_name(f".{path.name}")
     count.repeated += len(keys)
@@ -300,7 +300,7 @@ def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | N
     Returns:
         The derived day; None if the batches of the logs cannot be identified in the file.
     """
-    before = DayCount.from_json(whole.manifest.metrics["count"])
+    before = DayRowCounts.from_json(whole.manifest.metrics["count"])
     count = replace(before, written=0, weight=0.0, positives=0.0)
     files = row_files(whole.folder, ROWS)
     for path in files:

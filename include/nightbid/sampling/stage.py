@@ -18,7 +18,7 @@ from pathlib import Path
 from nightbid.config.pipeline import READ_SPLITS, SPLITS, Night, PipelineSpec, Split, named_columns
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
-from nightbid.data.user_keys import UserKeys
+from nightbid.data.user_keys import UserKeyHasher
 from nightbid.errors import MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
 from nightbid.night.days import days_made
@@ -28,7 +28,7 @@ from nightbid.partitions import Unit
 from nightbid.sampling.day import listed
 from nightbid.sampling.delays import add_seen, end_of, learn_delays
 from nightbid.sampling.frozen import place
-from nightbid.sampling.units import DayCount
+from nightbid.sampling.units import DayRowCounts
 from nightbid.sampling.window_days import sampled_days
 from nightbid.schema import split_files
 
@@ -46,14 +46,14 @@ def run(task: StageTask) -> Outcome:
         return _frozen(task, name)
     source, window, outcomes = prepared(task)
     history = sum(split == "history" for split, _ in window)
-    counts: dict[str, DayCount] = {}
-    young: dict[str, DayCount] = {}
+    counts: dict[str, DayRowCounts] = {}
+    young: dict[str, DayRowCounts] = {}
     why_made: dict[str, str] = {}
     rows_of: dict[str, str] = {}
     keys: dict[str, str] = {}
     for day, output in sampled_days(task, source, window):
         day_counts = young if day.split == "young" else counts
-        day_counts[str(day.day)] = DayCount.from_json(output.manifest.metrics["count"])
+        day_counts[str(day.day)] = DayRowCounts.from_json(output.manifest.metrics["count"])
         keys[str(day.day)] = output.key
         if output.why:
             why_made[str(day.day)] = output.why
@@ -159,7 +159,7 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
     known = with_known_history(spec, night, cache)
     days = (*known.history, *night.train, *night.validate_, *night.evaluate, *night.young)
     digest = open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
-    keys = UserKeys.of(spec)
+    keys = UserKeyHasher.of(spec)
     return f"{digest} keyed {keys.fingerprint}" if keys else digest
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import token_hashes, whole
-from nightbid.data.user_keys import UserKeys
+from nightbid.data.user_keys import UserKeyHasher
 from nightbid.night.manifest import RowCounts
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
@@ -41,7 +41,7 @@ LONGEST_TEXT = 256
 
 
 @dataclass
-class DayCount:
+class DayRowCounts:
     """Row counts of one day, or of one unit of it."""
 
     read: int = 0
@@ -63,7 +63,7 @@ class DayCount:
     """Statistics of the event join; empty if the source joins no events."""
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> DayCount:
+    def from_json(cls, value: Mapping[str, Any]) -> DayRowCounts:
         """Build from the `asdict` value in a day's manifest."""
         return cls(**value)
 
@@ -79,7 +79,7 @@ class DayCount:
         self.weight += float(weight.sum())
         self.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
 
-    def add(self, later: DayCount) -> None:
+    def add(self, later: DayRowCounts) -> None:
         """Add the counts of a later unit."""
         for name in ("read", "written", "quarantined", "repeated", "positives", "weight",
                      "read_positives", "aside_positives"):  # fmt: skip
@@ -149,7 +149,7 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
         MissingDataError: The day or one of its columns is missing.
         CorruptDataError: A file is unreadable, or the label is not binary.
     """
-    count, profile, sample = DayCount(), Profile(), RowSample()
+    count, profile, sample = DayRowCounts(), Profile(), RowSample()
     entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
     seen: list[npt.NDArray[np.int64]] = []
     kept, aside = RowWriter(folder / ROWS), RowWriter(folder / ASIDE)
@@ -157,7 +157,7 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
     keeps_others = is_slow(spec.source) and not thins
     others = OthersWriter(folder, spec.columns.user, is_wanted=keeps_others)
     try:
-        keys = None if unit.is_keyed else UserKeys.of(spec)
+        keys = None if unit.is_keyed else UserKeyHasher.of(spec)
         for table in _tables(unit.logs):
             table = keys.keyed(table) if keys else table
             parsed = parse(table, spec, unit.truth, f"logs of {unit.day}", unit.until)

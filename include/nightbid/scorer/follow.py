@@ -49,7 +49,7 @@ PAUSES = 4.0
 """Seconds to sleep per second of this warm-up, so that the event loop can answer requests."""
 
 
-class Served:
+class ServedBundle:
     """One champion's bundle, used by the event loop and by one thread for large requests.
 
     Args:
@@ -180,14 +180,14 @@ class Served:
         return new
 
 
-def load(champion: Champion, folder: Path) -> Served:
+def load(champion: Champion, folder: Path) -> ServedBundle:
     """Load a bundle, and score a row of nulls with it as a test.
 
     Raises:
         NightbidError: The bundle is damaged.
     """
     columns = read_columns(folder)
-    served = Served(champion, Bundle.load(folder, threads=1), columns)
+    served = ServedBundle(champion, Bundle.load(folder, threads=1), columns)
     nothing = pa.table([pa.nulls(1, column.type) for column in columns], schema=columns)
     served.score(nothing)
     served.score(nothing, large=True)
@@ -198,7 +198,7 @@ def load(champion: Champion, folder: Path) -> Served:
 class ServingState:
     """What serves, and the error that prevents serving the latest champion, if any."""
 
-    served: Served | None = None
+    served: ServedBundle | None = None
     trouble: str = ""
 
 
@@ -235,7 +235,7 @@ class Follower:
                 self.state = ServingState(before.served, trouble)
         return self.state
 
-    def _newest(self, served: Served | None) -> Served | None:
+    def _newest(self, served: ServedBundle | None) -> ServedBundle | None:
         pointer = ChampionPointer(self._workspace, self._pipeline)
         champion = pointer.current()
         if champion is None and served and pointer.history():

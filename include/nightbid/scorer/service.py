@@ -39,7 +39,7 @@ from nightbid.scorer import auction, openapi, shadow, shadow_sums
 from nightbid.scorer.access import Access, Admission, Guard
 from nightbid.scorer.arrow_rows import MEDIA_TYPE
 from nightbid.scorer.backlog import Backlog, OverloadedError
-from nightbid.scorer.follow import Follower, OneBundle, Served
+from nightbid.scorer.follow import Follower, OneBundle, ServedBundle
 from nightbid.scorer.metrics import (
     MISSED,
     REQUESTS,
@@ -175,7 +175,7 @@ class Service:
         return Response(answer, media_type="application/json")
 
     def _work(
-        self, endpoint: Endpoint, served: Served, is_arrow: bool, body: bytes, *, large: bool
+        self, endpoint: Endpoint, served: ServedBundle, is_arrow: bool, body: bytes, *, large: bool
     ) -> bytes:
         """Score a request, and return the body of its response."""
         answer: dict[str, Any] = {"champion": served.name}
@@ -247,7 +247,7 @@ class Service:
                 hint="send it again after Retry-After",
             )
 
-    def _beside(self, served: Served, body: bytes, scores: Any, **more: Any) -> None:
+    def _beside(self, served: ServedBundle, body: bytes, scores: Any, **more: Any) -> None:
         """Send an answered request to the shadow."""
         if self._shadow is None:
             return
@@ -339,7 +339,7 @@ class Service:
             self.hold(-size)
         return b"".join(parts)
 
-    def _serving(self) -> Served:
+    def _serving(self) -> ServedBundle:
         state = self._follower.state
         if state.served is None:
             raise no_champion(state.trouble)

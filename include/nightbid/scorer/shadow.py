@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from nightbid.errors import NightbidError
-from nightbid.scorer.follow import Served, load
+from nightbid.scorer.follow import ServedBundle, load
 from nightbid.scorer.shadow_bundle import Choice
 from nightbid.scorer.shadow_sums import STATE, ShadowComparison, Sums
 from nightbid.storage.workspace import Workspace
@@ -100,7 +100,7 @@ class Shadow:
         self._choice, self._folder, self._log, self._key = choice, folder, log, key
         self._poll_seconds = poll_seconds
         self._sums = Sums(model)
-        self._served: Served | None = None
+        self._served: ServedBundle | None = None
         self._waiting: queue.Queue[bytes] = queue.Queue(MOST_WAITING)
 
     def run(self) -> None:

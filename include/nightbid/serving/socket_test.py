@@ -40,7 +40,7 @@ Bodies = Callable[[int, int], list[bytes]]
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningScorer:
     """A running scorer."""
 
     port: int
@@ -55,7 +55,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
+def running(bundle: Path, pipeline: str, processes: int) -> Iterator[RunningScorer]:
     """Start a scorer of one bundle on loopback, and stop it at the end.
 
     Raises:
@@ -81,7 +81,7 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
                     hint="run `nightbid serve` by hand to see more",
                 )
             seconds = time.perf_counter() - start
-            yield Running(int(port), psutil.Process(process.pid), seconds)
+            yield RunningScorer(int(port), psutil.Process(process.pid), seconds)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 whole = psutil.Process(process.pid)
@@ -125,7 +125,7 @@ def measure(
 
 
 async def _loops(
-    scorer: Running, serve: Serve, bodies: Bodies, say: Callable[[str], None]
+    scorer: RunningScorer, serve: Serve, bodies: Bodies, say: Callable[[str], None]
 ) -> dict[str, Any]:
     client = ScorerClient("127.0.0.1", scorer.port)
     requested = serve.requests_per_second

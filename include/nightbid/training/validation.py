@@ -39,7 +39,7 @@ class WeightedLabels(Protocol):
 
 
 @dataclass(frozen=True)
-class Counted:
+class ScoreHistogram:
     """Total weights per bin of the scores, first of the positives, then of the negatives."""
 
     labels: Floats32
@@ -111,7 +111,7 @@ def scored(score: Score, rows: SplitRows) -> tuple[Floats, WeightedLabels]:
     weights = np.concatenate([table.positives, table.negatives]) / UNIT
     labels = np.repeat(np.array([1.0, 0.0], np.float32), len(mean))
     present = weights > 0
-    counted = Counted(labels[present], weights[present].astype(np.float32), table.rows)
+    counted = ScoreHistogram(labels[present], weights[present].astype(np.float32), table.rows)
     return np.concatenate([mean, mean])[present], counted
 
 

@@ -12,7 +12,7 @@ import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
-from nightbid.data.user_keys import UserKeys
+from nightbid.data.user_keys import UserKeyHasher
 from nightbid.errors import ConfigError
 from nightbid.features.fitted import FittedFeatures
 from nightbid.forget import find_users
@@ -84,7 +84,7 @@ def test_no_output_contains_a_raw_user_id_or_the_secret(folder, tmp_path, monkey
     fitted = FittedFeatures.load(Path(str(workspace.at(done.uri))) / "fitted")
     for name in ("user_id", "friend"):
         assert len(ids & set(fitted.learned[name].tokens.to_pylist())) > 20, name
-    keys = UserKeys.of(spec)
+    keys = UserKeyHasher.of(spec)
     assert keys is not None
     user = raw["user_id"].to_pylist()[1]
     assert not find_users(workspace, [user]).outputs
@@ -102,7 +102,7 @@ def test_no_output_contains_a_raw_user_id_or_the_secret(folder, tmp_path, monkey
 
 
 def test_ids_of_any_type_are_hashed_by_their_text() -> None:
-    keys = UserKeys(("user", "more"), SECRET.encode())
+    keys = UserKeyHasher(("user", "more"), SECRET.encode())
     expected = [keys.one("7"), None, keys.one("12"), keys.one("7")]
     for column in (
         pa.array([7, None, 12, 7]),

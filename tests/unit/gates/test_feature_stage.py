@@ -150,7 +150,7 @@ def test_ids_are_compared_with_the_champion_by_their_values(tmp_path, known, sta
         pq.write_table(pa.table({"token": tokens}), fitted / "vocabularies" / "device.parquet")
         entry = ModelInput(name="device", kind="id", feature="device", size=5)
         FeatureSchema(inputs=(entry,)).save(fitted)
-        trained.append(against_champion.Trained(Profile.of(pa.table({"device": ids})), fitted))
+        trained.append(against_champion.TrainingData(Profile.of(pa.table({"device": ids})), fitted))
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained)
     checks = judge("features", measurements, Gates(), NEWEST).checks
@@ -178,7 +178,7 @@ def test_rare_ids_are_not_counted_as_vocabulary_churn(tmp_path, fresh):
         pq.write_table(pa.table({"token": vocabulary}), fitted / "vocabularies" / "ad.parquet")
         entry = ModelInput(name="ad", kind="id", feature="ad", size=2 + len(tokens))
         FeatureSchema(inputs=(entry,)).save(fitted)
-        trained.append(against_champion.Trained(Profile.of(pa.table({"ad": ids})), fitted))
+        trained.append(against_champion.TrainingData(Profile.of(pa.table({"ad": ids})), fitted))
     assert len(share[0] - share[1]) > 5
     measurements = Measurements()
     against_champion.measure(
@@ -201,7 +201,7 @@ def test_refitted_rates_are_not_drift_from_the_champion(tmp_path, moved, statist
         (tmp_path / name).mkdir()
         FeatureSchema(inputs=(entry,)).save(tmp_path / name)
         profile = Profile.of(pa.table({"site_ctr": values[site].astype("f4")}))
-        trained.append(against_champion.Trained(profile, tmp_path / name))
+        trained.append(against_champion.TrainingData(profile, tmp_path / name))
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained)
     checks = judge("features", measurements, Gates(), NEWEST).checks

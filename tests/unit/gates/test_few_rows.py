@@ -145,7 +145,7 @@ def test_psi_champion_allows_rates_of_few_rows_to_move(tmp_path, rows: int, drif
         FeatureSchema(inputs=(entry,)).save(tmp_path / name)
         values = (odds + moved)[site].astype("f4")
         table = pa.table({"site_rate": values, "nb_label": labels})
-        trained.append(against_champion.Trained(Profile.of(table), tmp_path / name))
+        trained.append(against_champion.TrainingData(Profile.of(table), tmp_path / name))
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained, is_log_rate=True)
     checks = judge("features", measurements, SPEC.gates, NEWEST).checks
@@ -193,7 +193,7 @@ def test_psi_champion_ignores_values_too_rare_for_one_vocabulary(
         entry = ModelInput(name="user", kind="id", feature="user", size=42)
         FeatureSchema(inputs=(entry,)).save(fitted)
         table = pa.table({"user": ids.astype("i4")})
-        trained.append(against_champion.Trained(Profile.of(table), fitted))
+        trained.append(against_champion.TrainingData(Profile.of(table), fitted))
     measurements = Measurements()
     against_champion.measure(measurements, entry, *trained, least=5)
     measured = {measurement.family: measurement.value for measurement in measurements}

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from nightbid.errors import BudgetExceeded
 from nightbid.rehearse.bisect import BisectOutcome, smallest
 from nightbid.rehearse.equivalence import ratio, tost
-from nightbid.rehearse.locks import Change
+from nightbid.rehearse.locks import PinChange
 from nightbid.rehearse.tables import compare_files, compare_predictions
 
-PACKAGES = [Change(f"p{at}", "==1", "==2") for at in range(12)]
+PACKAGES = [PinChange(f"p{at}", "==1", "==2") for at in range(12)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -24,7 +24,7 @@ PACKAGES = [Change(f"p{at}", "==1", "==2") for at in range(12)]
 def test_delta_debugging_finds_the_smallest_set_of_packages(causes: set[int]) -> None:
     expected = {f"p{at}" for at in causes}
 
-    def judge(part: tuple[Change, ...]) -> BisectOutcome:
+    def judge(part: tuple[PinChange, ...]) -> BisectOutcome:
         return "reproduced" if expected <= {change.name for change in part} else "absent"
 
     smallest_set, steps, reason = smallest(PACKAGES, judge)
@@ -35,7 +35,7 @@ def test_delta_debugging_finds_the_smallest_set_of_packages(causes: set[int]) ->
 
 def test_unresolved_mixtures_are_no_cause_and_a_spent_budget_keeps_results() -> None:
     # p2 does not start without p3, and p3 is the cause.
-    def judge(part: tuple[Change, ...]) -> BisectOutcome:
+    def judge(part: tuple[PinChange, ...]) -> BisectOutcome:
         names = {change.name for change in part}
         if "p2" in names and "p3" not in names:
             return "unresolved"
@@ -44,7 +44,7 @@ def test_unresolved_mixtures_are_no_cause_and_a_spent_budget_keeps_results() -> 
     assert smallest(PACKAGES[:6], judge)[0] == (PACKAGES[3],)
     tried: list[object] = []
 
-    def costly(part: tuple[Change, ...]) -> BisectOutcome:
+    def costly(part: tuple[PinChange, ...]) -> BisectOutcome:
         if len(tried) == 2:
             raise BudgetExceeded("1 USD of 1 USD are spent")
         tried.append(part)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from nightbid.errors import NightbidError
 from nightbid.night.champion import Champion
-from nightbid.scorer.follow import SCORE, Served
+from nightbid.scorer.follow import SCORE, ServedBundle
 from nightbid.scorer.rows import parse
 from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.serving.json_values import to_json
@@ -31,7 +31,7 @@ def columns(night):
 @pytest.fixture
 def served(night, bundle, columns):
     champion = Champion.model_construct(number=1)
-    return Served(champion, bundle, columns)
+    return ServedBundle(champion, bundle, columns)
 
 
 def request(context: dict, rows: list[dict]) -> bytes:

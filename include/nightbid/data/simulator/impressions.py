@@ -40,7 +40,7 @@ SECOND = 1_000_000
 
 
 @dataclass(frozen=True)
-class Auction:
+class SimulatedAuctions:
     """Outcome of each auction; bids and prices in USD per 1000."""
 
     ad: Ints
@@ -248,7 +248,7 @@ class _SimulatedDay:
         )
         return logit
 
-    def _offer(self, at: AuctionContext, auction: Auction) -> dict[str, pa.Array]:
+    def _offer(self, at: AuctionContext, auction: SimulatedAuctions) -> dict[str, pa.Array]:
         """Distinct ads that bid, their true click probabilities, and the shown ad's propensity."""
         ads = auction.ads
         # An ad that bids twice is one candidate with the sum of both probabilities.
@@ -267,7 +267,7 @@ class _SimulatedDay:
             ),
         }
 
-    def auction(self, index: Ints, floor: Floats) -> Auction:
+    def auction(self, index: Ints, floor: Floats) -> SimulatedAuctions:
         """Run second-price auctions: the winner pays the next bid, or the floor if that is higher.
 
         With `exploration`, the shown ad is drawn with probabilities by bid instead of by highest
@@ -291,7 +291,7 @@ class _SimulatedDay:
         bids[rows, best] = -np.inf
         others = -np.sort(-bids, axis=1)[:, : BIDDERS - 1]
         price = np.maximum(others[:, 0], floor)
-        return Auction(
+        return SimulatedAuctions(
             ads[rows, best],
             np.round(top, 4),
             np.round(np.minimum(price, top), 4),
