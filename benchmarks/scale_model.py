@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from nightbid.cost.pricing import default_book, price_lines
-from nightbid.jobs.vertex_meter import Pool, hourly_usd
+from nightbid.jobs.vertex_meter import MachinePool, hourly_usd
 
 MILLION, BILLION, GIB = 1e6, 1e9, 2**30
 VCPUS, MEMORY_GB = 4, 15
@@ -192,7 +192,9 @@ class Training:
     @property
     def usd(self) -> Decimal:
         """Cost of all workers."""
-        return hourly_usd([Pool("n1-standard-4", self.workers)]).amount * Decimal(str(self.hours))
+        return hourly_usd([MachinePool("n1-standard-4", self.workers)]).amount * Decimal(
+            str(self.hours)
+        )
 
 
 def training(stage: str, workers: int, traffic: Traffic, costs: Costs) -> Training:

@@ -43,7 +43,7 @@ MEASURED_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Worth:
+class FeatureWorth:
     """Value of a feature or a group. Differences are the metric without it minus with it."""
 
     name: str
@@ -76,7 +76,7 @@ class Ablation:
     log_loss: float
     """Log loss with every feature."""
     auc: float
-    features: tuple[Worth, ...]
+    features: tuple[FeatureWorth, ...]
 
     def save(self, run: RunRecord) -> None:
         """Write the ablation next to the run's records."""
@@ -161,7 +161,7 @@ def ablate(
             why_not = error.what
         seconds, request = costs.of(features)
         measured.append(
-            Worth(
+            FeatureWorth(
                 name=name,
                 features=features,
                 **_differences(rows, with_all, without),
@@ -189,7 +189,7 @@ def _differences(
     }
 
 
-def _value(worth: Worth) -> float:
+def _value(worth: FeatureWorth) -> float:
     value = None if worth.log_loss is None else worth.log_loss["value"]
     return -np.inf if value is None else value
 

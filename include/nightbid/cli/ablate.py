@@ -7,7 +7,7 @@ from decimal import Decimal
 from rich.table import Column, Table
 from rich.text import Text
 
-from nightbid.ablation.worth import Ablation, Worth
+from nightbid.ablation.worth import Ablation, FeatureWorth
 from nightbid.cost.money import shown
 from nightbid.evaluation.bootstrap import Difference
 from nightbid.report.formatting import DASH, interval, number, signed
@@ -64,7 +64,7 @@ def ablation_table(ablation: Ablation) -> Table:
     return table
 
 
-def _per_usd(feature: Worth) -> str:
+def _per_usd(feature: FeatureWorth) -> str:
     return DASH if feature.per_usd is None else f"{feature.per_usd:,.1f}"
 
 

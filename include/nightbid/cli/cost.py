@@ -35,7 +35,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = terminal()
 
 
-class By(StrEnum):
+class CostGrouping(StrEnum):
     """Groups that costs are summed by."""
 
     stage = "stage"
@@ -64,7 +64,7 @@ class Focus(StrEnum):
 @app.command()
 def show(
     pipeline: PipelineName,
-    by: Annotated[By, typer.Option(help="Group costs by.")] = By.stage,
+    by: Annotated[CostGrouping, typer.Option(help="Group costs by.")] = CostGrouping.stage,
     run_id: Annotated[str, typer.Option(help="Only this run.", autocompletion=complete.runs)] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -309,13 +309,13 @@ def _known(pipeline: str) -> str:
     return find_pipeline(pipeline, Settings().pipelines).pipeline
 
 
-def _group(entry: LedgerEntry, by: By) -> str:
+def _group(entry: LedgerEntry, by: CostGrouping) -> str:
     return {
-        By.stage: entry.stage,
-        By.run: entry.run_id,
-        By.day: entry.day.isoformat(),
-        By.month: f"{entry.day:%Y-%m}",
-        By.service: entry.service,
+        CostGrouping.stage: entry.stage,
+        CostGrouping.run: entry.run_id,
+        CostGrouping.day: entry.day.isoformat(),
+        CostGrouping.month: f"{entry.day:%Y-%m}",
+        CostGrouping.service: entry.service,
     }[by]
 
 

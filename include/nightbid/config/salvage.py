@@ -20,7 +20,7 @@ Location = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
-class Rest:
+class PartialPipeline:
     """A pipeline without its faulty keys."""
 
     spec: PipelineSpec
@@ -38,7 +38,7 @@ class Rest:
         )
 
 
-def rest_of(tree: Any) -> Rest | None:
+def rest_of(tree: Any) -> PartialPipeline | None:
     """Remove every key that has a fault; return None if the rest is not a valid pipeline.
 
     Args:
@@ -55,7 +55,7 @@ def rest_of(tree: Any) -> Rest | None:
             removed |= {".".join(map(str, place)) for place in places}
             tree = _without(tree, set(places))
         else:
-            return Rest(spec, frozenset(removed))
+            return PartialPipeline(spec, frozenset(removed))
     return None
 
 

@@ -22,7 +22,7 @@ LABEL_COLUMNS = ("Tags", "labels")
 
 
 @dataclass(frozen=True)
-class Line:
+class ReconciledStage:
     """Estimate of the ledger and billed amount of one run and stage."""
 
     where: StageLabels
@@ -39,7 +39,7 @@ class Line:
 class Reconciliation:
     """All lines, and the part of the bill that no run of the ledger explains."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[ReconciledStage, ...]
     unexplained: Money
     """Amount billed without Nightbid's labels, or for runs that the ledger does not have."""
 
@@ -77,7 +77,7 @@ def reconcile(entries: Iterable[LedgerEntry], export: Path) -> Reconciliation:
         estimate = Money.total(amounts)
         invoice = Money.total(invoices.get(where, []), estimate.currency)
         if estimate.amount or invoice.amount:
-            lines.append(Line(where, estimate, invoice))
+            lines.append(ReconciledStage(where, estimate, invoice))
     return Reconciliation(tuple(lines), Money.total(rest, currency))
 
 

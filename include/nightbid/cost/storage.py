@@ -17,7 +17,7 @@ MONTH_DAYS = 365 / 12
 
 
 @dataclass(frozen=True)
-class Kept:
+class StageStorage:
     """Outputs of one stage in the workspace, and their storage costs."""
 
     stage: str
@@ -36,7 +36,7 @@ def kept_outputs(
     now: datetime | None = None,
     book: PriceBook | None = None,
     storage_class: str = "standard",
-) -> list[Kept]:
+) -> list[StageStorage]:
     """Compute the storage cost of a pipeline's outputs per stage, the largest first.
 
     Raises:
@@ -69,7 +69,7 @@ def kept_outputs(
             for size, manifest in zip(sizes, manifests, strict=True)
         ]
         costs.append(
-            Kept(
+            StageStorage(
                 stage=stage_name,
                 outputs=len(manifests),
                 size_bytes=sum(sizes),

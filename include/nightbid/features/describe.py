@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # Pages show documentation without importing the transforms.
 FILE = "documentation.json"
 
 
-class Described(BaseModel):
+class FeatureDescription(BaseModel):
     """Documentation of one feature."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +42,7 @@ class Documentation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    features: tuple[Described, ...]
+    features: tuple[FeatureDescription, ...]
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Documentation:
@@ -71,7 +71,7 @@ class Documentation(BaseModel):
 
 def describe(
     name: str, transforms: Mapping[str, Transform[Any]], learned: Collection[str]
-) -> Described:
+) -> FeatureDescription:
     """Document one feature.
 
     Args:
@@ -82,7 +82,7 @@ def describe(
     transform = transforms[name]
     feature = transform.feature
     time = [transform.context.time] if transform.looks_back else []
-    return Described(
+    return FeatureDescription(
         name=name,
         transform=feature.transform,
         reads=tuple(dict.fromkeys([*feature.sources(name), *time])),

@@ -24,7 +24,7 @@ from nightbid.features.statistics_files import load_merged, save
 from nightbid.featurize.groups import Group
 from nightbid.featurize.passes import SPILL_ABOVE, MergeStatistics, PartialStatistics, Pass
 from nightbid.featurize.summary import check_rows
-from nightbid.night.days import DayKey, Made, day_output, days_folder, versions_of
+from nightbid.night.days import DayKey, DayResult, day_output, days_folder, versions_of
 from nightbid.night.key import digest_of
 from nightbid.night.manifest import Manifest
 from nightbid.night.source import code_of
@@ -233,10 +233,10 @@ def _keep(task: StageTask, day: _DayToLearn, learned: Path) -> str:
     if not learned.is_dir():
         check_rows("learned from", 0, sum(group.rows for group in day.groups))
 
-    def move(folder: Path) -> Made:
+    def move(folder: Path) -> DayResult:
         for path in sorted(learned.iterdir()):
             link_or_copy(path, folder / path.name)
-        return Made({"features": sorted(missing.values())})
+        return DayResult({"features": sorted(missing.values())})
 
     output = day_output(task.workspace, key, move, pipeline=task.spec.pipeline, run_id=task.run_id)
     for name, file in _statistics(output.manifest).items():

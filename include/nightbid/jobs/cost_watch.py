@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightbid.config.costs import Budget
 from nightbid.cost.budget import BudgetGuard, limits_of, past_costs
-from nightbid.jobs.meter import JobMeter, MeteredJob, Poll
+from nightbid.jobs.meter import JobMeter, JobPoll, MeteredJob
 from nightbid.night.head import GONE
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import unseal
@@ -96,13 +96,13 @@ class JobWatch:
         self._quiet: dict[str, int] = {}
         self._ended: dict[str, int] = {}
 
-    def poll(self) -> dict[str, Poll]:
+    def poll(self) -> dict[str, JobPoll]:
         """Poll all jobs whose cost is not final, and cancel those over a limit.
 
         Returns:
             `<stage> <job id>` → result of the poll; empty once the costs of all jobs are final.
         """
-        polls: dict[str, Poll] = {}
+        polls: dict[str, JobPoll] = {}
         for note in noted_jobs(self._run):
             if note.settled:
                 continue

@@ -73,7 +73,7 @@ class JobUsage:
 
 
 @dataclass(frozen=True)
-class Poll:
+class JobPoll:
     """Result of one poll of a job."""
 
     state: str
@@ -151,7 +151,7 @@ class JobMeter(ABC):
     def request_cancel(self) -> None:
         """Request the service to cancel the job; raises the errors of the service."""
 
-    def poll(self) -> Poll:
+    def poll(self) -> JobPoll:
         """Poll once: get state and usage, record and judge them, cancel the job if over budget."""
         trouble: list[str] = []
         usage = self.look(trouble)
@@ -163,7 +163,7 @@ class JobMeter(ABC):
         judgment, reason = self.guard.budget_status(spent, projected)
         if judgment == "over" and not ended and not self._cancelled:
             self._cancel(reason, trouble)
-        return Poll(
+        return JobPoll(
             state=usage.state,
             spent_usd=spent,
             projected_usd=projected,

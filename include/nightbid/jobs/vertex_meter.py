@@ -49,7 +49,7 @@ do not record more than the job has used."""
 
 
 @dataclass(frozen=True)
-class Pool:
+class MachinePool:
     """Machines of one type that are allocated for the whole job."""
 
     machine_type: str
@@ -64,10 +64,10 @@ class Pool:
     """Disk size per replica, in GB."""
 
 
-def pools_of(job: CustomJob) -> tuple[Pool, ...]:
+def pools_of(job: CustomJob) -> tuple[MachinePool, ...]:
     """Get the machines that a custom job requests."""
     return tuple(
-        Pool(
+        MachinePool(
             machine_type=pool.machine_spec.machine_type,
             replicas=int(pool.replica_count) or 1,
             accelerator_type=(
@@ -85,7 +85,7 @@ def pools_of(job: CustomJob) -> tuple[Pool, ...]:
     )
 
 
-def resources_of(pools: Iterable[Pool], seconds: float | Decimal) -> dict[str, Decimal]:
+def resources_of(pools: Iterable[MachinePool], seconds: float | Decimal) -> dict[str, Decimal]:
     """Get the billable units of a job: hours per machine and accelerator type, GB-hours of disk.
 
     Args:
@@ -107,7 +107,7 @@ def resources_of(pools: Iterable[Pool], seconds: float | Decimal) -> dict[str, D
 
 
 def hourly_usd(
-    pools: Iterable[Pool],
+    pools: Iterable[MachinePool],
     *,
     option: str = "",
     at: date | None = None,
@@ -136,7 +136,7 @@ def hourly_usd(
     return Money.total(lines.values())
 
 
-def training_usage(pools: Sequence[Pool], seconds: float) -> Usage:
+def training_usage(pools: Sequence[MachinePool], seconds: float) -> Usage:
     """Compute the accelerator and wall-clock seconds of a job for the stage's manifest.
 
     The CPU time of the job is not known from outside; its cost is in the ledger.

@@ -58,7 +58,7 @@ class DayKey:
 
 
 @dataclass(frozen=True)
-class Made:
+class DayResult:
     """Returned by the function that builds a day's output, in addition to the files."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class DayOutput:
 def day_output(
     workspace: Workspace,
     key: DayKey,
-    make: Callable[[Path], Made],
+    make: Callable[[Path], DayResult],
     *,
     pipeline: str,
     run_id: str,
@@ -239,7 +239,7 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else str(value)
 
 
-def _manifest(key: DayKey, result: Made, folder: Path, pipeline: str, run_id: str) -> Manifest:
+def _manifest(key: DayKey, result: DayResult, folder: Path, pipeline: str, run_id: str) -> Manifest:
     files = inventory(folder)
     return Manifest(
         pipeline=pipeline,

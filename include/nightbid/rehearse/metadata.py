@@ -55,7 +55,7 @@ class Migrated(BaseModel):
 
 
 @dataclass(frozen=True)
-class Copy:
+class DatabaseCopy:
     """A copied database, which may be changed."""
 
     address: str
@@ -131,13 +131,13 @@ def migrate_copy(
                 return _migrate(sides, folder, copy, present, candidate)
         except (StageError, OSError, sqlite3.Error, psycopg.Error) as error:
             not_copied = _one_line(error)
-    new = Copy(f"sqlite:///{folder / 'new.db'}", "a new database")
+    new = DatabaseCopy(f"sqlite:///{folder / 'new.db'}", "a new database")
     done = _migrate(sides, folder, new, present, candidate)
     return done.model_copy(update={"not_copied": not_copied})
 
 
 def _migrate(
-    sides: Sides, folder: Path, copy: Copy, present: Environment, candidate: Environment
+    sides: Sides, folder: Path, copy: DatabaseCopy, present: Environment, candidate: Environment
 ) -> Migrated:
     rows: dict[str, int] = {}
     start = time.monotonic()
@@ -169,7 +169,7 @@ def _migrate(
 
 
 @contextmanager
-def _copied(address: str, folder: Path, name: str) -> Iterator[Copy]:
+def _copied(address: str, folder: Path, name: str) -> Iterator[DatabaseCopy]:
     """Copy a database, and delete the copy on exit.
 
     Raises:
@@ -184,7 +184,7 @@ def _copied(address: str, folder: Path, name: str) -> Iterator[Copy]:
             closing(sqlite3.connect(target)) as copied,
         ):
             original.backup(copied)
-        yield Copy(f"sqlite:///{target}", "a copy of the installation's SQLite database")
+        yield DatabaseCopy(f"sqlite:///{target}", "a copy of the installation's SQLite database")
         target.unlink(missing_ok=True)
         return
     if kind not in ("postgresql", "postgres"):
@@ -198,7 +198,7 @@ def _copied(address: str, folder: Path, name: str) -> Iterator[Copy]:
 
 
 @contextmanager
-def _copied_in_postgres(address: str, folder: Path, name: str) -> Iterator[Copy]:
+def _copied_in_postgres(address: str, folder: Path, name: str) -> Iterator[DatabaseCopy]:
     """Copy a database on the same server: `pg_dump` reads a snapshot while Airflow runs."""
     # The name is specific to the rehearsal: leftovers of a killed one are dropped, and two
     # rehearsals do not interfere.
@@ -219,7 +219,7 @@ def _copied_in_postgres(address: str, folder: Path, name: str) -> Iterator[Copy]
             dump.unlink()
             split = urlsplit(address)
             copy = split._replace(path=f"/{database}").geturl()
-            yield Copy(copy, "a copy of the installation's PostgreSQL database")
+            yield DatabaseCopy(copy, "a copy of the installation's PostgreSQL database")
         finally:
             server.execute(drop)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from nightbid.config.settings import Settings
 from nightbid.rehearse.report import RehearsalReport, report_folder
 from nightbid.storage.workspace import Workspace
-from nightbid.tracking.log import Tracked, deliver, tracking_uri
+from nightbid.tracking.log import TrackingOutcome, deliver, tracking_uri
 from nightbid.tracking.payload import MetricPoint, Payload, safe_name
 from nightbid.tracking.queue import Queue
 
@@ -16,10 +16,10 @@ EXPERIMENT = "rehearsals"
 """Name of the experiment with all rehearsals in the tracking store."""
 
 
-def track(report: RehearsalReport, workspace: Workspace, settings: Settings) -> Tracked:
+def track(report: RehearsalReport, workspace: Workspace, settings: Settings) -> TrackingOutcome:
     """Log a rehearsal like a night; if the store is down, it is queued."""
     if not tracking_uri(settings, workspace):
-        return Tracked("off")
+        return TrackingOutcome("off")
     Queue(workspace).put(payload_of(report, workspace))
     return deliver(workspace, settings)
 

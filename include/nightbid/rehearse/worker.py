@@ -30,7 +30,7 @@ PR_SET_PDEATHSIG = 1
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
-class Warned:
+class WarningCollector:
     """Collects deprecation warnings, once per library, message and line of Nightbid's code."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ def main(request_path: str, answer_path: str) -> int:
         answer["error"] = f"the request has contract {request.get('contract')}, not {CONTRACT}"
         _write(answer, answer_path)
         return 1
-    warned = Warned()
+    warned = WarningCollector()
     warned.listen()
     start = time.monotonic()
     answer["versions"] = _versions()

@@ -77,7 +77,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Words:
+class ChartText:
     """Title and description of a chart, and the table with its figures."""
 
     title: str
@@ -89,7 +89,7 @@ class Words:
 
 def line_chart(
     series: Sequence[Series],
-    words: Words,
+    words: ChartText,
     *,
     x_label: str,
     y_label: str,
@@ -130,7 +130,7 @@ def line_chart(
     )
 
 
-def scatter_chart(dots: Sequence[Dot], words: Words, *, x_label: str, y_label: str) -> Markup:
+def scatter_chart(dots: Sequence[Dot], words: ChartText, *, x_label: str, y_label: str) -> Markup:
     """Make a scatter chart whose x axis starts at 0."""
     return _chart(
         "dots",
@@ -143,19 +143,19 @@ def scatter_chart(dots: Sequence[Dot], words: Words, *, x_label: str, y_label: s
     )
 
 
-def interval_chart(spans: Sequence[ChartSpan], words: Words, *, label: str) -> Markup:
+def interval_chart(spans: Sequence[ChartSpan], words: ChartText, *, label: str) -> Markup:
     """Make a chart of values with their intervals, one per row, around 0."""
     rows = [{**asdict(span), "tone": span.tone} for span in spans]
     return _chart("intervals", words, spans=rows, x={"label": label}, width=720)
 
 
-def bar_chart(bars: Sequence[Bar], words: Words, *, name_width: int = 130) -> Markup:
+def bar_chart(bars: Sequence[Bar], words: ChartText, *, name_width: int = 130) -> Markup:
     """Make a chart of horizontal bars from 0, each with its label and a line at its limit."""
     rows = [asdict(bar) for bar in bars]
     return _chart("bars", words, bars=rows, names=name_width, width=720)
 
 
-def sparkline(values: Mapping[str, float | None], words: Words) -> Markup:
+def sparkline(values: Mapping[str, float | None], words: ChartText) -> Markup:
     """Make a word-sized trend of named points; None leaves a gap."""
     return _chart(
         "trend",
@@ -185,7 +185,7 @@ def _finite(value: Any) -> Any:
             return value
 
 
-def _chart(kind: str, words: Words, **figures: Any) -> Markup:
+def _chart(kind: str, words: ChartText, **figures: Any) -> Markup:
     content = _finite({"kind": kind, **asdict(words), **figures})
     return Markup(
         '<div class="chart {kind}"><script type="application/json">{data}</script>'

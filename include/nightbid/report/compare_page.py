@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.report.charts import ChartSpan, Series, Words, interval_chart, line_chart
+from nightbid.report.charts import ChartSpan, ChartText, Series, interval_chart, line_chart
 from nightbid.report.comparison import RunComparison
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import interval
@@ -56,7 +56,7 @@ def _curves(comparison: RunComparison) -> dict[str, Any]:
     loss = words_of(comparison.views[0].evaluation).validation
     chart = line_chart(
         lines,
-        Words(
+        ChartText(
             f"Training: validation {loss} per epoch",
             f"The validation {loss} of each run after each epoch of training.",
             "figures",
@@ -86,7 +86,7 @@ def _pair_chart(comparison: RunComparison) -> Markup:
         return Markup("")
     return interval_chart(
         spans,
-        Words(
+        ChartText(
             "Difference on the same rows",
             f"Difference of {loss} with its paired 95% interval; left of 0 is better.",
             "pair-figures",

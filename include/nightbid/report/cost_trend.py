@@ -9,7 +9,7 @@ from decimal import Decimal
 from markupsafe import Markup
 
 from nightbid.cost.forecast import MILLION, UNUSUAL, alert_limits
-from nightbid.report.charts import Series, Words, line_chart
+from nightbid.report.charts import ChartText, Series, line_chart
 from nightbid.report.formatting import money
 from nightbid.report.summaries import RunSummary
 
@@ -75,7 +75,7 @@ def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
                 tone="s3",
             ),
         ],
-        Words(
+        ChartText(
             f"Cost per night of {pipeline}",
             f"Cost of each night at cloud prices, {money(whole[-1].cost)} of the newest. Dashed:"
             f" {UNUSUAL} times the median of the nights before, for the same rows.",

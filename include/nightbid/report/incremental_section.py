@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from nightbid.night.incremental import METRIC, LearnedDays
-from nightbid.report.charts import Series, Words, line_chart
+from nightbid.report.charts import ChartText, Series, line_chart
 from nightbid.report.run_view import RunView
 
 LINES = (("candidate", "train", "s0"), ("baseline", "train_baseline", "s2"))
@@ -37,7 +37,7 @@ def incremental_context(view: RunView) -> dict[str, Any]:
     if lines:
         chart = line_chart(
             lines,
-            Words(
+            ChartText(
                 "Each day before it was learned",
                 "Normalized entropy of each day, predicted by weights that had not learned it.",
                 "incremental-figures",

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from nightbid.cost.forecast import UNUSUAL
 from nightbid.cost.money import Money
-from nightbid.report.charts import Bar, Words, bar_chart, sparkline
+from nightbid.report.charts import Bar, ChartText, bar_chart, sparkline
 from nightbid.report.cost_trend import cost_trend
 from nightbid.report.formatting import money, number
 from nightbid.report.summaries import RunSummary
@@ -122,7 +122,7 @@ def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
         known = [value for value in values.values() if value is not None]
         if known:
             words = f"{len(known)} nights, from {known[0]:.4g} to {known[-1]:.4g}"
-            line = sparkline(values, Words(f"{name} of {pipeline}", words, "runs"))
+            line = sparkline(values, ChartText(f"{name} of {pipeline}", words, "runs"))
             trends.append(Trend(name, line, number(known[-1])))
     return trends
 
@@ -163,7 +163,7 @@ def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
     chart = bar_chart(
         [Bar(f"{row.month} {row.pipeline}", float(row.cloud.amount), money(row.cloud))
          for row in drawn],
-        Words("Cost by pipeline and month",
+        ChartText("Cost by pipeline and month",
               "What each pipeline cost in each month at cloud prices, the newest first.",
               "month-figures"),
         name_width=300,

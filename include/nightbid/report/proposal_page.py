@@ -11,7 +11,7 @@ from markupsafe import Markup
 from nightbid.config.gate_limits import Limit, Range
 from nightbid.gates.judge import figure, in_words
 from nightbid.gates.propose import Proposal
-from nightbid.report.charts import Series, Words, line_chart
+from nightbid.report.charts import ChartText, Series, line_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 
@@ -104,7 +104,7 @@ def _chart(proposal: Proposal, table: str) -> Markup:
         series.append(Series("left out", out, line=False, tone="bad"))
     return line_chart(
         series,
-        Words(
+        ChartText(
             f"{proposal.gate}/{proposal.statistic}",
             f"{len(seen)} values used for learning, {len(out)} left out; proposed:"
             f" warn unless {_words(limit)['warn']}, stop unless {_words(limit)['stop']}.",

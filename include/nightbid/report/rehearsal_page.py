@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from nightbid.report.charts import ChartSpan, Words, interval_chart
+from nightbid.report.charts import ChartSpan, ChartText, interval_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 
@@ -66,7 +66,7 @@ def _training_chart(report: RehearsalReport) -> Markup:
     spans.append(ChartSpan("margin", 0.0, -training["margin"], training["margin"]))
     return interval_chart(
         spans,
-        Words(
+        ChartText(
             "Normalized entropy, candidate minus present",
             "Differences of normalized entropy for each seed, their mean with its 90% interval,"
             " and the margin.",

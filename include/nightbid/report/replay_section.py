@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.report.charts import Dot, Series, Words, line_chart, scatter_chart
+from nightbid.report.charts import ChartText, Dot, Series, line_chart, scatter_chart
 from nightbid.report.formatting import interval, number, signed
 from nightbid.report.run_view import RunView
 
@@ -41,7 +41,7 @@ def replay_context(view: RunView) -> dict[str, Any]:
     ]
     chart = scatter_chart(
         dots,
-        Words(
+        ChartText(
             "Spend against value",
             "What each bidder paid, and what the clicks that it won are worth.",
             "money-figures",
@@ -58,7 +58,7 @@ def replay_context(view: RunView) -> dict[str, Any]:
     if pace:
         pace_chart = line_chart(
             pace,
-            Words("Pace", "Spend of each bidder in each hour of the day.", "pace-figures"),
+            ChartText("Pace", "Spend of each bidder in each hour of the day.", "pace-figures"),
             x_label="hour, UTC",
             y_label="spend",
             zero=True,

@@ -10,15 +10,15 @@ from markupsafe import Markup
 
 from nightbid.cost.ledger import totals
 from nightbid.evaluation.verdict import explain, with_position
-from nightbid.features.describe import Described, Documentation
+from nightbid.features.describe import Documentation, FeatureDescription
 from nightbid.gates.result import known_result
 from nightbid.night.manifest import Verdict
 from nightbid.report.ablation_section import ablation_context
 from nightbid.report.charts import (
     Bar,
     ChartSpan,
+    ChartText,
     Series,
-    Words,
     bar_chart,
     interval_chart,
     line_chart,
@@ -164,7 +164,7 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
             )
             for curve in curves
         ],
-        Words(
+        ChartText(
             "Calibration curve",
             f"Observed {observed} against mean prediction, in groups of rows of equal weight.",
             "calibration-figures",
@@ -191,7 +191,7 @@ def _slices(metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "slice_chart": interval_chart(
             spans,
-            Words(
+            ChartText(
                 "Difference by slice",
                 f"Difference of {loss} with its paired 95% interval.",
                 "slice-figures",
@@ -237,7 +237,7 @@ def _training(view: RunView) -> dict[str, Any]:
         charts[f"{key}_lines"] = series
         charts[f"{key}_chart"] = Markup("") if not series else line_chart(
             series,
-            Words(
+            ChartText(
                 f"Training: {label} per epoch",
                 f"The {label} after each epoch of training.",
                 "epoch-figures",
@@ -268,7 +268,9 @@ def _load(view: RunView) -> dict[str, Any]:
     ]
     chart = line_chart(
         lines,
-        Words("Latency under load", f"Latency percentiles against {_spaced(x)}.", "load-figures"),
+        ChartText(
+            "Latency under load", f"Latency percentiles against {_spaced(x)}.", "load-figures"
+        ),
         x_label=_spaced(x),
         y_label="latency, ms",
         zero=True,
@@ -323,12 +325,14 @@ def _costs(view: RunView) -> dict[str, Any]:
     ]
     chart = bar_chart(
         bars,
-        Words("Cost by stage", "Cost of each stage at cloud prices, all attempts.", "cost-figures"),
+        ChartText(
+            "Cost by stage", "Cost of each stage at cloud prices, all attempts.", "cost-figures"
+        ),
     )
     return {"costs": rows, "cost_chart": chart if rows else Markup("")}
 
 
-def _features(view: RunView) -> tuple[Described, ...]:
+def _features(view: RunView) -> tuple[FeatureDescription, ...]:
     """Get the descriptions of features that featurization wrote."""
     stage = view.stage("featurize")
     if stage.folder is None:

@@ -62,7 +62,7 @@ class GateMark(BaseModel):
     """Result: `pass`, `warn`, `stop`, `failed` or `waiting`."""
 
 
-class Spent(BaseModel):
+class RunMonthCost(BaseModel):
     """Cost of a run within a month."""
 
     model_config = ConfigDict(frozen=True)
@@ -101,7 +101,7 @@ class RunSummary(BaseModel):
     gates: tuple[GateMark, ...]
     promoted: bool
     seconds: float
-    spent: tuple[Spent, ...]
+    spent: tuple[RunMonthCost, ...]
     budget: Decimal | None
     rows: int = 0
     """Number of rows read from the logs."""
@@ -175,7 +175,9 @@ def summarize(run: RunRecord) -> RunSummary:
         promoted=view.stage("promote").metrics.get("decision") == "promoted",
         seconds=view.seconds,
         spent=tuple(
-            Spent(month=month, cloud=cost.amount, here=here[month].amount, currency=cost.currency)
+            RunMonthCost(
+                month=month, cloud=cost.amount, here=here[month].amount, currency=cost.currency
+            )
             for month, cost in sorted(cloud.items())
         ),
         budget=view.budget,

@@ -25,7 +25,7 @@ from nightbid.config.event_source import EventsSource
 from nightbid.data.source import SplittableSource, WholeDay
 from nightbid.data.user_keys import UserKeyHasher
 from nightbid.errors import CorruptDataError
-from nightbid.night.days import DayKey, DayOutput, Made, versions_of
+from nightbid.night.days import DayKey, DayOutput, DayResult, versions_of
 from nightbid.night.source import code_of
 from nightbid.partitions import HourPartition
 from nightbid.profile import Profile
@@ -119,7 +119,7 @@ def make(
     split: Split,
     day: date,
     until: int | None = None,
-) -> Made:
+) -> DayResult:
     """Sample one day in this process, unit by unit.
 
     Args:
@@ -186,7 +186,7 @@ def day_units(
     ]
 
 
-def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
+def assemble(folder: Path, units: Sequence[Path], day: date) -> DayResult:
     """Assemble a day from its sampled units.
 
     Args:
@@ -226,7 +226,7 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
         for name in (PROFILE, SOME):
             if (units[0] / name).exists():
                 shutil.move(units[0] / name, folder / name)
-        return Made(metrics, count.to_rows())
+        return DayResult(metrics, count.to_rows())
     profile, sample = Profile(), RowSample()
     for unit in units:
         profile = profile.merge(Profile.load(unit / PROFILE))
@@ -236,7 +236,7 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
                     sample = sample.add(rows)
     profile.save(folder / PROFILE)
     sample.save(folder / SOME)
-    return Made(metrics, count.to_rows())
+    return DayResult(metrics, count.to_rows())
 
 
 def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
@@ -289,7 +289,7 @@ def _leave_out(path: Path, keys: Keys, count: DayRowCounts) -> None:
     os.replace(temporary, path)
 
 
-def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | None:
+def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> DayResult | None:
     """Derive a training day from all rows of the day: same result as `make`, at lower cost.
 
     Args:
@@ -321,7 +321,7 @@ def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | N
     for entry in whole.manifest.files:
         if entry.path not in names and not is_as_read(entry.path):
             link_or_copy(whole.folder / entry.path, folder / entry.path)
-    return Made({"count": asdict(count)}, count.to_rows())
+    return DayResult({"count": asdict(count)}, count.to_rows())
 
 
 def listed(reasons: dict[str, int], examples: dict[str, str]) -> str:

@@ -32,7 +32,7 @@ HEAVIEST = 1e6
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedBatch:
     """Result of parsing one batch."""
 
     good: pa.Table
@@ -55,7 +55,7 @@ def parse(
     truth: Mapping[str, str],
     where: str,
     until: int | None = None,
-) -> Parsed:
+) -> ParsedBatch:
     """Add the reserved columns to every row, or a reason why that is impossible.
 
     Args:
@@ -158,7 +158,7 @@ def parse(
     for name, column in reserved.items():
         good = good.append_column(name, column)
     places = np.flatnonzero(~bad)
-    return Parsed(good, aside, places, positives, aside_positives, _examples(aside, spec))
+    return ParsedBatch(good, aside, places, positives, aside_positives, _examples(aside, spec))
 
 
 def zone_of(spec: PipelineSpec) -> str:

@@ -16,7 +16,7 @@ from nightbid.night.days import (
     MANIFEST,
     DayKey,
     DayOutput,
-    Made,
+    DayResult,
     day_folder,
     day_output,
     known_output,
@@ -127,7 +127,7 @@ def _placed(task: StageTask, source: Source, day: WindowDay) -> DayOutput:
     """Sample or find the rows of a day, and link them into the night's output."""
     units = [task.output / UNITS / unit.name for unit in day.units]
 
-    def sampled(folder: Path) -> Made:
+    def sampled(folder: Path) -> DayResult:
         if units and all(unit.exists() for unit in units):
             assembled = assemble(folder, units, day.day)
             for unit in units:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.scorer.rows import MOST_ROWS, MOST_VALUES, Asked, TooManyRowsError, shared_value
+from nightbid.scorer.rows import MOST_ROWS, MOST_VALUES, RequestRows, TooManyRowsError, shared_value
 from nightbid.serving.json_values import LISTS
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
@@ -40,7 +40,7 @@ _LOSSLESS = (
 """Kinds of request types, and kinds of log types that they convert to without loss."""
 
 
-def read(body: bytes, columns: pa.Schema) -> Asked:
+def read(body: bytes, columns: pa.Schema) -> RequestRows:
     """Read a request.
 
     Args:
@@ -56,7 +56,7 @@ def read(body: bytes, columns: pa.Schema) -> Asked:
         return _asked(_open(body), columns)
 
 
-def read_rank(body: bytes, columns: pa.Schema) -> tuple[Asked, dict[str, Any]]:
+def read_rank(body: bytes, columns: pa.Schema) -> tuple[RequestRows, dict[str, Any]]:
     """Read a request to rank: rows with one bid each, and an auction.
 
     Args:
@@ -102,7 +102,7 @@ _MALFORMED = (
 """Errors for streams that are truncated or damaged, have repeated or invalid names, and so on."""
 
 
-def _asked(table: pa.Table, columns: pa.Schema) -> Asked:
+def _asked(table: pa.Table, columns: pa.Schema) -> RequestRows:
     context = _metadata(table.schema, "context")
     shared: dict[str, pa.Array] = {}
     own: dict[str, pa.Array] = {}
@@ -126,7 +126,7 @@ def _asked(table: pa.Table, columns: pa.Schema) -> Asked:
         again = pa.nulls(len(table), pa.int64()).fill_null(0)
         own = {name: column.take(again) for name, column in shared.items()}
         shared = {}
-    return Asked(pa.record_batch(shared), pa.record_batch(own))
+    return RequestRows(pa.record_batch(shared), pa.record_batch(own))
 
 
 def _open(body: bytes) -> pa.Table:

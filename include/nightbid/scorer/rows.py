@@ -35,7 +35,7 @@ class TooManyRowsError(DataError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestRows:
     """Rows of a request: values shared by all rows are stored once."""
 
     shared: pa.RecordBatch
@@ -115,7 +115,9 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
     return request
 
 
-def read(request: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset()) -> Asked:
+def read(
+    request: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset()
+) -> RequestRows:
     """Read a request.
 
     ::
@@ -165,7 +167,7 @@ def read(request: dict[str, Any], columns: pa.Schema, others: Set[str] = frozens
         again = pa.array(np.zeros(len(rows), np.int64))
         own = {name: column.take(again) for name, column in shared.items()}
         shared = {}
-    return Asked(pa.record_batch(shared), pa.record_batch(own))
+    return RequestRows(pa.record_batch(shared), pa.record_batch(own))
 
 
 _SHAPE = 'send {"rows": [{column: value, …}, …]}, and what all rows share in "context"'

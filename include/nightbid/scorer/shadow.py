@@ -25,7 +25,7 @@ import numpy as np
 
 from nightbid.errors import NightbidError
 from nightbid.scorer.follow import ServedBundle, load
-from nightbid.scorer.shadow_bundle import Choice
+from nightbid.scorer.shadow_bundle import ShadowBundleFinder
 from nightbid.scorer.shadow_sums import STATE, ShadowComparison, Sums
 from nightbid.storage.workspace import Workspace
 
@@ -90,7 +90,7 @@ class Shadow:
 
     def __init__(
         self,
-        choice: Choice,
+        choice: ShadowBundleFinder,
         model: str,
         folder: Path,
         log: Path | None,
@@ -202,5 +202,5 @@ def run(
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.nice(NICENESS)
-    choice = Choice(Workspace(workspace), pipeline, model)
+    choice = ShadowBundleFinder(Workspace(workspace), pipeline, model)
     Shadow(choice, model, folder, Path(log) if log else None, poll, key).run()

@@ -19,7 +19,7 @@ from nightbid.storage.workspace import Workspace, fetch
 PREVIOUS, CANDIDATE = "previous", "candidate"
 
 
-class Choice:
+class ShadowBundleFinder:
     """Finds the bundle that a shadow scores with.
 
     Args:

@@ -151,7 +151,7 @@ class _Connection(asyncio.Protocol):
 
 
 @dataclass(frozen=True)
-class Sent:
+class OpenLoopResults:
     """Results of an open loop, in the order in which requests were due."""
 
     due: npt.NDArray[np.float64]
@@ -181,7 +181,9 @@ class Sent:
         }
 
 
-async def send(client: ScorerClient, bodies: Sequence[bytes], rate: float, seed: int) -> Sent:
+async def send(
+    client: ScorerClient, bodies: Sequence[bytes], rate: float, seed: int
+) -> OpenLoopResults:
     """Send each body once, at random times.
 
     Args:
@@ -208,7 +210,7 @@ async def send(client: ScorerClient, bodies: Sequence[bytes], rate: float, seed:
             await asyncio.sleep(wait)
         tasks.append(asyncio.create_task(one(at)))
     await asyncio.gather(*tasks)
-    return Sent(due, late, latency, statuses, time.perf_counter() - start)
+    return OpenLoopResults(due, late, latency, statuses, time.perf_counter() - start)
 
 
 async def open_loop(

@@ -61,7 +61,7 @@ class RowMemo:
         self._bytes += sum(map(len, new))
 
 
-class Stored:
+class GrowingMatrix:
     """A growing matrix of rows."""
 
     def __init__(self, width: int, dtype: Any) -> None:
@@ -84,7 +84,7 @@ class ScalarInputs:
         self.names = (*once, *per_row)
         self._once = len(once)
         self._dtype = dtype
-        self.stored = Stored(len(per_row), dtype)
+        self.stored = GrowingMatrix(len(per_row), dtype)
 
     def fill(self, feed: dict[str, Array], once: Any, slots: Array) -> None:
         """Add the inputs for a request to `feed`."""
@@ -100,7 +100,7 @@ class Matrix:
 
     def __init__(self, name: str, length: int, dtype: Any, *, is_shared: bool) -> None:
         self.name = name
-        self.stored = None if is_shared else Stored(length, dtype)
+        self.stored = None if is_shared else GrowingMatrix(length, dtype)
 
     def fill(self, feed: dict[str, Array], once: Any, slots: Array) -> None:
         """Add the input for a request to `feed`."""
@@ -127,7 +127,7 @@ class PairMemo:
 
     def forget(self) -> None:
         """Clear the memo."""
-        self.codes = Stored(1, np.int64)
+        self.codes = GrowingMatrix(1, np.int64)
         """[slots, 1]: code of the row's own values."""
         self._code_of: dict[bytes, int] = {}
         self._contexts: dict[Any, _CachedPairs] = {}

@@ -29,7 +29,7 @@ EACH = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
-class Draw:
+class SeedMetrics:
     """Metrics of one training."""
 
     seed: int
@@ -54,7 +54,7 @@ def draw(
     *,
     cache: Path,
     progress: Callable[[str], Progress] = lambda _: silent,
-) -> list[Draw]:
+) -> list[SeedMetrics]:
     """Train a night's candidate with its own seed and `seeds` others, and evaluate all of them.
 
     Outputs of the night and trainings of earlier calls are reused.
@@ -108,11 +108,11 @@ def draw(
                 where=run.run_id,
                 hint="use a night whose newest day has positives",
             )
-        draws.append(Draw(seed, metrics["auc"], metrics["normalized_entropy"]))
+        draws.append(SeedMetrics(seed, metrics["auc"], metrics["normalized_entropy"]))
     return draws
 
 
-def spread(spec: PipelineSpec, night: date, draws: list[Draw]) -> SeedNoise:
+def spread(spec: PipelineSpec, night: date, draws: list[SeedMetrics]) -> SeedNoise:
     """Compute standard deviations over the seeds (with n - 1 in the denominator)."""
     return SeedNoise(
         night=night,

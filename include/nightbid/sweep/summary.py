@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nightbid.config.settings import Settings
-from nightbid.report.charts import Bar, Dot, Words, bar_chart, scatter_chart
+from nightbid.report.charts import Bar, ChartText, Dot, bar_chart, scatter_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 from nightbid.storage.files import write_atomically
@@ -71,7 +71,9 @@ def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Se
     ]
     chart = scatter_chart(
         dots,
-        Words("Accuracy against cost", f"{len(dots)} trials; the best is marked.", "trial-figures"),
+        ChartText(
+            "Accuracy against cost", f"{len(dots)} trials; the best is marked.", "trial-figures"
+        ),
         x_label="cost of the trial, USD at cloud prices",
         y_label=title,
     )
@@ -93,7 +95,7 @@ def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Se
             "shares": importances,
             "importance": bar_chart(
                 bars,
-                Words(
+                ChartText(
                     "Which setting matters",
                     "Share of the variance between trials that each setting explains.",
                     "importance-figures",

@@ -32,7 +32,7 @@ PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackingOutcome:
     """Outcome of logging a run."""
 
     state: Literal["logged", "queued", "lost", "off", "unfinished", "idle"]
@@ -56,7 +56,7 @@ def tracking_uri(settings: Settings, workspace: Workspace) -> str:
     return f"sqlite:///{Path(str(workspace.root)) / 'tracking' / 'mlflow.db'}"
 
 
-def log_run(run: RunRecord, settings: Settings, *, patience: float = PATIENCE) -> Tracked:
+def log_run(run: RunRecord, settings: Settings, *, patience: float = PATIENCE) -> TrackingOutcome:
     """Log a finished run, and the runs queued before. Never raises.
 
     Args:
@@ -68,7 +68,7 @@ def log_run(run: RunRecord, settings: Settings, *, patience: float = PATIENCE) -
     return deliver(run.workspace, settings, patience=patience) if queued is None else queued
 
 
-def queue_run(run: RunRecord, settings: Settings) -> Tracked | None:
+def queue_run(run: RunRecord, settings: Settings) -> TrackingOutcome | None:
     """Queue a finished run, which takes no time. Never raises.
 
     A run that was logged before and has no new results is skipped.
@@ -79,21 +79,23 @@ def queue_run(run: RunRecord, settings: Settings) -> Tracked | None:
     try:
         uri = tracking_uri(settings, run.workspace)
         if not uri:
-            return Tracked("off")
+            return TrackingOutcome("off")
         if RunView(run).state == "running":
-            return Tracked("unfinished")
+            return TrackingOutcome("unfinished")
         payload, before = Payload.of(run), Logged.of(run.folder)
         if before is not None and (before.store, before.content) == (shown(uri), payload.content):
-            return Tracked("idle")
+            return TrackingOutcome("idle")
         Queue(run.workspace).put(payload)
     except Exception as error:
         # A night that is judged and promoted stays so, whatever happens to its tracking.
         LOG.warning("run %s is not tracked", run.run_id, exc_info=True)
-        return Tracked("lost", f"{run.run_id}: {type(error).__name__}: {error}")
+        return TrackingOutcome("lost", f"{run.run_id}: {type(error).__name__}: {error}")
     return None
 
 
-def deliver(workspace: Workspace, settings: Settings, *, patience: float = PATIENCE) -> Tracked:
+def deliver(
+    workspace: Workspace, settings: Settings, *, patience: float = PATIENCE
+) -> TrackingOutcome:
     """Log the queue in a child process. Never raises.
 
     Args:
@@ -103,15 +105,19 @@ def deliver(workspace: Workspace, settings: Settings, *, patience: float = PATIE
     """
     uri = tracking_uri(settings, workspace)
     if not uri:
-        return Tracked("off")
+        return TrackingOutcome("off")
     try:
         if not Queue(workspace).waiting():
-            return Tracked("idle")
+            return TrackingOutcome("idle")
         failure = _refused(uri) or _in_child(str(workspace.root), uri, patience)
     except Exception as error:
         LOG.warning("the tracking queue was not logged", exc_info=True)
         failure = f"{type(error).__name__}: {error}"
-    return Tracked("queued", hide(failure, uri)) if failure else Tracked("logged", shown(uri))
+    return (
+        TrackingOutcome("queued", hide(failure, uri))
+        if failure
+        else TrackingOutcome("logged", shown(uri))
+    )
 
 
 def replay(workspace: Workspace, uri: str) -> list[str]:

@@ -21,7 +21,7 @@ from nightbid.errors import PriceError
 from nightbid.jobs.cost_watch import JobNote, JobWatch, note_job, noted_jobs
 from nightbid.jobs.meter import MeteredJob
 from nightbid.jobs.vertex_meter import (
-    Pool,
+    MachinePool,
     TrainingMeter,
     connect,
     hourly_usd,
@@ -228,11 +228,11 @@ def test_hourly_price_covers_all_pools_and_rejects_unknown_resources() -> None:
     pools = pools_of(vertex.CustomJob(job_spec=SPEC))
     assert hourly_usd(pools, at=day).amount == HOURLY
     with pytest.raises(PriceError, match=r"no price for vertex_training\.m9-huge_hour"):
-        hourly_usd([Pool("m9-huge")], at=day)
+        hourly_usd([MachinePool("m9-huge")], at=day)
     with pytest.raises(PriceError, match=r"no multiplier for dws on vertex_training"):
         hourly_usd(pools, option="dws", at=day)
     # The price of these machines includes their accelerators.
-    inclusive = resources_of([Pool("a2-highgpu-1g", 2, "NVIDIA_TESLA_A100", 1)], 3600)
+    inclusive = resources_of([MachinePool("a2-highgpu-1g", 2, "NVIDIA_TESLA_A100", 1)], 3600)
     assert inclusive == {"a2-highgpu-1g_hour": 2, "pd-ssd_gb_hour": 200}
 
 
@@ -249,14 +249,14 @@ def test_spot_multiplier_discounts_only_the_machines() -> None:
     book = PriceBook.model_validate(
         default_book().model_dump() | {"discounts": [discount.model_dump()]}
     )
-    pools = [Pool("n1-standard-4")]
+    pools = [MachinePool("n1-standard-4")]
     listed = hourly_usd(pools, at=START.date(), book=book).amount
     spot = hourly_usd(pools, option="spot", at=START.date(), book=book).amount
     assert listed - spot == Decimal("0.21849885") * Decimal("0.6")
 
 
 pool = st.builds(
-    Pool,
+    MachinePool,
     machine_type=st.sampled_from(["n1-standard-4", "n1-standard-8"]),
     replicas=st.integers(1, 9),
     accelerator_type=st.sampled_from(["", "NVIDIA_TESLA_T4"]),
@@ -266,7 +266,9 @@ pool = st.builds(
 
 
 @given(st.lists(pool, max_size=4), st.lists(pool, max_size=4), st.lists(st.integers(0, 9**6)))
-def test_costs_add_up_over_pools_and_times(a: list[Pool], b: list[Pool], parts: list[int]) -> None:
+def test_costs_add_up_over_pools_and_times(
+    a: list[MachinePool], b: list[MachinePool], parts: list[int]
+) -> None:
     def together(*many: dict[str, Decimal]) -> dict[str, Decimal]:
         names = {name for amounts in many for name in amounts}
         return {

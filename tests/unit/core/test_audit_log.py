@@ -12,7 +12,7 @@ from nightbid.cli import app as cli
 from nightbid.column_parsing import hashes
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.days import DayKey, Made, day_output
+from nightbid.night.days import DayKey, DayResult, day_output
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import seal
@@ -59,7 +59,7 @@ def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
         def make(folder, kind=kind):
             if kind == "sample":
                 pq.write_table(users, folder / "rows.parquet")
-            return Made()
+            return DayResult()
 
         day_output(run.workspace, key, make, pipeline="ctr", run_id=run.run_id)
     uri = run.stage("export").uri

@@ -10,7 +10,7 @@ import pytest
 from nightbid.cli.data import app
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.days import DayKey, Made, day_output
+from nightbid.night.days import DayKey, DayResult, day_output
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import seal
 from nightbid.retention import check_clock, needed_now, prune, unneeded
@@ -27,7 +27,7 @@ def write_day_output(run: RunRecord, logs: str) -> str:
 
     def make(folder):
         (folder / "rows.parquet").write_bytes(logs.encode() * 1000)
-        return Made()
+        return DayResult()
 
     return day_output(run.workspace, key, make, pipeline="ctr", run_id=run.run_id).key
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.features.describe import Described, Documentation
+from nightbid.features.describe import Documentation, FeatureDescription
 from nightbid.features.fitted import Definition, FittedFeatures
 
 BASE = {
@@ -14,7 +14,7 @@ BASE = {
 }
 
 
-def describe(feature: dict, **blocks: object) -> Described:
+def describe(feature: dict, **blocks: object) -> FeatureDescription:
     spec = PipelineSpec.model_validate(
         {
             "pipeline": "t",

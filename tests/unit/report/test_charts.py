@@ -16,9 +16,9 @@ from nightbid.report.assets import FOLDER, scripts
 from nightbid.report.charts import (
     Bar,
     ChartSpan,
+    ChartText,
     Dot,
     Series,
-    Words,
     bar_chart,
     interval_chart,
     line_chart,
@@ -31,7 +31,7 @@ from nightbid.report.summaries import Summaries
 from nightbid.report.write import write_report
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&\u2028"
-WORDS = Words(f"Title {EVIL}", "what it shows", "figures")
+WORDS = ChartText(f"Title {EVIL}", "what it shows", "figures")
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ TOTALS = b"nightbid.totals"
 
 
 @dataclass(frozen=True)
-class Seen:
+class EarlierSums:
     """Sums over the days before each row; every array is float64 [rows]."""
 
     weight: Floats
@@ -88,7 +88,7 @@ class History:
             np.asarray(whole(table[name]), np.int64) for name in ("weight_sum", "positives_sum")
         ]
 
-    def before(self, keys: Hashes, days: Int32s) -> Seen:
+    def before(self, keys: Hashes, days: Int32s) -> EarlierSums:
         """Sum over the days strictly before each row's day.
 
         Args:
@@ -103,7 +103,9 @@ class History:
         key_sums = [np.zeros(len(keys)), np.zeros(len(keys))]
         for key_sum, values in zip(key_sums, self._sums, strict=True):
             key_sum[known] = values[newest] / WEIGHT_UNIT
-        return Seen(key_sums[0], key_sums[1], totals[0], totals[1], reached.astype(np.float64))
+        return EarlierSums(
+            key_sums[0], key_sums[1], totals[0], totals[1], reached.astype(np.float64)
+        )
 
 
 def sums(ranges: Iterable[pa.Table]) -> pa.Table:
