@@ -12,10 +12,10 @@ from datetime import date, timedelta
 from decimal import ROUND_CEILING, Decimal
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nightbid.config.base import Block
 from nightbid.config.settings import Settings
@@ -32,6 +32,8 @@ SOON = timedelta(days=30)
 DAYS_PER_MONTH = Decimal(365) / Decimal(12)
 
 PriceList = Literal["local", "cloud"]
+Currency = Literal["USD"]
+"""Budgets, limits and pages are in this currency."""
 
 
 def exact(value: float | int | Decimal | str) -> Decimal:
@@ -39,7 +41,22 @@ def exact(value: float | int | Decimal | str) -> Decimal:
     return value if isinstance(value, Decimal) else Decimal(str(value))
 
 
-class Price(Block):
+class ValidityPeriod(Block):
+    """Days on which an entry of a price book is valid, both included."""
+
+    valid_from: date
+    """First day of validity; runs of earlier days have no price."""
+    valid_until: date
+    """Last day of validity, after which the price must be looked up again."""
+
+    @model_validator(mode="after")
+    def _ends_after_its_start(self) -> Self:
+        if self.valid_until < self.valid_from:
+            raise ValueError(f"valid_until {self.valid_until} is before {self.valid_from}")
+        return self
+
+
+class Price(ValidityPeriod):
     """A list price and its source."""
 
     service: str
@@ -47,17 +64,13 @@ class Price(Block):
     """Resource, named after its unit: `vcpu_hour`, `memory_gb_hour`, `shuffle_gb`, …"""
     region: str
     price: Decimal = Field(ge=0)
-    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    currency: Currency
     source: str
     source_date: date
     """Date of the source, or day on which it was read."""
-    valid_from: date
-    """First day of validity; runs of earlier days have no price."""
-    valid_until: date
-    """Last day of validity, after which the price must be looked up again."""
 
 
-class Discount(Block):
+class Discount(ValidityPeriod):
     """A multiplier on a service's prices: negotiated, committed use, spot."""
 
     service: str
@@ -67,8 +80,6 @@ class Discount(Block):
     """Purchase option that the discount is for (`flexrs`, `spot`); empty: all options."""
     resources: tuple[str, ...] = ()
     """Resources that the discount is for; empty: all resources of the service."""
-    valid_from: date
-    valid_until: date
 
     def applies(self, service: str, resource: str, option: str, at: date) -> bool:
         """Whether the discount applies to a resource of a service on a day."""
@@ -83,7 +94,7 @@ class Discount(Block):
 class PriceBook(Block):
     """All prices of an installation."""
 
-    currency: str = "USD"
+    currency: Currency = "USD"
     region: str = "us-central1"
     cloud_equivalent: str
     """Service whose prices apply to usage of your own machine."""
@@ -99,12 +110,37 @@ class PriceBook(Block):
             raise ValueError(f"a local rate cannot be negative ({', '.join(wrong)})")
         return rates
 
+    @model_validator(mode="after")
+    def _is_unambiguous(self) -> Self:
+        priced: dict[str, set[str]] = {}
+        starts: set[tuple[str, str, str, date]] = set()
+        for price in self.prices:
+            start = (price.service, price.resource, price.region, price.valid_from)
+            if start in starts:
+                raise ValueError(
+                    f"two prices for {price.service}.{price.resource} in {price.region} are valid"
+                    f" from {price.valid_from}"
+                )
+            starts.add(start)
+            priced.setdefault(price.service, set()).add(price.resource)
+        for discount in self.discounts:
+            named = [discount.service, *discount.resources]
+            known = [set(priced), *[priced.get(discount.service, set())] * len(discount.resources)]
+            for name, names in zip(named, known, strict=True):
+                if name not in names:
+                    raise ValueError(
+                        f"the discount for {discount.reason!r} names {name!r}, which has no price"
+                        f" (known: {', '.join(sorted(names))})"
+                    )
+        return self
+
     @classmethod
     def load(cls, path: Path = DEFAULT_BOOK) -> PriceBook:
         """Read a price book.
 
         Raises:
-            PriceError: The file is missing or malformed, or a price lacks its source or dates.
+            PriceError: The file is missing or malformed, a price lacks its source or dates, or two
+                prices or a discount contradict each other.
         """
         try:
             # Convert through text, so that an unquoted 0.011 stays 0.011.
@@ -114,7 +150,9 @@ class PriceBook(Block):
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 key = ".".join(str(part) for part in first["loc"])
-                text = f"{key}: {first['msg']}, got {first.get('input')!r}"
+                text = (f"{key}: " if key else "") + first["msg"].removeprefix("Value error, ")
+                if not isinstance(first.get("input"), (Mapping, Block)):
+                    text += f", got {first.get('input')!r}"
             else:
                 text = " ".join(str(error).split())
             raise PriceError(

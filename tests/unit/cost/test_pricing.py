@@ -87,10 +87,40 @@ def test_a_price_without_a_source_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "book.yaml"
     path.write_text(
         "cloud_equivalent: x\nlocal: {}\nprices:\n"
-        "  - {service: x, resource: vcpu_hour, region: r, price: 1, currency: USD}\n"
+        "  - {service: x, resource: vcpu_hour, region: r, price: 1, currency: USD,"
+        " valid_from: 2026-01-01, valid_until: 2026-12-31}\n"
     )
     with pytest.raises(PriceError, match=r"book.yaml.*prices.0.source"):
         PriceBook.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "into", "message"),
+    [
+        ("currency: USD\nregion", "currency: EUR\nregion", r"currency: Input should be 'USD'"),
+        ('price: "0.056"\n    currency: USD', 'price: "0.056"\n    currency: EUR',
+         r"prices\.0\.currency: Input should be 'USD', got 'EUR'"),
+        ("service: dataflow_batch\n    option", "service: dataflow_btach\n    option",
+         r"names 'dataflow_btach', which has no price \(known: .*dataflow_batch"),
+        ("[vcpu_hour, memory_gb_hour]", "[vcpu_hours]",
+         r"names 'vcpu_hours', which has no price \(known: .*vcpu_hour"),
+        ("  - {<<: *dataflow, resource: shuffle_gb, price: \"0.011\"}",
+         "  - {<<: *dataflow, resource: vcpu_hour, price: \"0.011\"}",
+         r"two prices for dataflow_batch\.vcpu_hour in us-central1 are valid from 2022-01-01"),
+        ("valid_until: 2027-06-30\nprices", "valid_until: 2021-06-30\nprices",
+         r"discounts\.0: valid_until 2021-06-30 is before 2022-01-01"),
+    ],
+)  # fmt: skip
+def test_a_book_whose_entries_would_be_misread_or_ignored_is_rejected(
+    tmp_path: Path, changed: str, into: str, message: str
+) -> None:
+    text = DEFAULT_BOOK.read_text()
+    assert changed in text
+    path = tmp_path / "book.yaml"
+    path.write_text(text.replace(changed, into, 1))
+    with pytest.raises(PriceError, match=message) as caught:
+        PriceBook.load(path)
+    assert len(str(caught.value)) < 500
 
 
 def test_storage_is_priced_by_size_time_and_class() -> None:
