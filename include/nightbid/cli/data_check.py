@@ -130,6 +130,11 @@ def _print(report: FolderReport, console: Console) -> None:
             f"key      {findings.repeated:,} rows repeat the {findings.roles['key']} of an"
             " earlier row"
         )
+        if lost := findings.repeated_positives:
+            say(
+                f"key      {lost:,} of them have {findings.label} and the earlier row, which is"
+                " kept, does not: join clicks to impressions (kind: events)"
+            )
 
 
 def _short(value: object) -> object:

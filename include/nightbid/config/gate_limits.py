@@ -72,6 +72,9 @@ class RawGate(GateLimits):
     """Number of rows whose time is after the end of the day, in any time zone."""
     duplicates: Limit = limit(warn=(None, 0.002), stop=(None, 0.01))
     """Share of rows whose key occurs more than once."""
+    repeated_positives: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
+    """Share of rows with label 1 that are dropped because an earlier row of their key has label 0;
+    only if keys repeat."""
     quarantined: Limit = limit(warn=(None, 0.002), stop=(None, 0.02))
     """Share of rows that cannot be parsed."""
     quarantined_positives: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))

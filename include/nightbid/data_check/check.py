@@ -119,6 +119,7 @@ class FolderReport:
                 for clock in findings.clocks
             ],
             "repeated_keys": findings.repeated,
+            "repeated_positives": findings.repeated_positives,
             "yaml": self.yaml,
         }
 

@@ -46,6 +46,8 @@ class InferredRoles:
     clocks: list[Clock] = field(default_factory=list)
     repeated: int = 0
     """Number of rows whose key an earlier row of the same day has."""
+    repeated_positives: int = 0
+    """Number of keys with a positive label in a later row only."""
     no_key: bool = False
     """Whether no column identifies an impression, so that a key has to be made."""
 
@@ -89,6 +91,14 @@ def find_roles(
     _labels(inferred, columns, format_roles)
     if inferred.label:
         _outcomes(inferred, columns)
+        if inferred.repeated and (label := known[inferred.label]).kind != "time":
+            positive = (flag(label.values, inferred.labels[0].texts) == 1) & label.is_known
+            keys = hashes(known[inferred.roles["key"]].values)
+            for file_day in np.unique(day):
+                rows = np.flatnonzero(day == file_day)
+                first = rows[np.unique(keys[rows], return_index=True)[1]]
+                lost = np.setdiff1d(keys[rows[positive[rows]]], keys[first[positive[first]]])
+                inferred.repeated_positives += len(lost)
     return inferred
 
 

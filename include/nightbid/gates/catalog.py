@@ -82,6 +82,8 @@ _RAW: dict[str, _Entry] = {
         "Cut the partitions by UTC, or set a band if the source cannot.",)),
     "future_rows": ("a wrong clock of a producer", (LOOK,)),
     "duplicates": ("a retry of the export, a join that multiplies rows", (LOAD,)),
+    "repeated_positives": ("impressions are logged again with their click", (
+        "Join the rows of clicks: `kind: events`, with `only` for the clicks (docs/data.md).",)),
     "quarantined": ("a changed format of one producer", (
         "Read the reasons, each with an example: `nightbid gates show {pipeline} RUN`.", LOAD)),
     "quarantined_positives": ("labels in a new spelling", (

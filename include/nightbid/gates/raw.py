@@ -156,6 +156,16 @@ def _volume(measurements: Measurements, days: DayProfiles, day: DayProfile) -> N
     share = day.profile.duplicate_share
     if share is not None:
         measurements.add("duplicates", share, part=day.name, note=f"share of {rows:,} rows")
+    positives = day.figures.get("positives", 0.0)
+    if day.figures.get("repeated") and positives:
+        lost = day.figures.get("repeated_positives", 0.0)
+        measurements.add(
+            "repeated_positives",
+            lost / positives,
+            part=day.name,
+            note=f"{lost:,.0f} of {positives:,.0f} rows with label 1 repeat the key of an earlier"
+            " row with label 0, which is kept",
+        )
     read = day.figures.get("read", float(rows))
     aside = day.figures.get("quarantined", 0.0)
     measurements.add(
@@ -164,7 +174,6 @@ def _volume(measurements: Measurements, days: DayProfiles, day: DayProfile) -> N
         part=day.name,
         note=f"{aside:,.0f} of {read:,.0f} rows could not be parsed",
     )
-    positives = day.figures.get("positives", 0.0)
     if aside and positives:
         lost, expected = day.figures.get("quarantined_positives", 0.0), aside / read
         error = math.sqrt(max(expected * (1 - expected), 1 / positives) / positives)

@@ -41,8 +41,8 @@ from nightbid.sampling.row_files import (
     numbered,
     row_files,
 )
-from nightbid.sampling.rows import THINNED, thinned
-from nightbid.sampling.units import COUNT, KEYS, DayRowCounts, DayUnit, sample_unit
+from nightbid.sampling.rows import THINNED, positive_keys, thinned
+from nightbid.sampling.units import COUNT, KEYS, LOST, NO_KEYS, DayRowCounts, DayUnit, sample_unit
 from nightbid.schema import KEY
 from nightbid.storage.verify import link_or_copy
 
@@ -198,12 +198,15 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> DayResult:
         CorruptDataError: The day is empty, or none of its rows can be read.
     """
     counts = [DayRowCounts.from_json(json.loads((unit / COUNT).read_text())) for unit in units]
+    lost = [np.load(unit / LOST) for unit in units if len(units) > 1]
     for number, keys in repeated_keys(units).items():
-        _leave_out(units[number] / ROWS, keys, counts[number])
+        lost.append(_leave_out(units[number] / ROWS, keys, counts[number]))
         leave_out(units[number])
     count = counts[0]
     for unit_count in counts[1:]:
         count.add(unit_count)
+    if len(units) > 1:
+        count.repeated_positives = _count_lost(units, np.unique(np.concatenate(lost)))
     if count.read == 0:
         kind = "hour" if isinstance(day, HourPartition) else "day"
         raise CorruptDataError(
@@ -272,8 +275,9 @@ def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
     return {number: np.concatenate(pieces) for number, pieces in sorted(repeated.items())}
 
 
-def _leave_out(path: Path, keys: Keys, count: DayRowCounts) -> None:
-    """Rewrite the rows of a unit without those of some keys."""
+def _leave_out(path: Path, keys: Keys, count: DayRowCounts) -> Keys:
+    """Rewrite the rows of a unit without those of some keys; return those with label 1."""
+    positive = [NO_KEYS]
     temporary = path.with_name(f".{path.name}")
     count.repeated += len(keys)
     count.written, count.weight, count.positives = 0, 0.0, 0.0
@@ -281,12 +285,25 @@ def _leave_out(path: Path, keys: Keys, count: DayRowCounts) -> None:
     try:
         with RowFile(path) as file:
             for rows in file.tables():
-                rows = rows.filter(pa.array(~np.isin(np.asarray(rows[KEY]), keys)))
+                repeats = np.isin(np.asarray(rows[KEY]), keys)
+                positive.append(positive_keys(rows.filter(pa.array(repeats))))
+                rows = rows.filter(pa.array(~repeats))
                 writer.write(rows)
                 count.add_kept(rows)
     finally:
         writer.close()
     os.replace(temporary, path)
+    return np.concatenate(positive)
+
+
+def _count_lost(units: Sequence[Path], keys: Keys) -> int:
+    """Count keys without a row with label 1."""
+    for path in (unit / ROWS for unit in units):
+        if len(keys) and path.exists():
+            with RowFile(path) as file:
+                for rows in file.tables():
+                    keys = np.setdiff1d(keys, positive_keys(rows))
+    return len(keys)
 
 
 def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> DayResult | None:

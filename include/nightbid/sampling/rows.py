@@ -234,11 +234,22 @@ def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]
     for earlier in seen:
         first &= ~np.isin(keys, earlier)
     seen.append(keys[first])
+    return first & wanted(table, spec)
+
+
+def wanted(table: pa.Table, spec: PipelineSpec) -> Bools:
+    """Return which parsed rows meet the label's condition and have a weight, bool [rows]."""
+    rows = np.ones(len(table), bool)
     if spec.label.given and not spec.label.entire_space:
-        first &= flag(table[spec.label.given], spec.label.texts) == 1
+        rows &= flag(table[spec.label.given], spec.label.texts) == 1
     if spec.columns.weight:
-        first &= np.asarray(table[WEIGHT]) > 0
-    return first
+        rows &= np.asarray(table[WEIGHT]) > 0
+    return rows
+
+
+def positive_keys(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the keys of the rows whose label is above 0, int64."""
+    return np.asarray(table[KEY])[np.asarray(table[LABEL]) > 0]
 
 
 def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:

@@ -27,7 +27,7 @@ from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
 from nightbid.sampling.as_read import OthersWriter, is_slow
 from nightbid.sampling.row_files import ASIDE, PROFILE, ROWS, SOME, RowWriter
-from nightbid.sampling.rows import THINNED, chosen, parse, thinned, zone_of
+from nightbid.sampling.rows import THINNED, chosen, parse, positive_keys, thinned, wanted, zone_of
 from nightbid.schema import LABEL, REASON, TIME, WEIGHT
 from nightbid.time_parsing import local_time
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec, Split
     from nightbid.data.source import UnitOfLogs
 
-COUNT, KEYS = "count.json", "keys.npy"
+COUNT, KEYS, LOST = "count.json", "keys.npy", "lost_positives.npy"
+NO_KEYS = np.zeros(0, np.int64)
 LONGEST_TEXT = 256
 """Maximum length of a text in profiles, in characters."""
 
@@ -49,6 +50,8 @@ class DayRowCounts:
     quarantined: int = 0
     repeated: int = 0
     """Number of rows whose key an earlier row of the day has."""
+    repeated_positives: int = 0
+    """Number of keys with label 1 in a later row only, so that the label is lost."""
     positives: float = 0.0
     """Weighted number of positives among the written rows."""
     weight: float = 0.0
@@ -81,8 +84,8 @@ class DayRowCounts:
 
     def add(self, later: DayRowCounts) -> None:
         """Add the counts of a later unit."""
-        for name in ("read", "written", "quarantined", "repeated", "positives", "weight",
-                     "read_positives", "aside_positives"):  # fmt: skip
+        for name in ("read", "written", "quarantined", "repeated", "repeated_positives",
+                     "positives", "weight", "read_positives", "aside_positives"):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for reason, rows in later.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + rows
@@ -96,6 +99,7 @@ class DayRowCounts:
             "written": self.written,
             "quarantined": self.quarantined,
             "repeated": self.repeated,
+            "repeated_positives": self.repeated_positives,
             "dropped": self.dropped,
             "positives": self.read_positives,
             "quarantined_positives": self.aside_positives,
@@ -152,6 +156,7 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
     count, profile, sample = DayRowCounts(), Profile(), RowSample()
     entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
     seen: list[npt.NDArray[np.int64]] = []
+    positive, kept_positive = [NO_KEYS], [NO_KEYS]
     kept, aside = RowWriter(folder / ROWS), RowWriter(folder / ASIDE)
     thins = unit.split in THINNED and spec.sampling.negative_rate < 1
     keeps_others = is_slow(spec.source) and not thins
@@ -165,6 +170,8 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
             count.repeated += len(parsed.good) - len(seen[-1])
             others.add(table, parsed.places[is_chosen])
             rows = parsed.good.filter(pa.array(is_chosen))
+            positive.append(positive_keys(parsed.good.filter(pa.array(wanted(parsed.good, spec)))))
+            kept_positive.append(positive_keys(rows))
             rows = thinned(rows, spec) if thins else rows
             local = _for_profile(parsed.good, zone_of(spec))
             profile = profile.merge(Profile.of(local, entities))
@@ -187,9 +194,11 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
     count.joined = unit.logs.figures()
     profile.save(folder / PROFILE)
     sample.save(folder / SOME)
+    lost = np.setdiff1d(np.concatenate(positive), np.concatenate(kept_positive))
+    count.repeated_positives = len(lost)
     if unit.of > 1:
-        none = np.zeros(0, np.int64)
-        np.save(folder / KEYS, np.sort(np.concatenate([none, *seen])))
+        np.save(folder / KEYS, np.sort(np.concatenate([NO_KEYS, *seen])))
+        np.save(folder / LOST, lost)
     (folder / COUNT).write_text(json.dumps(asdict(count)))
 
 

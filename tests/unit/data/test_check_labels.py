@@ -33,6 +33,22 @@ def test_a_column_that_reveals_the_label_is_a_suspected_leak(tmp_path):
     assert "suspected leak" in report["outcomes"]["score"]
 
 
+def test_clicks_logged_again_with_their_impression_are_reported(tmp_path):
+    def change(table: pa.Table) -> pa.Table:
+        table = table.drop_columns(["dwell", "clicked_at"])
+        click = table["is_click"].to_numpy().copy()
+        late = click & (np.arange(len(table)) % 2 == 0)
+        place = table.column_names.index("is_click")
+        shown = table.set_column(place, "is_click", pa.array(click & ~late))
+        again.append(int(late.sum()))
+        return pa.concat_tables([shown, table.filter(pa.array(late))])
+
+    again: list[int] = []
+    report = json.loads(check(write(tmp_path / "logs", 3, change), "--json"))
+    assert report["repeated_keys"] == report["repeated_positives"] == sum(again)
+    assert "the earlier row, which is kept, does not: join clicks" in check(tmp_path / "logs")
+
+
 def test_an_amount_becomes_the_label_without_a_binary_column(tmp_path):
     def watched(table: pa.Table) -> pa.Table:
         seconds = pa.array(np.random.default_rng(1).gamma(1, 20, ROWS).round(1))

@@ -190,6 +190,22 @@ def test_a_day_loaded_twice_is_counted_and_its_copies_are_dropped(sample):
     assert "repeated keys" in outcome.summary
 
 
+def test_clicks_logged_again_with_their_impression_are_counted_as_lost(sample, tmp_path):
+    """Some ad servers log an impression at once and again with its click."""
+    folder = tmp_path / "again"
+    for back in range(4):
+        day = NEWEST - timedelta(days=back)
+        click = [0, 0, 1, 0, 1, 1, 0]  # 3 repeats 1, 4 and 5 repeat 2, 6 repeats 0
+        ids = [0, 1, 2, 3, 1, 2, 0]
+        table = logs(7, impression_id=ids, click=click)
+        (folder / f"dt={day}").mkdir(parents=True)
+        pq.write_table(table, folder / f"dt={day}" / "part.parquet", row_group_size=4)
+    source = {"kind": "parquet", "folder": str(folder)}
+    outcome, _ = sample(spec_of(source=source))
+    day = outcome.metrics["days"][str(NEWEST)]
+    assert (day["written"], day["repeated"], day["repeated_positives"]) == (4, 3, 1)
+
+
 WRONG = {
     "impression_id is null": {"impression_id": [0, None, 2, 3, 4, 5]},
     "user_id is null": {"user_id": ["u", None, "u", "u", "u", "u"]},

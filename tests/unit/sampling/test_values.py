@@ -133,6 +133,19 @@ def test_losing_a_third_of_clicks_to_quarantine_stops_the_night():
     assert day_with(20_000, 130, 394, 8) == ["pass"]
 
 
+def test_losing_clicks_to_repeated_keys_stops_the_night():
+    def verdict_of(lost: int) -> str:
+        figures = {"read": 20_000, "repeated": 200, "positives": 400, "repeated_positives": lost}
+        dates = [NEWEST - dt.timedelta(days=back) for back in range(2)]
+        days = [DayProfile(date, Profile(rows=19_800), figures) for date in dates]
+        measurements = measure_days(DayProfiles(days, [], dates), spec_of())
+        verdict = judge("raw", measurements, spec_of().gates, NEWEST)
+        (worst,) = {c.verdict for c in verdict.checks if c.name == "repeated_positives"}
+        return worst
+
+    assert [verdict_of(lost) for lost in (0, 4, 8, 200)] == ["pass", "pass", "warn", "stop"]
+
+
 def test_mixed_label_spellings_are_read(night):
     def table(day):
         random = np.random.default_rng(day.toordinal())
