@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -189,3 +190,25 @@ def _refuse_misspelled(settings: type[Settings]) -> None:
                 where=name,
                 hint="rename or unset the variable",
             )
+
+
+def current_settings() -> Settings:
+    """Get the settings, which are made again only if a variable or the file has changed.
+
+    Making them takes 1 to 3 ms, which adds up where each file of a bucket needs them.
+
+    Raises: see `Settings`.
+    """
+    variables = frozenset(
+        item for item in os.environ.items() if item[0].upper().startswith("NIGHTBID_")
+    )
+    try:
+        changed = os.stat(os.environ.get("NIGHTBID_SETTINGS", "")).st_mtime_ns
+    except OSError:
+        changed = 0
+    return _made_for(variables, changed)
+
+
+@lru_cache(maxsize=1)
+def _made_for(variables: frozenset[tuple[str, str]], changed: int) -> Settings:
+    return Settings()

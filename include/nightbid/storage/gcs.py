@@ -27,7 +27,7 @@ from requests.exceptions import RequestException
 from upath import UPath
 
 from nightbid.config.cloud import Cloud
-from nightbid.config.settings import Settings
+from nightbid.config.settings import current_settings
 from nightbid.errors import ConfigError, WorkspaceError
 
 PATIENCE_SECONDS = 120.0
@@ -72,7 +72,7 @@ def configure_reading() -> None:
 
     Uses this machine's credentials, or none if `STORAGE_EMULATOR_HOST` names an emulator.
     """
-    if _reached or Settings().cloud:
+    if _reached or current_settings().cloud:
         _configure()
         return
     options: dict[str, Any] = {"use_listings_cache": False}
@@ -103,7 +103,7 @@ def _register(options: dict[str, Any]) -> None:
 
 
 def _cloud() -> Cloud:
-    cloud = _reached[0] if _reached else Settings().cloud
+    cloud = _reached[0] if _reached else current_settings().cloud
     if cloud is None:
         raise ConfigError(
             "a gs:// path needs cloud settings",

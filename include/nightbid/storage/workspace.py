@@ -27,7 +27,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from nightbid.config.settings import Settings
+from nightbid.config.settings import current_settings
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.sealed import seal, unseal
@@ -160,7 +160,7 @@ class Workspace:
 
 def _local_copy(folder: UPath) -> Path:
     """Local folder for the files of a remote folder, whether or not it exists."""
-    return Settings().cache / "outputs" / folder.path
+    return current_settings().cache / "outputs" / folder.path
 
 
 def fetch(folder: UPath, prefixes: tuple[str, ...] = (), manifest: Manifest | None = None) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nightbid.config.settings import Settings
+from nightbid.config.settings import Settings, current_settings
 from nightbid.errors import ConfigError
 
 CLOUD = {"project": "my-project", "region": "us-central1", "bucket": "my-bucket"}
@@ -32,16 +32,17 @@ def test_environment_variables_override_the_settings_file(
         "profile: gcp\ncloud: {project: my-project, region: us-central1, bucket: my-bucket}\n"
     )
     monkeypatch.setenv("NIGHTBID_SETTINGS", str(path))
-    assert Settings().workspace == "gs://my-bucket/nightbid"
+    assert Settings().workspace == current_settings().workspace == "gs://my-bucket/nightbid"
     monkeypatch.setenv("NIGHTBID_CLOUD__BUCKET", "another-bucket")
     monkeypatch.setenv("NIGHTBID_WORKSPACE", "gs://another-bucket/team")
-    settings = Settings()
+    settings = current_settings()
+    assert settings is current_settings()
     assert settings.cloud is not None
     assert (settings.cloud.project, settings.cloud.bucket) == ("my-project", "another-bucket")
     assert settings.workspace == "gs://another-bucket/team"
     path.write_text("profil: gcp\n")
     with pytest.raises(ConfigError, match="unknown key 'profil', did you mean 'profile'"):
-        Settings()
+        current_settings()
     monkeypatch.setenv("NIGHTBID_SETTINGS", str(tmp_path / "absent.yaml"))
     with pytest.raises(ConfigError, match=r"no settings file .*absent\.yaml"):
         Settings()
