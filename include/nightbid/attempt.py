@@ -6,6 +6,7 @@ killed attempt leaves nothing that a later one could mistake for a result.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from nightbid.night.task import Outcome, StageOutput, StageTask
 from nightbid.storage.verify import inventory
 
 log = logging.getLogger(__name__)
+DISK_FULL = "free disk space (df, nightbid data prune); nothing was written, a rerun is safe"
 
 
 class Attempt:
@@ -104,7 +106,9 @@ class Attempt:
             raise StageError(
                 f"{type(error).__name__}: {error}",
                 where=f"stage {plan.stage.name} of {run.run_id}",
-                hint="see the traceback above; nothing was written, a rerun is safe",
+                hint=DISK_FULL
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else "see the traceback above; nothing was written, a rerun is safe",
             ) from error
         result = StageOutput(manifest, plan.uri, reused=False)
         # Record the costs before the attempt: a rerun records those of attempts without a record.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import Runner
-from nightbid.errors import ConfigError, DataError, MissingDataError
+from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.serving.lookup import BATCH
 
@@ -52,8 +53,9 @@ def score_files(
         or value, and the number of invalid scores.
 
     Raises:
-        ConfigError: `to` exists.
+        ConfigError: `to` exists, or `keep` names the column of the scores.
         MissingDataError: There is no Parquet file, or a column is missing.
+        CorruptDataError: A file is not Parquet, or is cut off.
         DataError: A column has another type than in the logs.
     """
     if to.exists():
@@ -67,8 +69,16 @@ def score_files(
         )
     bundle, columns = _opened(str(bundle_folder))
     kind = bundle.card.output
+    if kind in keep:
+        raise ConfigError(
+            f"--keep {kind}: the column of the scores has this name",
+            where="score",
+            hint="rename the column of the rows to keep it",
+        )
     for file in files:
-        _check(pq.read_schema(file), columns, keep, file)
+        with _readable(file):
+            schema = pq.read_schema(file)
+        _check(schema, columns, keep, file)
     temporary = to.with_name(f".tmp-{to.name}-{uuid.uuid4().hex[:8]}")
     start = time.perf_counter()
     parts = []
@@ -138,7 +148,7 @@ class ScoreParts:
             )
             read = list(dict.fromkeys([*columns.names, *copied]))
             with pq.ParquetWriter(to, written, compression="zstd") as sink:
-                for batch in source.iter_batches(BATCH, columns=read):
+                for batch in _batches(source, read, Path(part.rows)):
                     rows = pa.Table.from_batches([batch])
                     raw = pa.table(
                         {
@@ -151,6 +161,29 @@ class ScoreParts:
                     count, total = count + len(scores), total + float(scores.sum())
                     wrong += len(scores) - int(((scores >= 0) & (scores <= most)).sum())
         _beside(to).write_text(json.dumps({"rows": count, "sum": total, "wrong": wrong}))
+
+
+def _batches(source: pq.ParquetFile, columns: list[str], file: Path) -> Iterator[pa.RecordBatch]:
+    batches = source.iter_batches(BATCH, columns=columns)
+    while True:
+        with _readable(file):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn an error of Arrow about a file into one that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptDataError(
+            f"cannot be read as Parquet: {str(error).splitlines()[0]}",
+            where=str(file),
+            hint="write the file again; it may be cut off",
+        ) from error
 
 
 @functools.lru_cache(maxsize=1)

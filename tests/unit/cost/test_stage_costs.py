@@ -45,6 +45,9 @@ def fail(task):
     burn(0.3)
     raise ValueError("failed on purpose")
 
+def fill(task):
+    Path("/dev/full").write_text("more than fits")
+
 def sleep(task):
     (task.output / "part.txt").write_text("half")
     time.sleep(60)
@@ -102,6 +105,14 @@ def test_each_attempt_is_recorded_once_and_a_reused_output_costs_nothing(
     assert float(cpu[1].quantity) * 3600 == pytest.approx(0.35, abs=0.25)
     assert total(entries).amount > 0
     assert total(entries, here=True).amount == 0
+
+
+def test_a_full_disk_is_reported_with_what_to_do(spec: PipelineSpec, tmp_path: Path) -> None:
+    run = _run(spec, tmp_path)
+    with pytest.raises(
+        StageError, match=r"No space left on device.* → free disk space \(df, night"
+    ):
+        run_stage(_stage("fill"), spec, run, cache_folder=tmp_path)
 
 
 def test_a_cancel_marker_stops_a_sleeping_stage_without_output(

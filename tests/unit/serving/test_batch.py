@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.errors import ConfigError, DataError, MissingDataError
+from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import runs_of
 from nightbid.serving.batch import score_files
@@ -64,10 +64,17 @@ def test_unscorable_files_are_reported_in_one_line_and_leave_no_output(night, tm
     numbers = pa.array(range(10))
     pq.write_table(raw.set_column(place, "ad_id", numbers), tmp_path / "other.parquet")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    pq.write_table(raw, tmp_path / "cut.parquet", compression="none")
+    whole = (tmp_path / "cut.parquet").read_bytes()
+    # The footer is intact, but pages are overwritten.
+    (tmp_path / "cut.parquet").write_bytes(whole[:4] + b"\xff" * 3000 + whole[3004:])
     for name, error, line in (
         ("lacking.parquet", MissingDataError, "column 'ad_id' is missing"),
         ("other.parquet", DataError, "column 'ad_id' is int64, but in the logs it was string"),
         ("empty", MissingDataError, "no Parquet file"),
+        ("text.parquet", CorruptDataError, r"text.parquet: cannot be read as Parquet: .*footer"),
+        ("cut.parquet", CorruptDataError, r"cut.parquet: cannot be read as Parquet: .* → write"),
     ):
         with pytest.raises(error, match=line):
             score_files(bundle, tmp_path / name, tmp_path / "to")
@@ -75,6 +82,8 @@ def test_unscorable_files_are_reported_in_one_line_and_leave_no_output(night, tm
         assert not list(tmp_path.glob(".tmp-*"))
     with pytest.raises(ConfigError, match="the folder already exists"):
         score_files(bundle, tmp_path / "other.parquet", tmp_path / "empty")
+    with pytest.raises(ConfigError, match="--keep probability: the column of the scores has this"):
+        score_files(bundle, tmp_path / "other.parquet", tmp_path / "to", keep=["probability"])
 
 
 @pytest.fixture(scope="module")
