@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import click
@@ -45,6 +45,11 @@ class Said:
     """Class of the error; empty if the text is no error."""
     room: str = ""
     """Package or module of nightbid that contains the text."""
+
+    @cached_property
+    def fixed(self) -> str:
+        """Return the longest part without values, which every line with this message contains."""
+        return max((re.sub(r"\\(.)", r"\1", part) for part in self.pattern.split(".*")), key=len)
 
 
 def sections() -> dict[str, str]:
@@ -129,6 +134,7 @@ def matches(line: str) -> list[Said]:
         text
         for text in texts()
         if text.letters >= LEAST
+        and text.fixed in line
         and (" → " in text.pattern.replace("\\", "")) == (" → " in line)
         and re.fullmatch(f"(.+: )?\\s*{text.pattern}\\s*", line)
     ]
