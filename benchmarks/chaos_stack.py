@@ -28,6 +28,8 @@ COMPONENTS = ("scheduler", "triggerer", "dag-processor", "api-server")
 
 def serve(port: str) -> None:
     """Keep the components running until the input ends."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     import chaos_stages
 
     chaos_stages.install()

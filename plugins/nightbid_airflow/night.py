@@ -49,7 +49,6 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
             # Retries are for tasks that lose their worker or the API server. A stage that fails
             # by itself is tried twice, see `StageOperator`; finished stages do not run again.
             "retries": RETRIES,
-            "retry_delay": dt.timedelta(seconds=30),
         },
     ) as dag:
         groups = {

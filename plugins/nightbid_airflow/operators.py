@@ -189,6 +189,7 @@ class StageOperator(BaseOperator):
                 date=request.date.isoformat(),
                 pipeline=self.pipeline,
                 workspace=settings.workspace,
+                every=settings.poll_seconds,
             ),
             method_name="begin",
         )

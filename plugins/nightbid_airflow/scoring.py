@@ -122,10 +122,8 @@ def score_dag(spec: PipelineSpec) -> DAG:
                 spec, "Day", "Day of logs. Empty: the newest day of the champion's night."
             )
         },
-        default_args={
-            "owner": spec.owner, "retries": 1, "retry_delay": dt.timedelta(seconds=30),
-        },
-    ) as dag:  # fmt: skip
+        default_args={"owner": spec.owner, "retries": 1},
+    ) as dag:
         ScoreOperator(task_id="score", pipeline=spec.pipeline)
     return dag
 

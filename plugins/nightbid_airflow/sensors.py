@@ -17,15 +17,13 @@ class CostSensor(BaseOperator):
 
     Args:
         pipeline: Name of the pipeline whose budget applies.
-        every: Seconds between polls.
     """
 
     ui_color = "#fef7e0"
 
-    def __init__(self, *, pipeline: str, every: float = 5.0, **arguments: Any) -> None:
+    def __init__(self, *, pipeline: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.pipeline = pipeline
-        self.every = every
 
     def execute(self, context: Context) -> None:
         """Defer to the trigger."""
@@ -35,14 +33,15 @@ class CostSensor(BaseOperator):
             raise AirflowSkipException(
                 "dag.test() runs one task at a time: there is nothing to watch"
             )
+        settings = Settings()
         self.defer(
             trigger=CostTrigger(
                 dag_id=run.dag_id,
                 run_id=run.run_id,
                 task_id=self.task_id,
                 pipeline=self.pipeline,
-                workspace=Settings().workspace,
-                every=self.every,
+                workspace=settings.workspace,
+                every=settings.poll_seconds,
             ),
             method_name="conclude",
         )

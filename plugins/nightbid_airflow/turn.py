@@ -16,6 +16,8 @@ from nightbid.storage.workspace import Workspace
 
 PATIENCE_POLLS = 60
 """Maximum number of consecutive polls in which the workspace may be unreachable."""
+GATHER_SECONDS = 5.0
+"""Seconds before the first poll, in which all runs that were started together are registered."""
 
 
 def runs_at_work(dag_id: str, workspace: Workspace, pipeline: str) -> AtWork:
@@ -92,10 +94,10 @@ class TurnTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until it is this run's turn; fire once."""
-        missed, reported = 0, ""
+        missed, reported, pause = 0, "", GATHER_SECONDS
         while True:
-            # Sleep first, so that all runs that were started together are registered.
-            await asyncio.sleep(self.every)
+            await asyncio.sleep(pause)
+            pause = self.every
             try:
                 other = await sync_to_async(self._take)()
                 missed = 0

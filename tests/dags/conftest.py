@@ -63,6 +63,8 @@ def installation(place: Path, patch: pytest.MonkeyPatch) -> Write:
     patch.setenv("NIGHTBID_WORKSPACE", str(place / "workspace"))
     patch.setenv("NIGHTBID_CACHE", str(place / "cache"))
     patch.setenv("NIGHTBID_TRACKING", "")
+    patch.setenv("NIGHTBID_POLL_SECONDS", "0.5")
+    patch.setenv("AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY", "2")
 
     def write(name: str = "small", text: str = "", **changes: object) -> Path:
         tree = {**SMALL, "pipeline": name, **changes}

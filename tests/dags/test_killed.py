@@ -21,6 +21,7 @@ OF_AIRFLOW = ("AIRFLOW", "NIGHTBID")
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("preloaded_python")
 def test_a_night_continues_when_its_scheduler_is_killed(tmp_path: Path) -> None:
     if programs() is None:
         pytest.skip("no PostgreSQL server here → apt-get install postgresql")

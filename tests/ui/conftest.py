@@ -1,13 +1,13 @@
 """The embedded Airflow, as `make ui` starts it, and a logged-in Chromium, for all of this folder.
 
-The first file meets an empty workspace; the second adds pipelines and nights of its own.
+The first file meets an empty workspace; the others add pipelines and nights of their own.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 import yaml
 from airflows import embedded
 from browsers import browser
+from emulator.installation import until
 from nightbid.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,14 +91,28 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="package")
 def airflow(shared_chromium: Any, elsewhere: str, settings: Settings) -> Iterator[Any]:
-    """Start all components."""
+    """Start all components, with schedules."""
     from nightbid_airflow.embedded.home import Home
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTBID_TRACKING", "")
         patch.setenv("NIGHTBID_TRACKING_PAGES", elsewhere)
-        with embedded(Home.beside(settings), settings) as running:
+        patch.setenv("NIGHTBID_POLL_SECONDS", "0.5")
+        with embedded(Home.beside(settings), settings, schedules=True) as running:
             yield running
+
+
+@pytest.fixture(scope="package")
+def parse(airflow: Any) -> Callable[[str], None]:
+    """Return a function that lets Airflow parse added pipelines until it knows a DAG."""
+    client = airflow.client
+
+    def parse_until(dag: str) -> None:
+        known = client._call("GET", "dags/nightly_tiny")
+        client._http.put(f"/api/v2/parseDagFile/{known['file_token']}").raise_for_status()
+        until(lambda: client.has_dag(dag), 300)
+
+    return parse_until
 
 
 @pytest.fixture(scope="package")

@@ -1,14 +1,22 @@
-"""A person fills in a form, approves a night and views it, in Airflow's pages and ours."""
+"""A person fills in a form, approves a night and views it, in Airflow's pages and ours.
+
+The promotion starts the scoring DAG.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
+from nightbid.config.settings import Settings
+from nightbid.night.champion import ChampionPointer
+from nightbid.storage.workspace import Workspace
 
-DAG = "nightly_tiny"
+DAG, SCORE = "nightly_tiny", "score_tiny"
 PATIENCE = 400.0
 
 
@@ -53,11 +61,14 @@ def test_form_explains_an_override_with_an_unknown_key(airflow: Any, page: Any) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_night_from_the_form_is_approved_promoted_and_shown(
-    airflow: Any, elsewhere: str, page: Any
+def test_a_night_from_the_form_is_approved_promoted_scored_and_shown(
+    airflow: Any, settings: Settings, elsewhere: str, page: Any
 ) -> None:
+    from nightbid_airflow.embedded.client import ENDED
+
     client, address = airflow.client, airflow.client.address
-    assert until(airflow, lambda: client.has_dag(DAG))
+    assert until(airflow, lambda: client.has_dag(DAG) and client.has_dag(SCORE))
+    client.unpause(SCORE)
 
     # Before the first night, the pages explain how to begin.
     page.goto(address)
@@ -135,6 +146,29 @@ def test_a_night_from_the_form_is_approved_promoted_and_shown(
     frame.get_by_role("link", name="log", exact=True).first.click()
     page.wait_for_url("**/dags/nightly_tiny/runs/**/tasks/sample*")
     page.locator("iframe").wait_for(state="detached")
+    page.goto("about:blank")
+
+    # The promotion has started the scoring DAG.
+    assert until(airflow, lambda: any(run["state"] in ENDED for run in runs(airflow, SCORE)))
+    (scored,) = runs(airflow, SCORE)
+    events = (client._call("GET", "assets/events") or {})["asset_events"]
+    (event,) = (event for event in events if "champion" in event["uri"])
+    workspace = Workspace(settings.workspace)
+    champion = ChampionPointer(workspace, "tiny").current()
+    assert champion is not None
+    assert (scored["state"], scored["run_type"]) == ("success", "asset_triggered")
+    assert event["name"] == "champion_tiny"
+    assert event["extra"] == {
+        "pipeline": "tiny",
+        "number": champion.number,
+        "bundle": champion.bundle_digest,
+        "run_id": "by-hand-1",
+        "night": "2026-01-08",
+    }
+    (manifest,) = workspace.at("stages/tiny/score").glob("*/manifest.json")
+    rows = json.loads(manifest.read_text())["rows"]["written"]
+    files = sorted((manifest.parent / "scores").rglob("*.parquet"))
+    assert ds.dataset(files).count_rows() == rows > 0
 
 
 @pytest.mark.parametrize("path", ["", "nights/tiny", "costs", "champion/tiny", "runs/tiny/x"])

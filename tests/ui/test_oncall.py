@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,16 +179,13 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def incidents(airflow: Any, settings: Settings, logs: Path) -> None:
+def incidents(airflow: Any, settings: Settings, logs: Path, parse: Callable[[str], None]) -> None:
     """Add every incident to the workspace, let Airflow parse the pipelines, and start a night."""
     prepare(settings, logs)
-    client = airflow.client
-    dag = client._call("GET", "dags/nightly_tiny")
-    client._http.put(f"/api/v2/parseDagFile/{dag['file_token']}").raise_for_status()
-    until(lambda: client.has_dag(LATE), 300)
-    client.unpause(LATE)
+    parse(LATE)
+    airflow.client.unpause(LATE)
     write_missing_day(settings, logs)
-    client.trigger(LATE, "late", {"date": str(NIGHT)})
+    airflow.client.trigger(LATE, "late", {"date": str(NIGHT)})
 
 
 def arrival(airflow: Any) -> str | None:

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     """Mail server: `smtp://user:password@host:587` or `smtps://host`."""
     pages: str = ""
     """URL of Airflow, for links in messages; default: Airflow's own `api.base_url`."""
+    poll_seconds: float = Field(default=5.0, gt=0)
+    """Seconds between two polls of a deferred task that watches a night's cost or waits for another
+    night to end. Each poll lists files of the workspace; jobs have `cloud.poll_seconds`."""
     cloud: Cloud | None = None
     settings: Path | None = Field(default=None, repr=False)
     """Path of the YAML file, from `NIGHTBID_SETTINGS`."""

@@ -81,6 +81,8 @@ class Home:
             # Tasks may run in another working directory.
             workspace = str(Path(workspace).expanduser().resolve())
         return {
+            # A default: a variable of the caller's own takes precedence.
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "30",
             **os.environ,
             **_shared_settings(),
             "PYTHONPATH": os.pathsep.join(

@@ -80,6 +80,7 @@ def test_managed_training_accepts_all_its_settings() -> None:
     ("values", "message"),
     [
         ({"profile": "gpc"}, "'gpc'"),
+        ({"poll_seconds": 0}, "poll_seconds: .*0"),
         ({"profile": "gcp"}, r"needs cloud\.project, \.region and \.bucket"),
         ({"profile": "gcp", "cloud": {**CLOUD, "project": "X"}}, r"cloud\.project: .*'X'"),
         ({"profile": "gcp", "cloud": {**CLOUD, "regin": 1}}, "did you mean 'region'"),
