@@ -20,7 +20,7 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, safe_run_id, state_of
 from nightbid.storage.workspace import Workspace
 
-DAG, STOPPED, WAITS, REJECTED = "nightly_small", "stopped", "waits-for-logs", "rejected"
+DAG, WAITS, REJECTED = "nightly_small", "waits-for-logs", "rejected"
 ASKS = "awaiting_input"
 """State in Airflow 3.3 of a task that waits for a person without a triggerer."""
 STOPS = ["gates.overrides=[]", "gates.raw.rows.stop=[1000000,null]"]
@@ -50,16 +50,16 @@ class Nights:
     def __init__(self, airflow: Any) -> None:
         self.client = airflow.client
 
-    def backfill(self, night: dt.date) -> str:
+    def backfill(self, night: dt.date, overrides: list[str]) -> str:
         """Request one night again and return the id of its run."""
         body = {
             "dag_id": DAG, "from_date": f"{night}T00:00:00Z", "to_date": f"{night}T23:00:00Z",
             "reprocess_behavior": "none", "max_active_runs": 1, "run_backwards": False,
-            "dag_run_conf": {},
+            "dag_run_conf": {"overrides": overrides},
         }  # fmt: skip
         before = set(self.runs())
-        # SQLite takes one writer at a time.
-        until(lambda: self.client._http.post("/api/v2/backfills", json=body).is_success)
+        # SQLite takes one writer at a time, and Airflow refuses a backfill that meets another.
+        until(lambda: self.client._http.post("/api/v2/backfills", json=body).is_success, 300)
         (run,) = set(self.runs()) - before
         return run
 
@@ -124,27 +124,27 @@ def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
     with embedded(home, settings) as airflow:
         nights = Nights(airflow)
         until(lambda: airflow.client.has_dag(DAG))
+        stopped = nights.backfill(back(3), STOPS)
         airflow.client.unpause(DAG)
-        airflow.client.trigger(DAG, STOPPED, {"date": str(back(3)), "overrides": STOPS})
-        assert nights.end(STOPPED) == "failed"
+        assert nights.end(stopped) == "failed"
         airflow.client.trigger(DAG, WAITS, {"date": str(TODAY), "overrides": STOPS})
         nights.wait(WAITS, ARRIVAL, "deferred")
         # A night that waits for its logs blocks no other night.
-        asks = nights.backfill(back(1))
+        asks = nights.backfill(back(1), [])
         nights.wait(asks, APPROVE, ASKS)
-        nights.clear(STOPPED, "gate_raw")
-        nights.wait(STOPPED, "gate_raw", "deferred")
+        nights.clear(stopped, "gate_raw")
+        nights.wait(stopped, "gate_raw", "deferred")
         kill(airflow)
     (logs / f"dt={TODAY}" / "_SUCCESS").touch()
 
     with embedded(home, settings) as airflow:
         nights = Nights(airflow)
-        assert nights.state(STOPPED, "gate_raw") == "deferred"
+        assert nights.state(stopped, "gate_raw") == "deferred"
         assert nights.state(asks, APPROVE) == ASKS
         nights.answer(asks, "Approve")
         assert nights.end(asks) == "success"
         # The gate judges both after the night that was running, and stops them.
-        assert nights.end(WAITS) == nights.end(STOPPED) == "failed"
+        assert nights.end(WAITS) == nights.end(stopped) == "failed"
         # Run the same night again with reused stages, and let a person reject it.
         airflow.client.trigger(DAG, REJECTED, {"date": str(back(1))})
         nights.wait(REJECTED, APPROVE, ASKS)
@@ -178,7 +178,7 @@ def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
     assert decision.by == "admin"
     assert record(WAITS, ARRIVAL).verdict == "pass"
     promoted = record(asks, "promote")
-    for run_id in (WAITS, STOPPED):
+    for run_id in (WAITS, stopped):
         judged = record(run_id, "gate_raw")
         assert judged.state == "stopped"
         assert judged.started > promoted.started
