@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import logging
 import os
@@ -20,21 +19,21 @@ from nightbid.night.sealed import first_fault
 for _panel in ("nights", "models", "serving", "upkeep"):
     importlib.import_module(f"nightbid.cli.commands.{_panel}")
 
+for _group, _help in (
+    ("data", "Inspect, download or generate logs; freeze, prune or erase data."),
+    ("gates", "Show, learn and override gate limits."),
+    ("cost", "Show and forecast the cost of runs."),
+    ("incremental", "Show the days that incremental nights learned; undo a day."),
+    ("bids", "Replay logged auctions: what other predictions would have earned."),
+):
+    app.add_typer(
+        importlib.import_module(f"nightbid.cli.{_group}").app,
+        name=_group,
+        help=_help,
+        rich_help_panel="Groups",
+    )
+
 CHECK = "check the workspace's disk and permissions; a rerun is safe"
-
-
-@functools.cache
-def _mount() -> None:
-    """Add the groups of commands that have a module of their own, once per process."""
-    for name, text in (
-        ("data", "Inspect, download or generate logs; freeze, prune or erase data."),
-        ("gates", "Show, learn and override gate limits."),
-        ("cost", "Show and forecast the cost of runs."),
-        ("incremental", "Show the days that incremental nights learned; undo a day."),
-        ("bids", "Replay logged auctions: what other predictions would have earned."),
-    ):
-        module = importlib.import_module(f"nightbid.cli.{name}")
-        app.add_typer(module.app, name=name, help=text, rich_help_panel="Groups")
 
 
 def main() -> None:
@@ -42,7 +41,6 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # Hide TensorFlow's start-up notices; its errors are still shown.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _mount()
     try:
         app()
     except NightbidError as error:

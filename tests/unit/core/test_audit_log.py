@@ -19,7 +19,6 @@ from nightbid.night.sealed import seal
 from nightbid.storage.workspace import read_manifest
 from typer.testing import CliRunner
 
-cli._mount()
 DAY = dt.date(2026, 1, 20)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
-from nightbid.cli.app import _mount, app
+from nightbid.cli.app import app
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import EXIT_CODES, NightbidError
 from nightbid.night.attempts import StageRecord
@@ -247,7 +247,6 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_every_list_or_show_command_has_a_json_option() -> None:
-    _mount()
     commands = dict(leaves(typer.main.get_command(app)))
     asks = {
         name: command

@@ -18,7 +18,6 @@ from nightbid.night.sealed import seal
 from nightbid.storage.workspace import read_manifest
 from typer.testing import CliRunner
 
-cli._mount()
 TREE = typer.main.get_command(cli.app)
 """All commands; to make the tree takes longer than most commands."""
 COMMANDS = (

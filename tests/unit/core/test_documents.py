@@ -1,0 +1,98 @@
+"""The commands, options, YAML blocks and files that the documents name exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from nightbid.cli.app import app
+from nightbid.config.load import parse_pipeline
+from nightbid.config.pipeline import PipelineSpec
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+TREE: Any = typer.main.get_command(app)
+BLOCKS = {field.alias or name for name, field in PipelineSpec.model_fields.items()}
+NEEDED = {"pipeline": "p", "features": {"ad_id": "vocabulary"}}
+OF_A_FOLDER = {"kind": "parquet", "folder": "/logs"}
+"""What an example may leave out because another example of the page shows it."""
+
+
+def commands(text: str) -> list[str]:
+    """Return the `nightbid` commands of a page: in code spans, and in blocks of a shell."""
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.M | re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    in_blocks = [
+        match[1] for line in lines if (match := re.search(r"(?:^|&& )(nightbid .*)", line))
+    ]
+    return [*re.findall(r"`(nightbid [a-z][^`]*)`", text.replace("\n", " ")), *in_blocks]
+
+
+def problem(command: str) -> str:
+    """Return what is wrong with a command; empty if it exists and has all options."""
+    words = shlex.split(re.split(r"\s#\s|\s\|\|", command.replace("…", "X"))[0])[1:]
+    node = TREE
+    while words and words[0] in getattr(node, "commands", {}):
+        node = node.commands[words.pop(0)]
+    if node is TREE or getattr(node, "commands", None):
+        return f"{command}: there is no such command"
+    known = {name for parameter in node.params for name in parameter.opts} | {"--help"}
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    return f"{command}: there is no {given - known}" if given - known else ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_the_documents_exist_with_their_options(page):
+    found = [problem(command) for command in commands(page.read_text(encoding="utf-8"))]
+    assert [text for text in found if text] == []
+
+
+def test_a_wrong_command_or_option_of_a_document_is_found():
+    assert problem("nightbid gates shows ctr")
+    assert problem("nightbid cost show ctr --per month")
+    assert not problem("nightbid cost show ctr --by month")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_blocks_of_the_documents_are_valid(page):
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S):
+        tree = yaml.safe_load(block)
+        if not set(tree) & BLOCKS or "profile" in tree:
+            continue  # settings of an installation
+        tree = {**NEEDED, **tree}
+        source = tree.get("source", {})
+        if "kind" not in source and (source or "arrival" in tree):
+            tree["source"] = {**OF_A_FOLDER, **source}
+        parse_pipeline(yaml.safe_dump(tree), f"{tree['pipeline']}.yaml")
+
+
+def test_files_that_the_documents_name_exist():
+    named = re.compile(
+        r"`((?:include|plugins|tests|benchmarks|dags|docs|compose|tools)/[\w./-]+\.\w+)`"
+    )
+    planted = {"include/.env", "include/pipelines/service-account.json", "plugins/tls.key"}
+    for page in PAGES:
+        files = set(named.findall(page.read_text(encoding="utf-8"))) - planted
+        assert [file for file in sorted(files) if not (ROOT / file).exists()] == [], page.name
+
+
+def test_the_site_has_the_help_of_every_command():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    text = hooks.command_line()
+    for name, command in TREE.commands.items():
+        for child in getattr(command, "commands", ("",)):
+            assert f"`{f'nightbid {name} {child}'.strip()}`" in text
