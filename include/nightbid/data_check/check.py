@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,19 +15,23 @@ from pydantic import TypeAdapter
 from nightbid.config.columns import Columns
 from nightbid.config.folder_source import BIGQUERY
 from nightbid.config.sources import SourceBlock, defaults_of
-from nightbid.data.day_names import SPELLED
+from nightbid.data.day_names import SPELLED, SUFFIXES
 from nightbid.data.places import REMOTE
 from nightbid.data.source import JoinsEvents, open_source
 from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
 from nightbid.data_check.detect import source_block, time_column
 from nightbid.data_check.draft import draft
+from nightbid.data_check.names import rank_of
 from nightbid.data_check.partitions import has_hours, unit_of, weeks_of
 from nightbid.data_check.roles import InferredRoles, find_roles
 from nightbid.data_check.rows import first_rows
 from nightbid.data_check.streams import events_block, mixed_streams, stream_folders
 from nightbid.errors import MissingDataError
 from nightbid.partitions import STEPS
+from nightbid.time_parsing import as_time
 
+LEAST_INSIDE = 0.5
+"""Minimum share of times on the day of their file for the names of files to be right."""
 ROLES = ("key", "time", "user", "item", "position", "price", "bid", "floor", "value")
 
 
@@ -142,10 +146,24 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
 
 
 def _report(
-    folder: str, cache: Path, name: str, streams: Mapping[str, dict[str, Any]]
+    folder: str,
+    cache: Path,
+    name: str,
+    streams: Mapping[str, dict[str, Any]],
+    days: tuple[str, str] = ("", ""),
 ) -> FolderReport:
-    """Inspect a folder, or the streams that it consists of."""
+    """Inspect a folder, or the streams that it consists of.
+
+    Args:
+        folder: See `check_folder`.
+        cache: See `check_folder`.
+        name: See `check_folder`.
+        streams: `source` block of each stream; empty: the folder has no streams.
+        days: Column that gives the days, and why; empty: the names of files do, or it is unknown.
+    """
     block = events_block(streams, cache) if streams else source_block(folder, cache)
+    if days[0]:
+        block = {**block, "day_column": days[0]}
     typed = TypeAdapter(SourceBlock).validate_python(block)
     whole = open_source(typed, cache)
     known = whole.days() or ()
@@ -203,6 +221,8 @@ def _report(
         if block["kind"] == "kuairand":
             format_roles |= {"item": "video_id", "label": "is_click"}
     findings = find_roles(columns, day_numbers(sampled), format_roles)
+    if not streams and not days[0] and (why := _wrong_names(block, findings, chosen, cache)):
+        return _report(folder, cache, name, streams, (findings.roles["time"], why))
     outcomes = source.meaning.outcomes & {summary.name for summary in columns}
     for column in sorted(outcomes - {findings.label, findings.event_time}):
         findings.outcomes.setdefault(
@@ -211,13 +231,43 @@ def _report(
     if block.get("day_column"):  # its times then cannot tell the zone of the days
         findings.clocks = []
         if findings.roles.get("time") == block["day_column"]:
-            findings.reasons["time"] = (
+            findings.reasons["time"] = days[1] or (
                 "gives the day of each row; set source.time_zone if it is not in UTC"
             )
     has_more = not streams and unit_of(block) == "day" and has_hours(block, cache)
     name = name or pipeline_name(folder)
     text = draft(name, block, columns, findings, known, has_hours=has_more)
     return FolderReport(name, block, tuple(known), sampled, unread, columns, findings, text)
+
+
+def _wrong_names(
+    block: dict[str, Any], findings: InferredRoles, days: Sequence[date], cache: Path
+) -> str:
+    """Return why the days in the names of files are not those of the rows; empty if they are."""
+    time = findings.roles.get("time", "")
+    clock = next((clock for clock in findings.clocks if clock.column == time), None)
+    if clock is None or rank_of(time, "time") is None or block["kind"] not in SUFFIXES:
+        return ""
+    if unit_of(block) != "day" or {"layout", "day_column"} & block.keys():
+        return ""
+    if clock.inside_zone < LEAST_INSIDE:
+        return (
+            f"gives the day of each row: only {clock.inside:.1%} of its times are on the day in"
+            " the name of their file"
+        )
+    if not clock.is_local:
+        return ""
+    times = []
+    for zone in ("UTC", clock.zone):
+        typed = TypeAdapter(SourceBlock).validate_python({**block, "time_zone": zone})
+        rows, _ = first_rows(open_source(typed, cache, days).batches(days[-1]))
+        times.append(None if rows is None else as_time(rows[time], zone))
+    if times[0] is None or times[0].equals(times[1]):
+        return ""  # they state their zone
+    return (
+        f"gives the day of each row: the days of the files are those of {clock.zone}, but its"
+        " times, which state no zone, are in UTC"
+    )
 
 
 def pipeline_name(folder: str) -> str:

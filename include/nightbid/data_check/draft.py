@@ -52,7 +52,7 @@ def draft(
     """
     block = dict(block)
     if inferred.no_key and "layout" not in block:
-        block["make_key"] = "impression_id"
+        block["make_key"] = inferred.made_key
     zone = next(
         (clock for clock in inferred.clocks if clock.column == inferred.roles.get("time")), None
     )
@@ -108,12 +108,12 @@ def _streams(block: dict[str, Any], outcomes: Sequence[str], zone: Clock | None)
 def _columns(inferred: InferredRoles) -> list[str]:
     roles = dict(inferred.roles)
     if inferred.no_key:
-        roles = {"key": "impression_id", **roles}
+        roles = {"key": inferred.made_key, **roles}
     lines = ["columns:"]
     for role in ("key", "time", "user", "item", "position", "price", "bid", "floor", "value"):
         if role == "key" and inferred.no_key:
-            lines.append("  key: impression_id  # generated from the day and the row number: no"
-                         " column is unique per row")  # fmt: skip
+            lines.append(f"  key: {inferred.made_key}  # generated from the day and the row number:"
+                         " no column is unique per row")  # fmt: skip
         elif role in roles:
             reason = _comment(inferred.reasons[role])
             if role == "key" and inferred.repeated:

@@ -18,6 +18,8 @@ from nightbid.sampling.labels import flag
 
 Bools = npt.NDArray[np.bool_]
 UNIQUE = 0.98
+LEAST_DISTINCT = 0.3
+"""Minimum share of distinct values for a column named like a key; the rows may be loaded twice."""
 LEAST_KNOWN = 10
 """Minimum number of positives with a value, for a column known only where the label is 1."""
 TELLTALE_AUC = 0.97
@@ -50,6 +52,8 @@ class InferredRoles:
     """Number of keys with a positive label in a later row only."""
     no_key: bool = False
     """Whether no column identifies an impression, so that a key has to be made."""
+    made_key: str = "impression_id"
+    """Name of that key, which no column has."""
 
     @property
     def label(self) -> str | None:
@@ -81,7 +85,7 @@ def find_roles(
     if "user" not in inferred.roles and format_roles.get("user") not in known:
         key = inferred.roles.get("key")
         if key or inferred.no_key:
-            inferred.roles["user"] = key or "impression_id"
+            inferred.roles["user"] = key or inferred.made_key
             inferred.reasons["user"] = (
                 "no column identifies users, so each impression counts as its own user: intervals"
                 " resample rows"
@@ -160,7 +164,9 @@ def _key(
         if name in assigned or column.kind not in ("text", "integer") or column.mean_length > 200:
             continue
         rank = rank_of(name, "key")
-        if column.distinct_share < UNIQUE and not (rank == 0 and column.distinct_share > 0.5):
+        if column.distinct_share < UNIQUE and not (
+            rank == 0 and column.distinct_share > LEAST_DISTINCT
+        ):
             continue
         if column.nulls > 0.02 or (rank is None and column.mean_length > 64):
             continue
@@ -171,6 +177,8 @@ def _key(
     if not _is_given(inferred, known, "key", format_roles):
         if not ranked:
             inferred.no_key = True
+            if inferred.made_key in known:
+                inferred.made_key = "generated_key"
             return
         name = min(ranked)[1]
         share = known[name].distinct_share

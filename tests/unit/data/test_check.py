@@ -297,6 +297,52 @@ def test_days_are_taken_from_a_column_if_no_file_name_has_them(tmp_path, kind):
     assert changed == [False, False, False, True]
 
 
+@pytest.mark.parametrize("name", ["logs_{first}_{last}", "{last:%Y%m%d}_data_{day:%Y%m%d}"])
+def test_days_are_taken_from_a_column_if_file_names_have_others(tmp_path, name):
+    """An export is often named by its range, or by the day on which it was made."""
+    days = [FIRST + timedelta(days=at) for at in range(4)]
+    for day in days:
+        path = tmp_path / f"{name.format(day=day, first=FIRST, last=days[-1])}.csv"
+        logs(day).to_pandas().to_csv(path, mode="a", header=not path.exists(), index=False)
+    report = json.loads(check(tmp_path, "--json"))
+    assert report["source"]["day_column"] == "servedAt"
+    assert report["days"] == [str(day) for day in days]
+    assert "on the day in the name of their file" in report["roles"]["time"]["why"]
+
+
+def test_utc_times_without_a_zone_in_local_days_are_not_shifted(tmp_path):
+    def change(table: pa.Table) -> pa.Table:
+        times = table["servedAt"].cast(pa.timestamp("us"))
+        return table.set_column(table.column_names.index("servedAt"), "servedAt", times)
+
+    write(tmp_path / "plain", change=change, zone="America/New_York")
+    write(tmp_path / "zoned", zone="America/New_York")
+    report = json.loads(check(tmp_path / "plain", "--json"))
+    assert report["source"]["day_column"] == "servedAt"
+    assert "time_zone" not in report["yaml"]
+    report = json.loads(check(tmp_path / "zoned", "--json"))
+    assert "day_column" not in report["source"]
+    assert "time_zone: America/New_York" in report["yaml"]
+
+
+def test_a_generated_key_has_a_name_of_its_own_and_copied_rows_keep_their_key(tmp_path):
+    def again(table: pa.Table, times: int) -> pa.Table:
+        name = table.column_names.index("request_id")
+        table = table.rename_columns(
+            [
+                "impression_id" if at == name else other
+                for at, other in enumerate(table.column_names)
+            ]
+        )
+        return pa.concat_tables([table] * times)
+
+    for times, expected in ((2, "impression_id"), (8, "generated_key")):
+        folder = write(tmp_path / f"{times}", change=lambda table, times=times: again(table, times))
+        draft = yaml.safe_load(json.loads(check(folder, "--json"))["yaml"])
+        assert draft["columns"]["key"] == expected
+        assert draft["source"].get("make_key") == (expected if times == 8 else None)
+
+
 def test_an_unknown_time_format_is_reported_with_an_example(tmp_path):
     for at in range(3):
         day = FIRST + timedelta(days=at)
