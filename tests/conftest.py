@@ -38,7 +38,7 @@ from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: 
 from once import made_once  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
 
-SHARED = ("tests/dags/pages/", "tests/ui/", "tests/unit/serving/")
+SHARED = ("tests/dags/pages/", "tests/ui/", "tests/unit/report/", "tests/unit/serving/")
 """Folders whose files share a server: in parallel runs, one worker runs a whole folder."""
 
 

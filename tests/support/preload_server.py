@@ -24,9 +24,9 @@ from nightbid.cli.output import terminal
 from nightbid.night.stages import NIGHT
 
 LIBRARIES = (
-    "great_expectations.expectations", "mlflow", "nightbid.models.boosting", "optuna",
-    "pyarrow.dataset", "rich.console", "tensorboard.summary.v2", "tensorflow", "tf2onnx.tfonnx",
-    "typer", "upath",
+    "great_expectations.expectations", "mlflow.store.tracking.sqlalchemy_store",
+    "nightbid.models.boosting", "optuna", "pyarrow.dataset", "rich.console",
+    "tensorboard.summary.v2", "tensorflow", "tf2onnx.tfonnx", "typer", "upath",
 )  # fmt: skip
 """Modules that commands import in addition to those of the stages, mostly within functions.
 

@@ -6,6 +6,7 @@ import codecs
 import re
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
+from functools import cache
 from typing import Literal
 from zoneinfo import available_timezones
 
@@ -19,6 +20,12 @@ BIGQUERY = "bq://"
 BIGQUERY_TABLE = re.compile(r"bq://([a-z][a-z0-9.:-]*)\.([A-Za-z0-9_]+)\.([\w-]+\*?)")
 """URI with project, data set and table; a star at the end stands for the day, YYYYMMDD."""
 ColumnType = Literal["string", "int", "float", "bool", "time"]
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """Names of all time zones; reading their files takes longer than reading a pipeline."""
+    return frozenset(available_timezones())
 
 
 class FolderSource(PartitionedSource):
@@ -90,7 +97,7 @@ class FolderSource(PartitionedSource):
     @field_validator("time_zone")
     @classmethod
     def _zone_is_known(cls, name: str) -> str:
-        known = available_timezones()
+        known = time_zones()
         if name not in known:
             close = get_close_matches(name, sorted(known), 1)
             hint = f"; did you mean {close[0]}?" if close else ""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
+from preloaded import COMMANDS
+
+PROGRAM = """
+import sys
+from nightbid.cli.app import main
+
+sys.argv[0] = "nightbid"
+main()
+"""
 
 
 @pytest.mark.parametrize(
@@ -23,13 +30,12 @@ import pytest
 def test_shell_completion_offers_pipelines_runs_stages_and_checks(tmp_path, line, offered) -> None:
     for name in ("first", "fifth", "second"):
         (tmp_path / "runs" / "ctr" / name).mkdir(parents=True)
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.argv[0] = 'nightbid'\nfrom nightbid.cli.app import"
-         " main\nmain()"],
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = COMMANDS.run(
+        module=str(tmp_path / "program.py"),
         env={
             **os.environ, "_NIGHTBID_COMPLETE": "complete_bash", "COMP_WORDS": line,
             "COMP_CWORD": str(len(line.split(" ")) - 1), "NIGHTBID_WORKSPACE": str(tmp_path),
         },
-        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert set(done.stdout.split()) == offered, done.stderr

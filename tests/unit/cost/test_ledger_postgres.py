@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import uuid
 from datetime import UTC, date, datetime
@@ -32,6 +30,7 @@ from nightbid.night.manifest import Usage
 from nightbid.night.record import RunRecord
 from nightbid.report.summaries import Summaries
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS
 from pydantic import SecretStr
 from rich.console import Console
 from typer.testing import CliRunner
@@ -153,9 +152,10 @@ def test_the_table_rejects_updates_and_deletes_that_lose_costs(
 def test_concurrent_writers_to_an_empty_database_lose_no_entry(
     tmp_path: Path, on_postgres: str
 ) -> None:
+    program = tmp_path / "record.py"
+    program.write_text(RECORD)
     writers = [
-        subprocess.Popen([sys.executable, "-c", RECORD, str(tmp_path), f"run-{number}"])
-        for number in range(3)
+        COMMANDS.start(str(tmp_path), f"run-{number}", module=str(program)) for number in range(3)
     ]
     ledger = Ledger(Workspace(str(tmp_path)))
     while any(writer.poll() is None for writer in writers):
@@ -203,14 +203,14 @@ def test_writes_wait_for_a_slow_server_and_time_out_on_a_hanging_one(
     monkeypatch.setenv("NIGHTBID_LEDGER", on_postgres.replace(f":{postgres.port}", f":{wire.port}"))
     workspace = Workspace(str(tmp_path))
     try:
-        wire.slow(0.1)
+        wire.slow(0.05)
         spend(workspace, "train", 3600)
         assert len(Ledger(workspace).entries(stage="train")) == 2
-        monkeypatch.setattr(ledger_postgres, "ANSWER_SECONDS", 2.0)
+        monkeypatch.setattr(ledger_postgres, "ANSWER_SECONDS", 1.0)
         wire.hang()
         began = time.monotonic()
         with pytest.raises(
-            WorkspaceError, match=r"has not answered within 2 s.*nothing was counted"
+            WorkspaceError, match=r"has not answered within 1 s.*nothing was counted"
         ):
             spend(workspace, "train", 7200)
         assert time.monotonic() - began < 20

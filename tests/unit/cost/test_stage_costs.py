@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from datetime import date
@@ -22,6 +19,7 @@ from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS
 
 STAGES = """
 import time
@@ -35,9 +33,9 @@ def burn(seconds):
         sum(range(1000))
 
 def work(task):
-    burn(0.3)
+    burn(0.1)
     task.progress(0.5, "half")
-    burn(0.3)
+    burn(0.1)
     (task.output / "result.txt").write_text("made")
     return Outcome()
 
@@ -198,11 +196,12 @@ run = RunRecord.load(Workspace({str(tmp_path / "w")!r}), "p", {run.run_id!r})
 run_stage(Stage("train", "costly_stages:spin", (), ("seed",), ("cost",)), spec, run,
           cache_folder=Path({str(tmp_path)!r}))
 """
-    child = subprocess.Popen([sys.executable, "-c", code])
+    (tmp_path / "killed.py").write_text(code)
+    child = COMMANDS.start(module=str(tmp_path / "killed.py"))
     usage_log = run.usage_file("train", 1)
-    while (point := read_usage_log(usage_log)) is None or point.usage.cpu_seconds < 0.5:
-        time.sleep(0.1)
-    os.kill(child.pid, signal.SIGKILL)
+    while (point := read_usage_log(usage_log)) is None or point.usage.cpu_seconds < 0.2:
+        time.sleep(0.02)
+    child.kill()
     child.wait()
     run_stage(_stage("work"), spec, run, cache_folder=tmp_path)
     entries = Ledger(run.workspace).entries(run_id=run.run_id)

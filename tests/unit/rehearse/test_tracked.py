@@ -7,6 +7,7 @@ import shutil
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
 from nightbid.config.settings import Settings
 from nightbid.rehearse.bisect import Cause
 from nightbid.rehearse.findings import RehearsalFinding
@@ -16,6 +17,7 @@ from nightbid.rehearse.tracked import track
 from nightbid.storage.workspace import Workspace
 
 
+@pytest.mark.usefixtures("preloaded_python")
 def test_a_rehearsal_is_logged_to_mlflow_with_verdict_causes_and_report(
     tmp_path: Path, mlflow_database: Path
 ) -> None:

@@ -21,6 +21,7 @@ from nightbid.tracking.payload import Payload, safe_name
 from nightbid.tracking.queue import Queue
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+pytestmark = pytest.mark.usefixtures("preloaded_python")
 
 
 @pytest.fixture
