@@ -20,6 +20,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+CODE_OF_TESTS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
 TREE: Any = typer.main.get_command(app)
 BLOCKS = {field.alias or name for name, field in PipelineSpec.model_fields.items()}
 NEEDED = {"pipeline": "p", "features": {"ad_id": "vocabulary"}}
@@ -76,7 +77,7 @@ def test_yaml_blocks_of_the_documents_are_valid(page):
         parse_pipeline(yaml.safe_dump(tree), f"{tree['pipeline']}.yaml")
 
 
-def test_files_that_the_documents_name_exist():
+def test_files_and_tests_that_the_documents_name_exist():
     named = re.compile(
         r"`((?:include|plugins|tests|benchmarks|dags|docs|compose|tools)/[\w./-]+\.\w+)`"
     )
@@ -84,6 +85,8 @@ def test_files_that_the_documents_name_exist():
     for page in PAGES:
         files = set(named.findall(page.read_text(encoding="utf-8"))) - planted
         assert [file for file in sorted(files) if not (ROOT / file).exists()] == [], page.name
+        tests = re.findall(r"\btest_\w+\b(?!\.py)", page.read_text(encoding="utf-8"))
+        assert [name for name in tests if f"def {name}" not in CODE_OF_TESTS] == [], page.name
 
 
 def test_the_site_has_the_help_of_every_command():

@@ -14,6 +14,8 @@ from nightbid.sampling.stage import run
 from nightbid.schema import REASON, TEXT
 from nightbid.storage.workspace import Workspace
 
+from . import small_logs
+
 DAY = date(2026, 1, 5)
 NEWEST = date(2026, 1, 8)
 SMALL = {"kind": "simulator", "rows_per_day": 3000, "users": 300, "ads": 50}
@@ -21,15 +23,7 @@ HOUR = timedelta(hours=1)
 
 
 def spec_of(source, **blocks) -> PipelineSpec:
-    return PipelineSpec.model_validate(
-        {
-            "pipeline": "t",
-            "source": source,
-            "features": {"ad_id": {"column": "ad_id"}},
-            "window": {"train_days": 2, "validate_days": 1, "evaluate_days": 1},
-            **blocks,
-        }
-    )
+    return small_logs.spec_of(source=source, **blocks)
 
 
 def streams(folder, **more) -> dict:
