@@ -80,11 +80,12 @@ class Home:
         if "://" not in workspace:
             # Tasks may run in another working directory.
             workspace = str(Path(workspace).expanduser().resolve())
+        shared = _shared_settings()
         return {
-            # A default: a variable of the caller's own takes precedence.
-            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "30",
+            # Variables of the caller's own take precedence, except for the executor.
+            **shared,
             **os.environ,
-            **_shared_settings(),
+            "AIRFLOW__CORE__EXECUTOR": shared["AIRFLOW__CORE__EXECUTOR"],
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")])
             ),

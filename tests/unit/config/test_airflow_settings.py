@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -26,13 +27,20 @@ OF_THE_PLACE = {
 
 
 @pytest.fixture
-def embedded(tmp_path, monkeypatch) -> dict[str, str]:
+def home(tmp_path, monkeypatch):
+    """Return what gives the variables of the embedded Airflow."""
     monkeypatch.syspath_prepend(ROOT / "plugins")
     from nightbid_airflow.embedded.home import Home
 
+    for name in [name for name in os.environ if name.startswith("AIRFLOW__")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
-    environment = Home(tmp_path / "airflow").environment(Settings(), 8080, schedules=False)
-    return {name: text for name, text in environment.items() if name.startswith("AIRFLOW__")}
+    return lambda: Home(tmp_path / "airflow").environment(Settings(), 8080, schedules=False)
+
+
+@pytest.fixture
+def embedded(home) -> dict[str, str]:
+    return {name: text for name, text in home().items() if name.startswith("AIRFLOW__")}
 
 
 def of_service(name: str) -> dict[str, str]:
@@ -62,3 +70,11 @@ def test_compose_and_embedded_airflow_differ_only_in_their_place(embedded, servi
 def test_a_restarted_scheduler_looks_for_lost_tasks_within_seconds(embedded):
     """By default it looks after five minutes, in which a night stands still."""
     assert float(embedded["AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL"]) <= 30
+
+
+def test_variables_of_the_caller_take_precedence_over_shared_settings(home, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY", "1")
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    environment = home()
+    assert environment["AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY"] == "1"
+    assert environment["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
