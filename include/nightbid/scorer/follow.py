@@ -224,7 +224,8 @@ class Follower:
         with self._looking:
             before = self.state
             try:
-                self.state = ServingState(self._newest(before.served))
+                served = self._newest(before.served)
+                self.state = ServingState(served, self._retired() if served is None else "")
             except Exception as error:  # any error of a damaged bundle; the next may be intact
                 trouble = " ".join(str(error).split())
                 if not isinstance(error, NightbidError):
@@ -234,6 +235,15 @@ class Follower:
                                 self._pipeline, trouble)  # fmt: skip
                 self.state = ServingState(before.served, trouble)
         return self.state
+
+    def _retired(self) -> str:
+        """Return why nothing serves, if the champion was retired; empty before the first one."""
+        if not ChampionPointer(self._workspace, self._pipeline).history():
+            return ""
+        return (
+            f"the champion was retired → `nightbid rollback {self._pipeline} --to NUMBER`, or run"
+            " a night"
+        )
 
     def _newest(self, served: ServedBundle | None) -> ServedBundle | None:
         pointer = ChampionPointer(self._workspace, self._pipeline)

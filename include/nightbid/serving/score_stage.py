@@ -71,9 +71,9 @@ def score_day(
     champion = ChampionPointer(workspace, pipeline).current()
     if champion is None:
         raise ConfigError(
-            "no champion yet",
+            "there is no champion",
             where=pipeline,
-            hint="run a night: no candidate has passed every gate",
+            hint=f"run a night; `nightbid champion {pipeline}` shows the history",
         )
     trained = RunRecord.load(workspace, pipeline, champion.run_id)
     spec = PipelineSpec.model_validate(trained.head.spec)

@@ -170,5 +170,12 @@ def test_a_scorer_that_starts_on_a_damaged_champion_answers_503(night, tmp_path)
             assert answer.status_code == 503
             assert "no champion serves" in answer.json()["error"]
         assert scorer.http.get("/health").json()["trouble"]
-        scorer.promote(night, "sound")
+        number = scorer.promote(night, "sound")
         assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+        scorer.pointer.retire(number, "it read the install time")
+        deadline = time.monotonic() + 30
+        while scorer.http.get("/ready").status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        error = scorer.score(night.raw().slice(0, 5)).json()["error"]
+        assert error.startswith("no champion serves: the champion was retired → `nightbid rollback")

@@ -193,9 +193,9 @@ def score(
     champion = ChampionPointer(workspace, known(pipeline, settings)).current()
     if champion is None:
         raise ConfigError(
-            "no champion yet",
+            "there is no champion",
             where=pipeline,
-            hint="run a night: no candidate has passed every gate",
+            hint=f"run a night; `nightbid champion {pipeline}` shows the history",
         )
     summary = score_files(
         fetch_bundle(workspace, champion),
