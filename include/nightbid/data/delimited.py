@@ -37,6 +37,7 @@ BLOCK_BYTES = 8 << 20
 HEADER_BYTES = 1 << 16
 UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 MOST_COLUMNS = 10_000
+LONGEST_EXAMPLE = 120
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 
@@ -96,8 +97,9 @@ def kinds(part: FilePart, dialect: Dialect, known: dict[str, TextKind]) -> dict[
         include_columns=open_,
     )
     with _opened(part, dialect) as stream:
-        reader = _reader(stream, part, dialect, convert, MalformedLines())
-        for batch in _batches(reader, stream, part, dialect):
+        lines = MalformedLines()
+        reader = _reader(stream, part, dialect, convert, lines)
+        for batch in _batches(reader, stream, part, dialect, lines):
             for name in open_:
                 if widened[name] != "string":
                     widened[name] = merge(widened[name], kind_of(batch[name], dialect.style))
@@ -188,7 +190,7 @@ def read(
     good, breaks, header = 0, 0, 0 if dialect.names else 1
     with _opened(part, dialect) as stream:
         reader = _reader(stream, part, dialect, convert, lines)
-        for batch in _batches(reader, stream, part, dialect):
+        for batch in _batches(reader, stream, part, dialect, lines):
             good += batch.num_rows
             table = pa.Table.from_batches([batch])
             inside = _line_breaks(table) if dialect.quoting else 0
@@ -309,22 +311,26 @@ def _reader(
             convert_options=convert,
         )
     except (pa.ArrowInvalid, OSError, UnicodeError, MemoryError) as error:
-        raise _corrupt(part, dialect, error) from error
+        raise _corrupt(part, dialect, error, lines) from error
 
 
 def _batches(
-    reader: pcsv.CSVStreamingReader, stream: TextStream, part: FilePart, dialect: Dialect
+    reader: pcsv.CSVStreamingReader,
+    stream: TextStream,
+    part: FilePart,
+    dialect: Dialect,
+    lines: MalformedLines,
 ) -> Iterator[pa.RecordBatch]:
     try:
         for batch in reader:
-            refuse_backslashes(stream, part)
+            _refuse_backslashes(stream, part)
             yield batch
-        refuse_backslashes(stream, part)
+        _refuse_backslashes(stream, part)
     except (pa.ArrowInvalid, OSError, UnicodeError, MemoryError) as error:
-        raise _corrupt(part, dialect, error) from error
+        raise _corrupt(part, dialect, error, lines) from error
 
 
-def refuse_backslashes(stream: TextStream, part: FilePart) -> None:
+def _refuse_backslashes(stream: TextStream, part: FilePart) -> None:
     """Raise an error if quoted fields contain backslashes before quotation marks."""
     if stream.quoted and stream.quoted.escaped:
         raise CorruptDataError(
@@ -334,7 +340,9 @@ def refuse_backslashes(stream: TextStream, part: FilePart) -> None:
         )
 
 
-def _corrupt(part: FilePart, dialect: Dialect, error: Exception) -> CorruptDataError:
+def _corrupt(
+    part: FilePart, dialect: Dialect, error: Exception, lines: MalformedLines | None = None
+) -> CorruptDataError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, UnicodeError):
         return CorruptDataError(
@@ -348,7 +356,15 @@ def _corrupt(part: FilePart, dialect: Dialect, error: Exception) -> CorruptDataE
             where=str(part.path),
             hint="check source.delimiter and the number of its columns",
         )
-    if "Expected " in reason and " columns, got " in reason:
+    wrong_length = "Expected " in reason and " columns, got " in reason
+    if wrong_length and lines and not lines.is_full:  # Arrow could not pass the line on
+        return CorruptDataError(
+            f"a line with the wrong number of fields is not {dialect.encoding}:"
+            f" {reason.partition(': ')[2][:LONGEST_EXAMPLE]}…",
+            where=str(part.path),
+            hint="fix or remove the line; or set source.encoding, for example latin-1",
+        )
+    if wrong_length:
         return CorruptDataError(
             f"{MALFORMED_BYTES >> 20} MiB of consecutive lines do not have as many fields as the "
             "header",

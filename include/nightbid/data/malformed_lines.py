@@ -33,10 +33,15 @@ class MalformedLines:
         self.count += 1
         self.breaks += line.text.count("\n")
         self._bytes += len(line.text) + 100
-        if self._bytes > MALFORMED_BYTES:
+        if self.is_full:
             return "error"
         self._waiting.append(line)
         return "skip"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the lines that wait exceed the limit."""
+        return self._bytes > MALFORMED_BYTES
 
     def due(self, before: int | None = None) -> list[pcsv.InvalidRow]:
         """Return the lines that at most `before` good rows precede; None: all remaining lines."""

@@ -10,7 +10,7 @@ from nightbid.errors import CorruptDataError
 def flat_schema(schema: pa.Schema) -> pa.Schema:
     """Name the fields of objects; reading the names checks that Arrow can decode them."""
     _ = schema.names
-    return flat(schema.empty_table()).schema if _has_objects(schema) else schema
+    return flat(schema.empty_table()).schema
 
 
 def _has_objects(schema: pa.Schema) -> bool:
@@ -19,12 +19,14 @@ def _has_objects(schema: pa.Schema) -> bool:
 
 def flat(table: pa.Table) -> pa.Table:
     """Flatten the fields of objects to columns at any depth: `{"user": {"id": 7}}` is `user.id`."""
+    own = table.column_names
     while _has_objects(table.schema):
         table = table.flatten()
-        names = table.column_names
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise CorruptDataError(
-                f"a field of an object and another column are both called {twice[0]!r}",
-                hint="rename one of them in the logs",
-            )
+    names = table.column_names
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})[0]
+        of_object = "" if own.count(twice) > 1 else ", one of them the field of an object"
+        raise CorruptDataError(
+            f"two columns are called {twice!r}{of_object}", hint="rename one of them in the logs"
+        )
     return table

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from nightbid.column_parsing import encode, whole
 from nightbid.data_check.names import has_meaning
 from nightbid.number_parsing import numbers
-from nightbid.sampling.labels import flag
+from nightbid.sampling.labels import flag, states_no_event
 from nightbid.time_parsing import as_time
 
 InferredKind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "other"]
@@ -62,14 +62,14 @@ class ColumnSummary:
 
     @cached_property
     def is_known(self) -> npt.NDArray[np.bool_]:
-        """Bool [rows], true for values that are not null, empty, zero or false."""
+        """Bool [rows], true for values other than null, zero, false and texts of these."""
         if self.kind in ("list", "other", "empty"):
             return np.asarray(pc.is_valid(self.values), bool)
         if self.kind in ("flag", "integer", "number"):
             values = flag(self.values) if self.kind == "flag" else numbers(self.values)
             return np.asarray(np.nan_to_num(values) != 0)
-        codes, _ = encode(self.values)
-        return codes >= 0
+        codes, tokens = encode(self.values)
+        return np.append(~states_no_event(tokens), False)[codes]
 
     @cached_property
     def is_whole(self) -> bool:

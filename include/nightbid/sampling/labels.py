@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import encode, whole
+from nightbid.column_parsing import NULL_TEXTS, encode, whole
 from nightbid.errors import CorruptDataError
 from nightbid.number_parsing import numbers
 from nightbid.sampling.plain import plain_array
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Bools = npt.NDArray[np.bool_]
 LARGEST_VALUE = 1e9
 """Largest label of `kind: value`; larger ones are errors in the logs."""
+NO_EVENT = tuple({*(text.lower() for text in NULL_TEXTS), "0", "0.0", "false"})
+"""Texts in lower case that state no event, for labels of `positive: known`."""
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 
 
@@ -75,6 +77,9 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
         return flag(column, spec.label.texts)
     array = plain_array(whole(column))
     none = nulls(array) | blanks(array)
+    if pa.types.is_string(array.type):
+        codes, tokens = encode(array)
+        none |= np.append(states_no_event(tokens), True)[codes]
     if pa.types.is_boolean(array.type):
         none |= ~np.asarray(pc.fill_null(array, False), bool)
     elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
@@ -83,6 +88,12 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
         none |= np.asarray(pc.fill_null(pc.less_equal(array.cast(pa.float64()), 0), True))
     labels: npt.NDArray[np.float64] = np.where(none, 0.0, 1.0)
     return labels
+
+
+def states_no_event(texts: pa.Array) -> Bools:
+    """Return which texts are spellings of null, zero or false, bool [texts]."""
+    plain = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
+    return np.asarray(pc.is_in(plain, pa.array(NO_EVENT)), bool)
 
 
 def refuse_other_labels(

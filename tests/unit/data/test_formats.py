@@ -197,7 +197,7 @@ def test_a_field_of_an_object_named_like_a_column_is_rejected(tmp_path):
     for kind in ("jsonl", "parquet"):
         if kind == "parquet":
             pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"dt={DAY}" / "p.parquet")
-        with pytest.raises(CorruptDataError, match=r"another column are both called 'u\.id'"):
+        with pytest.raises(CorruptDataError, match=r"two columns are called 'u\.id', one of them"):
             read(opened(tmp_path, kind))
 
 

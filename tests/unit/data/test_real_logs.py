@@ -28,6 +28,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
+import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.folder_source import FolderSource
@@ -150,6 +151,23 @@ def test_a_duplicate_column_name_is_rejected(tmp_path):
     with pytest.raises(CorruptDataError, match="two columns are called 'price'") as caught:
         read(opened(tmp_path))
     assert f"{DAY}.csv" in one_line(caught)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "orc"])
+def test_a_duplicate_column_name_of_typed_files_is_rejected(tmp_path, kind):
+    table = pa.table([pa.array([1]), pa.array([2])], names=["price", "price"])
+    path = tmp_path / f"{DAY}.{kind}"
+    (pq.write_table if kind == "parquet" else orc.write_table)(table, path)
+    with pytest.raises(CorruptDataError, match="two columns are called 'price'") as caught:
+        read(opened(tmp_path, kind))
+    assert path.name in one_line(caught)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_line_of_the_wrong_length_that_is_not_utf8_is_reported(tmp_path):
+    write_csv(tmp_path, b"key,name\na,x\nb,M\xfcller,y\n")
+    with pytest.raises(CorruptDataError, match="wrong number of fields is not utf-8: Row #3"):
+        read(opened(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,13 @@ def test_the_presence_of_a_value_can_be_the_label(event):
     assert (block.positives, len(block.aside)) == (2, 0)
 
 
+@pytest.mark.parametrize("text", ["null", "NULL", "None", "N/A", "0", "0.0", "False", " - "])
+def test_texts_that_state_no_event_are_no_positive_label(text):
+    label = {"column": "order", "positive": "known"}
+    block = parsed(logs(4, order=["o-1", text, "0-2", ""]), label=label)
+    assert block.good[LABEL].to_pylist() == [1, 0, 1, 0]
+
+
 def test_an_event_time_can_be_a_label_with_an_attribution_window():
     start = logs(3)["time"].cast(pa.int64()).to_pylist()
     event = [start[0] + HOUR, start[1] + 49 * HOUR, None]
