@@ -51,7 +51,7 @@ def test_chance_equals_the_mean_error_of_redrawn_labels(rows) -> None:
     parts = list(slices_of(table, ("site",), 5))
     draw = np.random.default_rng(1)
     redrawn = []
-    for _ in range(200):
+    for _ in range(60):
         labels = (draw.random(ROWS) < truth).astype(float)
         metrics = field_calibration(parts, labels, np.ones(ROWS), {"m": truth})["m"][0]
         redrawn.append((metrics["error"], metrics["chance"]))

@@ -61,7 +61,7 @@ def test_request_inputs_equal_the_transform_bit_for_bit(night, bundle, columns, 
         {"time": "1969-12-31T23:59:59.999999"}, {"time": "2026-01-09T01:30:00+02:00"},
         {"session_depth": 3.0}, {"user_id": None}, {"user_id": "nobody"}, {"interests": []},
     ]  # fmt: skip
-    for at in range(60):
+    for at in range(39):
         context, rows = some(night, columns, draw, int(draw.integers(1, 40)))
         context.update(odd[at % len(odd)])
         if at % 3 == 0:  # another set of columns in the context
