@@ -23,6 +23,13 @@ from nightbid.time_parsing import MICROSECOND, as_time
 _CONVERT = "convert the files to one type, or name the type in source.types"
 
 
+class TypeConflictError(CorruptDataError):
+    """Raised if files have types of a column without a common wider type."""
+
+    column = ""
+    """The column; empty if one of its types is a list, which `source.types` cannot convert."""
+
+
 def settle(
     schemas: Iterable[tuple[Path, pa.Schema]],
     is_optional: Callable[[str], bool] = lambda name: False,
@@ -55,13 +62,16 @@ def settle(
             if wide is None and is_optional(name):
                 left.add(name)
             elif wide is None:
-                raise CorruptDataError(
+                error = TypeConflictError(
                     f"column {name!r} does not have the same type as in {_shown(first[name])}: it"
                     " is"
                     f" {field.type} here and {types[name]} there",
                     where=str(path),
                     hint=_CONVERT,
                 )
+                if not (_is_list(types[name]) or _is_list(field.type)):
+                    error.column = name
+                raise error
             else:
                 types[name] = wide
     return {name: kind for name, kind in types.items() if name not in left}

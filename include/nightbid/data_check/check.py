@@ -18,6 +18,7 @@ from nightbid.config.sources import SourceBlock, defaults_of
 from nightbid.data.day_names import SPELLED, SUFFIXES
 from nightbid.data.places import REMOTE
 from nightbid.data.source import JoinsEvents, open_source
+from nightbid.data.window_types import TypeConflictError
 from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
 from nightbid.data_check.detect import source_block, time_column
 from nightbid.data_check.draft import draft
@@ -151,6 +152,7 @@ def _report(
     name: str,
     streams: Mapping[str, dict[str, Any]],
     days: tuple[str, str] = ("", ""),
+    as_text: tuple[str, ...] = (),
 ) -> FolderReport:
     """Inspect a folder, or the streams that it consists of.
 
@@ -160,10 +162,13 @@ def _report(
         name: See `check_folder`.
         streams: `source` block of each stream; empty: the folder has no streams.
         days: Column that gives the days, and why; empty: the names of files do, or it is unknown.
+        as_text: Columns to read as text, since files disagree on their types.
     """
     block = events_block(streams, cache) if streams else source_block(folder, cache)
     if days[0]:
         block = {**block, "day_column": days[0]}
+    if as_text:
+        block = {**block, "types": dict.fromkeys(as_text, "string")}
     typed = TypeAdapter(SourceBlock).validate_python(block)
     whole = open_source(typed, cache)
     known = whole.days() or ()
@@ -194,13 +199,18 @@ def _report(
     tables: list[pa.Table] = []
     unread: dict[str, int] = {}
     sampled: dict[date, int] = {}
-    for day in chosen:
-        rows, reasons = first_rows(source.batches(day))
-        for reason in reasons:
-            unread[reason] = unread.get(reason, 0) + 1
-        if rows is not None and len(rows):
-            tables.append(rows)
-            sampled[day] = len(rows)
+    try:
+        for day in chosen:
+            rows, reasons = first_rows(source.batches(day))
+            for reason in reasons:
+                unread[reason] = unread.get(reason, 0) + 1
+            if rows is not None and len(rows):
+                tables.append(rows)
+                sampled[day] = len(rows)
+    except TypeConflictError as error:
+        if streams or not error.column or error.column in as_text:
+            raise
+        return _report(folder, cache, name, streams, days, (*as_text, error.column))
     if not tables:
         raise MissingDataError(
             f"no row could be read: {', '.join(unread) or 'the days are empty'}",
@@ -222,7 +232,7 @@ def _report(
             format_roles |= {"item": "video_id", "label": "is_click"}
     findings = find_roles(columns, day_numbers(sampled), format_roles)
     if not streams and not days[0] and (why := _wrong_names(block, findings, chosen, cache)):
-        return _report(folder, cache, name, streams, (findings.roles["time"], why))
+        return _report(folder, cache, name, streams, (findings.roles["time"], why), as_text)
     outcomes = source.meaning.outcomes & {summary.name for summary in columns}
     for column in sorted(outcomes - {findings.label, findings.event_time}):
         findings.outcomes.setdefault(

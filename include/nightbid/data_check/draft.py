@@ -27,6 +27,9 @@ MANY_VALUES = 1000
 FEW_VALUES = 30
 """Maximum number of distinct values for an integer to be treated as a code."""
 
+NOTES = {"types": "  # one type for columns whose files or values are of several"}
+"""Comments on keys of `source`."""
+
 
 def draft(
     name: str,
@@ -68,7 +71,7 @@ def draft(
         "# A draft by `nightbid data check`: review and edit it.",
         f"pipeline: {name}",
         "source:",
-        *(f"  {key}: {_scalar(value)}" for key, value in block.items()),
+        *(f"  {key}: {_scalar(value)}{NOTES.get(key, '')}" for key, value in block.items()),
     ]
     if zone and zone.is_local and is_folder and zone.alike:
         lines[-1] += f"  # {', '.join(zone.alike[:3])} would also fit"

@@ -343,6 +343,22 @@ def test_a_generated_key_has_a_name_of_its_own_and_copied_rows_keep_their_key(tm
         assert draft["source"].get("make_key") == (expected if times == 8 else None)
 
 
+def test_columns_whose_files_have_other_types_are_read_as_text(tmp_path):
+    def change(table: pa.Table) -> pa.Table:
+        price = table.column_names.index("price[usd]")
+        texts.append(len(texts))
+        return table if len(texts) % 2 else table.set_column(
+            price, "price[usd]", table["price[usd]"].cast(pa.string()))  # fmt: skip
+
+    texts: list[int] = []
+    report = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
+    draft = yaml.safe_load(report["yaml"])
+    assert draft["source"]["types"] == {"price[usd]": "string"}
+    assert {column["name"]: column["type"] for column in report["columns"]}[
+        "price[usd]"
+    ] == "string"
+
+
 def test_an_unknown_time_format_is_reported_with_an_example(tmp_path):
     for at in range(3):
         day = FIRST + timedelta(days=at)
