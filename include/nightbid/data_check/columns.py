@@ -103,6 +103,12 @@ class ColumnSummary:
         signs = pc.binary_join_element_wise(parts.field("before"), parts.field("after"), "")
         return str(pc.value_counts(signs).to_pylist()[0]["values"])
 
+    @property
+    def has_hours(self) -> bool:
+        """Whether some times of a time column are not midnight."""
+        known = self.days[np.isfinite(self.days)]
+        return bool((known != np.floor(known)).any())
+
     @cached_property
     def days(self) -> Floats:
         """Time column as days since 1970, UTC, float64 [rows]; NaN for invalid times."""

@@ -195,7 +195,7 @@ def _features(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list
 
     roles = {name: role for role, name in inferred.roles.items() if role != "user"}
     user = inferred.roles.get("user")
-    key = "impression_id" if inferred.no_key else inferred.roles.get("key")
+    key = inferred.made_key if inferred.no_key else inferred.roles.get("key")
     for column in columns:
         role = roles.get(column.name)
         if column.name in inferred.outcomes or column.name == inferred.label:
@@ -204,7 +204,8 @@ def _features(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list
             continue
         if role == "time":
             where = f"column: {_scalar(column.name)}"
-            add(column.name, f"{{transform: hour, {where}}}", "", "hour_of_day")
+            if column.has_hours:
+                add(column.name, f"{{transform: hour, {where}}}", "", "hour_of_day")
             add(column.name, f"{{transform: day_of_week, {where}}}", "", "weekday")
             continue
         if role == "position":

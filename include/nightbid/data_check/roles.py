@@ -149,7 +149,9 @@ def _time(
     clock = best[1]
     _take(inferred, "time", clock.column,
           f"{clock.inside_zone:.1%} of its times are on the day of their file"
-          + (f", by the clock of {clock.zone}" if clock.is_local else ""))  # fmt: skip
+          + (f", by the clock of {clock.zone}" if clock.is_local else "")
+          + ("" if known[clock.column].has_hours else "; it has no time of day: log date and time"
+             " in one column to use the hour"))  # fmt: skip
 
 
 def _key(

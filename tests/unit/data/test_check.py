@@ -359,6 +359,20 @@ def test_columns_whose_files_have_other_types_are_read_as_text(tmp_path):
     ] == "string"
 
 
+def test_a_date_without_a_time_of_day_is_reported(tmp_path):
+    for at in range(3):
+        day = FIRST + timedelta(days=at)
+        rows = [f"{at}-{n},{day},14:{n:02d}:00,u{n % 9},{n % 5},{n % 2}" for n in range(60)]
+        text = "\n".join(["id,date,time,user,ad,click", *rows, ""])
+        (tmp_path / f"{day}.csv").write_text(text)
+    report = json.loads(check(tmp_path, "--json"))
+    assert report["roles"]["time"]["column"] == "date"
+    assert "no time of day: log date and time in one column" in report["roles"]["time"]["why"]
+    draft = yaml.safe_load(report["yaml"])
+    assert "hour_of_day" not in draft["features"]
+    assert "weekday" in draft["features"]
+
+
 def test_an_unknown_time_format_is_reported_with_an_example(tmp_path):
     for at in range(3):
         day = FIRST + timedelta(days=at)
