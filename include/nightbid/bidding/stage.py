@@ -34,6 +34,10 @@ from nightbid.schema import KEY, split_files
 
 MODELS = ("candidate", "champion", "baseline")
 TRUTH = "truth"
+STEP = 5e-4
+"""Step size of pacing with many auctions."""
+SMALL_STEP = 0.12
+"""Step size of pacing times √auctions, if these are few: `STEP` would be too small for one day."""
 NOT_SET = "no replay: the pipeline has no `replay` block"
 
 
@@ -179,7 +183,22 @@ def _run(
         effective = bids / (rules.per * value)
     elif rules.budget is None:
         return replay(auctions, rules.per * value * scores, rules)
-    return DualPacing(value, per=rules.per).run(auctions, effective, rules)
+    return _paced(auctions, earlier, rules, effective, value)
+
+
+def _paced(
+    auctions: Auctions, earlier: Auctions, rules: Rules, effective: Floats, value: float
+) -> AuctionResults:
+    """Spend the budget evenly, from a multiplier that fits it to the prices of earlier days.
+
+    Earlier rows have no predictions, so they get some of these rows' predictions at random.
+    """
+    assert rules.budget is not None
+    drawn = np.random.default_rng(0).choice(effective, len(earlier))
+    known = replace(rules, budget=rules.budget * len(earlier) / len(auctions))
+    step = max(STEP, SMALL_STEP / np.sqrt(len(auctions)))
+    pacing = DualPacing.fit(earlier, drawn, known, value, step=float(step))
+    return pacing.run(auctions, effective, rules)
 
 
 def _mean_value(earlier: LoggedAuctions) -> float:

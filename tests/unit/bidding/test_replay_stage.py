@@ -158,6 +158,21 @@ def test_bidders_spend_within_their_budget(
         assert sum(totals["spend_by_hour"][:12]) > 0.3, name
 
 
+def test_a_small_day_spends_its_budget_evenly(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+    few = {day: table.take(np.arange(0, len(table), 10)) for day, table in days.items()}
+    plain = night(tmp_path / "a", few, {"candidate": 1.0, "baseline": 0.5})
+    all_spent = plain.replay().metrics["bidders"]["candidate"]["spend"]
+    budget = all_spent / 10
+    block = {"value": 0.03, "budget": budget}
+    metrics = night(tmp_path / "b", few, {"candidate": 1.0, "baseline": 0.5}, replay=block).replay()
+    paced = metrics.metrics["bidders"]["candidate"]
+    assert 0.85 * budget < paced["spend"] <= budget
+    by_hour = np.array(paced["spend_by_hour"])
+    # With bids of full value, the first two hours would take the whole budget.
+    assert 0.3 < by_hour[:12].sum() / by_hour.sum() < 0.7
+    assert by_hour.max() < 0.25 * budget
+
+
 def test_shaded_bids_earn_surplus_in_first_price_auctions(
     tmp_path: Path, days: dict[date, pa.Table]
 ) -> None:
