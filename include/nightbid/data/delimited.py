@@ -100,12 +100,24 @@ def kinds(part: FilePart, dialect: Dialect, known: dict[str, TextKind]) -> dict[
         lines = MalformedLines()
         reader = _reader(stream, part, dialect, convert, lines)
         for batch in _batches(reader, stream, part, dialect, lines):
+            batch = _without_headers(batch)
             for name in open_:
                 if widened[name] != "string":
                     widened[name] = merge(widened[name], kind_of(batch[name], dialect.style))
             if all(widened[name] == "string" for name in open_):
                 break
     return widened
+
+
+def _without_headers(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Leave out lines that repeat the header, as in concatenated files."""
+    same = None
+    for name in batch.schema.names if batch.num_columns > 1 else []:
+        is_name = pc.fill_null(pc.equal(batch[name], pa.scalar(name.encode(), pa.binary())), False)
+        same = is_name if same is None else pc.and_(same, is_name)
+        if not pc.any(same).as_py():
+            return batch
+    return batch if same is None else batch.filter(pc.invert(same))
 
 
 def columns_of(part: FilePart, dialect: Dialect) -> list[str]:

@@ -13,14 +13,13 @@ Where else situations of real logs are tested:
 | every type in every role | `data/test_readers.py` |
 | clocks that change, values that look like markup | `pipeline/test_data_check.py` |
 | days by the names of folders and files | `data/test_day_folders.py` |
+| compression, quotation marks after backslashes, headers within files | `data/test_text_files.py` |
 | Criteo, Avazu, Open Bandit | `pipeline/test_formats.py` |
 """
 
 from __future__ import annotations
 
-import bz2
 import gzip
-import io
 import re
 from datetime import date
 from decimal import Decimal
@@ -35,7 +34,6 @@ from nightbid.config.folder_source import FolderSource
 from nightbid.config.load import parse_pipeline
 from nightbid.data import delimited
 from nightbid.data.folder import FolderLogs
-from nightbid.data.text_files import QuotedText
 from nightbid.data.window_columns import OTHER_COLUMNS
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
@@ -163,13 +161,6 @@ def test_a_duplicate_column_name_of_typed_files_is_rejected(tmp_path, kind):
     assert path.name in one_line(caught)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_line_of_the_wrong_length_that_is_not_utf8_is_reported(tmp_path):
-    write_csv(tmp_path, b"key,name\na,x\nb,M\xfcller,y\n")
-    with pytest.raises(CorruptDataError, match="wrong number of fields is not utf-8: Row #3"):
-        read(opened(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("encoding", "message"), [("latin-1", "is not utf-8"), ("utf-16", "looks like UTF-16")]
 )
@@ -213,75 +204,6 @@ def test_bare_quotes_in_tsv_files_are_kept_as_text(tmp_path, packed):
     table = read(opened(tmp_path))
     assert table["key"].to_pylist() == list(range(2000))
     assert table["title"].to_pylist()[200] == '"text 200'
-
-
-BACKSLASHES = [
-    ('a "big" one', '"a \\"big\\" one"'), ('{"a": 1, "b": 2}', '"{\\"a\\": 1, \\"b\\": 2}"'),
-    ("C:\\", '"C:\\\\"'), ("C:\\dir", '"C:\\dir"'), ('\\"', '"\\\\\\""'),
-    ("two\nlines", '"two\nlines"'),
-    (None, "\\N"), ('15"', '"15\\""'), ('"', '"\\""'), ('doubled "', '"doubled """'),
-]  # fmt: skip
-"""Texts, and how Spark and MySQL write them."""
-
-
-def test_quotes_after_backslashes_are_read_if_declared(tmp_path, monkeypatch):
-    rows = "".join(f"{at},{field},x\n" for at, (_, field) in enumerate(BACKSLASHES * 30))
-    for block in (500, delimited.BLOCK_BYTES):
-        monkeypatch.setattr(delimited, "BLOCK_BYTES", block)
-        write_csv(tmp_path, f"key,text,last\n{rows}")
-        table = read(opened(tmp_path, quote_escape="backslash"))
-        assert table["text"].to_pylist() == [text for text, _ in BACKSLASHES] * 30
-        assert table[REASON].null_count == len(table)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_backslashes_are_read_alike_at_any_position_of_a_chunk(size):
-    data = "".join(field for _, field in BACKSLASHES).encode() + b"\\"
-
-    def in_chunks(of: int) -> bytes:
-        stream = QuotedText(io.BytesIO(data), ",", backslash=True)
-        return b"".join(iter(lambda: stream.read(of), b""))
-
-    assert in_chunks(size) == in_chunks(len(data))
-
-
-def test_quotes_after_backslashes_are_rejected_unless_declared(tmp_path):
-    write_csv(tmp_path, 'key,text\na,plain\nb,"a \\"big\\" one"\n')
-    with pytest.raises(
-        CorruptDataError, match=r'before a quotation mark in the field "a \\"'
-    ) as caught:
-        read(opened(tmp_path))
-    assert "set source.quote_escape: backslash" in one_line(caught)
-    texts = ["C:\\", 'a "b\\" c', "x"]
-    write_csv(tmp_path, 'key,text\na,"C:\\"\nb,"a ""b\\"" c"\nc,"x"\n')
-    assert read(opened(tmp_path))["text"].to_pylist() == texts
-
-
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_compression_is_recognized_by_content(tmp_path, kind):
-    """Downloads unpack files and keep their names; jobs compress files without naming them so."""
-    text = b"key\n1\n" if kind == "csv" else b'{"key": 1}\n'
-    for packed in (
-        gzip.compress(text),
-        bz2.compress(text),
-        pa.compress(text, "zstd", asbytes=True),
-        text,
-    ):
-        for name in (f"{DAY}.{kind}", f"{DAY}.{kind}.gz", f"{DAY}.{kind.upper()}.GZ"):
-            write_csv(tmp_path, packed, name)
-            assert read(opened(tmp_path, kind))["key"].to_pylist() == [1]
-            (tmp_path / name).unlink()
-
-
-@pytest.mark.parametrize("name", ["stream-1-0a.gz", "stream-1-0a", "app.log", "a.2026.log.gz"])
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_files_without_the_extension_of_a_format_are_recognized(tmp_path, kind, name):
-    text = b"key\n1\n" if kind == "csv" else b'{"key": 1}\n'
-    folder = tmp_path / "2026" / "01" / "05" / "03"
-    folder.mkdir(parents=True)
-    write_csv(folder, gzip.compress(text) if name.endswith("gz") else text, name)
-    assert read(opened(tmp_path, kind))["key"].to_pylist() == [1]
-    assert opened(tmp_path, "jsonl" if kind == "csv" else "csv").files(DAY) == []
 
 
 def test_an_unclosed_quote_is_reported_with_its_column(tmp_path):
