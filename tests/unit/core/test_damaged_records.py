@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,11 +80,15 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def whole(recorded_run, tmp_path, monkeypatch) -> Path:
-    """Create a workspace with at least one record of every kind."""
-    from nightbid.sampling.frozen import freeze
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """Return the folder of the workspace that the first test creates and the others copy."""
+    return tmp_path_factory.mktemp("kept") / "workspace"
 
+
+@pytest.fixture
+def whole(recorded_run, tmp_path, monkeypatch, kept) -> Path:
+    """Return a workspace with at least one record of every kind."""
     folder = tmp_path / "pipelines"
     folder.mkdir()
     (folder / "ctr.yaml").write_text("pipeline: ctr\nfeatures: {platform: vocabulary}\n")
@@ -91,7 +96,20 @@ def whole(recorded_run, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("NIGHTBID_TRACKING", "")
     monkeypatch.chdir(tmp_path)
-    runs: list[RunRecord] = [recorded_run("ctr-a")]
+    workspace = tmp_path / "workspace"
+    if kept.exists():
+        shutil.copytree(kept, workspace)
+    else:
+        fill(recorded_run, workspace)
+        shutil.copytree(workspace, kept)
+    return workspace
+
+
+def fill(recorded_run: Callable[[str], RunRecord], folder: Path) -> None:
+    """Create at least one record of every kind."""
+    from nightbid.sampling.frozen import freeze
+
+    runs = [recorded_run("ctr-a")]
     workspace = runs[0].workspace
     Ledger(workspace).compact()
     runs.append(recorded_run("ctr-b"))
@@ -103,14 +121,13 @@ def whole(recorded_run, tmp_path, monkeypatch) -> Path:
         pointer.promote(run_id=run.run_id, night=run.date, bundle_uri=uri,
                         bundle_digest=digest, reason="better")  # fmt: skip
     runs[1].usage_file("train", 1).write_text('{"at": 1768960800.0, "done": 0.5}\n')
-    for path in (tmp_path / "workspace").glob("stages/ctr/gate_*"):
+    for path in folder.glob("stages/ctr/gate_*"):
         for output in path.iterdir():
             (output / "gate.json").write_text(json.dumps(GATE))
     pointer.pause("a look first")
-    for path in (tmp_path / "workspace").glob("stages/**/manifest.json"):
+    for path in folder.glob("stages/**/manifest.json"):
         path.write_text(seal(Manifest.model_validate_json(path.read_bytes())))
     freeze(workspace, runs[1], "rows-of-january")
-    return tmp_path / "workspace"
 
 
 def ended_with(command: str) -> NightbidError | None:
