@@ -269,17 +269,33 @@ def _results(run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _show_run(run: RunRecord) -> None:
-    for gate, result in _results(run):
-        console.print(
-            Text.assemble((gate, "bold"), f" {result['verdict']}: {result['summary']}"),
-            soft_wrap=True,
-        )
-        for check in result["checks"]:
-            if check["verdict"] != "pass":
-                console.print(
-                    f"  {check['verdict']}  {check['name']}: {check['observed']},"
-                    f" expected {check['expected']}  {check['detail']}",
-                    soft_wrap=True,
-                    markup=False,
-                )
-        console.print(f"  page: {result['page']}", soft_wrap=True)
+    results = dict(_results(run))
+    records = {gate: run.stage(f"gate_{gate}") for gate in GATES}
+    judged = {gate: record for gate, record in records.items() if record and record.verdict}
+    if not judged:
+        console.print(f"no gate of {run.run_id} has judged yet", markup=False, soft_wrap=True)
+    for gate, record in judged.items():
+        if gate not in results:
+            console.print(
+                f"{gate} {record.verdict}: its output was deleted; a rerun of the night makes it"
+                " again",
+                markup=False,
+                soft_wrap=True,
+            )
+            continue
+        _show_result(gate, results[gate])
+
+
+def _show_result(gate: str, result: dict[str, Any]) -> None:
+    console.print(
+        Text.assemble((gate, "bold"), f" {result['verdict']}: {result['summary']}"), soft_wrap=True
+    )
+    for check in result["checks"]:
+        if check["verdict"] != "pass":
+            console.print(
+                f"  {check['verdict']}  {check['name']}: {check['observed']},"
+                f" expected {check['expected']}  {check['detail']}",
+                soft_wrap=True,
+                markup=False,
+            )
+    console.print(f"  page: {result['page']}", soft_wrap=True)

@@ -90,6 +90,20 @@ def test_the_run_list_shows_whether_a_promoted_run_still_serves(installed: Works
     assert "; withdrawn since" in stdout_of("runs", "p")
 
 
+def test_gates_show_names_gates_whose_output_is_gone(installed: Workspace) -> None:
+    run = RunRecord.load(installed, "p", "p-2026-01-08")
+    assert stdout_of("gates", "show", "p", run.run_id) == "no gate of p-2026-01-08 has judged yet\n"
+    run.record(
+        StageRecord(
+            stage="gate_raw", state="stopped", started=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
+            seconds=1, verdict="stop", uri="stages/p/gate_raw/1",
+        )
+    )  # fmt: skip
+    assert stdout_of("gates", "show", "p", run.run_id) == (
+        "raw stop: its output was deleted; a rerun of the night makes it again\n"
+    )
+
+
 PROGRAM = """
 import json, sys
 from nightbid.cli.app import main
