@@ -34,6 +34,8 @@ ESTIMATORS = ("dm", "ips", "snips", "dr", "sndr", "switch_dr", "dr_os")
 LEAST_ESS = 50.0
 LEAST_OVERLAP = 0.5
 """Minimum mean of w, which is 1 if the logging policy covers all actions of the other one."""
+MOST_WEIGHT = 1.2
+"""Mean of w from which a mean above 1 beyond chance is an error: it cannot be expected."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,14 @@ def evaluate(
         least_ess: Minimum effective sample size.
 
     Raises:
-        DataError: A propensity is 0 or outside 0..1, or the policies overlap too little for an
-            estimate.
+        DataError: A propensity is 0 or outside 0..1, the policies overlap too little for an
+            estimate, the mean weight is above 1 beyond chance, or a setting is not above 0.
     """
     behavior = probabilities("the logged propensity", logged)
     chosen = probabilities("the candidate's probability", candidate)
+    for name, value in (("switch", switch), ("shrinkage", shrinkage)):
+        if not (np.isfinite(value) and value > 0):
+            raise DataError(f"{name} is {value:g}", hint=f"{name} must be above 0")
     r = np.asarray(reward, np.float64)
     _check(r, behavior, chosen, predicted, predicted_policy, users)
     w = chosen / behavior
@@ -137,6 +142,13 @@ def evaluate(
             f"the policies overlap too little: {len(r):,} logged rows are worth {ess:.1f} of the "
             f"candidate's own, and the mean weight is {mean:.3g} (1 is full overlap)",
             hint=f"log more rows or explore more: {least_ess:g} and {LEAST_OVERLAP:g} are needed",
+        )
+    if mean > MOST_WEIGHT and mean - 1 > 4 * float(w.std()) / np.sqrt(len(w)):
+        raise DataError(
+            f"the mean of the candidate's probability over the logged propensity is {mean:.3g},"
+            " beyond chance above 1",
+            hint="a propensity is the probability with which the logged item was shown, not a"
+            " percentage or a score: correct the columns",
         )
     n = len(r)
     groups = None if users is None else np.unique(users, return_inverse=True)[1]

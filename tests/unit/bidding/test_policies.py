@@ -95,6 +95,13 @@ def test_logs_that_support_no_estimate_are_rejected() -> None:
         evaluate(**{**given, "logged": np.where(np.arange(2000) == 3, 1.2, given["logged"])})
     with pytest.raises(DataError, match="overlap too little"):
         evaluate(**{**given, "candidate": np.where(np.arange(2000) < 30, 1.0, 0.0)})
+    # Percentages that were divided by 100 twice: IPS would be a hundred times too large.
+    with pytest.raises(DataError, match=r"logged propensity is .*, beyond chance above 1 → a prop"):
+        evaluate(**{**given, "logged": np.asarray(given["logged"]) / 100})
+    for name in ("switch", "shrinkage"):
+        for value in (-1.0, 0.0, float("nan")):
+            with pytest.raises(DataError, match=f"{name} is {value:g} → {name} must be above 0"):
+                evaluate(**{**given, name: value})
     with pytest.raises(DataError, match="only one of the two predictions"):
         evaluate(given["reward"], given["logged"], given["candidate"], predicted=given["reward"])
     with pytest.raises(DataError, match="there are no logged rows"):
