@@ -242,7 +242,8 @@ def delayed_label_has_a_time(spec: PipelineSpec) -> None:
             "label.entire_space is set, so label.given must name the column that the label"
             " is conditional on"
         )
-    if spec.label.attribution_days and not spec.label.event_time:
+    label = spec.label
+    if label.attribution_days and not label.event_time and label.kind != "value":
         raise ValueError(
             "label.attribution_days is set, so label.event_time must name the column with the "
             "time of the event"

@@ -65,8 +65,8 @@ class EventsSource(LogSource):
     time: str = "time"
     """Column with the time of the impression or event, in all streams."""
     event_key: str = ""
-    """Column that identifies a click or conversion; repeated events are dropped. Empty: events of
-    the same impression at the same time are the same event."""
+    """Column that identifies a click or conversion, in one of these streams or both; repeated
+    events are dropped. Without it, events of the same impression at the same time are the same."""
     value: str = ""
     """Column of the conversions with their monetary value; `conversion_value` is its sum."""
     attribution_days: int = Field(default=1, ge=0, le=60)

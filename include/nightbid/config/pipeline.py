@@ -216,7 +216,9 @@ class PipelineSpec(Block):
         plain = source if isinstance(source, dict) and source.get("kind") == "events" else None
         if plain and label and (when := JOINED.get(str(label["column"]))):
             # A joined label is known once the attribution window of its events has ended.
-            final = {"event_time": when, "attribution_days": plain.get("attribution_days", 1)}
+            final = {"attribution_days": plain.get("attribution_days", 1)}
+            if label.get("kind") != "value":  # the join has already ended the sum of a value
+                final["event_time"] = when
             brought["label"] = {**final, **label}
         return {**value, **brought}
 

@@ -70,12 +70,16 @@ class EventLogs:
             CLICK: (block.clicks, events),
             CONVERSION: (block.conversions, {*events, *filter(None, (block.value,))}),
         }
-        self._columns = {kind: sorted(names) for kind, (_, names) in streams.items()}
+        self._columns = {
+            kind: sorted(names - {block.event_key}) for kind, (_, names) in streams.items()
+        }
         self._logs = {
             kind: FolderLogs(stream, later, cache, {*names, *stream.only}, others=0)
             for kind, (stream, names) in streams.items()
             if stream is not None
         }
+        self._may_lack_key = False
+        """Whether the clicks read last lack the events' own key, so that conversions need it."""
         self._keys: dict[str, str] = {}
         """Stream → the key's column, if it is the first to read its folder; see `EventKinds`."""
         folders: set[str] = set()
@@ -208,6 +212,7 @@ class EventLogs:
         names, event_key = self._columns[kind], self._block.event_key
         valued = kind == CONVERSION and bool(self._block.value)
         batches: list[EventBatch] = []
+        keyed: set[bool] = set()
         stream = self._stream(kind)
         kinds = EventKinds(stream, self._keys[kind])
         for event_day in self._from(day):
@@ -217,6 +222,7 @@ class EventLogs:
                     continue
                 table = pa.Table.from_batches([batch])
                 self._check(table, [*names, *stream.only], f"{kind}s", where)
+                keyed.add(not event_key or event_key in table.column_names)
                 table = kinds.select(with_broken(table, ()))
                 reason, text = (whole(table[name]).cast(pa.string()) for name in (REASON, TEXT))
                 value = None
@@ -227,12 +233,16 @@ class EventLogs:
                         whole(table[self._block.key]),
                         as_time(table[self._block.time], self._block.time_zone),
                         own=event_day == day,
-                        event_key=whole(table[event_key]) if event_key else None,
+                        event_key=_event_keys(table, event_key),
                         value=value,
                         reason=reason,
                         text=text,
                     )
                 )
+        if kind == CLICK and self._block.conversions:
+            self._may_lack_key = True not in keyed
+        elif event_key and keyed == {False} and (kind == CLICK or self._may_lack_key):
+            self._check(table, [event_key], f"{kind}s", where)
         if kind == CLICK:  # a day without conversions is usual, one without clicks is not
             kinds.check(f"{stream.folder}, {day}")
         return OutcomeEvents.of(kind, batches, valued=valued)
@@ -312,3 +322,10 @@ def _rows_of(aside: pa.Table, schema: pa.Schema, key: str, time: str) -> pa.Tabl
 
 def _digest(parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _event_keys(table: pa.Table, name: str) -> pa.Array | None:
+    """Ids of the events themselves, null if their stream has none; None if no stream has any."""
+    if name in table.column_names:
+        return whole(table[name])
+    return pa.nulls(len(table), pa.string()) if name else None

@@ -224,9 +224,17 @@ def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Ar
                     f"{_short(value)} is not a value of {name!r}, which is {kind}",
                     where=where.format(at),
                     hint="send the same type as in the logs"
-                    + ("; times as ISO 8601" if pa.types.is_temporal(kind) else ""),
+                    + ("; times as ISO 8601" if pa.types.is_temporal(kind) else "")
+                    + ("; integers beyond 64 bits are text there" if _has_long(value) else ""),
                 ) from error
         raise
+
+
+def _has_long(value: Any) -> bool:
+    """Whether a value is, or a list has, a number that no column of integers holds."""
+    if isinstance(value, list):
+        return any(map(_has_long, value))
+    return isinstance(value, int | float) and abs(value) >= 2**63
 
 
 def _short(value: Any) -> str:

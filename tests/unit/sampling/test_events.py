@@ -21,6 +21,7 @@ from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.measurements import Measurements
 from nightbid.profile import Profile
 from nightbid.sampling.day import key_of
+from nightbid.sampling.rows import parse
 from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.verify import inventory
@@ -49,6 +50,21 @@ def test_events_are_joined_within_windows_and_others_are_set_aside(logs, tmp_pat
     assert figures["clicks_outside_window"] == 1  # d: 24.5 hours later
     assert figures["conversions_outside_window"] == 1
     assert figures["clicks_delay_median_hours"] == pytest.approx((1 + 23) / 2)
+
+
+def test_the_value_of_conversions_can_be_the_label(logs, tmp_path):
+    source = streams(logs, value="amount", attribution_days=1)
+    spec = spec_of(
+        source,
+        label={"kind": "value", "column": "conversion_value"},
+        window={"train_days": 1, "validate_days": 1, "evaluate_days": 1},
+    )
+    assert (spec.label.attribution_days, spec.label.event_time) == (1, None)
+    rows, _, _ = joined(logs, tmp_path, value="amount")
+    table = pa.Table.from_pylist(list(rows.values()))
+    good = parse(table, spec, {}, "logs").good
+    assert good[LABEL].to_pylist() == table["conversion_value"].to_pylist()
+    assert max(good[LABEL].to_pylist()) == 5.0
 
 
 def test_conversion_values_that_are_not_numbers_are_set_aside(logs, tmp_path):
@@ -126,6 +142,26 @@ def test_an_event_key_separates_copies_from_repeated_events(tmp_path):
     (batch,) = logs.batches(DAY)
     assert batch["clicks"].to_pylist() == [2]
     assert logs.figures(DAY)["clicks_repeated"] == 1
+
+
+def test_an_event_key_may_be_in_one_stream_only(tmp_path):
+    """Orders have an id, clicks often have none; two orders of a second are two."""
+    put(tmp_path, "impressions", DAY, impression_id=["a"], time=[at(1)])
+    put(tmp_path, "clicks", DAY, impression_id=["a", "a"], time=[at(2), at(2)])
+    put(tmp_path, "conversions", DAY, impression_id=["a"] * 3, time=[at(3)] * 3,
+        order=["o1", "o2", "o1"], amount=[2.0, 3.0, 2.0])  # fmt: skip
+    source = {**streams(tmp_path, value="amount", attribution_days=0), "event_key": "order"}
+    (batch,) = open_source(spec_of(source).source, tmp_path, (DAY,)).batches(DAY)
+    assert batch["clicks"].to_pylist() == [1]
+    assert (batch["conversions"][0].as_py(), batch["conversion_value"][0].as_py()) == (2, 5.0)
+    wrong = open_source(spec_of({**source, "event_key": "odrer"}).source, tmp_path, (DAY,))
+    with pytest.raises(MissingDataError, match="the conversions have no column 'odrer'"):
+        list(wrong.batches(DAY))
+    clicks = open_source(
+        spec_of({**clicks_of_day(tmp_path), "event_key": "id"}).source, tmp_path, (DAY,)
+    )
+    with pytest.raises(MissingDataError, match="the clicks have no column 'id'"):
+        list(clicks.batches(DAY))
 
 
 IDS = {

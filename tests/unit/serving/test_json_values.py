@@ -74,6 +74,15 @@ def test_json_values_of_another_type_are_rejected(value, kind):
         parse(body, pa.schema([("x", kind)]))
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"), [(2**63, pa.string()), ([1, 2**64], pa.list_(pa.string()))], ids=str
+)
+def test_integers_beyond_64_bits_are_asked_for_as_text(value, kind):
+    body = json.dumps({"rows": [{"x": value}]}).encode()
+    with pytest.raises(CorruptDataError, match="integers beyond 64 bits are text there"):
+        parse(body, pa.schema([("x", kind)]))
+
+
 LOGS = """
 pipeline: typed
 source: {{kind: parquet, folder: {folder}}}
