@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from emulator.installation import dataflow, emulated, service, storage, training
-
-from tests.pipeline.conftest import two_nights
+from nights import two_nights
 
 __all__ = ["dataflow", "emulated", "service", "storage", "training", "two_nights"]

@@ -230,11 +230,11 @@ def test_a_failed_attempt_leaves_no_output_and_a_rerun_submits_a_new_job(
 def test_a_job_over_its_budget_is_canceled_and_its_usage_is_recorded(
     storage: Storage, dataflow: Dataflow, night: Night
 ) -> None:
-    budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0003")})
+    budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0001")})
     night.spec = night.spec.model_copy(update={"budget": budget})
     night.run = RunRecord.start(night.run.workspace, night.spec, NIGHT_OF)
     dataflow.plans.append(Plan(hold=True))
-    with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0003 USD"):
+    with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0001 USD"):
         night.stage("featurize")
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"

@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace, read_manifest
+from nights import TREES
 from preloaded import COMMANDS
 
 pytestmark = pytest.mark.slow
@@ -103,6 +104,8 @@ def test_s3_logs_yield_a_champion_and_a_late_file_resamples_its_day(
         "gates": {"overrides": lenient},
         "train": {"epochs": 1, "refit": False},
         "window": {"train_days": 2},
+        "model": TREES,
+        "baseline": TREES,
     }
     draft["evaluate"] = {"bootstrap": 50, "margin_ne": 1, "margin_auc": 1}
     (folder / "ads.yaml").write_text(yaml.safe_dump(draft))

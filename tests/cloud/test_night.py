@@ -18,9 +18,8 @@ from nightbid.night.stages import NIGHT
 from nightbid.report import records
 from nightbid.report.summaries import Summaries
 from nightbid.storage.workspace import Workspace
+from nights import SMALL
 from preloaded import COMMANDS
-
-from tests.pipeline.conftest import SMALL
 
 NIGHT_OF = "2026-01-04"
 MEASURED = {"load_test", "gate_serving", "gate_cost", "promote"}

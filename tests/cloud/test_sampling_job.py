@@ -126,10 +126,10 @@ def test_dataflow_samples_logs_of_a_bucket_like_a_local_run(
     # A sampling job over its budget is canceled, like a featurizing job.
     changed = (logs / "dt=2026-01-04" / f"part0.{kind}").read_bytes()
     gcs.write(UPath(f"gs://{bucket}/logs/dt=2026-01-04/part1.{kind}"), changed)
-    budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0003")})
+    budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0001")})
     poor = night.spec.model_copy(update={"pipeline": "poor", "budget": budget})
     night = Night(emulated, tmp_path / "cache", poor)
     dataflow.plans.append(Plan(hold=True))
-    with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0003 USD"):
+    with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0001 USD"):
         night.sample()
     assert [job.state for job in dataflow.jobs.values()] == ["DONE", "CANCELLED"]

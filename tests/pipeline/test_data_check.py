@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from nights import TREES
 
 ROWS = 20_000
 
@@ -138,6 +139,8 @@ def test_messy_json_logs_go_from_draft_to_promotion(shell, tmp_path):
         "gates": {"overrides": lenient},
         "train": {"epochs": 1, "refit": False},
         "window": {"train_days": 2},
+        "model": TREES,
+        "baseline": TREES,
     }
     draft["evaluate"] = {"bootstrap": 50, "margin_ne": 1, "margin_auc": 1}
     yaml_file.write_text(yaml.safe_dump(draft))

@@ -1,4 +1,4 @@
-"""Each published format runs a whole night with its defaults."""
+"""Each published format runs a whole night with the defaults of its layout."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from nightbid.config.settings import Settings
 from nightbid.data.obd import ARCHIVE
+from nights import TREES
 
 WINDOW = {"train_days": 2, "validate_days": 1, "evaluate_days": 1}
 LENIENT = [
     {"gate": gate, "check": "*", "name": "tester", "reason": "so few rows", "until": "2099-01-01"}
     for gate in ("model", "serving")
 ]
-BLOCKS = {"window": WINDOW, "columns": {}, "evaluate": {"bootstrap": 50}, "gates": {
-    "overrides": LENIENT}}  # fmt: skip
+BLOCKS = {"window": WINDOW, "columns": {}, "evaluate": {"bootstrap": 50}, "model": TREES,
+          "baseline": TREES, "gates": {"overrides": LENIENT}}  # fmt: skip
 AVAZU = (
     "id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,"
     "device_id,device_ip,device_model,device_type,device_conn_type,C14,C15,C16,C17,C18,C19,C20,C21"

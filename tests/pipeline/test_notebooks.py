@@ -9,9 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nights import Shell
 from preloaded import COMMANDS
-
-from tests.pipeline.conftest import Shell
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "notebooks"
 PARAMETERS = {

@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nights import TREES, Shell
 from preloaded import COMMANDS
-
-from tests.pipeline.conftest import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.txt"
 QUICK = ("--seeds", "2", "--no-latency", "--margin", "0.0005")
 SOURCE = {"kind": "simulator", "rows_per_day": 1500, "users": 300, "ads": 100}
-TREES = {"architecture": "gradient_boosted_trees"}
 
 
 @pytest.fixture
@@ -30,7 +28,8 @@ def sampled(shell: Shell) -> Iterator[Shell]:
     """
     with tempfile.TemporaryDirectory(prefix="rehearsals-", dir=sys.prefix) as cache:
         shell.environment["NIGHTBID_CACHE"] = cache
-        shell.write(source=SOURCE)
+        # Trees train without TensorFlow, whose import takes most of a worker's time.
+        shell.write(source=SOURCE, model=TREES, baseline=TREES)
         code, output = shell.run("run", "small", "--date", "2026-01-06", "--until", "sample")
         assert code == 0, output
         yield shell
@@ -45,9 +44,7 @@ def report_of(shell: Shell) -> dict:
 def test_same_lock_is_safe_and_a_rehearsal_of_older_code_starts_over(
     sampled: Shell,
 ) -> None:
-    # Trees train without TensorFlow, whose import takes most of a worker's time. Both sides run
-    # plain Pythons, because a preloaded one would be faster than the other.
-    sampled.write(source=SOURCE, model=TREES, baseline=TREES)
+    # Both sides run plain Pythons, because a preloaded one would be faster than the other.
     # A rehearsal that was killed before an upgrade of Nightbid left this file.
     cache = Path(sampled.environment["NIGHTBID_CACHE"])
     left = cache / "rehearsals/r1/source/nightbid/rehearse/worker.py"
@@ -67,6 +64,8 @@ def test_rehearsal_detects_a_changed_metric_default_and_transform(
         tmp_path,
         ("config/models.py", "learning_rate: float = Field(default=2e-3", "learning_rate: float"
          " = Field(default=2e-5"),
+        ("models/tree_architectures/gradient_boosted_trees.py", "learning_rate: float = 0.05",
+         "learning_rate: float = 0.0005"),
         ("evaluation/scores.py", "losses: Floats = -(", "losses: Floats = -1.0001 * ("),
         ("features/transforms/numbers.py", "(values - center) * inverse", "(values - center) *"
          " (inverse * 1.000001)"),
@@ -90,6 +89,7 @@ def test_rehearsal_detects_a_changed_metric_default_and_transform(
     assert report["verdict"] == "not safe"
     for text in ("learning_rate", "log_loss", "ad_age_days", "nightbid"):
         assert text in output, output
+    assert "training" in {cause["kind"] for cause in report["causes"]}
 
 
 def planted(folder: Path, *changes: tuple[str, str, str]) -> Path:

@@ -10,8 +10,7 @@ import pytest
 from nightbid.errors import PromotionRefused
 from nightbid.promotion import promote_by_hand
 from nightbid.storage.workspace import Workspace
-
-from tests.pipeline.conftest import SMALL, Shell
+from nights import SMALL, Shell
 
 RUN = "small-2026-01-05"
 

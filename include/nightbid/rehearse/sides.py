@@ -70,10 +70,8 @@ class Sides:
             return
         scratch = self.folder / ".tmp-source"
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(
-            source_folder() / PROGRAM, scratch / PROGRAM,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )  # fmt: skip
+        # The compiled files come along and stay valid, because the copies keep their times.
+        shutil.copytree(source_folder() / PROGRAM, scratch / PROGRAM)
         scratch.rename(self.source)
 
     def night(

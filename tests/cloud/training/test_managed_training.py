@@ -271,12 +271,12 @@ def test_a_training_job_is_canceled_by_a_user_or_its_budget(trained, service: Tr
     until(lambda: bool(job.job.end_time))
     assert all(process.poll() is not None for process in job.processes)
 
-    poor = trained(epochs=500, patience=500, budget={"stage_usd": {"train": "0.0001"}})
+    poor = trained(epochs=500, patience=500, budget={"stage_usd": {"train": "0.00003"}})
     with pytest.raises(BudgetExceeded, match="stage train"):
         run_stage(TRAIN, poor.spec, poor.run, cache_folder=poor.cache)
     assert [job.job.state.name for job in service.jobs.values()] == ["JOB_STATE_CANCELLED"] * 2
     wait_for_final_cost(poor.run)
-    assert spent(poor) > Decimal("0.0001")
+    assert spent(poor) > Decimal("0.00003")
 
 
 def test_polling_and_canceling_survive_a_temporary_outage(trained, service: Training) -> None:
