@@ -21,7 +21,9 @@ import traceback
 from dataclasses import dataclass
 
 from nightbid.cli.output import terminal
+from nightbid.night.source import code_of
 from nightbid.night.stages import NIGHT
+from nightbid.report.pages import _environment
 
 LIBRARIES = (
     "great_expectations.expectations", "mlflow.store.tracking.sqlalchemy_store",
@@ -111,6 +113,11 @@ def serve(address: str) -> dict:
     starter = os.getppid()
     for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES, *OF_COMMANDS):
         importlib.import_module(name)
+    # What every night computes once per process: digests of the code, and compiled templates.
+    for stage in NIGHT:
+        code_of([stage.function])
+    for name in _environment().list_templates():
+        _environment().get_template(name)
     # Forks collect garbage only among their own objects and do not copy these pages.
     gc.collect()
     gc.freeze()
