@@ -31,11 +31,12 @@ Put = Callable[[str, bytes], None]
 
 
 def day_of_logs(day: date, rows: int = 200) -> pa.Table:
-    start = (day - date(1970, 1, 1)).days * 86_400_000_000
+    length = 86_400_000_000
+    start = (day - date(1970, 1, 1)).days * length
     return pa.table(
         {
             "impression_id": [f"{day}-{at}" for at in range(rows)],
-            "time": pa.array([start + at * 400_000_000 for at in range(rows)],
+            "time": pa.array([start + at * length // rows for at in range(rows)],
                              pa.timestamp("us", "UTC")),
             "user_id": [f"u{at % 17}" for at in range(rows)],
             "ad_id": [f"a{at % 7}" for at in range(rows)],
