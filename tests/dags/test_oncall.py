@@ -5,16 +5,12 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-import click
-import typer
 from nightbid import errors
-from nightbid.cli.app import app
 from nightbid.config.gates import Gates
 from nightbid.config.load import find_pipeline
 from nightbid.night.source import modules_of
@@ -175,15 +171,8 @@ def test_errors_of_each_stage_are_quoted_in_the_sections_of_its_rows() -> None:
         assert not (missing := raised - led), f"{stage.name} raises {missing} → quote one"
 
 
-def test_commands_and_overrides_in_the_oncall_page_are_valid() -> None:
-    root = typer.main.get_command(app)
-    commands = [text for text in re.findall(r"`(nightbid [^`]+)`", PAGE) if "…`" not in text]
-    for text in commands:
-        arguments = shlex.split(text)[1:]
-        command: click.Command = root
-        while isinstance(command, click.Group):
-            command = command.commands[arguments.pop(0)]
-        if arguments[-1:] != ["…"]:
-            command.make_context(text, list(arguments))
-    for override in re.findall(r"--set (\S+?=\S+?)[`)]", PAGE):
+def test_overrides_in_the_oncall_page_are_valid() -> None:
+    overrides = re.findall(r"--set (\S+?=\S+?)[`)]", PAGE)
+    assert overrides
+    for override in overrides:
         find_pipeline("ctr", ROOT / "include" / "pipelines", (override,))
