@@ -190,8 +190,9 @@ class ChampionPointer:
             bundle_digest: Digest of the bundle.
             reason: Reason, recorded in the history.
             judged_against: Number of the champion that the candidate was compared with, 0 for none.
-                That champion must still serve, and no user may have withdrawn the bundle. None: a
-                user promotes manually, and neither is checked.
+                That champion must still serve, or have served until this run promoted an earlier
+                version of the candidate, and no user may have withdrawn the bundle. None: a user
+                promotes manually, and neither is checked.
             judged_bundle: Digest of that champion's bundle, since its number may belong to another
                 bundle in a history that was restored from a backup. Empty: not checked.
             by: User who approved the promotion, if approval was required.
@@ -220,9 +221,9 @@ class ChampionPointer:
                 hint="`nightbid rollback --to NUMBER --reason …` lets it serve again",
             )
         number = current.number if current else 0
-        is_other = bool(judged_bundle and current and current.bundle_digest != judged_bundle)
-        if judged_against is not None and (
-            is_other or not _is_same(history, judged_against, number)
+        if judged_against is not None and not any(
+            _was_judged(entries, judged_against, judged_bundle)
+            for entries in (history, _without_newest_of(run_id, history))
         ):
             now = _named(number) + " of another run" * (number == judged_against)
             raise PromotionRefused(
@@ -354,6 +355,25 @@ def _serving(entry: Champion) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in fields}
 
 
+def _without_newest_of(run_id: str, history: list[Champion]) -> list[Champion]:
+    """Leave out what a run promoted last: repeated after a correction, it replaces its own model.
+
+    Its candidate was judged against the champion that served when the run began.
+    """
+    end = len(history)
+    while end and (history[end - 1].run_id, history[end - 1].change) == (run_id, "promote"):
+        end -= 1
+    return history[:end]
+
+
+def _was_judged(history: list[Champion], against: int, bundle: str) -> bool:
+    """Whether a candidate was judged against the last champion of a history; 0 means none."""
+    current = history[-1] if history and history[-1].serves else None
+    if bundle and current and current.bundle_digest != bundle:
+        return False
+    return _is_same(history, against, current.number if current else 0)
+
+
 def _is_same(history: list[Champion], judged: int, serving: int) -> bool:
     """Whether two entries (0: none) name the same model; retiring another model is no change."""
     if judged == serving:
@@ -385,13 +405,15 @@ def _before(history: list[Champion]) -> Champion | None:
         return None
     serving = history[-1].bundle_digest
     promoted = [entry for entry in history if entry.change == "promote"]
-    own = max((entry.number for entry in promoted if entry.bundle_digest == serving), default=0)
+    same = [entry for entry in promoted if entry.bundle_digest == serving]
+    own, run_id = (same[-1].number, same[-1].run_id) if same else (0, "")
     retired = {digest for digest, entry in _withdrawn(history).items() if entry.change == "retire"}
     earlier = [
         entry
         for entry in promoted
         if (entry.number < own or not serving)
         and entry.bundle_digest != serving
+        and entry.run_id != run_id  # an earlier version, which a repeated night has replaced
         and entry.bundle_digest not in retired
     ]
     return earlier[-1] if earlier else None

@@ -113,6 +113,41 @@ def test_promotion_is_refused_when_the_champion_changed_since_the_comparison(tmp
     assert judged("E", 4).number == 5
 
 
+def test_a_repeated_night_replaces_the_model_that_it_promoted_itself(tmp_path):
+    pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
+    promote(pointer, "A", 1)
+
+    def judged(run_id: str, bundle: str, against: int, named: str) -> Champion:
+        return pointer.promote(
+            run_id=run_id, night=dt.date(2026, 1, 2), bundle_uri=f"stages/{bundle}",
+            bundle_digest=bundle, reason="neutral", judged_against=against, judged_bundle=named,
+        )  # fmt: skip
+
+    # The run keeps the champion with which it began, also after its day was corrected twice.
+    for number, bundle in enumerate(("wrong", "corrected", "corrected again"), start=2):
+        assert judged("B", bundle, 1, "A").number == number
+    before = pointer.before()
+    assert before is not None
+    assert before.run_id == "A", "a rollback does not return to the model of the wrong day"
+    with pytest.raises(PromotionRefused, match="against champion #1, but champion #4 serves"):
+        judged("C", "C", 1, "A")
+    assert judged("C", "C", 4, "corrected again").number == 5
+    # Another night was promoted since.
+    with pytest.raises(PromotionRefused, match="against champion #1, but champion #5 serves"):
+        judged("B", "too late", 1, "A")
+    # A user's decision stands between: it is not undone.
+    pointer.rollback(reason="clicks fell", to=4)
+    with pytest.raises(PromotionRefused, match="against champion #1, but champion #6 serves"):
+        judged("B", "too late", 1, "A")
+    first = ChampionPointer(Workspace(str(tmp_path)), "other")
+    for bundle in ("wrong", "corrected"):
+        first.promote(
+            run_id="first", night=dt.date(2026, 1, 2), bundle_uri="x", bundle_digest=bundle,
+            reason="better than the baseline", judged_against=0,
+        )  # fmt: skip
+    assert first.current().bundle_digest == "corrected"
+
+
 def test_promotion_is_refused_when_a_restored_history_reuses_the_number(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     for number, name in enumerate("ABC", start=1):

@@ -60,9 +60,9 @@ def test_training_restarts_after_a_night_that_was_worse_than_the_champion(record
 def test_training_restarts_after_a_rolled_back_champion(record_night):
     run, why_full = record_night()
     pointer = ChampionPointer(run.workspace, "ctr")
-    for number in (1, 2):
+    for number, run_id in ((1, "the night before"), (2, run.run_id)):
         pointer.promote(
-            run_id=run.run_id, night=NIGHT - dt.timedelta(days=2 - number), bundle_uri="x",
+            run_id=run_id, night=NIGHT - dt.timedelta(days=2 - number), bundle_uri="x",
             bundle_digest=str(number), reason="tests",
         )  # fmt: skip
     assert why_full() == ""
