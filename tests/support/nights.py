@@ -49,8 +49,7 @@ SMALL = {
 }
 """A pipeline with a night that takes seconds."""
 TREES = {"architecture": "gradient_boosted_trees", "parameters": {"trees": 30}}
-"""A model and baseline for tests whose assertions hold for any model: a night with a network takes
-two CPU seconds more."""
+"""A model and baseline for tests whose assertions hold for any model; networks take longer."""
 
 
 class Shell:
