@@ -86,7 +86,9 @@ def _pair(first: RunView, other: RunView) -> RunPair:
     digests = [view.evaluation.get("rows_digest") for view in (first, other)]
     if not all(digests):
         lacking = first if not digests[0] else other
-        return RunPair(name, {}, f"{lacking.head.run_id} was not evaluated")
+        is_done = lacking.stage("evaluate").state == "done"
+        why = "has an evaluation whose output was deleted" if is_done else "was not evaluated"
+        return RunPair(name, {}, f"{lacking.head.run_id} {why}")
     # Import NumPy and SciPy only if there is something to compute.
     from nightbid.evaluation.paired import KeptScores, paired, paired_values
     from nightbid.evaluation.rescore import rescored, why_not

@@ -94,6 +94,13 @@ def test_the_comparison_says_why_runs_cannot_be_paired(recorded_run, scores):
         assert line in text(runs)
 
 
+def test_the_comparison_says_that_an_evaluation_was_deleted(recorded_run):
+    runs = [recorded_run("first"), recorded_run("gone", seed=7)]
+    (runs[1].workspace.at(runs[1].stage("evaluate").uri) / "manifest.json").unlink()
+    (pair,) = RunComparison.of(runs).pairs
+    assert pair.why_not == "gone has an evaluation whose output was deleted"
+
+
 def test_the_comparison_lists_only_changed_settings(recorded_run):
     runs = [
         recorded_run("one"),
