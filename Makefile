@@ -24,7 +24,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: release-fixture quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit pin-images sbom schema charts clean
+.PHONY: release-fixture quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit pin-images sbom schema charts screenshots clean
 
 help: ## Show this list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ schema: install ## Generate docs/yaml.md and docs/pipeline.schema.json from the 
 
 charts: ## Build the pages' chart library from vendor/plot (needs Node; UPGRADE=1: newest versions)
 	cd vendor/plot && $(if $(UPGRADE),npm install --no-audit --no-fund --ignore-scripts @observablehq/plot@latest esbuild@latest,npm ci --no-audit --no-fund --ignore-scripts) && node build.mjs
+
+screenshots: install ## Take the pictures of docs/images from the Airflow of `make ui` (PORT=8080 PIPELINE=ctr)
+	PYTHONPATH=plugins $(BIN)/python tools/screenshots.py --port "$(PORT)" --pipeline "$(PIPELINE)"
 
 notebooks: install ## Execute the documentation's notebooks in place, on the nights of `make run`
 	NIGHTBID_WORKSPACE=$(CURDIR)/.nightbid/workspace NIGHTBID_TRACKING= $(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
