@@ -132,7 +132,7 @@ def _proposal(pipeline: str, settings: Settings, folder: Path) -> str:
     gates = find_pipeline(pipeline, settings.pipelines).gates
     page = proposal_page(
         pipeline,
-        propose(Workspace(settings.workspace), pipeline, gates, days=14),
+        propose(Workspace(settings.workspace), pipeline, gates, nights=14),
         path=suites / f"{pipeline}.proposed.yaml",
         final=suites / f"{pipeline}.yaml",
     )

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from markupsafe import Markup
 
-from nightbid.cost.forecast import MILLION, UNUSUAL, alert_limits
+from nightbid.cost.forecast import MILLION, MINIMUM_HISTORY, UNUSUAL, alert_limits
 from nightbid.report.charts import ChartText, Series, line_chart
 from nightbid.report.formatting import money
 from nightbid.report.summaries import RunSummary
@@ -29,6 +29,13 @@ class CostTrend:
     """Nights of the chart, oldest first, each with the cost from which it is unusual."""
     unusual: tuple[RunSummary, ...]
     """Nights above the limit, the newest first."""
+    history: int = MINIMUM_HISTORY
+    """Number of earlier nights from which there is a limit."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a night of the chart has a limit."""
+        return any(limit is not None for _, limit in self.nights)
 
 
 def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
@@ -56,6 +63,9 @@ def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
     first = max(0, len(whole) - TREND)
     nights = tuple(zip(whole, limits, strict=True))[first:]
     at = range(first + 1, len(whole) + 1)
+    drawn = [
+        (x, float(limit)) for x, (_, limit) in zip(at, nights, strict=True) if limit is not None
+    ]
     line = line_chart(
         [
             Series(
@@ -65,13 +75,10 @@ def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
             ),
             Series(
                 "unusual above this line",
-                [
-                    (x, float(limit))
-                    for x, (_, limit) in zip(at, nights, strict=True)
-                    if limit is not None
-                ],
+                drawn,
                 dashed=True,
-                marks=False,
+                # A line needs two points.
+                marks=len(drawn) == 1,
                 tone="s3",
             ),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from decimal import Decimal
 
@@ -140,9 +141,23 @@ def test_the_cost_page_marks_unusual_nights(recorded_run, summaries):
     assert "reused" not in text, "a night that reused its model says nothing of cost"
     assert "The newest 6 nights that trained a model" in text
     assert "Unusual: night-4 ( 2.5000 USD )." in text.replace("(2.5000 USD)", "( 2.5000 USD )")
+    assert "above the dashed line" in text
     assert "night by night" not in text_of(
         pages.costs_document([one], links=Addresses(), pipelines=["ctr"])
     )
+    # The caption speaks of a line only if the chart has one; a single limit is a dot.
+    for count, limited in ((3, False), (4, True)):
+        page = pages.costs_document(nights[:count], links=Addresses(), pipelines=["ctr"])
+        assert ("above the dashed line" in text_of(page)) is limited
+        assert ("After 3 nights, a dashed line marks" in text_of(page)) is not limited
+        charts = re.findall(r'<script type="application/json">(.+?)</script>', page)
+        (limits,) = (
+            line
+            for chart in map(json.loads, charts)
+            for line in chart.get("series", [])
+            if line["name"] == "unusual above this line"
+        )
+        assert limits["marks"] is limited
 
 
 def test_the_champion_page_shows_the_rollback_command(recorded_run):
