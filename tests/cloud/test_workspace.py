@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-from datetime import date
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from emulator.storage import Storage
+from nightbid.cost.ledger import Ledger, price_entries
 from nightbid.errors import ConcurrentUpdateError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import FileEntry, Manifest
@@ -86,6 +89,36 @@ def test_forbidden_read_fails_in_one_line_and_is_not_taken_as_absent(
     storage.forgive()
     assert [read() for read in reads[:2]] == ["x", True]
     assert not (root / "notes" / "b.json").exists()
+
+
+def test_a_poll_reads_only_new_files_of_the_ledger(storage: Storage, emulated: str) -> None:
+    """Each poll of a job reads the ledger, whose files never change."""
+    workspace = Workspace(emulated)
+
+    def paid(attempt: int) -> None:
+        usage = {"vcpu_hour": Decimal(attempt)}
+        Ledger(workspace).append(
+            price_entries(
+                usage, pipeline="ctr", run_id="ctr-1", stage="train", attempt=attempt,
+                started=datetime(2026, 1, 8, 2, tzinfo=UTC), state="done",
+            )
+        )  # fmt: skip
+
+    def read() -> tuple[Decimal, int]:
+        start = len(storage.requests)
+        entries = Ledger(workspace).entries(pipeline="ctr", run_id="ctr-1")
+        requests = " ".join(path for _, path in storage.requests[start:])
+        asked = set(re.findall(r"[\w.]+\.json", requests))
+        return sum((entry.quantity for entry in entries), Decimal(0)), len(asked)
+
+    paid(1)
+    paid(2)
+    assert read()[0] == 3
+    assert read() == (3, 0)
+    paid(4)
+    assert read() == (7, 1)
+    Ledger(workspace).compact()
+    assert read()[0] == 7
 
 
 def output(workspace: Workspace, files: dict[str, bytes], key: str = "k") -> Path:

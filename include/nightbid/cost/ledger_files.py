@@ -10,7 +10,8 @@ import io
 import json
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from pydantic import ValidationError
 from upath import UPath
@@ -18,10 +19,12 @@ from upath import UPath
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.sealed import Sealed, first_fault, seal
-from nightbid.storage.files import remove, write_atomically, write_once
+from nightbid.storage.files import is_local, remove, write_atomically, write_once
 from nightbid.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
+MOST_REMEMBERED = 10_000
+"""Files of a bucket whose entries a process remembers. A file has some five entries."""
 RESTORE = "restore this file from a backup, or delete it: its costs are then not counted"
 
 
@@ -188,6 +191,16 @@ class FileLedger:
         return entries
 
 
-def _read(path: UPath) -> list[LedgerEntry]:
+def _read(path: UPath) -> Sequence[LedgerEntry]:
+    return _parse(path) if is_local(path) else _read_once(path)
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _read_once(path: UPath) -> tuple[LedgerEntry, ...]:
+    # Each poll of a job reads the ledger. In a bucket, reading a file takes two requests.
+    return tuple(_parse(path))
+
+
+def _parse(path: UPath) -> list[LedgerEntry]:
     read = read_batch if path.name.endswith(".json") else read_compacted
     return read(path.read_bytes(), path)
