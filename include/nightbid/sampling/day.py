@@ -286,7 +286,7 @@ def _leave_out(path: Path, keys: Keys, count: DayRowCounts) -> Keys:
         with RowFile(path) as file:
             for rows in file.tables():
                 repeats = np.isin(np.asarray(rows[KEY]), keys)
-                positive.append(positive_keys(rows.filter(pa.array(repeats))))
+                positive.append(positive_keys(rows, repeats))
                 rows = rows.filter(pa.array(~repeats))
                 writer.write(rows)
                 count.add_kept(rows)

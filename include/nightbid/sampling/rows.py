@@ -218,12 +218,17 @@ def draw(
     Returns:
         The selected rows, weighted.
     """
-    rows = table.filter(pa.array(chosen(table, spec, seen)))
+    rows = table.filter(pa.array(chosen(table, wanted(table, spec), seen)))
     return thinned(rows, spec) if split in THINNED else rows
 
 
-def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]]) -> Bools:
-    """Return which parsed rows belong to the day: the first of each key, if it has a weight.
+def chosen(table: pa.Table, is_wanted: Bools, seen: list[npt.NDArray[np.int64]]) -> Bools:
+    """Return which parsed rows belong to the day: the first of each key, if it is wanted.
+
+    Args:
+        table: Parsed rows.
+        is_wanted: [rows], see `wanted`.
+        seen: Keys of earlier rows of the day; those of this table are added.
 
     Returns:
         Bool [rows], true for rows that belong to the day.
@@ -234,7 +239,7 @@ def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]
     for earlier in seen:
         first &= ~np.isin(keys, earlier)
     seen.append(keys[first])
-    return first & wanted(table, spec)
+    return first & is_wanted
 
 
 def wanted(table: pa.Table, spec: PipelineSpec) -> Bools:
@@ -247,9 +252,14 @@ def wanted(table: pa.Table, spec: PipelineSpec) -> Bools:
     return rows
 
 
-def positive_keys(table: pa.Table) -> npt.NDArray[np.int64]:
-    """Return the keys of the rows whose label is above 0, int64."""
-    return np.asarray(table[KEY])[np.asarray(table[LABEL]) > 0]
+def positive_keys(table: pa.Table, among: Bools | bool = True) -> npt.NDArray[np.int64]:
+    """Return the keys of the rows whose label is above 0, int64.
+
+    Args:
+        table: Parsed rows.
+        among: [rows], rows to consider; by default all.
+    """
+    return np.asarray(table[KEY])[(np.asarray(table[LABEL]) > 0) & among]
 
 
 def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:

@@ -166,12 +166,13 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
         for table in _tables(unit.logs):
             table = keys.keyed(table) if keys else table
             parsed = parse(table, spec, unit.truth, f"logs of {unit.day}", unit.until)
-            is_chosen = chosen(parsed.good, spec, seen)
+            is_wanted = wanted(parsed.good, spec)
+            is_chosen = chosen(parsed.good, is_wanted, seen)
             count.repeated += len(parsed.good) - len(seen[-1])
             others.add(table, parsed.places[is_chosen])
             rows = parsed.good.filter(pa.array(is_chosen))
-            positive.append(positive_keys(parsed.good.filter(pa.array(wanted(parsed.good, spec)))))
-            kept_positive.append(positive_keys(rows))
+            positive.append(positive_keys(parsed.good, is_wanted))
+            kept_positive.append(positive_keys(parsed.good, is_chosen))
             rows = thinned(rows, spec) if thins else rows
             local = _for_profile(parsed.good, zone_of(spec))
             profile = profile.merge(Profile.of(local, entities))

@@ -25,6 +25,8 @@ from nightbid.sampling.stage import run
 from nightbid.schema import LABEL, REASON, RESERVED, USER
 from nightbid.storage.workspace import Workspace
 
+from .small_logs import logs
+
 NEWEST = dt.date(2026, 1, 8)
 SPEC = """
 pipeline: values
@@ -34,20 +36,6 @@ features:
   ad_id: vocabulary
 """
 UUID = uuid.UUID("f2345678-1234-5678-9234-5678123456ff")
-
-
-def logs(rows: int = 6, **columns: object) -> pa.Table:
-    start = 1_767_225_600_000_000
-    table = {
-        "impression_id": pa.array(range(rows)),
-        "time": pa.array([start + at for at in range(rows)], pa.timestamp("us", "UTC")),
-        "user_id": pa.array([f"u{at % 3}" for at in range(rows)]),
-        "ad_id": pa.array(["a"] * rows),
-        "click": pa.array([at % 2 for at in range(rows)]),
-    }
-    table |= {name: values if isinstance(values, pa.Array) else pa.array(values)
-              for name, values in columns.items()}  # fmt: skip
-    return pa.table(table)
 
 
 def spec_of(folder: object = "logs") -> PipelineSpec:
