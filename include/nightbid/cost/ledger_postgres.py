@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
+from nightbid.addresses import shown
 from nightbid.cost.entries import LedgerEntry
 from nightbid.errors import WorkspaceError
 
@@ -110,7 +110,7 @@ class PostgresLedger:
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        where = shown_address(self._address)
+        where = shown(self._address.get_secret_value())
         try:
             with _SHARED.lock, _SHARED.watched():
                 yield _SHARED.open(self._address.get_secret_value())
@@ -201,12 +201,6 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
 def _has_table(connection: psycopg.Connection[Any]) -> bool:
     row = connection.execute("SELECT to_regclass('nightbid.ledger')").fetchone()
     return bool(row and row[0])
-
-
-def shown_address(address: SecretStr) -> str:
-    """Get the address of the ledger without user and password."""
-    parts = urlsplit(address.get_secret_value())
-    return f"postgresql://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 _SHARED = _Shared()

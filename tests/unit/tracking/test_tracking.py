@@ -185,6 +185,10 @@ def test_no_message_or_record_shows_the_password_of_the_store(
     assert noted.store == stored
     for plain in (stored, "postgresql://db/mlflow", "sqlite:///me@x.db", "databricks", ""):
         assert shown(plain) == plain
+    for password in ("s3cr?t", "s3cr@t", "s3cr/t", "s3cr:t"):
+        secret = f"mysql://bob:{password}@db:3306/mlflow"
+        assert shown(f"{secret}?ssl=s3crt") == "mysql://db:3306/mlflow"
+        assert "s3cr" not in hide(f"{secret} refuses {password}", secret)
 
 
 def test_tracking_gives_up_on_a_hanging_store(recorded_run, settings):
