@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
-from nightbid.bidding.landscape import empirical, known_prices
 from nightbid.bidding.logs import LoggedAuctions, price_ratio, read_auctions
 from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.off_policy import policy_sentence, policy_value
@@ -172,10 +171,9 @@ def _run(
 ) -> AuctionResults:
     effective = scores
     if rules.pricing == "first":
-        known = known_prices(earlier.price)
-        most = min(rules.per * value * float(scores.max()), 20.0 * known)
-        landscape = empirical(earlier.price, most=known)
-        shading = Shading.fit(landscape, value, most=most, per=rules.per, wins=rules.wins)
+        shading = Shading.of_prices(
+            earlier.price, value, most_pctr=float(scores.max()), rules=rules
+        )
         bids = shading.bids(scores)
         if rules.budget is None:
             return replay(auctions, bids, rules)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats
-from nightbid.bidding.landscape import empirical, fit_half_price, known_prices
+from nightbid.bidding.landscape import fit_half_price
 from nightbid.bidding.replay import AuctionResults, replay
 from nightbid.bidding.strategies.constant import Constant
 from nightbid.bidding.strategies.linear import Linear
@@ -133,9 +133,7 @@ def _fitted(
             raise ConfigError(
                 "shading is for first-price auctions", hint="bid truthfully in second price"
             )
-        most = min(rules.per * value * most_pctr, 20.0 * known_prices(prices))
-        landscape = empirical(prices, most=known_prices(prices))
-        return Shading.fit(landscape, value, most=most, per=rules.per, wins=rules.wins)
+        return Shading.of_prices(prices, value, most_pctr=most_pctr, rules=rules)
     if name == "pacing":
         return DualPacing.fit(earlier, pctr, rules, value)
     if name == "rlb":

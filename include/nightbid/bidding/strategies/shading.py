@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nightbid.bidding.auctions import Rules
 from nightbid.bidding.checks import Floats
-from nightbid.bidding.landscape import Landscape
+from nightbid.bidding.landscape import Landscape, empirical, known_prices
 
 BLOCK = 1024
 
@@ -50,6 +51,23 @@ class Shading:
             gain = (part[:, None] - bids) * chance
             table[start : start + BLOCK] = gain.argmax(axis=1)
         return cls(table, value_per_click, per)
+
+    @classmethod
+    def of_prices(
+        cls, prices: Floats, value_per_click: float, *, most_pctr: float, rules: Rules
+    ) -> Shading:
+        """Compute the table from the market prices of earlier days.
+
+        Args:
+            prices: [rows], market prices in whole units.
+            value_per_click: Value of a click, in money.
+            most_pctr: Largest prediction to tabulate.
+            rules: Auction rules.
+        """
+        known = known_prices(prices)
+        most = min(rules.per * value_per_click * most_pctr, 20.0 * known)
+        landscape = empirical(prices, most=known)
+        return cls.fit(landscape, value_per_click, most=most, per=rules.per, wins=rules.wins)
 
     def bids(self, pctr: Floats) -> Floats:
         """Return one bid per prediction; float64 [rows]."""
