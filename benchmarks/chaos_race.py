@@ -13,6 +13,7 @@ from pathlib import Path
 from nightbid.cost.ledger import Ledger
 from nightbid.errors import NightbidError
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
 
@@ -37,7 +38,8 @@ def race(workspace: Path, log: Path, draw: random.Random) -> str:
             for _ in range(draw.randint(0, 6))]  # fmt: skip
 
     def interfere() -> None:
-        pointer = ChampionPointer(Workspace(str(workspace)), "p")
+        place = Workspace(str(workspace))
+        pointer, pauses = ChampionPointer(place, "p"), PromotionPauses(place, "p")
         for action, seconds in actions:
             time.sleep(seconds)
             with contextlib.suppress(NightbidError):
@@ -46,9 +48,9 @@ def race(workspace: Path, log: Path, draw: random.Random) -> str:
                 elif action == "retire":
                     pointer.retire(len(pointer.history()), "chaos", by="chaos")
                 elif action == "pause":
-                    pointer.pause("chaos", "chaos")
+                    pauses.start("chaos", "chaos")
                 else:
-                    pointer.resume("chaos")
+                    pauses.end("chaos")
 
     def one(of: date, run_id: str, seconds: float) -> None:
         time.sleep(seconds)

@@ -16,6 +16,7 @@ from nightbid.forget import erasures
 from nightbid.night import incremental
 from nightbid.night.attempts import APPROVE
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.retention import names
 from nightbid.storage.workspace import Workspace
@@ -76,12 +77,11 @@ def _of_pipeline(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
 
 
 def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
-    pointer = ChampionPointer(workspace, pipeline)
-    for entry in pointer.history():
+    for entry in ChampionPointer(workspace, pipeline).history():
         by = entry.by or (NIGHT if entry.change == "promote" else "")
         what = f"{entry.change} #{entry.number}: {entry.run_id or 'nothing'} serves"
         yield Decision(at=entry.since, by=by, what=what, reason=entry.reason)
-    for change in pointer.pauses():
+    for change in PromotionPauses(workspace, pipeline).changes():
         what = f"{change.change} promotions"
         yield Decision(at=change.at, by=change.by, what=what, reason=change.reason)
     for decision in incremental.decisions(workspace, pipeline):

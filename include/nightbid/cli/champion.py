@@ -7,7 +7,7 @@ import os
 
 from nightbid import promotion
 from nightbid.errors import ConfigError
-from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.storage.workspace import Workspace
 
 
@@ -43,14 +43,15 @@ def retire(workspace: Workspace, pipeline: str, number: int | None, reason: str)
     return f"{pipeline}: #{number} is retired and is no longer a reference; {now}"
 
 
-def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason: str) -> str:
+def pause_or_resume(workspace: Workspace, action: str, pipeline: str, reason: str) -> str:
     """Stop or allow the promotions of a pipeline; return a line that says what was done.
 
     Raises:
         ConfigError: The action is unknown, or a pause has no reason.
     """
+    pauses = PromotionPauses(workspace, pipeline)
     if action == "resume":
-        pointer.resume(person())
+        pauses.end(person())
         return f"{pipeline}: nights may promote again"
     if action != "pause":
         raise ConfigError(
@@ -60,5 +61,5 @@ def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason
         )
     if not reason.strip():
         raise ConfigError("a pause needs a reason", where="champion", hint="add --reason '…'")
-    pointer.pause(reason, person())
+    pauses.start(reason, person())
     return f"{pipeline}: nothing is promoted until `nightbid champion resume {pipeline}`"

@@ -11,9 +11,10 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.partitions import Partition
-from nightbid.storage.files import read_all, remove, write_atomically, write_newest, write_once
+from nightbid.storage.files import read_all, write_newest, write_once
 from nightbid.storage.workspace import Workspace
 
 RERUN_UNDER_NEW_ID = (
@@ -49,30 +50,13 @@ class Champion(Sealed):
         return bool(self.bundle_uri)
 
 
-class Pause(Sealed):
-    """State of a pipeline whose promotions a user has paused."""
-
-    reason: str
-    since: datetime
-    by: str = ""
-    """User who paused promotions."""
-
-
-class PauseChange(Sealed):
-    """Start or end of a pause, as recorded in the history."""
-
-    change: Literal["pause", "resume"]
-    at: datetime
-    by: str = ""
-    reason: str = ""
-
-
 class ChampionPointer:
     """Reads and moves the pointer of one pipeline."""
 
     def __init__(self, workspace: Workspace, pipeline: str) -> None:
         self._folder = workspace.champion_folder(pipeline)
         self._pipeline = pipeline
+        self._pauses = PromotionPauses(workspace, pipeline)
 
     def current(self) -> Champion | None:
         """The champion; None before the first promotion, or if the last champion was retired."""
@@ -86,58 +70,6 @@ class ChampionPointer:
             unseal(Champion, texts[name], self._folder / "history" / name, RESTORE)
             for name in sorted(texts)
         ]
-
-    def paused(self) -> Pause | None:
-        """The current pause; None if promotions are not paused."""
-        name = "paused.json"
-        text = read_all(self._folder, ".json").get(name)
-        if text is None:
-            return None
-        return unseal(
-            Pause, text, self._folder / name, f"run `nightbid champion resume {self._pipeline}`"
-        )
-
-    def pause(self, reason: str, by: str = "") -> Pause:
-        """Pause promotions until `resume`; rollbacks remain possible.
-
-        Args:
-            reason: Reason, shown with the champion.
-            by: User who made the decision.
-        """
-        pause = Pause(reason=reason, since=datetime.now(UTC), by=by)
-        write_atomically(self._folder / "paused.json", seal(pause))
-        self._note(PauseChange(change="pause", at=pause.since, by=by, reason=reason))
-        return pause
-
-    def resume(self, by: str = "") -> None:
-        """Resume promotions.
-
-        Args:
-            by: User who made the decision.
-        """
-        remove(self._folder / "paused.json")
-        self._note(PauseChange(change="resume", at=datetime.now(UTC), by=by))
-
-    def pauses(self) -> list[PauseChange]:
-        """All starts and ends of pauses, oldest first."""
-        folder = self._folder / "pauses"
-        return [
-            unseal(
-                PauseChange, text, folder / name, "restore this file from a backup, or delete it"
-            )
-            for name, text in sorted(read_all(folder, ".json").items())
-        ]
-
-    def _note(self, change: PauseChange) -> None:
-        folder = self._folder / "pauses"
-        number = max(map(int, (name[:6] for name in read_all(folder, ".json"))), default=0) + 1
-        while True:
-            try:
-                write_once(folder / f"{number:06d}.json", seal(change))
-            except FileExistsError:
-                number += 1
-            else:
-                return
 
     def withdrawn(self) -> dict[str, Champion]:
         """Bundles that a user took out of service: digest → the entry that did so.
@@ -207,7 +139,7 @@ class ChampionPointer:
         current = history[-1] if history and history[-1].serves else None
         if current and current.bundle_digest == bundle_digest and current.run_id == run_id:
             return current
-        if (pause := self.paused()) is not None:
+        if (pause := self._pauses.current()) is not None:
             raise PromotionRefused(
                 f"promotions are paused since {pause.since:%Y-%m-%d %H:%M} UTC: {pause.reason}",
                 where=self._pipeline,

@@ -17,7 +17,8 @@ from nightbid.config.gates import GATES
 from nightbid.cost.forecast import UNUSUAL
 from nightbid.gates.catalog import checks_of
 from nightbid.gates.judge import in_words
-from nightbid.night.champion import Champion, Pause
+from nightbid.night.champion import Champion
+from nightbid.night.pauses import Pause
 from nightbid.night.record import RunRecord
 from nightbid.report import formatting
 from nightbid.report.assets import inline_policy, scripts

@@ -23,7 +23,7 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.gates.overrides import add_override
-from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.promotion import promote_by_hand, roll_back
 from nightbid.report.pages import message_document
@@ -100,11 +100,11 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         return f"champion #{entry.number} is run {entry.run_id}"
 
     def pause(pipeline: str, form: Given, by: str) -> str:
-        ChampionPointer(shelf.workspace, pipeline).pause(_reason(form), by)
+        PromotionPauses(shelf.workspace, pipeline).start(_reason(form), by)
         return "nothing is promoted until promotions are resumed"
 
     def resume(pipeline: str, form: Given, by: str) -> str:
-        ChampionPointer(shelf.workspace, pipeline).resume(by)
+        PromotionPauses(shelf.workspace, pipeline).end(by)
         return "nights may promote again"
 
     def promote(pipeline: str, form: Given, by: str) -> str:

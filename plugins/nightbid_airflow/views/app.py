@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from nightbid.config.gates import GATES
 from nightbid.config.settings import Settings
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.stages import STAGES
 from nightbid.report import pages as documents
 from nightbid.report.assets import scripts
@@ -281,14 +282,12 @@ def make_pages(settings: Settings) -> FastAPI:
     @app.get("/champion/{pipeline}")
     def champion(request: Request, pipeline: str, reader: Login) -> HTMLResponse:
         known = shelf.open(pipeline, reader)
-        pointer = ChampionPointer(shelf.workspace, pipeline)
-        history, paused = pointer.history(), pointer.paused()
         return HTMLResponse(
             documents.champion_document(
                 pipeline,
-                history,
+                ChampionPointer(shelf.workspace, pipeline).history(),
                 known,
-                paused=paused,
+                paused=PromotionPauses(shelf.workspace, pipeline).current(),
                 links=_to_act(request, pipeline, reader),
                 pipelines=shelf.pipelines(reader),
             )

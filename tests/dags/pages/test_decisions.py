@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.storage.workspace import Workspace
 
 
@@ -113,11 +114,12 @@ def test_rest_pause_resume_and_promote_check_permissions_and_gates(
 
     assert post("ann", "pause", reason="the holidays").status_code == 403
     assert post("eve", "pause", reason="the holidays").json()["by"] == "eve"
-    paused = ChampionPointer(workspace, "small").paused()
+    pauses = PromotionPauses(workspace, "small")
+    paused = pauses.current()
     assert paused is not None
     assert (paused.by, paused.reason) == ("eve", "the holidays")
     assert post("eve", "resume").status_code == 200
-    assert ChampionPointer(workspace, "small").paused() is None
+    assert pauses.current() is None
     refused = post("eve", "promote", run="small-1", reason="it is better")
     assert refused.status_code == 422
     assert "gate_raw says" in refused.text

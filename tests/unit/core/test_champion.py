@@ -9,6 +9,7 @@ import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, NightbidError, PromotionRefused
 from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.storage.workspace import Workspace
 
@@ -200,14 +201,15 @@ def test_a_retired_champion_is_neither_served_nor_compared_with(tmp_path):
 
 
 def test_promotion_is_refused_while_paused_and_rollback_still_works(tmp_path):
-    pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
+    workspace = Workspace(str(tmp_path))
+    pointer, pauses = ChampionPointer(workspace, "ctr"), PromotionPauses(workspace, "ctr")
     promote(pointer, "A", 1)
-    pointer.pause("the holidays")
+    pauses.start("the holidays")
     with pytest.raises(PromotionRefused, match=r"paused since .*: the holidays"):
         promote(pointer, "B", 2)
-    pointer.resume()
+    pauses.end()
     assert promote(pointer, "B", 2).number == 2
-    pointer.pause("again")
+    pauses.start("again")
     assert pointer.rollback(reason="latency").run_id == "A"
 
 

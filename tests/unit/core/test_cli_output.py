@@ -19,6 +19,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import EXIT_CODES, NightbidError
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
 from preloaded import COMMANDS
@@ -182,7 +183,7 @@ def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
              "window": {"train_days": 1}, "features": {"a": "vocabulary"}}
         )
     )  # fmt: skip
-    ChampionPointer(installed, "p").pause(BRACKETS, BRACKETS)
+    PromotionPauses(installed, "p").start(BRACKETS, BRACKETS)
     return [
         ("pipelines",), ("runs", "p"), ("champion", "p"), ("audit", "p"), ("features", "p"),
         ("gates", "override", "p", "raw/psi:*", "--name", BRACKETS, "--reason", BRACKETS,

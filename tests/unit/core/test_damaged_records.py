@@ -14,6 +14,7 @@ from nightbid.cost.ledger import Ledger
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import seal
 from nightbid.storage.workspace import read_manifest
@@ -124,7 +125,7 @@ def fill(recorded_run: Callable[[str], RunRecord], folder: Path) -> None:
     for path in folder.glob("stages/ctr/gate_*"):
         for output in path.iterdir():
             (output / "gate.json").write_text(json.dumps(GATE))
-    pointer.pause("a look first")
+    PromotionPauses(workspace, "ctr").start("a look first")
     for path in folder.glob("stages/**/manifest.json"):
         path.write_text(seal(Manifest.model_validate_json(path.read_bytes())))
     freeze(workspace, runs[1], "rows-of-january")

@@ -19,6 +19,7 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.pauses import PromotionPauses
 from nightbid.night.progress import LogProgress
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
@@ -56,22 +57,24 @@ def champion(
     from nightbid.cli.champion import pause_or_resume, retire
 
     settings = Settings()
+    workspace = Workspace(settings.workspace)
     if of:
-        workspace = Workspace(settings.workspace)
-        pointer = ChampionPointer(workspace, known(of, settings))
+        of = known(of, settings)
         if pipeline == "retire":
             line = retire(workspace, of, number, reason)
-            console.print(line, markup=False, soft_wrap=True)
-            return
-        console.print(pause_or_resume(pointer, pipeline, of, reason), markup=False, soft_wrap=True)
+        else:
+            line = pause_or_resume(workspace, pipeline, of, reason)
+        console.print(line, markup=False, soft_wrap=True)
         return
-    pointer = ChampionPointer(Workspace(settings.workspace), known(pipeline, settings))
+    pipeline = known(pipeline, settings)
+    pointer = ChampionPointer(workspace, pipeline)
+    paused = PromotionPauses(workspace, pipeline).current()
     if as_json:
-        print_json({"history": pointer.history(), "paused": pointer.paused()})
+        print_json({"history": pointer.history(), "paused": paused})
         return
-    if (pause := pointer.paused()) is not None:
-        console.print(f"promotions are paused since {pause.since:%Y-%m-%d %H:%M} UTC: "
-                      f"{pause.reason}", markup=False, soft_wrap=True)  # fmt: skip
+    if paused is not None:
+        console.print(f"promotions are paused since {paused.since:%Y-%m-%d %H:%M} UTC: "
+                      f"{paused.reason}", markup=False, soft_wrap=True)  # fmt: skip
     history = pointer.history()
     if not history:
         console.print(f"{pipeline} has no champion yet: no candidate has passed every gate")
