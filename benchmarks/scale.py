@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import numpy as np
-from nightbid.cost.pricing import default_book, price_lines, price_storage
+from nightbid.cost.price_book import default_book
+from nightbid.cost.pricing import price_lines, price_storage
 from nightbid.evaluation.rows import ROW_BYTES
 from nightbid.training.memory import COPIES
 from scale_measure import MEASURED, measure

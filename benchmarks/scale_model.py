@@ -14,7 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-from nightbid.cost.pricing import default_book, price_lines
+from nightbid.cost.price_book import default_book
+from nightbid.cost.pricing import price_lines
 from nightbid.jobs.vertex_meter import MachinePool, hourly_usd
 
 MILLION, BILLION, GIB = 1e6, 1e9, 2**30

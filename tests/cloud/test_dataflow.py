@@ -27,7 +27,7 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, price_entries, total
-from nightbid.cost.pricing import exact
+from nightbid.cost.money import exact
 from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, ServiceError, StageError
 from nightbid.featurize.job import JobTarget
 from nightbid.jobs.dataflow_meter import UNITS

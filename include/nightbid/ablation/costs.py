@@ -9,7 +9,8 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from nightbid.cost.pricing import default_book, price_lines
+from nightbid.cost.price_book import default_book
+from nightbid.cost.pricing import price_lines
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.learn import learn
 from nightbid.features.values import RawColumns

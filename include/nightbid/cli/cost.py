@@ -24,7 +24,8 @@ from nightbid.cost.forecast import measured_rate
 from nightbid.cost.ledger import Ledger, database, total
 from nightbid.cost.ledger_files import FileLedger
 from nightbid.cost.money import Money
-from nightbid.cost.pricing import default_book, price_million_predictions, price_serving
+from nightbid.cost.price_book import default_book
+from nightbid.cost.pricing import price_million_predictions, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError

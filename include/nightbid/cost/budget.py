@@ -21,8 +21,9 @@ from nightbid.config.costs import Budget
 from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage, total
 from nightbid.cost.meter import cancel_marker
-from nightbid.cost.money import shown
-from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, quantities
+from nightbid.cost.money import exact, shown
+from nightbid.cost.price_book import PriceBook, default_book
+from nightbid.cost.pricing import price_usage, quantities
 from nightbid.errors import BudgetExceeded
 from nightbid.night.manifest import Usage
 from nightbid.night.record import RunRecord

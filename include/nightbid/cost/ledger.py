@@ -19,7 +19,8 @@ from nightbid.config.settings import FILE, Settings
 from nightbid.cost.entries import MACHINE, LedgerEntry, fold
 from nightbid.cost.ledger_files import FileLedger
 from nightbid.cost.money import Money
-from nightbid.cost.pricing import PriceBook, default_book, price_lines, quantities
+from nightbid.cost.price_book import PriceBook, default_book
+from nightbid.cost.pricing import price_lines, quantities
 from nightbid.night.manifest import Usage
 from nightbid.storage.workspace import Workspace
 

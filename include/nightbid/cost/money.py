@@ -11,6 +11,11 @@ from nightbid.errors import PriceError
 CENT = Decimal("0.01")
 
 
+def exact(value: float | int | Decimal | str) -> Decimal:
+    """Convert a measured number to the decimal that it prints as (0.1 is 0.1)."""
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
 @dataclass(frozen=True, order=False)
 class Money:
     """Exact decimal amount in a currency (ISO 4217)."""

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from upath import UPath
 
 from nightbid.cost.money import Money
-from nightbid.cost.pricing import PriceBook, default_book, price_storage
+from nightbid.cost.price_book import PriceBook, default_book
+from nightbid.cost.pricing import price_storage
 from nightbid.night.manifest import Manifest
 from nightbid.storage.workspace import Workspace, read_manifest
 

@@ -16,7 +16,7 @@ from nightbid.cost.budget import (
     project,
     request_cancel,
 )
-from nightbid.cost.pricing import PriceBook
+from nightbid.cost.price_book import PriceBook
 from nightbid.night.record import RunRecord
 
 

@@ -20,7 +20,8 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import dataflow_v1beta3 as dataflow
 
 from nightbid.cost.budget import BudgetGuard
-from nightbid.cost.pricing import PriceBook, exact
+from nightbid.cost.money import exact
+from nightbid.cost.price_book import PriceBook
 from nightbid.jobs.meter import (
     TRANSIENT,
     UNKNOWN,

@@ -22,7 +22,7 @@ from requests.exceptions import RequestException
 
 from nightbid.cost.budget import BudgetGuard, BudgetStatus, project
 from nightbid.cost.ledger import Ledger, price_entries, total
-from nightbid.cost.pricing import PriceBook, default_book
+from nightbid.cost.price_book import PriceBook, default_book
 from nightbid.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 from google.api_core import exceptions
 
 from nightbid.cost.budget import BudgetGuard
-from nightbid.cost.money import Money
-from nightbid.cost.pricing import PriceBook, default_book, exact, price_lines
+from nightbid.cost.money import Money, exact
+from nightbid.cost.price_book import PriceBook, default_book
+from nightbid.cost.pricing import price_lines
 from nightbid.jobs.meter import TRANSIENT, UNKNOWN, VANISHED, JobMeter, JobUsage, MeteredJob, short
 from nightbid.night.manifest import Usage
 from nightbid.storage.workspace import Workspace

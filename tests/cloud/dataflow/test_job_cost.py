@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightbid.cost.budget import BudgetGuard, BudgetLimit
 from nightbid.cost.ledger import Ledger, total
-from nightbid.cost.pricing import default_book
+from nightbid.cost.price_book import default_book
 from nightbid.jobs.dataflow_meter import (
     SERVICE,
     UNITS,

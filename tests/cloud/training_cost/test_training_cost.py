@@ -16,7 +16,7 @@ from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.budget import BudgetGuard, BudgetLimit
 from nightbid.cost.ledger import Ledger, record_stage_usage, total
-from nightbid.cost.pricing import Discount, PriceBook, default_book
+from nightbid.cost.price_book import Discount, PriceBook, default_book
 from nightbid.errors import PriceError
 from nightbid.jobs.cost_watch import JobNote, JobWatch, note_job, noted_jobs
 from nightbid.jobs.meter import MeteredJob

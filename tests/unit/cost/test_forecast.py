@@ -16,7 +16,7 @@ from nightbid.cost.focus import export_focus, focus_row
 from nightbid.cost.forecast import RunCost, backtest, forecast, forecast_stages, run_costs, unusual
 from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage
 from nightbid.cost.money import Money
-from nightbid.cost.pricing import PriceBook
+from nightbid.cost.price_book import PriceBook
 from nightbid.cost.reconcile import reconcile
 from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError, CorruptDataError, PriceError

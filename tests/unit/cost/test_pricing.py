@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nightbid.cost.money import Money, shown
-from nightbid.cost.pricing import (
-    DEFAULT_BOOK,
-    PriceBook,
-    price_storage,
-    price_usage,
-)
+from nightbid.cost.price_book import DEFAULT_BOOK, PriceBook
+from nightbid.cost.pricing import price_storage, price_usage
 from nightbid.errors import PriceError
 from nightbid.night.manifest import Usage
 

@@ -13,7 +13,7 @@ from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.budget import read_usage_log, request_cancel
 from nightbid.cost.ledger import Ledger, total
-from nightbid.cost.pricing import DEFAULT_BOOK, default_book
+from nightbid.cost.price_book import DEFAULT_BOOK, default_book
 from nightbid.errors import BudgetExceeded, PriceError, StageError
 from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
