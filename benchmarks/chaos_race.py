@@ -15,6 +15,7 @@ from nightbid.errors import NightbidError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord
+from nightbid.night.reference import pinned_champion
 from nightbid.storage.workspace import Workspace
 
 sys.path.append(str(Path(__file__).parent))
@@ -73,7 +74,7 @@ def check_race(place: Workspace, pipeline: str = "p") -> None:
         serving = before.bundle_digest if before is not None and before.serves else ""
         if entry.change == "promote":
             assert entry.bundle_digest not in withdrawn, f"#{entry.number} was withdrawn"
-            pinned = RunRecord.load(place, pipeline, entry.run_id).pinned_champion()
+            pinned = pinned_champion(RunRecord.load(place, pipeline, entry.run_id))
             judged = pinned.bundle_digest if pinned is not None else ""
             assert judged == serving, f"#{entry.number} was judged against another champion"
         elif serving and (not entry.serves or entry.bundle_digest != serving):

@@ -27,6 +27,7 @@ from nightbid.config.settings import Settings
 from nightbid.night import turns
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
+from nightbid.night.reference import pinned_champion
 from nightbid.storage.workspace import Workspace, read_manifest
 from rich.console import Console
 
@@ -192,7 +193,7 @@ def snapshot(workspace: Path, run_ids: list[str]) -> dict[str, Any]:
     states = {}
     for run_id in run_ids:
         run = RunRecord.load(place, "p", run_id)
-        pinned = run.pinned_champion()
+        pinned = pinned_champion(run)
         states[run_id] = (
             run.head.revision,
             run.head.spec["train"]["epochs"],  # type: ignore[index]

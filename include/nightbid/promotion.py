@@ -19,6 +19,7 @@ from nightbid.night.attempts import APPROVE
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.key import read_output
 from nightbid.night.record import RunRecord
+from nightbid.night.reference import pinned_champion
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.storage.files import is_local
@@ -201,7 +202,7 @@ def run(task: StageTask) -> Outcome:
     else:
         run_record = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id)
         _of_these_settings(run_record, task.spec)
-        pinned = run_record.pinned_champion()
+        pinned = pinned_champion(run_record)
         approval = run_record.stage(APPROVE) if task.spec.approval else None
         try:
             champion = pointer.promote(

@@ -25,6 +25,7 @@ from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.incremental import Continuation, continuation
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.record import RunRecord
+from nightbid.night.reference import pinned_champion, why_no_reference
 from nightbid.night.source import code_of
 from nightbid.night.stage import Stage
 from nightbid.night.task import StageInput
@@ -77,8 +78,8 @@ class Plan:
         inputs = {name: _input_of(run, name) for name in stage.inputs}
         earlier: dict[str, StageInput] = {}
         no_reference = ""
-        if stage.wants_champion(spec) and (champion := run.pinned_champion()) is not None:
-            no_reference = run.why_no_reference(champion, spec)
+        if stage.wants_champion(spec) and (champion := pinned_champion(run)) is not None:
+            no_reference = why_no_reference(run, champion, spec)
             if not no_reference:
                 inputs["champion"] = read_output(workspace, champion.bundle_uri)
             if stage.earlier_champions and not no_reference:
@@ -175,7 +176,7 @@ def _earlier_champions(
     pointer = ChampionPointer(run.workspace, spec.pipeline)
     bundles = {}
     for entry in pointer.earlier(champion, since):
-        if run.why_no_reference(entry, spec):
+        if why_no_reference(run, entry, spec):
             continue
         try:
             bundle = read_output(run.workspace, entry.bundle_uri)

@@ -10,18 +10,15 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Literal
 
-from pydantic import ValidationError
 from upath import UPath
 
-from nightbid.config.pipeline import Label, PipelineSpec
-from nightbid.errors import ConfigError, CorruptDataError, NightbidError, StageError
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError, CorruptDataError, StageError
 from nightbid.night.attempts import REQUEST, StageRecord, current, order
-from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.head import GONE, RunHead, newest_head, write_head
-from nightbid.night.sealed import Sealed, seal, unseal
+from nightbid.night.sealed import seal, unseal
 from nightbid.storage.files import read_all, write_once
 from nightbid.storage.workspace import Workspace
 
@@ -34,12 +31,6 @@ LAG = "window.lag_"
 """Prefix of the setting with which a run continues with an older newest day."""
 WAITING = "waiting.txt"
 """File of a run that waits for its logs; holds what is missing, renewed at each poll."""
-
-
-class Pin(Sealed):
-    """Champion that a run compares with, pinned so that a rerun uses the same one."""
-
-    champion: Champion | None
 
 
 def state_of(
@@ -221,51 +212,6 @@ class RunRecord:
                 hint="list the runs with `nightbid runs`",
             )
         return cls(workspace, unseal(RunHead, path.read_bytes(), path, GONE))
-
-    def pinned_champion(self) -> Champion | None:
-        """Champion at the time when this run first looked it up."""
-        path = self.folder / "champion.json"
-        if not path.exists():
-            pin = Pin(champion=ChampionPointer(self.workspace, self.head.pipeline).current())
-            with suppress(FileExistsError):  # another process of this run was faster: use its pin
-                write_once(path, seal(pin))
-        return unseal(Pin, path.read_bytes(), path, GONE).champion
-
-    def why_no_reference(self, champion: Champion, spec: PipelineSpec) -> str:
-        """Explain why a candidate cannot be compared with a champion; empty if it can.
-
-        Their `label` blocks must be equal: models of conversions and of clicks are not comparable.
-        """
-        champion_label = self._label_of(champion)
-        label = spec.label.model_dump(mode="json")
-        if champion_label is None:
-            return ""
-        # The distribution of a value does not change what is predicted.
-        changed = ", ".join(
-            f"{key} {champion_label.get(key)!r}, now {value!r}"
-            for key, value in label.items()
-            if key != "distribution" and champion_label.get(key) != value
-        )
-        if not changed:
-            return ""
-        return (
-            f"champion #{champion.number} cannot be the reference, its label was different "
-            f"({changed}): compared with the baseline"
-        )
-
-    def _label_of(self, champion: Champion) -> dict[str, object] | None:
-        label = champion.label
-        if label is None:
-            # An entry of an older version: look up the label in its run.
-            try:
-                spec = RunRecord.load(self.workspace, self.head.pipeline, champion.run_id).head.spec
-            except NightbidError:
-                return None
-            label = spec.get("label")  # type: ignore[assignment]
-        try:
-            return Label.model_validate(label).model_dump(mode="json")
-        except ValidationError:
-            return None
 
     def record(self, record: StageRecord) -> None:
         """Add the record of an attempt."""

@@ -11,6 +11,7 @@ from nightbid.errors import ConfigError, CorruptDataError, NightbidError, Promot
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.night.reference import why_no_reference
 from nightbid.storage.workspace import Workspace
 
 
@@ -228,13 +229,13 @@ def test_a_champion_of_another_label_is_not_used_as_reference(tmp_path):
     )  # fmt: skip
     tonight = RunRecord.start(workspace, conversions, dt.date(2026, 1, 3))
     for champion in (old, new):
-        assert tonight.why_no_reference(champion, clicks) == ""
+        assert why_no_reference(tonight, champion, clicks) == ""
         assert "(column 'click', now 'conversion'): compared with the baseline" in (
-            tonight.why_no_reference(champion, conversions)
+            why_no_reference(tonight, champion, conversions)
         )
     # A run that is gone supplies no label: the champion stays the reference.
     gone = promote(pointer, "C", 3)
-    assert tonight.why_no_reference(gone, conversions) == ""
+    assert why_no_reference(tonight, gone, conversions) == ""
 
 
 def test_a_damaged_history_entry_is_reported_with_its_file(tmp_path):

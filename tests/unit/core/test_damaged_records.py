@@ -16,6 +16,7 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest
 from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord
+from nightbid.night.reference import pinned_champion
 from nightbid.night.sealed import seal
 from nightbid.storage.workspace import read_manifest
 from typer.testing import CliRunner
@@ -116,7 +117,7 @@ def fill(recorded_run: Callable[[str], RunRecord], folder: Path) -> None:
     runs.append(recorded_run("ctr-b"))
     pointer = ChampionPointer(workspace, "ctr")
     for run in runs:
-        run.pinned_champion()
+        pinned_champion(run)
         uri = run.stage("export").uri
         digest = read_manifest(workspace.at(uri)).digest
         pointer.promote(run_id=run.run_id, night=run.date, bundle_uri=uri,

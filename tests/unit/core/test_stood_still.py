@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConcurrentUpdateError, StageError
-from nightbid.night import record as records
+from nightbid.night import reference
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.head import write_head
 from nightbid.night.record import RunRecord
+from nightbid.night.reference import pinned_champion
 from nightbid.night.stages import stage_named
 from nightbid.night.turns import Turns
 from nightbid.runner import run_stage
@@ -70,16 +72,14 @@ def test_a_stalled_process_cannot_start_a_stage(tmp_path: Path) -> None:
         run_stage(stage_named("sample"), spec(1), stalled, cache_folder=tmp_path / "cache")
 
 
-def test_processes_with_equal_settings_share_one_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_with_equal_settings_share_one_run(tmp_path: Path) -> None:
     first, second = start(tmp_path, 1), start(tmp_path, 1)
     assert first.head == second.head
     # The first process has taken its number but has not written the copy yet.
     (first.folder / "run.json").unlink()
-    monkeypatch.setattr(records, "newest_head", lambda _: None)
-    start(tmp_path, 1).check_is_ours()
-    monkeypatch.undo()
+    # A second process looked before that and found no run.
+    later = first.head.model_copy(update={"started": dt.datetime.now(dt.UTC), "number": 7})
+    assert write_head(first.folder, later, None) == first.head
     first.check_is_ours()
     assert len(list((first.folder / "heads").iterdir())) == 1
 
@@ -104,13 +104,13 @@ def test_a_run_keeps_the_champion_that_was_pinned_first(
 
     def stands_still(path, text) -> None:
         # Another process of the run is faster, and a champion is promoted in the meantime.
-        monkeypatch.setattr(records, "write_once", write_once)
+        monkeypatch.setattr(reference, "write_once", write_once)
         pointer.promote(run_id="x", night=NIGHT, bundle_uri="b", bundle_digest="d", reason="better")
-        assert RunRecord.load(run.workspace, "p", "r").pinned_champion() is not None
+        assert pinned_champion(RunRecord.load(run.workspace, "p", "r")) is not None
         write_once(path, text)
 
-    monkeypatch.setattr(records, "write_once", stands_still)
-    pinned = run.pinned_champion()
+    monkeypatch.setattr(reference, "write_once", stands_still)
+    pinned = pinned_champion(run)
     assert pinned is not None
     assert pinned.bundle_digest == "d"
 
