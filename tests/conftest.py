@@ -42,6 +42,18 @@ SHARED = ("tests/dags/pages/", "tests/ui/", "tests/unit/report/", "tests/unit/se
 """Folders whose files share a server: in parallel runs, one worker runs a whole folder."""
 
 
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Start the workers of a parallel run as forks of a process that has imported the libraries."""
+    # Coverage counts the lines that an import runs, too.
+    if config.option.numprocesses and not config.option.cov_source:
+        config.option.tx = [f"popen//python={COMMANDS.workers()}"] * len(config.option.tx)
+
+
+def pytest_unconfigure() -> None:
+    """Stop the server of preloaded.py if this process has started it."""
+    COMMANDS.end()
+
+
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each worker whole files, and whole folders for those in `SHARED`."""
@@ -62,13 +74,6 @@ def pytest_collection_finish() -> None:
     """Exclude the imported objects from later garbage collections, which took seconds."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def commands() -> Iterator[None]:
-    """Stop the server of preloaded.py if a test has started it."""
-    yield
-    COMMANDS.end()
 
 
 @pytest.fixture

@@ -18,17 +18,20 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 from dataclasses import dataclass
 
 from nightbid.cli.output import terminal
+from nightbid.models.runtime import _without_chatter
 from nightbid.night.source import code_of
 from nightbid.night.stages import NIGHT
 from nightbid.report.pages import _environment
 
 LIBRARIES = (
-    "great_expectations.expectations", "mlflow.store.tracking.sqlalchemy_store",
-    "nightbid.models.boosting", "optuna", "pyarrow.dataset", "rich.console",
-    "tensorboard.summary.v2", "tensorflow", "tf2onnx.tfonnx", "typer", "upath",
+    "google.cloud.aiplatform_v1", "great_expectations.expectations",
+    "mlflow.store.tracking.sqlalchemy_store", "nightbid.models.boosting", "optuna",
+    "pyarrow.dataset", "rich.console", "tensorboard.summary.v2", "tensorflow",
+    "tf2onnx.tfonnx", "typer", "upath",
 )  # fmt: skip
 """Modules that commands import in addition to those of the stages, mostly within functions.
 
@@ -111,8 +114,10 @@ def become(asked: dict, fds: list[int]) -> None:
 def serve(address: str) -> dict:
     """Fork for each requested command; this returns only in the forks."""
     starter = os.getppid()
-    for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES, *OF_COMMANDS):
-        importlib.import_module(name)
+    stages = (stage.function.partition(":")[0] for stage in NIGHT)
+    with _without_chatter():
+        for name in (*stages, *LIBRARIES, *OF_COMMANDS):
+            importlib.import_module(name)
     # What every night computes once per process: digests of the code, and compiled templates.
     for stage in NIGHT:
         code_of([stage.function])
@@ -174,10 +179,13 @@ def serve(address: str) -> dict:
 
 
 def run(module: str) -> int:
-    """Run a module or a file with its threads and exit handlers, and return its exit code."""
+    """Run a module, a file or (`-c`) code with threads and exit handlers; return the exit code."""
     code = 0
     try:
-        if module.endswith(".py"):
+        if module == "-c":
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(sys.argv.pop(1), vars(sys.modules["__main__"]))
+        elif module.endswith(".py"):
             runpy.run_path(module, run_name="__main__")
         else:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -197,7 +205,5 @@ def run(module: str) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     asked = serve(sys.argv[1])
     os._exit(run(asked["module"]))

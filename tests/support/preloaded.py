@@ -5,6 +5,7 @@ folder, streams and exit code, and a test can kill it. It is a fork of a server 
 the modules of the stages, which saves a night 12 s of CPU time.
 For code that a test writes or changes, set `own_code`: the fork imports Nightbid again from the
 folders of its PYTHONPATH, but not the libraries.
+The workers of a parallel run are forks too, and use the server of the process that controls them.
 All commands of one server share Python's hash seed. To compare the outputs of two processes byte
 for byte, start one of them as a plain process.
 """
@@ -15,6 +16,7 @@ import array
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +33,8 @@ OF_AIRFLOW = (
     "jsonschema", "libcst", "sqlalchemy.ext.asyncio", "uvicorn",
 )  # fmt: skip
 """Modules that Airflow imports, without its own modules, which read their settings on import."""
+SHARED = "PRELOADED_SERVER"
+"""Environment variable with the address of the server of another process."""
 SHIM = """#!{python} -ISu
 import sys
 sys.path.append({folder!r})
@@ -83,7 +87,8 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
 
     Args:
         address: Socket of the server.
-        program: `nightbid`, or `python` with `-m MODULE` or a file; others run as usual.
+        program: `nightbid`; `python` with `-m MODULE` or a file, and others run as usual; or
+            `worker`, a Python with `-c CODE`.
         command: Path of the program's stand-in, then the arguments.
         own_code: See `ask`.
     """
@@ -99,6 +104,9 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
         module, *arguments = arguments
     else:
         executable = PYTHON
+        if program == "worker":
+            while (module := arguments.pop(0)) != "-c":
+                pass
     with ask(
         address, module, arguments, os.environ, [0, 1, 2], executable=executable, own_code=own_code
     ) as server:
@@ -165,8 +173,7 @@ class Preloaded:
     """The server, which starts with the first command and ends with this process."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="nightbid-"))
-        self._address = str(self._folder / "socket")
+        self._address = os.environ.get(SHARED, "")
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(
@@ -238,12 +245,22 @@ class Preloaded:
         )  # fmt: skip
         path.chmod(0o755)
 
+    def workers(self) -> Path:
+        """Return a Python for the workers of a parallel run, which then use this server."""
+        self._run()
+        path = Path(self._address).with_name("worker")
+        self.shim(path, "worker")
+        os.environ[SHARED] = self._address
+        return path
+
     def _run(self) -> None:
-        if self._server is None:
+        if not self._address:
+            self._address = str(Path(tempfile.mkdtemp(prefix="nightbid-")) / "socket")
             self._server = subprocess.Popen(
                 [PYTHON, str(SERVER), self._address],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                env={"TF_CPP_MIN_LOG_LEVEL": "3", "GX_ANALYTICS_ENABLED": "false", **os.environ},
                 start_new_session=True,
             )
             assert self._server.stdout is not None
@@ -255,9 +272,7 @@ class Preloaded:
             assert self._server.stdin is not None
             self._server.stdin.close()
             self._server.wait(60)
-        for path in self._folder.iterdir():
-            path.unlink()
-        self._folder.rmdir()
+            shutil.rmtree(Path(self._address).parent)
 
 
 COMMANDS = Preloaded()
