@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ class Training:
         self.queued_seconds = queued_seconds
         self.late_end_seconds = 0.0
         """Seconds for which a job that has ended reports no end time."""
+        self.clock_behind_seconds = 0.0
+        """Seconds by which the clock of the service is behind this machine's."""
         self.restarts = 3
         """Number of times that the service restarts a job after it loses machines."""
         self._refusals: list[Refusal] = []
@@ -179,7 +181,7 @@ class Training:
         job = vertex.CustomJob(request.custom_job)
         job.name = f"{request.parent}/customJobs/{next(self._numbers)}"
         job.state = State.JOB_STATE_QUEUED
-        job.create_time = job.update_time = datetime.now(UTC)
+        job.create_time = job.update_time = self._clock()
         running = Running(job)
         self.jobs[job.name] = running
         thread = threading.Thread(target=self._run, args=(running,), daemon=True)
@@ -263,12 +265,15 @@ class Training:
 
     # The life of a job.
 
+    def _clock(self) -> datetime:
+        return datetime.now(UTC) - timedelta(seconds=self.clock_behind_seconds)
+
     def _now(self, running: Running, state: State, code: int = 0, text: str = "") -> None:
         job = running.job
         with self._lock:
             if job.state in ENDED:
                 return
-            job.state, job.update_time = state, datetime.now(UTC)
+            job.state, job.update_time = state, self._clock()
             if state == State.JOB_STATE_RUNNING and not job.start_time:
                 job.start_time = job.update_time
             if state in ENDED:
@@ -341,7 +346,7 @@ class Training:
 
     def _say(self, running: Running, replica: str, text: str, *, bad: bool = False) -> None:
         with self._lock:
-            line = Line(next(self._lines), datetime.now(UTC), replica, text, bad)
+            line = Line(next(self._lines), self._clock(), replica, text, bad)
             running.lines.append(line)
 
     # The gRPC server.

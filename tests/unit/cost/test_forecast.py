@@ -25,7 +25,6 @@ from nightbid.night.manifest import FileEntry, Manifest, RowCounts, Usage
 from nightbid.night.record import RunRecord
 from nightbid.storage.files import write_atomically
 from nightbid.storage.workspace import Workspace
-from rich.console import Console
 from typer.testing import CliRunner
 
 START = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -266,7 +265,7 @@ def test_cost_commands_print_costs_forecasts_and_prices(
     from nightbid.cli import cost as cli
 
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(workspace.root))
-    monkeypatch.setattr(cli, "console", Console(width=200))
+    monkeypatch.setenv("COLUMNS", "200")
     runner = CliRunner()
     shown = runner.invoke(cli.app, ["show", "ctr"])
     assert "0.2240" in shown.output, shown.output

@@ -32,7 +32,6 @@ from nightbid.report.summaries import Summaries
 from nightbid.storage.workspace import Workspace
 from preloaded import COMMANDS
 from pydantic import SecretStr
-from rich.console import Console
 from typer.testing import CliRunner
 
 START = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -245,7 +244,7 @@ def test_importing_file_costs_twice_counts_them_once(
 
     monkeypatch.delenv("NIGHTBID_LEDGER", raising=False)
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "w"))
-    monkeypatch.setattr(cli, "console", Console(width=200))
+    monkeypatch.setenv("COLUMNS", "200")
     workspace = Workspace(str(tmp_path / "w"))
     spec = PipelineSpec.model_construct(pipeline="ctr", features={})
     RunRecord.start(workspace, spec, date(2026, 1, 8), run_id="ctr-1")

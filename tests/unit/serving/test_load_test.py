@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from nightbid.config.serve import Serve
-from nightbid.serving import load_test
+from nightbid.night.manifest import Manifest
 from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
 from nightbid.serving.socket_test import holds
@@ -55,14 +55,24 @@ def test_load_requests_are_equal_for_equal_seeds(night):
     assert all(a.equals(b) for a, b in zip(one, two, strict=True))
 
 
-def test_the_load_test_reports_latency_throughput_and_a_curve(night):
-    metrics = night.stage("load_test").manifest.metrics
+@pytest.fixture(scope="module")
+def measured(night) -> Manifest:
+    """Run the load test, in this process and over the scorer's socket."""
+    served = SmallNight(night.root)
+    serve = Serve(p99_ms=10_000, requests_per_second=400, candidates=5, processes=1, seconds=0.01)
+    served.spec = night.spec.model_copy(update={"serve": serve})
+    served.run = night.run
+    return served.stage("load_test").manifest
+
+
+def test_the_load_test_reports_latency_throughput_and_a_curve(measured):
+    metrics = measured.metrics
     latency = metrics["latency_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
     assert metrics["candidates"] == 100
     assert metrics["requests"] == 300
     assert metrics["requests_per_second_per_core"] > 0
-    offered = [point["offered_per_second"] for point in metrics["curve"]]
+    offered = [point["offered_per_second"] for point in metrics["in_process_curve"]]
     assert offered == sorted(offered)
     assert len(np.unique(offered)) == 4
 
@@ -76,25 +86,17 @@ def test_latency_excludes_time_taken_by_other_processes(night, busy_core):
     assert (load.seconds[:, 0] <= load.seconds[:, 1]).all()
 
 
-def test_the_load_test_measures_the_scorer_over_its_socket(night, monkeypatch):
-    # The part in this process is measured by the test above.
-    monkeypatch.setattr(load_test, "REQUESTS", 20)
-    monkeypatch.setattr(load_test, "OPEN_REQUESTS", 5)
-    served = SmallNight(night.root)
-    serve = Serve(p99_ms=10_000, requests_per_second=400, candidates=5, processes=1, seconds=0.01)
-    served.spec = night.spec.model_copy(update={"serve": serve})
-    served.run = night.run
-    manifest = served.stage("load_test").manifest
-    figures = manifest.metrics["served"]["candidate"]
+def test_the_load_test_measures_the_scorer_over_its_socket(measured):
+    figures = measured.metrics["served"]["candidate"]
     assert [point["candidates"] for point in figures["candidates"]] == [1, 10, 100, 500]
     # On a busy machine few rates may hold; the highest that does is reported.
     held = [point["offered_per_second"] for point in figures["curve"] if holds(point, 10_000)]
     assert figures["requests_per_second"] == max(held, default=0)
-    assert manifest.metrics["curve"] == figures["curve"]
+    assert measured.metrics["curve"] == figures["curve"]
     for point in (*figures["candidates"], *figures["curve"]):
         assert point["failed"] == 0
         assert 0 < point["p50_ms"] <= point["p95_ms"] <= point["p99_ms"] <= point["p99.9_ms"]
     assert figures["memory_mb"] > 10
     assert figures["load_seconds"] > 0
     assert figures["start_seconds"] > 0
-    assert "the scorer holds p99 10000 ms up to" in manifest.summary
+    assert "the scorer holds p99 10000 ms up to" in measured.summary

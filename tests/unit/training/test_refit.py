@@ -13,7 +13,6 @@ import pytest
 from nightbid.config.gates import Gates
 from nightbid.config.models import Train
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.config.settings import Settings
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.serving import _refit
@@ -160,12 +159,23 @@ def test_refit_defaults_depend_on_the_settings(settings: dict[str, Any], is_refi
     assert refits(spec) is is_refitted
 
 
+MANAGED_TRAINING = {
+    "PROFILE": "gcp",
+    "CLOUD__PROJECT": "my-project",
+    "CLOUD__REGION": "us-central1",
+    "CLOUD__BUCKET": "my-bucket",
+    "CLOUD__TRAINING__IMAGE": "region-docker.pkg.dev/p/nightbid/nightbid:1",
+}
+
+
 def test_refit_is_off_by_default_with_managed_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = {"pipeline": "p", "features": {"ad_id": "vocabulary"}}
     unset = PipelineSpec.model_validate(spec)
-    monkeypatch.setattr(Settings, "trains_elsewhere", True)
+    assert refits(unset)
+    for name, value in MANAGED_TRAINING.items():
+        monkeypatch.setenv(f"NIGHTBID_{name}", value)
     assert not refits(unset)
     assert refits(PipelineSpec.model_validate({**spec, "train": {"refit": True}}))
 
