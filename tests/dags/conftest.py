@@ -10,20 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_pipeline import PIPELINE
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = tempfile.mkdtemp(prefix="nightbid-airflow-")
 SMALL = {
-    "pipeline": "small",
-    "source": {"kind": "simulator", "rows_per_day": 3000, "users": 500, "ads": 500},
-    "columns": {"position": "position"},
-    "window": {"train_days": 2},
-    "features": {
-        "ad_id": {"min_count": 5},
-        "device_type": "vocabulary",
-        "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
-    },
-    "train": {"epochs": 1, "refit": False},
+    **PIPELINE,
     "gates": {
         "overrides": [
             {

@@ -12,21 +12,16 @@ import pytest
 import yaml
 from once import made_once
 from preloaded import COMMANDS, Command
+from small_pipeline import PIPELINE
 
 SMALL = {
-    "pipeline": "small",
-    "source": {"kind": "simulator", "rows_per_day": 3000, "users": 500, "ads": 500},
-    "columns": {"position": "position"},
-    "window": {"train_days": 2},
+    **PIPELINE,
     "features": {
-        "ad_id": {"min_count": 5},
-        "device_type": "vocabulary",
+        **PIPELINE["features"],
         "interests": {"transform": "bag"},
         "ad_age_days": {"transform": "numeric", "log1p": True},
-        "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
         "position": {"transform": "identity", "size": 16, "training_only": True},
     },
-    "train": {"epochs": 1, "refit": False},
     "evaluate": {"slices": ["device_type"], "bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
     # So few rows say nothing about a model: the tests judge only the mechanics.
     "gates": {

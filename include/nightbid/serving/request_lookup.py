@@ -47,9 +47,13 @@ class RequestLookup:
     Args:
         fitted: Fitted features.
         columns: Names and types of the raw columns that the served features read.
+        capacity: Maximum number of rows, and of values of each feature, that are kept.
     """
 
-    def __init__(self, fitted: FittedFeatures, columns: pa.Schema) -> None:
+    def __init__(
+        self, fitted: FittedFeatures, columns: pa.Schema, capacity: int = CAPACITY
+    ) -> None:
+        self._capacity = capacity
         self._features = served_features(fitted)
         self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
         self._columns = {column.name: column.type for column in columns}
@@ -116,7 +120,7 @@ class RequestLookup:
                 self._missed = self.missed
                 self._layouts.clear()
             layout = _LookupPlan.of(
-                self._features, self._contexts, names, self._columns, self._time
+                self._features, self._contexts, names, self._columns, self._time, self._capacity
             )
             self._layouts[names] = layout
         if not layout.is_usual:
@@ -153,7 +157,7 @@ class RequestLookup:
             for at in missing:
                 memo = layout.once[at]
                 if memo.is_kept:
-                    if len(memo.known) >= CAPACITY:
+                    if len(memo.known) >= self._capacity:
                         memo.known.clear()
                     memo.known[keys[at]] = values[at]
         ints: list[int] = []
@@ -219,7 +223,8 @@ class _LookupPlan:
     both: list[PairMemo]
     reads_day: bool
     is_usual: bool
-    rows: RowMemo = field(default_factory=RowMemo)
+    capacity: int
+    rows: RowMemo = field(init=False)
     blocks: tuple[ScalarInputs, ScalarInputs] = field(init=False)
     matrices: list[Matrix] = field(init=False)
     _seen: int = 0
@@ -233,6 +238,7 @@ class _LookupPlan:
         names: tuple[str, ...],
         types: Mapping[str, pa.DataType],
         time: str,
+        capacity: int,
     ) -> _LookupPlan:
         shared = frozenset(names) & types.keys()
         own = tuple(name for name in types if name not in shared)
@@ -249,7 +255,7 @@ class _LookupPlan:
         )
         # Rows with their own times are not candidates of one request.
         is_usual = bool(own) and (time not in own)
-        return cls(tuple(sorted(shared)), own, once, per_row, both, reads_day, is_usual)
+        return cls(tuple(sorted(shared)), own, once, per_row, both, reads_day, is_usual, capacity)
 
     def __post_init__(self) -> None:
         self.shared_set = frozenset(self.shared)
@@ -258,7 +264,7 @@ class _LookupPlan:
 
     def forget(self) -> None:
         """Clear all memos of this layout."""
-        self.rows = RowMemo()
+        self.rows = RowMemo(self.capacity)
         self.blocks = (self._block(np.int32), self._block(np.float32))
         self.matrices = [
             Matrix(name, length, dtype, is_shared=is_shared)
@@ -274,7 +280,7 @@ class _LookupPlan:
         """Count rows and new rows; stop caching if the hit rate is low."""
         self._seen += rows
         self._new += new
-        if self._seen >= CAPACITY:
+        if self._seen >= self.capacity:
             if self._new > (1 - SELDOM) * self._seen:
                 self.is_usual = False
                 self.forget()

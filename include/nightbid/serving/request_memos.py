@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nightbid.features.values import RawColumns
 from nightbid.serving.json_values import from_json
-from nightbid.serving.lookup import CAPACITY, Array, ServedFeature
+from nightbid.serving.lookup import Array, ServedFeature
 from nightbid.serving.request_values import ContextInputs, SharedValues, quick, value_of
 
 MOST_KEY_BYTES = 32 << 20
@@ -41,9 +41,10 @@ class ContextMemo:
 
 
 class RowMemo:
-    """Memo of rows: JSON of a row → index into the stored values."""
+    """Memo of at most `capacity` rows: JSON of a row → index into the stored values."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self.slots: dict[bytes, int] = {}
         self._bytes = 0
 
@@ -51,7 +52,7 @@ class RowMemo:
         """Return whether new rows exceed the limits."""
         size = sum(map(len, new))
         return bool(self.slots) and (
-            len(self.slots) + len(new) > CAPACITY or self._bytes + size > MOST_KEY_BYTES
+            len(self.slots) + len(new) > self._capacity or self._bytes + size > MOST_KEY_BYTES
         )
 
     def add(self, new: list[bytes]) -> None:

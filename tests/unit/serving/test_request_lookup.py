@@ -123,10 +123,8 @@ def test_scores_do_not_depend_on_which_columns_the_context_holds(
     assert served.newly_unprepared() == 0
 
 
-def test_the_lookup_gives_up_on_rows_that_never_repeat(night, bundle, columns, draw, monkeypatch):
-    for name in ("request_lookup", "request_memos"):
-        monkeypatch.setattr(f"nightbid.serving.{name}.CAPACITY", 40)
-    lookup = RequestLookup(bundle.fitted, columns)
+def test_the_lookup_gives_up_on_rows_that_never_repeat(night, bundle, columns, draw):
+    lookup = RequestLookup(bundle.fitted, columns, capacity=40)
 
     def ask() -> None:
         context, rows = some(night, columns, draw, 25)
@@ -141,11 +139,8 @@ def test_the_lookup_gives_up_on_rows_that_never_repeat(night, bundle, columns, d
         ask()
 
 
-def test_a_full_cache_is_emptied_and_inputs_stay_correct(night, bundle, columns, draw, monkeypatch):
-    for name in ("request_lookup", "request_memos"):
-        monkeypatch.setattr(f"nightbid.serving.{name}.CAPACITY", 40)
-    monkeypatch.setattr("nightbid.serving.request_lookup.SELDOM", 0.0)
-    lookup = RequestLookup(bundle.fitted, columns)
+def test_a_full_cache_is_emptied_and_inputs_stay_correct(night, bundle, columns, draw):
+    lookup = RequestLookup(bundle.fitted, columns, capacity=40)
     for _ in range(12):
         context, rows = some(night, columns, draw, 25)
         body = request(context, rows)
