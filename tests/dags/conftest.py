@@ -10,25 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_pipeline import PIPELINE
+from small_pipeline import PIPELINE, WARNINGS_ONLY
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = tempfile.mkdtemp(prefix="nightbid-airflow-")
-SMALL = {
-    **PIPELINE,
-    "gates": {
-        "overrides": [
-            {
-                "gate": gate,
-                "check": "*",
-                "name": "tests",
-                "reason": "so few rows prove nothing: only the mechanics are judged",
-                "until": "2099-01-01",
-            }
-            for gate in ("raw", "features", "model", "serving")
-        ]
-    },
-}
+SMALL = {**PIPELINE, "gates": WARNINGS_ONLY}
 """A pipeline with a night that takes seconds."""
 
 os.environ.update(

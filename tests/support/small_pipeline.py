@@ -16,3 +16,17 @@ PIPELINE: dict[str, Any] = {
     },
     "train": {"epochs": 1, "refit": False},
 }
+
+WARNINGS_ONLY = {
+    "overrides": [
+        {
+            "gate": gate,
+            "check": "*",
+            "name": "tests",
+            "reason": "so few rows prove nothing: only the mechanics are judged",
+            "until": "2099-01-01",
+        }
+        for gate in ("raw", "features", "model", "serving")
+    ]
+}
+"""A `gates` block with which no limit stops a night."""

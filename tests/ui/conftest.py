@@ -18,31 +18,19 @@ from airflows import embedded
 from browsers import browser
 from emulator.installation import until
 from nightbid.config.settings import Settings
+from small_pipeline import PIPELINE, WARNINGS_ONLY
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "plugins"))
 
 TINY = {
+    **PIPELINE,
     "pipeline": "tiny",
-    "source": {"kind": "simulator", "rows_per_day": 3000, "users": 500, "ads": 500},
-    "columns": {"position": "position"},
     "window": {"train_days": 3},
     "features": {"ad_id": {"min_count": 5}, "device_type": "vocabulary"},
-    "train": {"epochs": 1, "refit": False},
     "evaluate": {"slices": ["device_type"], "bootstrap": 50},
     "approval": True,
-    "gates": {
-        "overrides": [
-            {
-                "gate": gate,
-                "check": "*",
-                "name": "tests",
-                "reason": "so few rows prove nothing: only the mechanics are judged",
-                "until": "2099-01-01",
-            }
-            for gate in ("raw", "features", "model", "serving")
-        ]
-    },
+    "gates": WARNINGS_ONLY,
 }
 """A pipeline with a night that takes seconds and a person who approves the promotion."""
 

@@ -30,15 +30,17 @@ def compression_of(start: bytes) -> str | None:
 
 def is_compressed(path: Path) -> bool:
     """Return whether a local file is compressed."""
-    with open(path, "rb") as stream:
-        return compression_of(stream.read(4)) is not None
+    return _compression(path) is not None
 
 
 def open_text(path: Path) -> pa.NativeFile:
     """Open a local file, and decompress it as it is read."""
+    return pa.input_stream(str(path), compression=_compression(path))
+
+
+def _compression(path: Path) -> str | None:
     with open(path, "rb") as stream:
-        compression = compression_of(stream.read(4))
-    return pa.input_stream(str(path), compression=compression)
+        return compression_of(stream.read(4))
 
 
 def first_bytes(start: bytes) -> bytes:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 import pytest
+from emulator.rpc import Fault, handlers, listening
 from google.cloud import dataflow_v1beta3 as dataflow
 
 JOBS = "google.dataflow.v1beta3.JobsV1Beta3"
 METRICS = "google.dataflow.v1beta3.MetricsV1Beta3"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """An error response, or a response that comes late."""
-
-    code: grpc.StatusCode | None
-    detail: str = ""
-    delay: float = 0.0
 
 
 Values = Sequence[tuple[str, float]]
@@ -48,7 +37,7 @@ class DataflowService:
         with self._lock:
             state = self._next(self.states)
         if isinstance(state, Fault):
-            self._play(state, context)
+            state.play(context)
         if self.cancelled_after is not None:
             state = "CANCELLED"
         return dataflow.Job(
@@ -61,7 +50,7 @@ class DataflowService:
         with self._lock:
             fault = self.cancel_faults.pop(0) if self.cancel_faults else None
         if fault:
-            self._play(fault, context)
+            fault.play(context)
         if request.job.requested_state == dataflow.JobState.JOB_STATE_CANCELLED:
             self.cancelled_after = self.metric_calls
         return dataflow.Job(id=request.job_id)
@@ -73,17 +62,12 @@ class DataflowService:
             self.metric_calls += 1
             values = self._next(self.metrics)
         if isinstance(values, Fault):
-            self._play(values, context)
+            values.play(context)
             values = ()
         return dataflow.JobMetrics(metrics=[_update(name, value) for name, value in values])
 
     def _next(self, answers: list[Any]) -> Any:
         return answers.pop(0) if len(answers) > 1 else answers[0]
-
-    def _play(self, fault: Fault, context: Any) -> None:
-        time.sleep(fault.delay)
-        if fault.code is not None:
-            context.abort(fault.code, fault.detail)
 
 
 def _update(name: str, value: float) -> dataflow.MetricUpdate:
@@ -98,51 +82,23 @@ def _update(name: str, value: float) -> dataflow.MetricUpdate:
     )
 
 
-def _handler(service: str, methods: dict[str, tuple[Any, Any, Callable[..., Any]]]) -> Any:
-    return grpc.method_handlers_generic_handler(
-        service,
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                function,
-                request_deserializer=request.deserialize,
-                response_serializer=answer.serialize,
-            )
-            for name, (request, answer, function) in methods.items()
-        },
-    )
-
-
 @pytest.fixture
 def dataflow_service() -> Iterator[DataflowService]:
     """Serve the fake on a free port of the loopback interface."""
     service = DataflowService()
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
-    server.add_generic_rpc_handlers(
-        (
-            _handler(
-                JOBS,
-                {
-                    "GetJob": (dataflow.GetJobRequest, dataflow.Job, service.get_job),
-                    "UpdateJob": (dataflow.UpdateJobRequest, dataflow.Job, service.update_job),
-                },
-            ),
-            _handler(
-                METRICS,
-                {
-                    "GetJobMetrics": (
-                        dataflow.GetJobMetricsRequest,
-                        dataflow.JobMetrics,
-                        service.get_job_metrics,
-                    )
-                },
-            ),
+    jobs = {
+        "GetJob": (dataflow.GetJobRequest, dataflow.Job, service.get_job),
+        "UpdateJob": (dataflow.UpdateJobRequest, dataflow.Job, service.update_job),
+    }
+    metrics = {
+        "GetJobMetrics": (
+            dataflow.GetJobMetricsRequest,
+            dataflow.JobMetrics,
+            service.get_job_metrics,
         )
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    service.endpoint = f"127.0.0.1:{port}"
-    server.start()
-    yield service
-    server.stop(None).wait()
+    }
+    with listening(handlers(JOBS, jobs), handlers(METRICS, metrics)) as service.endpoint:
+        yield service
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from google.protobuf import json_format
 if __package__ in (None, ""):
     sys.path.append(str(Path(__file__).parents[1]))
 from emulator.dataflow import Dataflow
+from emulator.rpc import handlers
 
 PACKAGE = "google.dataflow.v1beta3"
 HOST = "127.0.0.1"
@@ -66,8 +66,8 @@ class GrpcFace:
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
         self._server.add_generic_rpc_handlers(
             (
-                _handler(
-                    "JobsV1Beta3",
+                handlers(
+                    f"{PACKAGE}.JobsV1Beta3",
                     {
                         "CreateJob": (api.CreateJobRequest, api.Job, self._create),
                         "GetJob": (api.GetJobRequest, api.Job, self._get),
@@ -75,16 +75,16 @@ class GrpcFace:
                         "ListJobs": (api.ListJobsRequest, api.ListJobsResponse, self._list),
                     },
                 ),
-                _handler(
-                    "MessagesV1Beta3",
+                handlers(
+                    f"{PACKAGE}.MessagesV1Beta3",
                     {
                         "ListJobMessages": (
                             api.ListJobMessagesRequest, api.ListJobMessagesResponse, self._messages,
                         )
                     },
                 ),
-                _handler(
-                    "MetricsV1Beta3",
+                handlers(
+                    f"{PACKAGE}.MetricsV1Beta3",
                     {"GetJobMetrics": (api.GetJobMetricsRequest, api.JobMetrics, self._metrics)},
                 ),
             )
@@ -154,20 +154,6 @@ def _jobs(request: Any) -> str:
 
 def _job(request: Any) -> str:
     return f"{_jobs(request)}/{request.job_id}"
-
-
-def _handler(service: str, methods: dict[str, tuple[Any, Any, Callable[..., Any]]]) -> Any:
-    return grpc.method_handlers_generic_handler(
-        f"{PACKAGE}.{service}",
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                function,
-                request_deserializer=request.deserialize,
-                response_serializer=answer.serialize,
-            )
-            for name, (request, answer, function) in methods.items()
-        },
-    )
 
 
 def _certificate(host: str) -> tuple[bytes, bytes]:

@@ -31,6 +31,7 @@ from google.rpc import code_pb2, status_pb2
 if __package__ in (None, ""):
     sys.path.append(str(Path(__file__).parents[1]))
 from emulator.machines import Machines
+from emulator.rpc import handlers
 
 JOBS = "google.cloud.aiplatform.v1.JobService"
 LOGS = "google.logging.v2.LoggingServiceV2"
@@ -124,7 +125,7 @@ class Training:
         self._folder = tempfile.TemporaryDirectory(prefix="training-")
         self._threads: list[threading.Thread] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
-        self._server.add_generic_rpc_handlers((self._job_service(), self._log_service()))
+        self._server.add_generic_rpc_handlers(self._services())
         self.endpoint = f"http://{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
 
     def start(self) -> Training:
@@ -364,39 +365,30 @@ class Training:
 
         return call
 
-    def _job_service(self) -> Any:
-        return _handlers(
-            JOBS,
-            {
-                "CreateCustomJob": (vertex.CreateCustomJobRequest, vertex.CustomJob, self.create),
-                "GetCustomJob": (vertex.GetCustomJobRequest, vertex.CustomJob, self.get),
-                "ListCustomJobs": (
-                    vertex.ListCustomJobsRequest, vertex.ListCustomJobsResponse, self.list,
-                ),
-                "CancelCustomJob": (vertex.CancelCustomJobRequest, None, self.cancel),
-            },
-            self._served,
-        )  # fmt: skip
-
-    def _log_service(self) -> Any:
-        kinds = (logs.ListLogEntriesRequest, logs.ListLogEntriesResponse, self.entries)
-        return _handlers(LOGS, {"ListLogEntries": kinds}, self._served)
-
-
-def _handlers(service: str, methods: dict[str, tuple[Any, Any, Any]], served: Any) -> Any:
-    return grpc.method_handlers_generic_handler(
-        service,
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                served(name, function),
-                request_deserializer=request.deserialize,
-                response_serializer=answer.serialize
-                if answer
-                else empty_pb2.Empty.SerializeToString,
+    def _services(self) -> list[Any]:
+        jobs = {
+            "CreateCustomJob": (vertex.CreateCustomJobRequest, vertex.CustomJob, self.create),
+            "GetCustomJob": (vertex.GetCustomJobRequest, vertex.CustomJob, self.get),
+            "ListCustomJobs": (
+                vertex.ListCustomJobsRequest, vertex.ListCustomJobsResponse, self.list,
+            ),
+            "CancelCustomJob": (vertex.CancelCustomJobRequest, None, self.cancel),
+        }  # fmt: skip
+        lines = {
+            "ListLogEntries": (
+                logs.ListLogEntriesRequest, logs.ListLogEntriesResponse, self.entries,
+            ),
+        }  # fmt: skip
+        return [
+            handlers(
+                service,
+                {
+                    name: (request, answer, self._served(name, function))
+                    for name, (request, answer, function) in methods.items()
+                },
             )
-            for name, (request, answer, function) in methods.items()
-        },
-    )
+            for service, methods in ((JOBS, jobs), (LOGS, lines))
+        ]
 
 
 def _name(rank: int) -> str:

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
-from concurrent import futures
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import grpc
 import pytest
+from emulator.rpc import Fault, handlers, listening
 from google.cloud import aiplatform_v1 as vertex
 from google.protobuf import empty_pb2
 
 SERVICE = "google.cloud.aiplatform.v1.JobService"
 NAME = "projects/project/locations/us-central1/customJobs/77"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """An error response, or a response that comes late."""
-
-    code: grpc.StatusCode | None
-    detail: str = ""
-    delay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class TrainingService:
             self.calls += 1
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Fault):
-            self._play(answer, context)
+            answer.play(context)
             answer = Moment("RUNNING")
         if request.name != NAME:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no {request.name}")
@@ -71,39 +61,21 @@ class TrainingService:
         with self._lock:
             fault = self.cancel_faults.pop(0) if self.cancel_faults else None
         if fault:
-            self._play(fault, context)
+            fault.play(context)
         self.cancelled_after = self.calls
         return empty_pb2.Empty()
-
-    def _play(self, fault: Fault, context: Any) -> None:
-        time.sleep(fault.delay)
-        if fault.code is not None:
-            context.abort(fault.code, fault.detail)
 
 
 @pytest.fixture
 def training_service() -> Iterator[TrainingService]:
     """Serve the fake on a free port of the loopback interface."""
     service = TrainingService()
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     methods = {
-        "GetCustomJob": grpc.unary_unary_rpc_method_handler(
-            service.get,
-            request_deserializer=vertex.GetCustomJobRequest.deserialize,
-            response_serializer=vertex.CustomJob.serialize,
-        ),
-        "CancelCustomJob": grpc.unary_unary_rpc_method_handler(
-            service.cancel,
-            request_deserializer=vertex.CancelCustomJobRequest.deserialize,
-            response_serializer=empty_pb2.Empty.SerializeToString,
-        ),
+        "GetCustomJob": (vertex.GetCustomJobRequest, vertex.CustomJob, service.get),
+        "CancelCustomJob": (vertex.CancelCustomJobRequest, None, service.cancel),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    service.endpoint = f"127.0.0.1:{port}"
-    server.start()
-    yield service
-    server.stop(None).wait()
+    with listening(handlers(SERVICE, methods)) as service.endpoint:
+        yield service
 
 
 @pytest.fixture
