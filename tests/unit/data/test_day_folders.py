@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import os
-from datetime import date
 
 import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
-from nightbid.config.folder_source import FolderSource
 from nightbid.data.day_names import NO_VALUE
-from nightbid.data.folder import FolderLogs
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 
-DAYS = (date(2026, 1, 5), date(2026, 1, 6))
-DAY = DAYS[0]
-
-
-def opened(folder, kind="parquet", **options) -> FolderLogs:
-    return FolderLogs(FolderSource(kind=kind, folder=str(folder), **options))
-
-
-def read(logs: FolderLogs, day: date = DAY) -> pa.Table:
-    return pa.Table.from_batches(list(logs.batches(day)))
-
-
-def write_part(folder, table: pa.Table) -> None:
-    (folder / f"dt={DAY}").mkdir(exist_ok=True)
-    pq.write_table(table, folder / f"dt={DAY}" / "part-0.parquet")
+from .folders import DAY, DAYS, opened, read, write_parts
 
 
 @pytest.mark.parametrize(
@@ -106,7 +89,7 @@ def test_hour_folders_form_a_day_and_week_folders_are_rejected(tmp_path):
 def test_symbolic_links_are_followed_once(tmp_path):
     (tmp_path / "mnt").mkdir()
     (tmp_path / "logs").mkdir()
-    write_part(tmp_path / "mnt", pa.table({"v": [1]}))
+    write_parts(tmp_path / "mnt", pa.table({"v": [1]}))
     (tmp_path / "logs" / f"dt={DAY}").symlink_to(tmp_path / "mnt" / f"dt={DAY}")
     (tmp_path / "mnt" / f"dt={DAY}" / "again").symlink_to(tmp_path / "mnt" / f"dt={DAY}")
     logs = opened(tmp_path / "logs")
@@ -114,7 +97,7 @@ def test_symbolic_links_are_followed_once(tmp_path):
 
 
 def test_unrelated_files_and_empty_folders_are_ignored(tmp_path):
-    write_part(tmp_path, pa.table({"v": [1]}))
+    write_parts(tmp_path, pa.table({"v": [1]}))
     pq.write_table(pa.table({"user": [1]}), tmp_path / "users-90210555.parquet")
     (tmp_path / "dt=2026-01-32").mkdir()
     (tmp_path / "2026-13-01").mkdir()
@@ -127,7 +110,7 @@ def test_unrelated_files_and_empty_folders_are_ignored(tmp_path):
 
 
 def test_a_day_in_another_format_is_reported_with_its_files(tmp_path):
-    write_part(tmp_path, pa.table({"v": [1]}))
+    write_parts(tmp_path, pa.table({"v": [1]}))
     os.rename(tmp_path / f"dt={DAY}" / "part-0.parquet", tmp_path / f"dt={DAY}" / "a.json")
     with pytest.raises(DataError, match=r"has no parquet file; it has a\.json") as caught:
         read(opened(tmp_path))
