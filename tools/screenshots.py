@@ -195,6 +195,7 @@ def main(
         page.fill("input[name=password]", password)
         page.keyboard.press("Enter")
         page.wait_for_url(f"{at}/")
+        missed = set(names or ())
         for each in pictures(pipeline, settings, client, Path(folder)):
             if isinstance(each, str):
                 typer.echo(f"left out: {each}")
@@ -204,8 +205,15 @@ def main(
                     COLORS, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE
                 )
                 small.save(IMAGES / f"{each.name}.png", optimize=True)
+                missed.discard(each.name)
                 typer.echo(f"docs/images/{each.name}.png")
         chromium.close()
+    if missed:
+        raise ConfigError(
+            f"not taken: {', '.join(sorted(missed))}",
+            where="pictures",
+            hint="see what was left out above; the names are those of the files in docs/images",
+        )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -99,3 +100,17 @@ def test_the_site_has_the_help_of_every_command():
     for name, command in TREE.commands.items():
         for child in getattr(command, "commands", ("",)):
             assert f"`{f'nightbid {name} {child}'.strip()}`" in text
+
+
+def test_every_picture_is_shown_by_a_page_and_taken_by_make_screenshots():
+    kept = {path.stem for path in (ROOT / "docs" / "images").iterdir()}
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert set(re.findall(r"images/([\w-]+)\.png", text)) == kept
+    tool = ast.parse((ROOT / "tools" / "screenshots.py").read_text(encoding="utf-8"))
+    calls = (node for node in ast.walk(tool) if isinstance(node, ast.Call))
+    taken = {
+        str(ast.literal_eval(call.args[0]))
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id == "Picture"
+    }
+    assert taken == kept
