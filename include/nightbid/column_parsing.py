@@ -125,10 +125,11 @@ def readable_text(values: pa.Array) -> pa.Array:
         text.validate(full=True)
         return text
     except pa.ArrowInvalid:
-        return pa.array([_text(value) for value in values.to_pylist()], pa.string())
+        return pa.array([as_text(value) for value in values.to_pylist()], pa.string())
 
 
-def _text(value: bytes | None) -> str | None:
+def as_text(value: bytes | None) -> str | None:
+    """Read bytes as UTF-8; other bytes become their hexadecimal digits."""
     if value is None:
         return None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -222,15 +223,23 @@ def write(
             f"{counts} of {some(len(partitions), spec.partition)} in {to}", soft_wrap=True
         )
         return
-    total = 0
+    total = read = 0
+
+    def counted(day: date) -> Iterator[pa.RecordBatch]:
+        nonlocal read
+        for batch in source.batches(day):
+            read += batch.num_rows
+            yield batch
+
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(escape(f"{spec.source.kind} → {to}"), total=len(partitions))
         for day in partitions:
-            total += write_day(source.batches(day), to, day)
+            total += write_day(counted(day), to, day)
             bar.advance(task)
-    console.print(
-        f"{some(total, 'row')} of {some(len(partitions), spec.partition)} in {to}", soft_wrap=True
-    )
+    text = f"{some(total, 'row')} of {some(len(partitions), spec.partition)} in {to}"
+    if left := read - total:
+        text += f"; without {some(left, 'row')} that could not be read"
+    console.print(text, soft_wrap=True)
 
 
 app.command()(prune)

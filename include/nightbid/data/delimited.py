@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from nightbid.config.folder_source import ColumnType
+from nightbid.data.bad_bytes import UTF8, Utf8Bytes, bad_byte_of, unmarked
 from nightbid.data.malformed_lines import MALFORMED_BYTES, MalformedLines, malformed_rows
-from nightbid.data.text_bytes import TextBytes, TextStream
+from nightbid.data.text_bytes import TextStream
 from nightbid.data.text_files import QuotedText, open_text
 from nightbid.data.text_values import (
     LONGEST_TEXT,
@@ -35,9 +36,9 @@ from nightbid.schema import REASON, TEXT
 BLOCK_BYTES = 8 << 20
 """Size of a block; memory is a small multiple of it, whatever the file's size."""
 HEADER_BYTES = 1 << 16
-UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 MOST_COLUMNS = 10_000
-LONGEST_EXAMPLE = 120
+UTF16 = ("\U0010ffff\U0010fffe", "\U0010fffe\U0010ffff")
+"""First bytes of UTF-16, which are invalid in UTF-8, as marks."""
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 
@@ -132,7 +133,7 @@ def columns_of(part: FilePart, dialect: Dialect) -> list[str]:
             line += bytes(stream.read(BLOCK_BYTES))
     if not line:
         return []
-    start, first = line[:2], line.partition(b"\n")[0]
+    start, first = line[:8].decode("utf-8", "ignore"), line.partition(b"\n")[0]
     if (count := first.count(dialect.delimiter.encode()) + 1) > MOST_COLUMNS:
         # Arrow allocates memory for each column and ends the process when there is none left.
         raise CorruptDataError(
@@ -140,12 +141,14 @@ def columns_of(part: FilePart, dialect: Dialect) -> list[str]:
             where=str(part.path),
             hint="check source.delimiter; or write fewer columns, for example a list of ids as one",
         )
-    if dialect.encoding.lower() in UTF8 and start in (b"\xff\xfe", b"\xfe\xff"):
+    if dialect.encoding.lower() in UTF8 and start in UTF16:
         raise _corrupt(part, dialect, UnicodeError("it looks like UTF-16"))
     try:
         names = _names(part, dialect, HEADER_BYTES)
     except CorruptDataError:  # the first lines may be longer
         names = _names(part, dialect, BLOCK_BYTES)
+    if (bad := bad_byte_of("".join(names))) is not None:
+        raise _corrupt(part, dialect, UnicodeError(f"a column name has the byte 0x{bad:02x}"))
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise CorruptDataError(
@@ -158,11 +161,8 @@ def columns_of(part: FilePart, dialect: Dialect) -> list[str]:
 
 def _names(part: FilePart, dialect: Dialect, block: int) -> list[str]:
     """Read the column names from the first line, with a given block size."""
-    try:
-        with _opened(part, dialect) as stream:
-            return list(_reader(stream, part, dialect, None, MalformedLines(), block).schema.names)
-    except UnicodeDecodeError as error:
-        raise _corrupt(part, dialect, error) from error
+    with _opened(part, dialect) as stream:
+        return list(_reader(stream, part, dialect, None, MalformedLines(), block).schema.names)
 
 
 def read(
@@ -279,15 +279,13 @@ def _opened(part: FilePart, dialect: Dialect) -> TextStream:
         if part.stop is not None:
             stream = open(part.path, "rb")  # noqa: SIM115 - closed with the wrapper
             stream.seek(part.start)
-            piece = TextBytes(stream, part.path, part.size)
-            return TextStream.of(piece if part.start else piece.without_separator())
-        source = open_text(part.path)
-        if dialect.encoding.lower() not in UTF8:
-            source = pa.transcoding_input_stream(source, dialect.encoding, "utf-8")
+            utf8 = Utf8Bytes(stream, dialect.encoding, part.size)
+            return TextStream.of(utf8, part.path, is_start=not part.start)
+        utf8 = Utf8Bytes(open_text(part.path), dialect.encoding)
         quoted = None
         if dialect.quoting:
-            quoted = QuotedText(source, dialect.delimiter, backslash=dialect.backslash)
-        return TextStream.of(TextBytes(quoted or source, part.path).without_separator(), quoted)
+            quoted = QuotedText(utf8, dialect.delimiter, backslash=dialect.backslash)
+        return TextStream.of(utf8, part.path, quoted)
     except FileNotFoundError as error:
         raise MissingDataError(
             "the file is gone", where=str(part.path), hint="load the day again"
@@ -336,7 +334,7 @@ def _batches(
     try:
         for batch in reader:
             _refuse_backslashes(stream, part)
-            yield batch
+            yield unmarked(batch) if stream.utf8.has_marks else batch
         _refuse_backslashes(stream, part)
     except (pa.ArrowInvalid, OSError, UnicodeError, MemoryError) as error:
         raise _corrupt(part, dialect, error, lines) from error
@@ -368,15 +366,7 @@ def _corrupt(
             where=str(part.path),
             hint="check source.delimiter and the number of its columns",
         )
-    wrong_length = "Expected " in reason and " columns, got " in reason
-    if wrong_length and lines and not lines.is_full:  # Arrow could not pass the line on
-        return CorruptDataError(
-            f"a line with the wrong number of fields is not {dialect.encoding}:"
-            f" {reason.partition(': ')[2][:LONGEST_EXAMPLE]}…",
-            where=str(part.path),
-            hint="fix or remove the line; or set source.encoding, for example latin-1",
-        )
-    if wrong_length:
+    if lines and lines.is_full:
         return CorruptDataError(
             f"{MALFORMED_BYTES >> 20} MiB of consecutive lines do not have as many fields as the "
             "header",

@@ -19,14 +19,13 @@ from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import partitions_of
 from nightbid.data.delimited import FilePart
+from nightbid.data.json_blocks import BrokenLine
 from nightbid.data.json_times import JsonTimes
 from nightbid.data.layouts import LAYOUTS, row_keys
 from nightbid.data.text_values import CALLED, TextFormat, cast
 from nightbid.data.window_columns import declared_types, dialect_of
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
-
-NO_OBJECT = "line is not a JSON object"
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class FolderReader:
         return type(error)(error.what, where=where, hint=error.hint)
 
 
-def with_broken(table: pa.Table, lines: Sequence[str]) -> pa.Table:
+def with_broken(table: pa.Table, lines: Sequence[BrokenLine]) -> pa.Table:
     """Append a row of nulls with a reason for each line that could not be read."""
     for name in (REASON, TEXT):
         if name not in table.column_names:
@@ -209,7 +208,7 @@ def with_broken(table: pa.Table, lines: Sequence[str]) -> pa.Table:
     if not lines:
         return table
     nothing = pa.table([pa.nulls(len(lines), field.type) for field in table.schema], table.schema)
-    for name, values in ((REASON, [NO_OBJECT] * len(lines)), (TEXT, list(lines))):
+    for name, values in zip((REASON, TEXT), zip(*lines, strict=True), strict=True):
         place = nothing.column_names.index(name)
         nothing = nothing.set_column(place, name, pa.array(values, pa.string()))
     return pa.concat_tables([table, nothing])

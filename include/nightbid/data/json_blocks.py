@@ -25,7 +25,16 @@ BLOCK_BYTES = 16 << 20
 _EXACT = 2.0**53
 
 
-def json_blocks(part: FilePart, times: JsonTimes = PLAIN) -> Iterator[tuple[pa.Table, list[str]]]:
+NO_OBJECT = "line is not a JSON object"
+NO_TEXT = "line is not UTF-8"
+HALF = "line has half a surrogate pair"
+BrokenLine = tuple[str, str]
+"""Why a line cannot be read, and the line."""
+
+
+def json_blocks(
+    part: FilePart, times: JsonTimes = PLAIN
+) -> Iterator[tuple[pa.Table, list[BrokenLine]]]:
     """Read JSON lines.
 
     Args:
@@ -33,7 +42,7 @@ def json_blocks(part: FilePart, times: JsonTimes = PLAIN) -> Iterator[tuple[pa.T
         times: How texts that are times are read.
 
     Yields:
-        The table of a block, and its lines that are no JSON object.
+        The table of a block, and its lines that are no JSON object or no UTF-8.
 
     Raises:
         CorruptDataError: The file is one array, or a line is too long.
@@ -63,24 +72,37 @@ def json_blocks(part: FilePart, times: JsonTimes = PLAIN) -> Iterator[tuple[pa.T
                 yield _json_block(block, times)
     if rest.strip():
         check_depth([rest])
-        yield _json_table(rest, times), []
+        _read_object(rest.decode("utf-8", "replace").encode())  # an error if it is truncated
+        yield _json_block(rest, times)
 
 
-def _json_block(block: bytes, times: JsonTimes) -> tuple[pa.Table, list[str]]:
-    """Read whole lines; return those that are no JSON object separately."""
+def _is_text(data: bytes) -> bool:
+    try:
+        return data.isascii() or bool(data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _json_block(block: bytes, times: JsonTimes) -> tuple[pa.Table, list[BrokenLine]]:
+    """Read whole lines; return those that cannot be read separately."""
     lines = block.splitlines()
     check_fields(block, lines)
     try:
         check_depth(lines)
-        return _json_table(block, times), []
+        if _is_text(block):  # Arrow does not check it
+            return _json_table(block, times), []
+        lines = [line for line in lines if line.strip()]
     except ValueError:  # from Arrow or from Python
         lines = [line for line in lines if line.strip()]
     rows, broken = [], []
     for line in lines:
         try:
-            rows.append(json.dumps(_read_object(line)).encode())
-        except (ValueError, RecursionError):
-            broken.append(line[:LONGEST_TEXT].decode("utf-8", "backslashreplace"))
+            rows.append(json.dumps(_read_object(line), ensure_ascii=False).encode())
+        except (ValueError, RecursionError) as error:
+            reason = NO_OBJECT
+            if isinstance(error, UnicodeError):
+                reason = HALF if isinstance(error, UnicodeEncodeError) else NO_TEXT
+            broken.append((reason, line[:LONGEST_TEXT].decode("utf-8", "backslashreplace")))
     return _json_table(b"\n".join(rows), times) if rows else pa.table({}), broken
 
 

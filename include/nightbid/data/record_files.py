@@ -20,12 +20,14 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
+from nightbid.column_parsing import readable_text
 from nightbid.config.folder_source import FileKind
 from nightbid.data.avro_schema import check_avro
 from nightbid.data.delimited import FilePart
-from nightbid.data.json_blocks import json_blocks
+from nightbid.data.json_blocks import BrokenLine, json_blocks
 from nightbid.data.json_times import PLAIN, JsonTimes
 from nightbid.data.object_fields import flat, flat_schema
+from nightbid.data.valid_text import with_valid_text
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
 from nightbid.storage.files import write_atomically
@@ -105,10 +107,20 @@ def tables(part: FilePart, kind: FileKind, is_read: Callable[[str], bool]) -> It
                 groups = list(range(part.start, file.num_row_groups)[: part.size])
                 rows = _rows_at_once(file, groups, columns)
                 for batch in file.iter_batches(rows, groups, columns):
-                    yield int96_in_utc(flat(pa.Table.from_batches([batch])), file.schema)
+                    table = int96_in_utc(flat(pa.Table.from_batches([batch])), file.schema)
+                    yield _with_valid_text(table)
             return
         for table in _OPEN[kind](part):
-            yield table.select([name for name in table.column_names if is_read(name)])
+            yield _with_valid_text(
+                table.select([name for name in table.column_names if is_read(name)])
+            )
+
+
+def _with_valid_text(table: pa.Table) -> pa.Table:
+    for place, column in enumerate(table.columns):
+        if (valid := with_valid_text(column)) is not column:
+            table = table.set_column(place, table.schema.names[place], valid)
+    return table
 
 
 def _rows_at_once(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
@@ -123,7 +135,7 @@ def _rows_at_once(file: pq.ParquetFile, groups: list[int], columns: list[str]) -
 
 def json_tables(
     part: FilePart, is_read: Callable[[str], bool], times: JsonTimes = PLAIN
-) -> Iterator[tuple[pa.Table, list[str]]]:
+) -> Iterator[tuple[pa.Table, list[BrokenLine]]]:
     """Read JSON lines.
 
     Args:
@@ -132,7 +144,7 @@ def json_tables(
         times: How texts that are times are read.
 
     Yields:
-        Tables as `tables` yields them, each with the lines of its block that are no JSON object.
+        Tables as `tables` yields them, each with the lines of its block that cannot be read.
 
     Raises:
         MissingDataError: The file is gone.
@@ -202,14 +214,26 @@ def _orc(part: FilePart) -> Iterator[pa.Table]:
 
 def _avro(part: FilePart) -> Iterator[pa.Table]:
     with open(part.path, "rb") as stream:
-        reader = fastavro.reader(stream)
+        reader = fastavro.reader(stream, handle_unicode_errors="surrogateescape")
         schema: Any = reader.writer_schema
         names = [field["name"] for field in schema["fields"]]
         check_avro(schema)
         while records := cast(list[dict[str, Any]], list(islice(reader, ROWS))):
             # Arrow infers the types: texts, numbers, times, decimals and lists of these.
-            columns = {name: pa.array([record[name] for record in records]) for name in names}
+            columns = {name: _avro_column([record[name] for record in records]) for name in names}
             yield flat(pa.table(columns))
+
+
+def _avro_column(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except UnicodeEncodeError:  # a text is not UTF-8
+        if not all(value is None or isinstance(value, str) for value in values):
+            raise
+    stored = [
+        value if value is None else value.encode(errors="surrogateescape") for value in values
+    ]
+    return readable_text(pa.array(stored, pa.binary()))
 
 
 def _json_lines(part: FilePart) -> Iterator[pa.Table]:

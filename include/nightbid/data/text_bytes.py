@@ -7,10 +7,10 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 
+from nightbid.data.bad_bytes import Utf8Bytes
 from nightbid.data.text_files import QuotedText
 from nightbid.errors import CorruptDataError
 
@@ -38,12 +38,10 @@ atexit.register(_Ends.wait)
 
 
 class TextBytes:
-    """File object that gives Arrow the bytes of a part and counts the lines."""
+    """File object that gives Arrow the text of a part and counts the lines."""
 
-    def __init__(
-        self, stream: BinaryIO | pa.NativeFile | QuotedText, path: Path, left: int | None = None
-    ) -> None:
-        self._stream, self._path, self._left = stream, path, left
+    def __init__(self, stream: Utf8Bytes | QuotedText, path: Path) -> None:
+        self._stream, self._path = stream, path
         self.closed = False
         self._is_over = False
         self._reading = threading.RLock()
@@ -59,7 +57,7 @@ class TextBytes:
         return self
 
     def read(self, size: int = -1) -> bytes:
-        """Read more bytes, up to the end of the range.
+        """Read more bytes.
 
         Raises:
             CorruptDataError: The compressed data or the disk is damaged.
@@ -76,10 +74,8 @@ class TextBytes:
         if size >= 0:
             start, self._start = start[:size], start[size:]
             size -= len(start)
-        if self._left is not None:
-            size = self._left if size < 0 else min(size, self._left)
         try:
-            chunk = bytes(self._stream.read(size) if size >= 0 else self._stream.read())
+            chunk = self._stream.read(size)
         except UnicodeError:
             raise
         except (OSError, pa.ArrowInvalid) as error:
@@ -88,8 +84,6 @@ class TextBytes:
                 where=str(self._path),
                 hint="copy the file again; it may be cut off or damaged",
             ) from error
-        if self._left is not None:
-            self._left -= len(chunk)
         chunk = start + chunk
         self.lines += chunk.count(b"\n")
         if chunk:
@@ -114,14 +108,18 @@ class TextStream(pa.PythonFile):  # type: ignore[misc]
     """Arrow file that counts the lines that have been read from it."""
 
     source: TextBytes
+    utf8: Utf8Bytes
     quoted: QuotedText | None
     """The file below, if its fields may be quoted."""
 
     @classmethod
-    def of(cls, source: TextBytes, quoted: QuotedText | None = None) -> TextStream:
-        """Wrap the bytes of a part."""
-        stream = cls(source, mode="r")
-        stream.source, stream.quoted = source, quoted
+    def of(
+        cls, utf8: Utf8Bytes, path: Path, quoted: QuotedText | None = None, *, is_start: bool = True
+    ) -> TextStream:
+        """Wrap the text of a part; the first line of a file may be `sep=;`."""
+        source = TextBytes(quoted or utf8, path)
+        stream = cls(source.without_separator() if is_start else source, mode="r")
+        stream.source, stream.utf8, stream.quoted = source, utf8, quoted
         return stream
 
     @property

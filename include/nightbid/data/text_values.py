@@ -67,11 +67,11 @@ class TextFormat:
 
 
 def kind_of(column: pa.Array, style: TextFormat) -> TextKind:
-    """Find the narrowest kind that preserves every text of a column of bytes."""
-    try:
-        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    except pa.ArrowInvalid:
-        return "string"
+    """Find the narrowest kind that preserves every text of a column of bytes.
+
+    Rows with invalid UTF-8 are set aside, so their values do not count.
+    """
+    text = pc.utf8_trim_whitespace(_utf8(column)[0])
     text = text.filter(pc.invert(pc.is_in(text, pa.array((*NUMBER_NULLS, *style.nulls)))))
     text = text.drop_null()
     if not len(text):

@@ -18,7 +18,8 @@ import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
 from nightbid.config.folder_source import FileKind
-from nightbid.data.delimited import UTF8, Dialect, FilePart, columns_of
+from nightbid.data.bad_bytes import UTF8
+from nightbid.data.delimited import Dialect, FilePart, columns_of
 from nightbid.data.folder_reader import FolderReader
 from nightbid.data.text_files import is_compressed
 from nightbid.errors import DataError, NightbidError

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from nightbid.config.columns import Columns
 from nightbid.data.source import Source
 from nightbid.errors import MissingDataError
+from nightbid.schema import REASON, TEXT
 
 STREAMS = {
     "clicks": ("click", "click_time"),
@@ -28,7 +29,8 @@ def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int
     """Write one day; it replaces an existing one in one step.
 
     Args:
-        batches: Rows of the day, all with the columns of the first batch.
+        batches: Rows of the day, all with the columns of the first batch. Rows that the source
+            could not read are left out.
         folder: Folder of the partitions.
         day: Day of the rows, which names the partition.
 
@@ -45,7 +47,7 @@ def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int
     writer: pq.ParquetWriter | None = None
     rows = 0
     try:
-        for batch in batches:
+        for batch in map(_readable, batches):
             if writer is None:
                 path = scratch / "part-00000.parquet"
                 writer = pq.ParquetWriter(path, batch.schema, compression="zstd")
@@ -62,6 +64,14 @@ def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int
             writer.close()
         shutil.rmtree(scratch, ignore_errors=True)
     return rows
+
+
+def _readable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Drop the rows that could not be read, and the columns that say why."""
+    if REASON not in batch.schema.names:
+        return batch
+    rows = batch.filter(pc.is_null(batch[REASON]))
+    return rows.select([name for name in rows.schema.names if name not in (REASON, TEXT)])
 
 
 def write_streams(

@@ -139,14 +139,7 @@ def _text_settings(path: Path) -> dict[str, Any]:
     """Detect encoding, delimiter, decimal mark and layout from the start of a file."""
     head = _head(path)
     settings: dict[str, Any] = {}
-    encoding = "utf-8"
-    if head[:2] in BYTE_ORDER_MARKS:
-        encoding = "utf-16"
-    else:
-        try:
-            head[: head.rfind(b"\n") + 1].decode("utf-8")
-        except UnicodeDecodeError:
-            encoding = _one_byte_encoding(head)
+    encoding = _encoding(head)
     if encoding != "utf-8":
         settings["encoding"] = encoding
     text = head.decode(encoding, "ignore").removeprefix("\ufeff")
@@ -200,9 +193,16 @@ def _head(path: Path) -> bytes:
         ) from error
 
 
-def _one_byte_encoding(head: bytes) -> str:
-    """Choose between Windows-1252 and Latin-1: bytes that the former lacks mean the latter."""
-    try:
+def _encoding(head: bytes) -> str:
+    """Detect the encoding of a text file; a few invalid bytes among UTF-8 do not change it."""
+    if head[:2] in BYTE_ORDER_MARKS:
+        return "utf-16"
+    text = head[: head.rfind(b"\n") + 1].decode("utf-8", "surrogateescape")
+    others = [sign for sign in text if not sign.isascii()] if not text.isascii() else []
+    invalid = sum("\udc80" <= sign <= "\udcff" for sign in others)
+    if invalid < len(others) - invalid or not invalid:
+        return "utf-8"
+    try:  # bytes that Windows-1252 lacks mean Latin-1
         head.decode("cp1252")
     except UnicodeDecodeError:
         return "latin-1"

@@ -76,7 +76,8 @@ def parse(
         # Rows that the source could not read get no further reasons.
         unread = pa.array(~nulls(table[REASON]))
         read = np.flatnonzero(nulls(table[REASON]))
-        known = _without(table.filter(pc.invert(unread)), REASON, TEXT)
+        all_known = len(read) == len(table)
+        known = _without(table if all_known else table.filter(pc.invert(unread)), REASON, TEXT)
         parsed = parse(known, spec, truth, where, until)
         parsed_aside = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
         unread_rows = plain_table(table.filter(unread))

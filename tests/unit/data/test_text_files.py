@@ -8,11 +8,14 @@ import io
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.orc as orc
+import pyarrow.parquet as pq
 import pytest
 from nightbid.data import delimited
 from nightbid.data.text_files import QuotedText
+from nightbid.data.write import write_day
 from nightbid.errors import CorruptDataError
-from nightbid.schema import REASON
+from nightbid.schema import REASON, TEXT
 
 from . import folders
 from .folders import DAY, read, write_csv
@@ -28,11 +31,60 @@ def test_headers_of_concatenated_files_do_not_change_types(tmp_path):
     assert table[REASON].to_pylist() == [None, "price is not a number", None]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_line_of_the_wrong_length_that_is_not_utf8_is_reported(tmp_path):
-    write_csv(tmp_path, b"key,name\na,x\nb,M\xfcller,y\n")
-    with pytest.raises(CorruptDataError, match="wrong number of fields is not utf-8: Row #3"):
-        read(opened(tmp_path))
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_invalid_bytes_set_their_line_aside_whatever_else_is_wrong_with_it(
+    tmp_path, monkeypatch, pack, encoding
+):
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 100)  # blocks begin within characters
+    bad = b"\x81"  # in neither encoding
+    good = "".join(f"{at},größe,{at}\n" for at in range(20)).encode(encoding)
+    lines = [b"a,%b,x,2\n", b"b,%b\n", b'c,"%b, x\ny",3\n', b"d,x,%b\n", good, b"e,f,%b,g"]
+    text = b"key,name,price\n" + good + b"".join(line.replace(b"%b", bad) for line in lines)
+    write_csv(tmp_path, pack(text))
+    table = read(opened(tmp_path, encoding=encoding))
+    assert table["price"].drop_null().to_pylist() == [*range(20), 3, *range(20)]
+    assert table["name"].to_pylist().count("größe") == 40
+    assert dict(zip(table[TEXT].to_pylist(), table[REASON].to_pylist(), strict=True)) == {
+        None: None,
+        r"a,\x81,x,2": "line has 4 fields, not 3",
+        r"b,\x81": "line has 2 fields, not 3",
+        "\\x81, x\ny": "name is not UTF-8",
+        r"\x81": "price is not a whole number",
+        r"e,f,\x81,g": "line has 4 fields, not 3",
+    }
+
+
+def test_lines_of_json_with_invalid_text_are_set_aside(tmp_path):
+    lines = [b'{"k": "a"}', b'{"k": "\xff"}', b'{"k": "b", "\xff": 1}', b'{"k": "\\ud83d"}']
+    write_csv(tmp_path, b"\n".join([*lines, b'{"k": "c"}', b'{"k": "\xe2\x82"}']), f"{DAY}.jsonl")
+    table = read(opened(tmp_path, kind="jsonl"))
+    assert table["k"].drop_null().to_pylist() == ["a", "c"]
+    assert dict(zip(table[TEXT].to_pylist(), table[REASON].to_pylist(), strict=True)) == {
+        None: None,
+        r'{"k": "\xff"}': "line is not UTF-8",
+        r'{"k": "b", "\xff": 1}': "line is not UTF-8",
+        r'{"k": "\ud83d"}': "line has half a surrogate pair",
+        r'{"k": "\xe2\x82"}': "line is not UTF-8",
+    }
+
+
+def test_lines_that_cannot_be_read_are_left_out_of_written_days(tmp_path):
+    write_csv(tmp_path, b"key,name\na,x\nb,\xff,1\nc,\xff\n")
+    assert write_day(opened(tmp_path).batches(DAY), tmp_path / "to", DAY) == 1
+    assert read(folders.opened(tmp_path / "to")).to_pylist() == [{"key": "a", "name": "x"}]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "orc"])
+def test_invalid_text_of_typed_files_is_read_as_its_digits(tmp_path, kind):
+    stored = pa.array([b"a", b"\xff", b"c"])
+    text = pa.Array.from_buffers(pa.string(), 3, stored.buffers())  # writers do not check it
+    names = pa.ListArray.from_arrays([0, 1, 2, 3], text)
+    table = pa.table({"text": text, "names": names})
+    (pq.write_table if kind == "parquet" else orc.write_table)(table, tmp_path / f"{DAY}.{kind}")
+    rows = read(opened(tmp_path, kind=kind))
+    assert rows["text"].to_pylist() == ["a", "0xff", "c"]  # like columns of bytes
+    assert rows["names"].to_pylist() == [["a"], ["0xff"], ["c"]]
 
 
 BACKSLASHES = [
