@@ -39,6 +39,23 @@ def time_of_zone(time: pa.Array, zone: str) -> pa.Array:
     ).cast(MICROSECOND)  # fmt: skip
 
 
+def second_occurrence(micros: Ints, zone: str) -> Ints:
+    """Return when the clock of a zone shows the same local time for the last time.
+
+    In the hour that occurs twice when clocks go back, this is later than the given time, if that is
+    in the first of the two; otherwise it is the same.
+
+    Args:
+        micros: [times], microseconds since 1970.
+        zone: Time zone of the clock.
+    """
+    if zone == "UTC":
+        return micros
+    local = local_time(pa.array(micros).cast(MICROSECOND), zone).cast(pa.timestamp("us"))
+    last = pc.assume_timezone(local, zone, ambiguous="latest", nonexistent="latest")
+    return np.asarray(last.cast(pa.int64()))
+
+
 def as_time(column: pa.ChunkedArray | pa.Array, zone: str = "UTC") -> pa.Array:
     """Read a column as timestamp[us, UTC]; unreadable values become null.
 

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from nightbid.column_parsing import encode, whole
 from nightbid.sampling.plain import plain_array
 from nightbid.schema import REASON, TEXT
+from nightbid.time_parsing import MICROSECOND, second_occurrence
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 CLICK, CONVERSION = "click", "conversion"
-MICROSECOND = pa.timestamp("us", "UTC")
 HOUR = 3_600_000_000
 NO_KEY, NO_TIME = "a {} without an id", "a {} whose time cannot be read"
 ORPHAN, EARLY = "a {} without an impression of {}", "a {} earlier than its impression"
@@ -139,6 +139,7 @@ class Join:
         view_through: Microseconds after the impression within which a conversion without a click
             counts; 0: such conversions do not count.
         days: Number of earlier days that are searched for the impression of an event.
+        zone: Time zone of times that state none.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Join:
         click_through: int,
         view_through: int,
         days: int,
+        zone: str = "UTC",
     ) -> None:
         self._events, self._touch, self._window = dict(events), touch, window
         self._click_through, self._view_through = click_through, view_through
@@ -160,6 +162,7 @@ class Join:
         self._early = {kind: np.zeros(len(of_kind.key), bool) for kind, of_kind in events.items()}
         before = "the day before" if days == 1 else f"the {days} days before"
         self._searched = f"its day or {before}" if days else "its day"
+        self._zone = zone
         self._is_open = False
         self._delays: dict[str, list[Ints]] = {kind: [] for kind in events}
         self._late = dict.fromkeys(events, 0)
@@ -226,6 +229,12 @@ class Join:
         wait = np.where(has_impression, events.time - shown[row] if len(shown) else 0, 0)
         readable = has_impression & (shown[row] < 2**62 if len(shown) else False)
         early = readable & (wait < 0)
+        if early.any():
+            # Local times of the hour that occurs twice are read as the first occurrence.
+            later = second_occurrence(events.time[early], self._zone)
+            events.time[early] = np.where(later >= shown[row[early]], later, events.time[early])
+            wait = np.where(early, events.time - shown[row], wait)
+            early &= wait < 0
         self._early[kind] |= early
         ok = readable & ~early & (wait <= self._window)
         self._late[kind] += int((has_impression & ~early & ~ok).sum())

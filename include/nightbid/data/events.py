@@ -157,6 +157,7 @@ class EventLogs:
             click_through=self._microseconds(self._block.click_through_days),
             view_through=self._microseconds(self._block.view_through_days),
             days=self._block.attribution_days,
+            zone=self._block.time_zone,
         )
         key, time = self._block.key, self._block.time
         schema: pa.Schema | None = None

@@ -197,6 +197,25 @@ def clicks_of_day(folder) -> dict:
             "clicks": str(folder / "clicks"), "attribution_days": 0}  # fmt: skip
 
 
+def test_events_of_the_hour_that_occurs_twice_are_not_before_their_impression(tmp_path):
+    """Local times without a zone, when clocks in New York go back from 02:00 to 01:00."""
+    day = date(2026, 11, 1)
+
+    def local(*times: str) -> list[datetime]:
+        return [datetime.fromisoformat(f"{day} {time}") for time in times]
+
+    put(tmp_path, "impressions", day, impression_id=["a", "b"], time=local("01:50", "03:00"))
+    put(tmp_path, "clicks", day, impression_id=["a", "b"], time=local("01:10", "01:30"))
+    source = clicks_of_day(tmp_path)
+    for stream in ("impressions", "clicks"):
+        source[stream] = {"folder": source[stream], "time_zone": "America/New_York"}
+    logs = open_source(spec_of(source).source, tmp_path, (day,))
+    rows, aside = logs.batches(day)
+    assert rows["clicked"].to_pylist() == [1, 0]
+    assert rows["click_time"][0].as_py() == datetime(2026, 11, 1, 6, 10, tzinfo=UTC)
+    assert aside[REASON].to_pylist() == ["a click earlier than its impression"]
+
+
 def test_late_events_change_only_days_within_their_window(logs, tmp_path):
     days = [DAY + timedelta(days=n) for n in range(-1, 3)]
     for day in days[2:]:
