@@ -20,6 +20,7 @@ from nightbid.bidding.policies import Estimate, PolicyValue, difference, evaluat
 from nightbid.column_parsing import whole
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.policy import Policy
+from nightbid.differences import with_interval
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.night.task import StageTask
 from nightbid.number_parsing import numbers
@@ -109,10 +110,7 @@ def policy_sentence(metrics: dict[str, Any]) -> str:
     if "refused" in candidate:
         return f"no value of the policy: {candidate['refused']}"
     value, gain = candidate["estimates"]["dr"]["value"], candidate["gains"]["dr"]
-    return (
-        f"policy {value:.4f} a row by DR ({gain['value']:+.4f} [{gain['low']:+.4f},"
-        f" {gain['high']:+.4f}] against the logged choices)"
-    )
+    return f"policy {value:.4f} a row by DR ({with_interval(gain)} against the logged choices)"
 
 
 def probabilities(offers: Offers, scores: Floats, settings: Policy) -> Floats:

@@ -26,6 +26,7 @@ from nightbid.bidding.strategies.choose import in_units, price_unit
 from nightbid.bidding.strategies.pacing import DualPacing
 from nightbid.bidding.strategies.shading import Shading
 from nightbid.config.replay import Replay
+from nightbid.differences import with_interval
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
@@ -224,12 +225,9 @@ def _sentence(metrics: dict[str, Any]) -> str:
     bidders, reference = metrics["bidders"], metrics["reference"]
     name = surplus_name(metrics)
     sentence = f"surplus {bidders['candidate'][name]:,.2f}"
-    difference = metrics["differences"].get(reference, {}).get(name)
-    if difference:
-        sentence += f" ({difference['value']:+,.2f}"
-        if difference["low"] is not None:
-            sentence += f" [{difference['low']:+,.2f}, {difference['high']:+,.2f}]"
-        sentence += f" against the {reference})"
+    gain = metrics["differences"].get(reference, {}).get(name)
+    if gain:
+        sentence += f" ({with_interval(gain, ',.2f')} against the {reference})"
     return f"{sentence} on {metrics['auctions']:,} auctions"
 
 

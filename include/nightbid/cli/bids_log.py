@@ -21,6 +21,7 @@ from nightbid.bidding.strategies import Truthful
 from nightbid.bidding.strategies.choose import NAMES, fit, in_units, price_unit
 from nightbid.cli.bids_files import read_log, read_numbers, require_columns, units
 from nightbid.cli.output import print_json, terminal
+from nightbid.differences import with_interval
 from nightbid.errors import ConfigError, CorruptDataError, DataError
 
 console = terminal()
@@ -286,7 +287,8 @@ def _show(auctions: Auctions, earned: dict[str, Earnings], title: str, *, as_jso
     for name in ("surplus", "expected_surplus"):
         if name in bidders[first] and comparison["differences"]:
             cells = [
-                _difference(differences[name]) for differences in comparison["differences"].values()
+                with_interval(differences[name], ",.2f")
+                for differences in comparison["differences"].values()
             ]
             table.add_row(f"{first}'s {name.replace('_', ' ')} less", DASH, *cells)
     console.print(table)
@@ -306,9 +308,3 @@ def _cell(summary: dict[str, Any], name: str, form: str) -> str:
     if bounds and bounds["low"] is not None:
         text += f" [{bounds['low']:,.2f}, {bounds['high']:,.2f}]"
     return text
-
-
-def _difference(difference: dict[str, float | None]) -> str:
-    if difference["low"] is None:
-        return f"{difference['value']:+,.2f}"
-    return f"{difference['value']:+,.2f} [{difference['low']:+,.2f}, {difference['high']:+,.2f}]"

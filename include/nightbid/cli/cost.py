@@ -28,6 +28,7 @@ from nightbid.cost.price_book import default_book
 from nightbid.cost.pricing import price_million_predictions, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.cost.storage import kept_outputs
+from nightbid.differences import signed
 from nightbid.errors import ConfigError
 from nightbid.storage.files import write_atomically
 from nightbid.storage.workspace import Workspace
@@ -229,7 +230,7 @@ def reconcile(
             *line.where,
             money(line.estimate.amount),
             money(line.invoice.amount),
-            f"{line.difference:+.4f}",
+            signed(line.difference),
         )
     console.print(table)
     console.print(f"unexplained rest of the bill: {result.unexplained}")

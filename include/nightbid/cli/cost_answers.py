@@ -11,6 +11,7 @@ from nightbid.cli.listing import Listing
 from nightbid.cli.output import print_json, some
 from nightbid.cost.forecast import Backtest, backtest, forecast, run_costs, unusual
 from nightbid.cost.money import shown
+from nightbid.differences import signed
 from nightbid.errors import ConfigError
 from nightbid.storage.workspace import Workspace
 
@@ -71,7 +72,7 @@ def show_answers(workspace: Workspace, name: str, console: Console, *, as_json: 
             f"{run.rows:,}",
             money(run.per_million_rows),
             money(run.per_model),
-            "–" if run.auc_gain is None else f"{run.auc_gain:+.5f}",
+            "–" if run.auc_gain is None else signed(run.auc_gain, ".5f"),
             money(run.per_auc_point),
         )
     console.print(table)
@@ -126,7 +127,7 @@ def show_forecast(
 
 
 def _forecast(seen: Backtest | None) -> str:
-    return "–" if seen is None else f"{shown(seen.expected_usd)} ({seen.error:+.0%})"
+    return "–" if seen is None else f"{shown(seen.expected_usd)} ({signed(seen.error, '.0%')})"
 
 
 def money(amount: Decimal | None) -> str:

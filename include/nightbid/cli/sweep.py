@@ -13,6 +13,7 @@ from rich.text import Text
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import print_json
 from nightbid.config.settings import Settings
+from nightbid.differences import signed
 from nightbid.errors import BudgetExceeded, ConfigError
 from nightbid.report.formatting import count, duration, money, number
 from nightbid.report.table import MARK as VERDICTS
@@ -107,7 +108,7 @@ def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
     cost, expected = spent(sweep, settings), forecast(sweep, settings)
     judged = ""
     if expected and cost:
-        judged = f", forecast {money(expected)} ({float(expected / cost) - 1:+.0%})"
+        judged = f", forecast {money(expected)} ({signed(float(expected / cost) - 1, '.0%')})"
     console.print(f"cost: {money(cost)} at cloud prices{judged}", highlight=False)
     if not (ranked := sweep.ranked()):
         console.print("no trial succeeded: there is no winner")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from nightbid.differences import with_interval
+
 if TYPE_CHECKING:
     from nightbid.evaluation.bootstrap import Difference
 
@@ -151,11 +153,6 @@ def by_propensity(metrics: Mapping[str, Any]) -> str:
     return f"by inverse propensities AUC {auc:.4f}" + (f" ({text})" if text else "")
 
 
-def signed(difference: Difference) -> str:
+def signed(measured: Difference) -> str:
     """Format a difference with its sign and interval; empty if undefined."""
-    value, low, high = difference["value"], difference["low"], difference["high"]
-    if value is None:
-        return ""
-    if low is None or high is None:
-        return f"{value:+.4f}"
-    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return "" if measured["value"] is None else with_interval(measured)

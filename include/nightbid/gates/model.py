@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.differences import with_interval
 from nightbid.evaluation.verdict import against, explain, signed
 from nightbid.gates import model_values
 from nightbid.gates.drift import NORMAL_95, auc_error, beyond_chance, interval_error, useful
@@ -189,21 +190,20 @@ def _against_reference(
     night must not stop, so the loss counts only beyond four standard errors. They include seed
     noise, which the interval over rows does not cover.
     """
-    difference = metrics["difference"]["normalized_entropy"]
-    value, low, high = (difference[name] for name in ("value", "low", "high"))
+    entropy = metrics["difference"]["normalized_entropy"]
+    value = entropy["value"]
     if value is None:
         measurements.add(
             "entropy_loss", None, note=f"not defined for the candidate or the {reference}"
         )
         return
-    shown = f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
-    note = f"{against(metrics['verdict'], reference)}: normalized entropy {shown}"
+    note = f"{against(metrics['verdict'], reference)}: normalized entropy {with_interval(entropy)}"
     of_seeds = math.sqrt(2) * noise
     if noise:
         within = abs(value) <= NORMAL_95 * of_seeds
         note += f"; {'within' if within else 'beyond'} seed noise ±{NORMAL_95 * of_seeds:.4f}"
     measurements.add("worse_than_reference", float(metrics["verdict"] == "worse"), note=note)
-    error = math.hypot(interval_error(difference), of_seeds or math.sqrt(2) * ASSUMED_NOISE)
+    error = math.hypot(interval_error(entropy), of_seeds or math.sqrt(2) * ASSUMED_NOISE)
     measurements.add("entropy_loss", max(beyond_chance(value, 0.0, error), 0.0), note=note)
     _auc_loss(measurements, metrics, reference)
 
@@ -213,8 +213,7 @@ def _auc_loss(measurements: Measurements, metrics: dict[str, Any], reference: st
     auc = metrics["difference"].get("auc") or {"value": None}
     if auc["value"] is None:
         return
-    low, high = auc["low"], auc["high"]
-    shown = f"{auc['value']:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
+    shown = with_interval(auc)
     error = interval_error(auc)
     why = explain(metrics)
     measurements.add(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nightbid import differences
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.evaluation.verdict import against, explain, signed
 from nightbid.gates.drift import beyond_chance, interval_error, useful
@@ -71,7 +72,11 @@ def measure_values(
     champion = (metrics.get("champion") or {}).get("gini")
     if champion is not None:
         jump, error = candidate["gini"] - champion, interval_error(gini)
-        measurements.add("gini_jump", beyond_chance(jump, 0.0, error), note=f"{jump:+.4f} measured")
+        measurements.add(
+            "gini_jump",
+            beyond_chance(jump, 0.0, error),
+            note=f"{differences.signed(jump)} measured",
+        )
     else:
         measurements.skip("a jump over the champion: there is no champion yet")
     _slices(measurements, metrics.get("slices", ()), spec.gates.model.slice_positives)
@@ -101,7 +106,7 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
                 "slice_deviance",
                 beyond_chance(difference["value"], 0.0, interval_error(difference)),
                 subject=name,
-                note=f"{difference['value']:+.4f} against the reference",
+                note=f"{differences.signed(difference['value'])} against the reference",
             )
     if small:
         measurements.skip(f"{small} slices with fewer than {least} values above 0")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from nightbid.differences import with_interval
 from nightbid.evaluation.paired import KeptScores
 from nightbid.rehearse.contract import ProcessAnswer, StageAnswer
 from nightbid.rehearse.equivalence import Equivalence, Ratio, ratio, tost
@@ -169,10 +170,11 @@ def training(
     )
     comparison.training = tested
     if not tested.equivalent:
+        measured = {"value": tested.mean, "low": tested.low, "high": tested.high}
         verb = "is not shown to be equivalent" if abs(tested.mean) < margin else "changes"
         comparison.add(
             "training", "normalized entropy",
-            f"normalized entropy {verb}: {tested.mean:+.5f} [{tested.low:+.5f}, {tested.high:+.5f}]"
+            f"normalized entropy {verb}: {with_interval(measured, '.5f')}"
             f" against a margin of {margin:g}; seeds alone: {tested.seed_noise:.5f}"
             + ("" if abs(tested.mean) >= margin else "; more --seeds may decide"),
             grave=True,

@@ -6,6 +6,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from nightbid import differences
 from nightbid.cost.money import Money
 from nightbid.evaluation.verdict import against as against
 
@@ -25,10 +26,10 @@ def count(value: Any) -> str:
 
 
 def signed(value: Any, digits: int = 4) -> str:
-    """Format a signed number: `+0.0012`."""
+    """Format a signed number: `+0.0012`, or a dash if it is undefined."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return DASH
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return differences.signed(value, f".{digits}f")
 
 
 def interval(bounds: Any, digits: int = 4, *, sign: bool = False) -> str:

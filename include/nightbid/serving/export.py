@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nightbid.differences import with_interval
 from nightbid.errors import CorruptDataError
 from nightbid.models.folder import SLOTS
 from nightbid.models.layout import Layout
@@ -149,14 +150,10 @@ def _refitted(again: Mapping[str, Any]) -> str:
         return ""
     if why := again.get("fallback"):
         return f"; the judged model serves: {why}"
-    difference = again["difference"]
-    interval = ""
-    if difference["low"] is not None:
-        interval = f" [{difference['low']:+.5f}, {difference['high']:+.5f}]"
     young = f", {again['young_rows']:,} of them young" if "young_rows" in again else ""
     return (
         f"; refitted on {again['rows']:,} rows of all days{young}, log loss"
-        f" {difference['value']:+.5f}{interval} on {again['held_rows']:,} held-out rows"
+        f" {with_interval(again['difference'], '.5f')} on {again['held_rows']:,} held-out rows"
     )
 
 

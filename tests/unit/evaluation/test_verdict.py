@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from nightbid.evaluation.verdict import explain, judge
+from nightbid.evaluation.verdict import explain, judge, signed
 
 MARGIN = 0.002
 
@@ -61,3 +61,7 @@ def test_a_candidate_that_ranks_worse_is_mixed(auc, verdict, text):
     }
     assert text in explain(metrics)
     assert bool(explain(metrics)) == bool(text)
+
+
+def test_summaries_write_a_true_minus():
+    assert signed(BETTER) == "−0.0100 [−0.0200, −0.0010]"
