@@ -151,8 +151,8 @@ def _check_bundle(workspace: Workspace, champion: Champion) -> None:
             f"the bundle of #{champion.number} ({champion.run_id}) cannot serve, so nothing was"
             f" changed: {error.what}",
             where=champion.bundle_uri,
-            hint=f"`nightbid rollback {champion.pipeline} --to NUMBER` to another one, or run the"
-            f" night of {champion.night} again",
+            hint=f"`nightbid rollback {champion.pipeline} --to NUMBER --reason …` to another one,"
+            f" or run the night of {champion.night} again",
         ) from error
 
 

@@ -134,7 +134,8 @@ def ablate(
         raise ConfigError(
             "ablations are measured in log loss and AUC, but this pipeline predicts values",
             where=spec.pipeline,
-            hint="run a night without the feature, then compare the runs: `nightbid compare`",
+            hint="run a night without the feature, then compare both:"
+            f" `nightbid compare {spec.pipeline} RUN RUN`",
         )
     sample, featurized, trained = (_output(run, name) for name in ("sample", "featurize", "train"))
     fitted = FittedFeatures.load(featurized / "fitted")

@@ -238,7 +238,7 @@ def _add_suite(tree: dict[str, Any], path: Path) -> None:
         raise ConfigError(
             "a suite has the keys 'bands', 'overrides' and 'seed_noise' only",
             where=where,
-            hint="see `nightbid gates propose`",
+            hint=f"`nightbid gates propose {path.stem}` writes one",
         )
     gates = tree.setdefault("gates", {}) or {}
     if not isinstance(gates, dict):
@@ -248,7 +248,7 @@ def _add_suite(tree: dict[str, Any], path: Path) -> None:
             raise ConfigError(
                 f"'{key}' is {suite[key]!r}, not a list",
                 where=where,
-                hint="see `nightbid gates propose`",
+                hint=f"`nightbid gates propose {path.stem}` writes one",
             )
         if not isinstance(gates.get(key) or [], list):
             return

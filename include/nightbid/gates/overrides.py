@@ -64,7 +64,9 @@ def add_override(
                 hint="say who decides this and why it is safe",
             ) from error
         message = str(fault["msg"]).removeprefix("Value error, ")
-        raise ConfigError(message, where="override", hint="see `nightbid gates show`") from error
+        raise ConfigError(
+            message, where="override", hint=f"`nightbid gates show {pipeline}` lists the checks"
+        ) from error
     path = settings.pipelines / "suites" / f"{pipeline}.yaml"
     suite = read_suite(path)
     suite.setdefault("overrides", []).append(entry.model_dump(mode="json"))
@@ -83,7 +85,7 @@ def read_suite(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "a suite is a block of keys",
             where=f"suites/{path.name}",
-            hint="see `nightbid gates propose`",
+            hint=f"`nightbid gates propose {path.stem}` writes one",
         )
     return dict(suite or {})
 

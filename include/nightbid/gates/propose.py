@@ -101,7 +101,8 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
         raise MissingDataError(
             f"fewer than {LEAST_NIGHTS} nights of {pipeline!r} have been judged",
             where=str(workspace.root),
-            hint=f"run more nights first: `nightbid run {pipeline} --nights {LEAST_NIGHTS} …`",
+            hint="run more nights first:"
+            f" `nightbid run {pipeline} --date … --nights {LEAST_NIGHTS}`",
         )
     return proposals
 

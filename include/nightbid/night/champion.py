@@ -150,7 +150,8 @@ class ChampionPointer:
             raise PromotionRefused(
                 f"this bundle was withdrawn by entry #{withdrawal.number}: {withdrawal.reason}",
                 where=self._pipeline,
-                hint="`nightbid rollback --to NUMBER --reason …` lets it serve again",
+                hint=f"`nightbid rollback {self._pipeline} --to NUMBER --reason …` lets it serve"
+                " again",
             )
         number = current.number if current else 0
         if judged_against is not None and not any(
@@ -268,7 +269,8 @@ class ChampionPointer:
             raise ConcurrentUpdateError(
                 f"history entry {number} was taken by another process",
                 where=self._pipeline,
-                hint="check `nightbid champion` and promote again if you still want to",
+                hint=f"check `nightbid champion {self._pipeline}` and promote again if you still"
+                " want to",
             ) from error
         write_newest(self._folder / "champion.json", self._newest)
         return entry

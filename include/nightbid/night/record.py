@@ -209,7 +209,7 @@ class RunRecord:
             raise ConfigError(
                 f"no run {run_id!r} of pipeline {pipeline!r}",
                 where=str(workspace.root),
-                hint="list the runs with `nightbid runs`",
+                hint=f"list the runs with `nightbid runs {pipeline}`",
             )
         return cls(workspace, unseal(RunHead, path.read_bytes(), path, GONE))
 

@@ -207,7 +207,7 @@ def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
         raise MissingDataError(
             "no file of the folder belongs to a day",
             where="source",
-            hint=f"see what `nightbid data check` finds in it, or name days {SPELLED}",
+            hint=f"see what `nightbid data check FOLDER` finds in it, or name days {SPELLED}",
         )
     if missing[0] == window[0] and window[0] < known[0]:
         raise MissingDataError(

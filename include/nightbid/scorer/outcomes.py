@@ -84,7 +84,7 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
         raise MissingDataError(
             f"cannot be read ({error.strerror})",
             where=str(log),
-            hint="pass the file of `nightbid serve --shadow-log`",
+            hint="pass the file that the scorer's --shadow-log named",
         ) from error
     for number, line in enumerate(lines, 1):
         try:

@@ -78,7 +78,7 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[RunningScor
                 raise CorruptDataError(
                     f"the scorer does not start: {last}",
                     where=str(bundle),
-                    hint="run `nightbid serve` by hand to see more",
+                    hint="run `nightbid serve PIPELINE` by hand to see more",
                 )
             seconds = time.perf_counter() - start
             yield RunningScorer(int(port), psutil.Process(process.pid), seconds)

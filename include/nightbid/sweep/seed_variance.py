@@ -76,7 +76,8 @@ def draw(
         raise ConfigError(
             "seed noise is measured in normalized entropy, but this pipeline predicts values",
             where=spec.pipeline,
-            hint="train with several train.seed, and compare the runs: `nightbid compare`",
+            hint="train with several train.seed, and compare the runs:"
+            f" `nightbid compare {spec.pipeline} RUN RUN`",
         )
     # `sweep` keeps this run out of the list of nights and out of other nights' history.
     name = f"{spec.pipeline}-{night}-noise"

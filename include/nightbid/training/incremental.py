@@ -176,7 +176,8 @@ def plan_lesson(
         raise MissingDataError(
             "no training day is left",
             where="train",
-            hint="`nightbid incremental restore` a day that was undone, or widen the window",
+            hint="widen the window, or restore a day that was undone:"
+            " `nightbid incremental restore PIPELINE DAY`",
         )
     if continuation.why_full or learned is None or job.start is None:
         return full(continuation.why_full or "the first night")

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,50 @@ def test_a_wrong_command_or_option_of_a_document_is_found():
     assert problem("nightbid gates shows ctr")
     assert problem("nightbid cost show ctr --per month")
     assert not problem("nightbid cost show ctr --by month")
+
+
+def hints(tree: ast.AST) -> Iterator[str]:
+    """Yield the texts of `hint=` in calls; a value that is filled in is X."""
+    for call in ast.walk(tree):
+        for keyword in call.keywords if isinstance(call, ast.Call) else ():
+            if keyword.arg == "hint":
+                yield "".join(
+                    "X" if isinstance(part, ast.FormattedValue) else str(part.value)
+                    for part in ast.walk(keyword.value)
+                    if isinstance(part, (ast.Constant, ast.FormattedValue))
+                )
+
+
+def incomplete(command: str) -> str:
+    """Return what is wrong with a command of an error message; empty if it can be typed."""
+    words = shlex.split(command)[1:]
+    node = TREE
+    while words and words[0] in getattr(node, "commands", {}):
+        node = node.commands[words.pop(0)]
+    if getattr(node, "commands", None):
+        return f"{command}: there is no such command"
+    try:
+        given = node.make_parser(node.context_class(node)).parse_args(words)[0]
+    except Exception as error:  # Typer's own copy of Click has private classes
+        return f"{command}: {error}"
+    missing = [each.name for each in node.params if each.required and not given.get(each.name)]
+    return f"{command}: without {', '.join(missing)}" if missing else ""
+
+
+def test_commands_of_error_messages_can_be_typed():
+    """They name the pipeline and every required option, so that nobody has to look them up."""
+    wrong, checked = [], 0
+    for folder in ("include", "plugins"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for hint in hints(ast.parse(path.read_text(encoding="utf-8"))):
+                for command in re.findall(r"`(nightbid [a-z][^`]*)`", hint):
+                    checked += 1
+                    if text := incomplete(command):
+                        wrong.append(f"{path.name}: {text}")
+    assert wrong == []
+    assert checked > 30
+    assert incomplete("nightbid rollback ctr") == "nightbid rollback ctr: without reason"
+    assert incomplete("nightbid runs --bast ctr")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -106,7 +106,8 @@ def test_a_rollback_to_a_bundle_that_cannot_serve_changes_nothing(
     pointer = ChampionPointer(workspace, "ctr")
     # The scorer would keep the champion that should go, and only /health would tell.
     line = r"stages/2: the bundle of #2 \(night-2\) cannot serve, so nothing was changed: .* → "
-    line += "`nightbid rollback ctr --to NUMBER` to another one, or run the night of 2026-01-10"
+    line += "`nightbid rollback ctr --to NUMBER --reason …` to another one, or run the night of "
+    line += "2026-01-10"
     with pytest.raises(NightbidError, match=line):
         roll_back(workspace, "ctr", "CTR fell")
     with pytest.raises(NightbidError, match=line):
