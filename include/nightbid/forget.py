@@ -135,8 +135,11 @@ def forget(workspace: Workspace, affected: AffectedData, *, by: str, reason: str
         affected: Data to remove.
         by: Name of the acting user.
         reason: Reason of the removal, without ids.
+
+    Raises:
+        WorkspaceError: Something could not be removed; the removal is not recorded.
     """
-    prune(Pruning(affected.outputs, 0, 0))
+    prune(Pruning(affected.outputs, 0, 0)).check(workspace)
     erasure = Erasure(
         at=dt.datetime.now(dt.UTC),
         by=by,

@@ -5,7 +5,8 @@ was computed from, the bundles of all earlier champions (for rollbacks), and the
 sets. Run records, reports, the ledger and the champions' history are never removed.
 
 An output is removed as a whole: it is renamed first (in a bucket, its manifest is deleted first),
-so that an interrupted removal leaves no partial output that could be reused.
+so that an interrupted removal leaves no partial output that could be reused. The next removal
+finishes it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,30 @@ class Pruning:
     """Bytes that the removal frees; files with a hard link in a kept output are not counted."""
 
 
+@dataclass(frozen=True)
+class Removal:
+    """What a removal left."""
+
+    still_needed: int = 0
+    """Number of outputs that are kept because they are needed now."""
+    failures: tuple[str, ...] = ()
+    """Path and reason of each output that could not be removed."""
+
+    def check(self, workspace: Workspace) -> None:
+        """Raise an error if anything could not be removed.
+
+        Raises:
+            WorkspaceError: Something is left.
+        """
+        if self.failures:
+            more = f" (and {len(self.failures) - 1:,} more)" if len(self.failures) > 1 else ""
+            raise WorkspaceError(
+                f"not removed: {self.failures[0]}{more}",
+                where=str(workspace.root),
+                hint="fix its permissions, and run the command again",
+            )
+
+
 @dataclass
 class _Needed:
     """URIs of needed outputs, relative to the workspace."""
@@ -97,8 +122,14 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
             continue
         try:
             manifest = read_manifest(folder)
-        except (CorruptDataError, WorkspaceError):
+        except CorruptDataError:
             continue  # a damaged output is moved aside at its next use
+        except WorkspaceError:
+            # In a bucket, an interrupted upload or removal leaves files without a manifest.
+            newest = None if is_local(folder) else _newest(folder)
+            if newest is not None and newest < since:
+                removable.append(Unneeded(folder, "left over", size_of(folder), newest))
+            continue
         if workspace.uri(folder) in needed.uris or manifest.created >= since:
             kept += 1
         else:
@@ -169,25 +200,27 @@ def comparisons(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
                 yield f"comparison of {pipeline}", folder / name
 
 
-def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -> int:
+def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -> Removal:
     """Remove the outputs that `unneeded` found; ignores those that are gone already.
 
     Args:
         pruning: Outputs to remove.
         needed: Function that returns the folders that are needed now, since a night may have reused
             an output meanwhile.
-
-    Returns:
-        Number of outputs that are kept because they are needed now.
     """
     hidden: list[tuple[UPath, UPath]] = []
+    failures: list[str] = []
     for output in pruning.unneeded:
         if not is_local(output.folder):
             continue
         aside = output.folder.parent / f".pruned-{output.folder.name[:16]}-{uuid.uuid4().hex[:8]}"
-        with suppress(FileNotFoundError):
+        try:
             os.rename(str(output.folder), str(aside))
             hidden.append((output.folder, aside))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            failures.append(f"{output.folder}: {error.strerror}")
     # Determine the needed outputs again once no process can reuse any of these.
     in_use = needed()
     still_needed = 0
@@ -196,7 +229,8 @@ def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -
             with suppress(OSError):  # the output was created again
                 os.rename(str(aside), str(folder))
             still_needed += 1
-        shutil.rmtree(str(aside), ignore_errors=True)
+        if left := _delete(str(aside)):
+            failures.append(left)
         with suppress(OSError):  # the folder has other outputs
             os.rmdir(str(folder.parent))
     for output in pruning.unneeded:
@@ -208,7 +242,22 @@ def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -
         remove(output.folder / "manifest.json")
         for path in list(output.folder.rglob("*")):
             remove(path)
-    return still_needed
+    return Removal(still_needed, tuple(failures))
+
+
+def _delete(folder: str) -> str:
+    """Delete a folder, or a link to one; return why a part of it is left, empty if nothing is."""
+    if os.path.islink(folder):
+        os.unlink(folder)
+        return ""
+    left: list[str] = []
+
+    def keep(_: object, path: str, error: tuple[type, BaseException, object]) -> None:
+        if not isinstance(error[1], FileNotFoundError):
+            left.append(f"{path}: {getattr(error[1], 'strerror', '') or error[1]}")
+
+    shutil.rmtree(folder, onerror=keep)
+    return left[0] if left else ""
 
 
 def needed_now(workspace: Workspace, days: int) -> frozenset[str]:
@@ -224,7 +273,9 @@ def needed_now(workspace: Workspace, days: int) -> frozenset[str]:
 
 def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:
     needed = _Needed()
-    for pipeline in names(workspace.root / "runs"):
+    # A champion is needed even if the records of its pipeline's runs are gone.
+    pipelines = {*names(workspace.root / "runs"), *names(workspace.root / "champion")}
+    for pipeline in sorted(pipelines):
         champions = ChampionPointer(workspace, pipeline).history()
         needed.uris.update(champion.bundle_uri for champion in champions)
         run_ids = {
@@ -280,13 +331,23 @@ def folders(root: UPath) -> Iterator[tuple[str, str, UPath]]:
 
 
 def names(folder: UPath) -> list[str]:
-    """List the names in a folder, sorted; empty if the folder does not exist."""
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    """List the folders in a folder, sorted; empty if it does not exist."""
+    if not folder.exists():
+        return []
+    # Only a local folder has stray files, such as those of file managers.
+    paths = (path for path in folder.iterdir() if not is_local(path) or path.is_dir())
+    return sorted(path.name for path in paths)
 
 
 def size_of(folder: UPath) -> int:
     """Get the total size of the files in a folder, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _newest(folder: UPath) -> dt.datetime | None:
+    """Get when the newest file of a folder was written; None if it has no files."""
+    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    return dt.datetime.fromtimestamp(max(times), dt.UTC) if times else None
 
 
 def _freed(removable: list[Unneeded]) -> int:

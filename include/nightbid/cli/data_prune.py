@@ -10,6 +10,7 @@ from rich.table import Table
 
 from nightbid.cli.output import AsJson, print_json, some, terminal
 from nightbid.config.settings import Settings
+from nightbid.errors import WorkspaceError
 from nightbid.storage.workspace import Workspace
 
 console = terminal()
@@ -39,10 +40,14 @@ def prune(
     apart), nothing is listed or removed.
     """
     # Imported here so that the command line starts faster.
-    from nightbid.retention import check_clock, needed_now, unneeded
+    from nightbid.retention import Removal, check_clock, needed_now, unneeded
     from nightbid.retention import prune as remove_outputs
 
     workspace = Workspace(Settings().workspace)
+    if not workspace.root.exists():
+        raise WorkspaceError(
+            "there is no workspace", where=str(workspace.root), hint="check NIGHTBID_WORKSPACE"
+        )
     if not trust_clock:
         check_clock(workspace, days)
     pruning = unneeded(workspace, days)
@@ -50,10 +55,10 @@ def prune(
     def needed() -> frozenset[str]:
         return needed_now(workspace, days)
 
-    if delete and as_json:
-        remove_outputs(pruning, needed)
+    removal = remove_outputs(pruning, needed) if delete else Removal()
     if as_json:
-        print_json({**asdict(pruning), "removed": delete})
+        print_json({**asdict(pruning), "removed": delete, **asdict(removal)})
+        removal.check(workspace)
         return
     table = Table("what", "outputs", "MB", "oldest", box=None, padding=(0, 2, 0, 0))
     for kind in sorted({output.what for output in pruning.unneeded}):
@@ -66,13 +71,15 @@ def prune(
         )
     if pruning.unneeded:
         console.print(table)
-    if delete:
-        remove_outputs(pruning, needed)
-    amount = f"{some(len(pruning.unneeded), 'output')}, {pruning.freed / 1e6:,.1f} MB"
+    removed = len(pruning.unneeded) - removal.still_needed - len(removal.failures)
+    stay = pruning.kept + removal.still_needed
+    # What is left of the outputs also takes space, by an amount that is not known.
+    size = "" if removed < len(pruning.unneeded) else f", {pruning.freed / 1e6:,.1f} MB"
     hint = "" if delete or not pruning.unneeded else "; remove them with --delete"
     console.print(
-        f"{amount} {'removed' if delete else 'can be removed'}, {some(pruning.kept, 'output')}"
-        f" stay{hint}",
+        f"{some(removed, 'output')}{size} {'removed' if delete else 'can be removed'},"
+        f" {some(stay, 'output')} stay{hint}",
         soft_wrap=True,
         highlight=False,
     )
+    removal.check(workspace)

@@ -309,7 +309,11 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
     if not folder.exists():
         return []
     runs = []
-    for path in folder.iterdir():
+    try:
+        paths = list(folder.iterdir())
+    except NotADirectoryError:
+        return []  # a stray file among the pipelines
+    for path in paths:
         if not (path / "run.json").exists():
             continue
         try:

@@ -38,7 +38,11 @@ _KEPT = 65536
 
 def pipelines(workspace: Workspace) -> list[str]:
     """List the names of the pipelines that have run, sorted."""
-    return sorted(_names(workspace.root / "runs"))
+    folder = workspace.root / "runs"
+    names = _names(folder)
+    if _is_local(folder):  # which may also have stray files
+        names = [name for name in names if os.path.isdir(f"{folder}/{name}")]
+    return sorted(names)
 
 
 def stage_records(run: RunRecord) -> list[StageRecord]:
@@ -244,7 +248,7 @@ def _changed(path: UPath) -> int | None:
 def _time(path: str) -> int | None:
     try:
         return os.stat(path).st_mtime_ns
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

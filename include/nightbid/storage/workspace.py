@@ -223,7 +223,7 @@ def read_manifest(folder: UPath) -> Manifest:
     path = folder / "manifest.json"
     try:
         text = path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise WorkspaceError(
             f"no stage output at {str(folder)!r}",
             hint="it was deleted: rerun the night that made it",

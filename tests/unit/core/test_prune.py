@@ -11,8 +11,9 @@ from nightbid.cli.data import app
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.days import DayKey, DayResult, day_output
-from nightbid.night.record import RunRecord
+from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.sealed import seal
+from nightbid.report.records import pipelines
 from nightbid.retention import check_clock, needed_now, prune, unneeded
 from nightbid.sampling.frozen import freeze
 from typer.testing import CliRunner
@@ -110,6 +111,37 @@ def test_old_scores_of_comparisons_are_deleted(recorded_run):
     assert not folder.exists()
 
 
+def test_stray_files_are_neither_removed_nor_in_the_way(recorded_run, tmp_path):
+    run = recorded_run("ctr-a")
+    root = run.workspace.root
+    strays = [root / name / ".DS_Store" for name in ("stages", "stages/ctr/sample", "days", "runs")]
+    strays += [root / "days" / "sample" / str(DAY) / "notes.txt"]
+    for path in strays:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    write_day_output(run, "logs")
+    folder = run.workspace.at(run.stage("sample").uri)  # on another disk
+    folder.rename(tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", str(folder))
+    assert prune(unneeded(run.workspace, 30, LATER)).failures == ()
+    assert existing_stages(run) == set()
+    assert not [*(root / "stages").rglob(".pruned-*")]
+    assert all(path.exists() for path in strays)
+    assert (pipelines(run.workspace), runs_of(run.workspace, ".DS_Store")) == (["ctr"], [])
+
+
+def test_champions_are_kept_without_the_records_of_their_runs(recorded_run):
+    run = recorded_run("ctr-a")
+    uri = run.stage("export").uri
+    pointer = ChampionPointer(run.workspace, "ctr")
+    pointer.promote(
+        run_id=run.run_id, night=DAY, bundle_uri=uri, bundle_digest="b", reason="better"
+    )
+    (run.workspace.root / "runs").rename(run.workspace.root / "archive")
+    prune(unneeded(run.workspace, 30, LATER), lambda: needed_now(run.workspace, 30))
+    assert (run.workspace.at(uri) / "manifest.json").exists()
+
+
 def test_prune_fails_on_a_damaged_record(recorded_run):
     run = recorded_run("ctr-a")
     path = run.folder / "run.json"
@@ -120,6 +152,8 @@ def test_prune_fails_on_a_damaged_record(recorded_run):
 
 def test_prune_only_lists_outputs_without_delete(recorded_run, monkeypatch):
     run = recorded_run("ctr-a")
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(run.workspace.root / "misspelled"))
+    assert "there is no workspace" in str(CliRunner().invoke(app, ["prune"]).exception)
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(run.workspace.root))
     head = json.loads((run.folder / "run.json").read_text())
     del head["checksum"]
@@ -174,6 +208,6 @@ def test_outputs_that_a_night_starts_to_use_during_prune_are_kept(recorded_run):
     report = unneeded(run.workspace, 30, LATER)
     assert {entry.folder for entry in report.unneeded}
     everything = existing_stages(run)
-    removed = prune(report, lambda: needed_now(run.workspace, 30))
-    assert removed == len(everything)
+    removal = prune(report, lambda: needed_now(run.workspace, 30))
+    assert removal.still_needed == len(everything)
     assert existing_stages(run) == everything
