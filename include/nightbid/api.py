@@ -161,8 +161,9 @@ class Run:
 
         Returns:
             A table with the columns `key` and `user` (int64, hashes of `columns.key` and
-            `columns.user`), `label` (0 or 1), `weight`, and the predicted probability by
-            `candidate`, `baseline` and `champion`, where the evaluation had them.
+            `columns.user`; rows without a user each have their own), `label` (0 or 1), `weight`,
+            and the predicted probability by `candidate`, `baseline` and `champion`, where the
+            evaluation had them.
 
         Raises:
             StageError: The run has no evaluation (yet), or it kept no scores

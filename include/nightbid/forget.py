@@ -82,7 +82,7 @@ def find_users(
     """
     if not any(users):
         raise ConfigError("no user id given", where="forget", hint="pass at least one id")
-    user_hashes = _hashes([*users, *keyed])
+    user_hashes = _hashes([user for user in (*users, *keyed) if user])
     all_outputs = [
         (kind, folder, manifest)
         for kind, folder in outputs(workspace)

@@ -154,10 +154,10 @@ def _columns(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
 
 def _roles(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
     """Yield (key of the YAML, column) for the columns that every day of logs must have."""
-    for role, column in spec.columns.model_dump().items():
+    for role, name in spec.columns.by_role.items():
         # The default item column may be missing; one that the YAML names must exist.
-        if column and (role != "item" or role in spec.columns.model_fields_set):
-            yield f"columns.{role}", column
+        if role != "item" or role in spec.columns.model_fields_set:
+            yield f"columns.{role}", name
     for key in ("column", "given", "event_time", "delay_by"):
         if column := getattr(spec.label, key):
             yield f"label.{key}", column

@@ -26,7 +26,8 @@ WEIGHT = "nb_weight"
 TIME = "nb_time"
 """Time of the impression: timestamp[us, UTC]."""
 USER = "nb_user"
-"""User: int64, stable hash of the user column, the unit of resampling."""
+"""User: int64, stable hash of the user column, or of the key in rows without a user; the unit of
+resampling."""
 SEEN = "nb_seen"
 """Share of such rows' positives that were known when the night ran: float32 in (0, 1]; 1 where
 labels are final. Only days whose labels are not final have this column."""

@@ -108,7 +108,7 @@ def test_messy_json_logs_go_from_draft_to_promotion(shell, tmp_path):
                         "id": f"{at}-{n}",
                         "ts": time[n].tz_convert(zones[n % 3]).isoformat(),
                     },
-                    "user": {"id": float(draw.integers(1000, 1400))} if n % 500 else None,
+                    "user": {"id": float(draw.integers(1000, 1400))} if n % 10 > 2 else None,
                     "ad": {"id": int(draw.integers(0, 40))},
                     "Gerät": device[n],
                     "clicked": "NY"[int(click[n])],
@@ -125,6 +125,7 @@ def test_messy_json_logs_go_from_draft_to_promotion(shell, tmp_path):
     yaml_file = shell.pipelines / "events.yaml"
     code, output = shell.run("data", "check", str(tmp_path / "events"), "--write", str(yaml_file))
     assert code == 0, output
+    assert "user     30.0% of the rows have no user (30.0% null, empty or zeros)" in output
     draft = yaml.safe_load(yaml_file.read_text())
     assert {role: draft["columns"][role] for role in ("key", "time", "user", "item")} == {
         "key": "event.id", "time": "event.ts", "user": "user.id", "item": "ad.id",
@@ -149,12 +150,19 @@ def test_messy_json_logs_go_from_draft_to_promotion(shell, tmp_path):
     assert "promoted as champion #1" in output
     manifest = next(shell.workspace.glob("stages/events/sample/*/manifest.json"))
     manifest_data = json.loads(manifest.read_text())
-    # On each day, one line is broken and six rows have no user.
+    # On each day, one line is broken.
     assert manifest_data["rows"] == {
-        "read": 12_000, "written": 11_972, "quarantined": 28, "repeated": 0, "dropped": 0,
+        "read": 12_000, "written": 11_996, "quarantined": 4, "repeated": 0, "dropped": 0,
     }  # fmt: skip
-    assert manifest_data["metrics"]["quarantine"] == {
-        "line is not a JSON object": 4,
-        "user.id is null": 24,
-    }
+    assert manifest_data["metrics"]["quarantine"] == {"line is not a JSON object": 4}
+    # Rows without a user are evaluated as users of their own.
+    evaluated = json.loads(
+        next(shell.workspace.glob("stages/events/evaluate/*/evaluation.json")).read_text()
+    )
+    scores = pq.read_table(next(shell.workspace.glob("stages/events/evaluate/*/scores")))
+    assert len(scores["nb_user"].unique()) == evaluated["users"] + evaluated["anonymous"]
+    assert evaluated["users"] <= 400
+    assert evaluated["anonymous"] == pytest.approx(0.3 * evaluated["rows"], abs=1)
+    page = next(shell.workspace.glob("runs/events/*/report.html")).read_text()
+    assert f"users and {evaluated['anonymous']} rows without a user" in page
     assert manifest_data["metrics"]["days"]["2026-01-05"]["positives"] == 0

@@ -36,16 +36,16 @@ def seconds_of_feature(
         CPU seconds per night (learning and transforming), and per request of 100 candidates.
     """
     definition = {name: fitted.definition.features[name]}
-    zone = fitted.definition.time_zone
+    zone, user = fitted.definition.time_zone, fitted.definition.user_column
     transform = fitted.transforms[name]
-    transform.apply(RawColumns(raw))  # builds what is computed once, such as a history index
-    learning = _cpu(lambda: learn(definition, raw, train=True, zone=zone)) / len(raw)
-    applying = _cpu(lambda: transform.apply(RawColumns(raw))) / len(raw)
+    transform.apply(RawColumns(raw, user))  # builds what is computed once, such as a history index
+    learning = _cpu(lambda: learn(definition, raw, train=True, zone=zone, user=user)) / len(raw)
+    applying = _cpu(lambda: transform.apply(RawColumns(raw, user))) / len(raw)
     request = raw.slice(0, CANDIDATES)
 
     def ask() -> None:
         for _ in range(REPEATS):
-            transform.apply(RawColumns(request))
+            transform.apply(RawColumns(request, user))
 
     return learning * learned + applying * transformed, _cpu(ask) / REPEATS
 

@@ -255,7 +255,7 @@ def _opened(pipeline: str, overrides: list[str] | None) -> tuple[PipelineSpec, S
 def _columns(
     spec: PipelineSpec, source: Source, schema: pa.Schema, nulls: dict[str, int], rows: int
 ) -> Table:
-    roles = {value: role for role, value in spec.columns.model_dump().items() if value}
+    roles = {column: role for role, column in spec.columns.by_role.items()}
     roles[spec.label.column] = "label"
     truth = set(source.meaning.truth.values())
     outcomes = {*source.meaning.outcomes, spec.label.column} - truth

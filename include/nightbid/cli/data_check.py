@@ -123,6 +123,8 @@ def _print(report: FolderReport, console: Console) -> None:
             + (f"; {zone}{alike}" if zone else "")
             + (f"; {clock.future:.1%} are more than a day in the future" if clock.future else "")
         )
+    if findings.anonymous.share:
+        say(f"user     {findings.anonymous}")
     if findings.no_key:
         say("key      no column is unique per row: a key is generated (make_key)")
     elif findings.repeated:

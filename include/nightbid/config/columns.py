@@ -15,6 +15,10 @@ class Columns(Block):
     zone are in `source.time_zone`."""
     user: str = "user_id"
     """User of the impression; confidence intervals resample by it."""
+    anonymous: tuple[str, ...] = ()
+    """Further values of `user` that mean that there is none, such as `"-"` or `"0"`. Null, empty
+    text and the UUID of zeros always do. Such a row counts as a user of its own, without history;
+    see [data](data.md#rows-without-a-user)."""
     item: str | None = "ad_id"
     """Ad or item that was shown; null if no column names it. Default of `obd`: `item_id`; of the
     layout avazu: `C14`; of ipinyou: `creative_id`; of criteo: null."""
@@ -47,6 +51,12 @@ class Columns(Block):
     candidates: str | None = None
     """List column with the items that could have been shown, for `policy`; default: every item
     that occurs in the evaluate rows."""
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """Role → its column, for roles that have one."""
+        named = {role: column for role, column in self if isinstance(column, str)}
+        return {role: column for role, column in named.items() if column}
 
     @property
     def turnover(self) -> tuple[str, ...]:

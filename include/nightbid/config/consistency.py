@@ -294,7 +294,7 @@ def young_days_can_be_learned(spec: PipelineSpec) -> None:
 
 def names_of(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
     """Yield (place, name) for every feature name and every log column that a pipeline names."""
-    for role, name in spec.columns:
+    for role, name in spec.columns.by_role.items():
         yield f"columns.{role}", name
     for key in ("column", "given", "event_time", "delay_by"):
         yield f"label.{key}", getattr(spec.label, key)

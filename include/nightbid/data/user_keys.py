@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.anonymous import NO_USER_COLUMN, UserColumn
 from nightbid.column_parsing import whole
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
@@ -32,6 +33,8 @@ class UserKeyHasher:
     columns: tuple[str, ...]
     """Columns that contain user ids."""
     secret: bytes = field(repr=False)
+    user: UserColumn = NO_USER_COLUMN
+    """Column of the user. Its values that mean no user are not hashed."""
 
     @classmethod
     def of(cls, spec: PipelineSpec) -> UserKeyHasher | None:
@@ -59,7 +62,8 @@ class UserKeyHasher:
             raise ConfigError(
                 fault, where=where, hint=f"use at least {LEAST_BYTES}: `openssl rand -hex 32`"
             )
-        return cls(tuple(dict.fromkeys((spec.columns.user, *block.columns))), secret)
+        columns = tuple(dict.fromkeys((spec.columns.user, *block.columns)))
+        return cls(columns, secret, UserColumn.of(spec.columns))
 
     @property
     def fingerprint(self) -> str:
@@ -105,9 +109,13 @@ class UserKeyHasher:
         texts = array.dictionary
         if not pa.types.is_binary(texts.type):
             texts = pc.cast(texts, pa.string())
+        kept = self.user.anonymous if name == self.user.name else ()
         known = [
-            None if text is None else self.one(text.decode("utf-8", "surrogateescape")
-                                               if isinstance(text, bytes) else text)
-            for text in texts.to_pylist()
-        ]  # fmt: skip
+            text if text is None or text in kept else self.one(text)
+            for text in map(_text, texts.to_pylist())
+        ]
         return pa.array(known, pa.string()).take(array.indices)
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

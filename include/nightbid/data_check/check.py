@@ -99,6 +99,10 @@ class FolderReport:
                 role: {"column": name, "why": findings.reasons.get(role, "")}
                 for role, name in findings.roles.items()
             },
+            "anonymous": {
+                "share": findings.anonymous.share,
+                "values": dict(findings.anonymous.values),
+            },
             "missing": findings.missing,
             "label": findings.label,
             "labels": [

@@ -124,6 +124,10 @@ def _columns(inferred: InferredRoles) -> list[str]:
                     f"; {inferred.repeated:,} rows of the sample repeat a key and are left out"
                 )
             lines.append(f"  {role}: {_scalar(roles[role])}  # {reason}")
+            if role == "user" and inferred.anonymous.values:
+                texts = ", ".join(json.dumps(text) for text, _ in inferred.anonymous.values)
+                lines.append(f"  anonymous: [{texts}]  # {inferred.anonymous};"
+                             " remove a value that is a user")  # fmt: skip
         elif role in inferred.missing:
             lines.append(f"  # {role}: ???  # missing: {_comment(inferred.missing[role])}")
         elif role == "item":

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from nightbid.column_parsing import encode, hashes
+from nightbid.data_check.anonymous import AnonymousRows, anonymous_rows
 from nightbid.data_check.columns import Clock, ColumnSummary, clock_of
 from nightbid.data_check.labels import LabelCandidate, find_labels
 from nightbid.data_check.names import MEANINGS, has_meaning, rank_of
@@ -50,6 +51,7 @@ class InferredRoles:
     """Number of rows whose key an earlier row of the same day has."""
     repeated_positives: int = 0
     """Number of keys with a positive label in a later row only."""
+    anonymous: AnonymousRows = field(default_factory=AnonymousRows)
     no_key: bool = False
     """Whether no column identifies an impression, so that a key has to be made."""
     made_key: str = "impression_id"
@@ -92,6 +94,9 @@ def find_roles(
             )
         else:
             inferred.missing["user"] = "the user who saw the impression (user_id, device_id, …)"
+    user = known.get(inferred.roles.get("user", ""))
+    if user is not None and user.name != inferred.roles.get("key"):
+        inferred.anonymous = anonymous_rows(user)
     _labels(inferred, columns, format_roles)
     if inferred.label:
         _outcomes(inferred, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -70,6 +71,11 @@ def _shared(report: FolderReport) -> dict[str, Any]:
         is_time = column.name == roles.get("time")
         if column.name in hidden or not (is_time or may_be_quoted(column)):
             shown["examples"] = None
+    for text in report.found.anonymous.may_be_users:
+        values = content["anonymous"]["values"]
+        values["???"] = values.pop(text)
+        for quoted in (json.dumps(text), repr(text)):
+            content["yaml"] = content["yaml"].replace(quoted, quoted[0] + "???" + quoted[0])
     if unread := report.found.unread_time:
         message = content["missing"]["time"]
         content["missing"]["time"] = message.replace(repr(unread), repr(masked(unread)))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.anonymous import are_anonymous
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.bootstrap import share_of_users
 from nightbid.evaluation.scores import Floats, Ints
@@ -86,6 +87,15 @@ class EvaluationRows:
         for column in (self.keys, self.labels, self.weights, self.users):
             total.update(np.ascontiguousarray(column).tobytes())
         return total.hexdigest()[:32]
+
+    def units(self, resampled: int) -> dict[str, int]:
+        """Return the metrics `users` and, if there are any, `anonymous`: rows without a user.
+
+        Args:
+            resampled: Number of units that intervals resample: users, and rows without a user.
+        """
+        anonymous = int(are_anonymous(self.keys, self.users).sum())
+        return {"users": resampled - anonymous, **({"anonymous": anonymous} if anonymous else {})}
 
     @property
     def lists(self) -> Ints:

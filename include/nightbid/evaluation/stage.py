@@ -205,7 +205,7 @@ def evaluate(
         "no_reference": no_reference,
         "rows": len(rows),
         "positives": int(rows.labels.sum()),
-        "users": len(resampling.users),
+        **rows.units(len(resampling.users)),
         "label_rate": label_rate(tables["candidate"]),
         "rows_digest": rows.digest,
         "margin_ne": margin,

@@ -105,7 +105,7 @@ def evaluate_values(
         "no_reference": no_reference,
         "rows": len(rows),
         "positives": int((rows.labels > 0).sum()),
-        "users": len(resampling.users),
+        **rows.units(len(resampling.users)),
         "label_rate": actual.mean,
         "rows_digest": rows.digest,
         "margin_deviance": settings.margin_deviance,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.anonymous import UserColumn
 from nightbid.config.base import Block
 from nightbid.config.features import Feature, Vocabulary
 from nightbid.errors import ConfigError, CorruptDataError
@@ -46,6 +47,10 @@ class Definition(Block):
     """Days until a label is final."""
     time_zone: str = "UTC"
     """Time zone of the days of the logs: rates and counts end where the row's day begins."""
+    user: str = ""
+    """Column with the user."""
+    anonymous: tuple[str, ...] = ()
+    """Texts in it that mean that a row has no user."""
 
     @classmethod
     def of(cls, spec: PipelineSpec) -> Definition:
@@ -69,12 +74,19 @@ class Definition(Block):
             time=spec.columns.time,
             lag_days=spec.label.attribution_days,
             time_zone=getattr(spec.source, "time_zone", "UTC"),
+            user=(user := UserColumn.of(spec.columns)).name,
+            anonymous=user.anonymous,
         )
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Definition:
         """Load it from a fitted-features folder."""
         return cls.model_validate_json((folder / "definition.json").read_text(encoding="utf-8"))
+
+    @property
+    def user_column(self) -> UserColumn:
+        """Column with the user, and the texts that mean that there is none."""
+        return UserColumn(self.user, self.anonymous)
 
     def is_as(self, other: Definition, name: str) -> bool:
         """Whether a feature, and the vocabulary that it shares, have the same settings in both."""
@@ -84,6 +96,9 @@ class Definition(Block):
         if (self.time, self.lag_days, self.time_zone) != (
             other.time, other.lag_days, other.time_zone,
         ):  # fmt: skip
+            return False
+        reads_user = {self.user, other.user}.intersection(feature.sources(name))
+        if reads_user and self.user_column != other.user_column:
             return False
         shared = feature.shares()
         return not shared or self.is_as(other, shared)
@@ -130,6 +145,7 @@ class FittedFeatures:
             definition.time,
             definition.lag_days,
             definition.time_zone,
+            definition.user_column,
         )
         return {
             name: transform_of(name, feature, self.learned.get(name, FittedState()), context)
@@ -171,7 +187,7 @@ class FittedFeatures:
         Raises:
             DataError: A source column is missing, or has a type that its feature cannot read.
         """
-        rows, columns = RawColumns(raw), dict[str, pa.Array]()
+        rows, columns = RawColumns(raw, self.definition.user_column), dict[str, pa.Array]()
         for name, transform in self.transforms.items():
             if name in without:
                 continue

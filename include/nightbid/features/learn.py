@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightbid.anonymous import NO_USER_COLUMN, UserColumn
 from nightbid.config.features import Feature
 from nightbid.features.statistics import Statistic
 from nightbid.features.transforms.transform import FeatureContext, class_of, transform_of
@@ -15,7 +16,12 @@ from nightbid.schema import LABEL, TIME, WEIGHT
 
 
 def learn(
-    features: Mapping[str, Feature], rows: pa.Table, *, train: bool, zone: str = "UTC"
+    features: Mapping[str, Feature],
+    rows: pa.Table,
+    *,
+    train: bool,
+    zone: str = "UTC",
+    user: UserColumn = NO_USER_COLUMN,
 ) -> dict[str, Statistic]:
     """Compute the statistics of some rows; statistics of parts can be merged.
 
@@ -25,11 +31,13 @@ def learn(
         train: The rows are from training days. Only these teach vocabularies and scales; rows of
             every split teach history, since a row uses the history of earlier days only.
         zone: Time zone of the days.
+        user: Column of the user.
 
     Raises:
         DataError: A source column is missing, or has a type that its feature cannot read.
     """
-    raw, context, statistics = RawColumns(rows), FeatureContext(zone=zone), dict[str, Statistic]()
+    raw, context = RawColumns(rows, user), FeatureContext(zone=zone, user=user)
+    statistics = dict[str, Statistic]()
     for name, feature in learning_features(features, train=train).items():
         with naming(name):
             statistics[name] = transform_of(name, feature, context=context).statistic(raw, rows)

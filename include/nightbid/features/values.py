@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.anonymous import NO_USER_COLUMN, Bools, UserColumn
 from nightbid.column_parsing import Floats, Hashes, encode, joint_hashes, whole
 from nightbid.config.features import Numeric
 from nightbid.errors import DataError, MissingDataError
@@ -28,9 +29,15 @@ Floats32 = npt.NDArray[np.float32]
 
 
 class RawColumns:
-    """Raw rows; each column is concatenated and encoded once, however many features read it."""
+    """Raw rows; each column is concatenated and encoded once, however many features read it.
 
-    def __init__(self, table: pa.Table | pa.RecordBatch) -> None:
+    Args:
+        table: Rows.
+        user: User column, which is null where a row has no user.
+    """
+
+    def __init__(self, table: pa.Table | pa.RecordBatch, user: UserColumn = NO_USER_COLUMN) -> None:
+        self._user = user
         self._places = {name: place for place, name in enumerate(table.column_names)}
         self._table = table
         self._columns: dict[str, pa.Array] = {}
@@ -56,8 +63,18 @@ class RawColumns:
                     if close
                     else f"the rows have {', '.join(list(self._places)[:12])}",
                 )
-            values = self._columns[name] = whole(self._table.column(self._places[name]))
+            values = whole(self._table.column(self._places[name]))
+            if name == self._user.name:
+                values = self._user.with_nulls(values)
+            self._columns[name] = values
         return values
+
+    def with_user(self, columns: Sequence[str], feature: str) -> Bools | None:
+        """Return which rows have a user, bool [rows]; None if all do, or no column is the user."""
+        if self._user.name not in columns:
+            return None
+        known = self.encoded(self._user.name, feature)[0] >= 0
+        return None if known.all() else known
 
     def encoded(self, name: str, feature: str) -> tuple[Int32s, pa.Array]:
         """Return a column as codes and tokens, see `nightbid.column_parsing.encode`."""

@@ -92,12 +92,9 @@ class LearnMissing(beam.DoFn):  # type: ignore[misc]
         features = {name: self._definition.features[name] for name in self._missing[place]}
         train = group.split == "train"
         rows = group.read(columns_taught(features, train=train))
-        yield (
-            place,
-            PartialStatistics(
-                len(rows), learn(features, rows, train=train, zone=self._definition.time_zone)
-            ),
-        )
+        zone, user = self._definition.time_zone, self._definition.user_column
+        statistics = learn(features, rows, train=train, zone=zone, user=user)
+        yield place, PartialStatistics(len(rows), statistics)
 
 
 class SaveDay(beam.DoFn):  # type: ignore[misc]
@@ -166,6 +163,7 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
             "code": code_of(CODE),
             "libraries": versions_of(LIBRARIES),
         }
+        # The digests cover which rows have no user, since each of these is a user of its own.
         yield _DayToLearn(split, day, day_groups, depends_on, statistics)
 
 

@@ -75,7 +75,13 @@ class Learn(beam.DoFn):  # type: ignore[misc]
         train = group.split == "train"
         rows = group.read(columns_taught(self._definition.features, train=train))
         definition = self._definition
-        statistics = learn(definition.features, rows, train=train, zone=definition.time_zone)
+        statistics = learn(
+            definition.features,
+            rows,
+            train=train,
+            zone=definition.time_zone,
+            user=definition.user_column,
+        )
         yield ALL, PartialStatistics(len(rows), statistics)
 
 
@@ -211,7 +217,8 @@ def transformed(
     columns.update({name: whole(inputs[name]) for name in names})
     table = pa.table(columns)
     profile = base.profile(table, group) if base else Profile.of(table)
-    return table, Summary(profile, _outside(fitted, inputs), unreadable_values(computed, rows))
+    unread = unreadable_values(computed, rows, fitted.definition.user_column)
+    return table, Summary(profile, _outside(fitted, inputs), unread)
 
 
 def _names(fitted: FittedFeatures) -> Iterator[str]:

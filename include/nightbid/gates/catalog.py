@@ -118,7 +118,8 @@ _RAW: dict[str, _Entry] = {
         "Remove the feature, or name its column in `source.outcomes`.",)),
     "auc_loss": ("a stale or shuffled join", (LOOK, LOAD)),
     "attribute_loss": ("a stale join, swapped ids", (LOOK, LOAD)),
-    "concentration": ("a bot or a test user", ("Remove the user from the logs.",)),
+    "concentration": ("a bot, a test user, or a new text that means no user", (
+        "Remove the user from the logs, or list the text in `columns.anonymous`.",)),
 }  # fmt: skip
 _FEATURES: dict[str, _Entry] = {
     "rows": ("the window is empty after sampling", (

@@ -102,6 +102,8 @@ def sentence(view: RunView) -> str:
             )
         )
         users = f" of {metrics['users']:,} users" if metrics.get("users") else ""
+        if anonymous := metrics.get("anonymous"):
+            users += f"{' and' if users else ','} {anonymous:,} rows without a user"
         parts.append(
             f"The candidate reaches {figures} against the {metrics['reference']}"
             f" on the same {metrics['rows']:,} rows{users}."

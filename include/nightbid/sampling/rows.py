@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.anonymous import UserColumn, own_users
 from nightbid.column_parsing import hashes
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.number_parsing import numbers
@@ -98,7 +99,6 @@ def parse(
     reasons: dict[str, Bools] = {}
     reasons[f"{roles.key} is null"] = nulls(table[roles.key])
     reasons[f"{roles.key} is empty"] = blanks(table[roles.key])
-    reasons[f"{roles.user} is null"] = nulls(table[roles.user])
     zone = zone_of(spec)
     time = as_time(table[roles.time], zone)
     reasons[f"{roles.time} is not a time"] = nulls(time)
@@ -145,12 +145,13 @@ def parse(
             value = np.where(happened < until, value, 0.0)
     if label.entire_space and given is not None:
         value = np.where(given[~bad] == 1, value, 0.0)
+    keys = hashes(good[roles.key]).view(np.int64)
     reserved = {
-        KEY: pa.array(hashes(good[roles.key]).view(np.int64)),
+        KEY: pa.array(keys),
         LABEL: pa.array(np.nan_to_num(value).astype(np.float32)),
         WEIGHT: pa.array(weight[~bad].astype(np.float32)),
         TIME: time,
-        USER: pa.array(hashes(good[roles.user]).view(np.int64)),
+        USER: pa.array(_users(good, UserColumn.of(roles), keys)),
     }
     if label.entire_space and given is not None:
         reserved[GIVEN] = pa.array(given[~bad].astype(np.float32))
@@ -160,6 +161,13 @@ def parse(
         good = good.append_column(name, column)
     places = np.flatnonzero(~bad)
     return ParsedBatch(good, aside, places, positives, aside_positives, _examples(aside, spec))
+
+
+def _users(good: pa.Table, user: UserColumn, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Hash the users, int64 [rows]; a row without one is a user of its own."""
+    users = hashes(good[user.name]).view(np.int64)
+    absent = user.is_absent(good[user.name])
+    return np.where(absent, own_users(keys), users) if absent.any() else users
 
 
 def zone_of(spec: PipelineSpec) -> str:

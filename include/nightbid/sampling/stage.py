@@ -94,6 +94,7 @@ def run(task: StageTask) -> Outcome:
         f"{_rows_of(rows_of, why_made)}, "
         f"{_history(history, task.night)}{_young(len(young), delays)}"
         f"{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
+        f"{_anonymous(counts, task.spec)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
     )
 
@@ -234,6 +235,13 @@ def _rows_of(rows_of: Mapping[str, str], why_made: Mapping[str, str]) -> str:
 
 def _rate_word(spec: PipelineSpec) -> str:
     return "mean value" if spec.label.kind == "value" else "label rate"
+
+
+def _anonymous(counts: Mapping[str, DayRowCounts], spec: PipelineSpec) -> str:
+    """Share of the parsed rows that have no user; empty if all have one."""
+    anonymous = sum(count.anonymous for count in counts.values())
+    parsed = sum(count.read - count.quarantined for count in counts.values())
+    return f", {anonymous / parsed:.1%} without {spec.columns.user}" if anonymous else ""
 
 
 def _accounted(rows: RowCounts) -> str:

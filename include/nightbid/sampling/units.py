@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.anonymous import UserColumn, are_anonymous
 from nightbid.column_parsing import token_hashes, whole
 from nightbid.data.user_keys import UserKeyHasher
 from nightbid.night.manifest import RowCounts
@@ -28,7 +29,7 @@ from nightbid.profile.rows import RowSample
 from nightbid.sampling.as_read import OthersWriter, is_slow
 from nightbid.sampling.row_files import ASIDE, PROFILE, ROWS, SOME, RowWriter
 from nightbid.sampling.rows import THINNED, chosen, parse, positive_keys, thinned, wanted, zone_of
-from nightbid.schema import LABEL, REASON, TIME, WEIGHT
+from nightbid.schema import KEY, LABEL, REASON, TIME, USER, WEIGHT
 from nightbid.time_parsing import local_time
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class DayRowCounts:
     """Number of rows read whose label is 1 or unreadable, whether or not they were set aside."""
     aside_positives: int = 0
     """Number of these rows that were set aside."""
+    anonymous: int = 0
+    """Number of rows that could be parsed and have no user."""
     joined: dict[str, float] = field(default_factory=dict)
     """Statistics of the event join; empty if the source joins no events."""
 
@@ -84,8 +87,8 @@ class DayRowCounts:
 
     def add(self, later: DayRowCounts) -> None:
         """Add the counts of a later unit."""
-        for name in ("read", "written", "quarantined", "repeated", "repeated_positives",
-                     "positives", "weight", "read_positives", "aside_positives"):  # fmt: skip
+        for name in ("read", "written", "quarantined", "repeated", "repeated_positives", "weight",
+                     "positives", "read_positives", "aside_positives", "anonymous"):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for reason, rows in later.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + rows
@@ -104,6 +107,7 @@ class DayRowCounts:
             "positives": self.read_positives,
             "quarantined_positives": self.aside_positives,
             "label_rate": self.positives / self.weight if self.weight else None,
+            **({"anonymous": self.anonymous} if self.anonymous else {}),
             **self.joined,
         }
 
@@ -154,6 +158,7 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
         CorruptDataError: A file is unreadable, or the label is not binary.
     """
     count, profile, sample = DayRowCounts(), Profile(), RowSample()
+    user = UserColumn.of(spec.columns)
     entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
     seen: list[npt.NDArray[np.int64]] = []
     positive, kept_positive = [NO_KEYS], [NO_KEYS]
@@ -174,7 +179,7 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
             positive.append(positive_keys(parsed.good, is_wanted))
             kept_positive.append(positive_keys(parsed.good, is_chosen))
             rows = thinned(rows, spec) if thins else rows
-            local = _for_profile(parsed.good, zone_of(spec))
+            local = _for_profile(parsed.good, zone_of(spec), user)
             profile = profile.merge(Profile.of(local, entities))
             sample = sample.add(local)
             kept.write(rows)
@@ -187,6 +192,8 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
             count.quarantined += len(parsed.aside)
             count.read_positives += parsed.positives + parsed.aside_positives
             count.aside_positives += parsed.aside_positives
+            keyed = (np.asarray(parsed.good[name]) for name in (KEY, USER))
+            count.anonymous += int(are_anonymous(*keyed).sum())
             count.examples = {**parsed.examples, **count.examples}
     finally:
         kept.close()
@@ -209,18 +216,20 @@ def _tables(logs: UnitOfLogs) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
-def _for_profile(rows: pa.Table, zone: str) -> pa.Table:
+def _for_profile(rows: pa.Table, zone: str, user: UserColumn) -> pa.Table:
     """Convert rows to the form that profiles count.
 
     Every row counts once, whatever its weight. `nb_time` is local time in the zone of the days;
-    texts longer than `LONGEST_TEXT` characters are truncated and end with a digest, so that
-    different texts remain different.
+    a user is null where the row has none; texts longer than `LONGEST_TEXT` characters are truncated
+    and end with a digest, so that different texts remain different.
     """
     place = rows.column_names.index(WEIGHT)
     rows = rows.set_column(place, WEIGHT, pa.array(np.ones(len(rows), np.float32)))
     if zone != "UTC":
         place = rows.column_names.index(TIME)
         rows = rows.set_column(place, TIME, local_time(rows[TIME], zone))
+    place = rows.column_names.index(user.name)
+    rows = rows.set_column(place, user.name, user.with_nulls(rows[user.name]))
     for place, column in enumerate(rows.schema):
         if pa.types.is_string(column.type):
             values = whole(rows.column(place))

@@ -17,7 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.scorer.rows import MOST_ROWS, MOST_VALUES, RequestRows, TooManyRowsError, shared_value
+from nightbid.scorer.rows import (
+    MOST_ROWS,
+    MOST_VALUES,
+    RequestRows,
+    TooManyRowsError,
+    is_spelled_otherwise,
+    shared_value,
+)
 from nightbid.serving.json_values import LISTS
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
@@ -40,12 +47,13 @@ _LOSSLESS = (
 """Kinds of request types, and kinds of log types that they convert to without loss."""
 
 
-def read(body: bytes, columns: pa.Schema) -> RequestRows:
+def read(body: bytes, columns: pa.Schema, user: str = "") -> RequestRows:
     """Read a request.
 
     Args:
         body: Arrow IPC stream. Columns that the model does not read are ignored.
         columns: Name and type of each column that the model reads.
+        user: Column of the user, which may be absent; see `nightbid.scorer.rows.read`.
 
     Raises:
         CorruptDataError: The body is not such a stream, or a column has another type.
@@ -53,16 +61,19 @@ def read(body: bytes, columns: pa.Schema) -> RequestRows:
         TooManyRowsError: There are more than `MOST_ROWS` rows, or `MOST_VALUES` values.
     """
     with _malformed():
-        return _asked(_open(body), columns)
+        return _asked(_open(body), columns, user)
 
 
-def read_rank(body: bytes, columns: pa.Schema) -> tuple[RequestRows, dict[str, Any]]:
+def read_rank(
+    body: bytes, columns: pa.Schema, user: str = ""
+) -> tuple[RequestRows, dict[str, Any]]:
     """Read a request to rank: rows with one bid each, and an auction.
 
     Args:
         body: Arrow IPC stream. Its column `nb_bid` holds the bids, its optional column `nb_id` the
             ids; the schema's metadata may hold `auction`, as JSON.
         columns: Name and type of each column that the model reads.
+        user: See `read`.
 
     Returns:
         The rows, and the argument `request` of `nightbid.scorer.auction.ranked`.
@@ -84,7 +95,7 @@ def read_rank(body: bytes, columns: pa.Schema) -> tuple[RequestRows, dict[str, A
                 f"column {BID!r} is missing", where="body", hint="send the bid of each row in it"
             )
         names = [name for name in table.column_names if name not in (BID, ID)]
-        return _asked(table.select(names), columns), others
+        return _asked(table.select(names), columns, user), others
 
 
 @contextmanager
@@ -102,7 +113,7 @@ _MALFORMED = (
 """Errors for streams that are truncated or damaged, have repeated or invalid names, and so on."""
 
 
-def _asked(table: pa.Table, columns: pa.Schema) -> RequestRows:
+def _asked(table: pa.Table, columns: pa.Schema, user: str) -> RequestRows:
     context = _metadata(table.schema, "context")
     shared: dict[str, pa.Array] = {}
     own: dict[str, pa.Array] = {}
@@ -115,6 +126,8 @@ def _asked(table: pa.Table, columns: pa.Schema) -> RequestRows:
                 own[field.name] = column
         elif field.name in context:
             shared[field.name] = shared_value(context[field.name], field)
+        elif field.name == user and not is_spelled_otherwise(user, table.column_names):
+            shared[field.name] = pa.nulls(1, field.type)
         else:
             raise MissingDataError(
                 f"column {field.name!r} is missing",

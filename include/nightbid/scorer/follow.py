@@ -62,6 +62,7 @@ class ServedBundle:
         self.champion = champion
         self.columns = columns
         self.output = bundle.card.output
+        self._user = bundle.fitted.definition.user
         # Each thread has its own cache of looked-up values.
         self._small, self._large = bundle, bundle.twin()
         self._requests = RequestLookup(bundle.fitted, columns)
@@ -111,14 +112,14 @@ class ServedBundle:
 
     def answer_arrow(self, body: bytes, *, large: bool = False) -> npt.NDArray[np.float64]:
         """Score the rows of an Arrow IPC stream; see `answer`."""
-        request = arrow_rows.read(body, self.columns)
+        request = arrow_rows.read(body, self.columns, self._user)
         return self.score(request.rows, request.shared, large=large)
 
     def rank_arrow(
         self, body: bytes, *, large: bool = False
     ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
         """Score the rows of an Arrow IPC stream with bids; see `rank`."""
-        request, others = arrow_rows.read_rank(body, self.columns)
+        request, others = arrow_rows.read_rank(body, self.columns, self._user)
         return self.score(request.rows, request.shared, large=large), others
 
     def rank(
@@ -153,7 +154,8 @@ class ServedBundle:
                     self.recent.append(body)
                 return self._small.run(feed).astype(np.float64), others
         whole = rows.load(body, self.columns)
-        request = rows.read(whole, self.columns, KEYS if decoder is RANK else frozenset())
+        keys = KEYS if decoder is RANK else frozenset[str]()
+        request = rows.read(whole, self.columns, keys, user=self._user)
         return self.score(request.rows, request.shared, large=large), whole
 
     def prepare(self, bodies: Iterable[bytes]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,9 @@ class RankWire(Wire, forbid_unknown_fields=True):
         return {name: orjson.loads(raw) for name, raw in fields.items() if bytes(raw)}
 
 
-def parse(body: bytes, columns: pa.Schema) -> pa.Table:
+def parse(body: bytes, columns: pa.Schema, user: str = "") -> pa.Table:
     """Parse the body of a request into whole rows; see `read`."""
-    return read(load(body, columns), columns).table(columns)
+    return read(load(body, columns), columns, user=user).table(columns)
 
 
 def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
@@ -116,7 +116,11 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
 
 
 def read(
-    request: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset()
+    request: dict[str, Any],
+    columns: pa.Schema,
+    others: Set[str] = frozenset(),
+    *,
+    user: str = "",
 ) -> RequestRows:
     """Read a request.
 
@@ -130,6 +134,8 @@ def read(
             does not read are ignored.
         columns: Name and type of each column that the model reads.
         others: Allowed keys in addition to `rows` and `context`.
+        user: Column of the user. It may be absent, unless the row has another spelling of its
+            name: such a row has no user.
 
     Raises:
         CorruptDataError: The request has another structure, or a value has another type.
@@ -158,7 +164,7 @@ def read(
         if name in context and name not in in_rows:
             shared[name] = _array([context[name]], field.type, name, "context")
         else:
-            values = _values(field, context, rows)
+            values = _values(field, context, rows, user)
             if _is_constant(values):
                 shared[name] = _array(values[:1], field.type, name, "rows[{}]")
             else:
@@ -174,15 +180,18 @@ _SHAPE = 'send {"rows": [{column: value, …}, …]}, and what all rows share in
 
 
 def _values(
-    field: pa.Field, context: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    field: pa.Field, context: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], user: str
 ) -> list[Any]:
     name, kind = field.name, field.type
     try:
         return [row[name] for row in rows]
     except KeyError:  # some rows lack the column; the context may have it
-        values = []
+        values = list[Any]()
     for at, row in enumerate(rows):
         if name not in row and name not in context:
+            if name == user and not is_spelled_otherwise(name, row):
+                values.append(None)
+                continue
             close = difflib.get_close_matches(name, row, n=1)
             raise MissingDataError(
                 f"column {name!r} is missing",
@@ -193,6 +202,15 @@ def _values(
             )
         values.append(row.get(name, context.get(name)))
     return values
+
+
+def is_spelled_otherwise(name: str, names: Iterable[str]) -> bool:
+    """Return whether names contain another spelling of a name, such as userId for user_id."""
+    return _letters(name) in map(_letters, names)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).casefold()
 
 
 def _is_constant(values: list[Any]) -> bool:

@@ -48,8 +48,10 @@ class ServedFeature:
     outputs: tuple[tuple[str, int, type[np.float32] | type[np.int32]], ...]
     """(name, length, type) of each graph input; length 0 means one number per row."""
 
-    def compute(self, raw: RawColumns) -> dict[str, Array]:
+    def compute(self, raw: RawColumns | ArrowRows) -> dict[str, Array]:
         """Apply the transform: graph input → [rows] or [rows, length]."""
+        if not isinstance(raw, RawColumns):
+            raw = RawColumns(raw, self.transform.context.user)
         columns = self.transform.apply(raw)
         inputs = {}
         for name, length, dtype in self.outputs:
@@ -240,7 +242,7 @@ class Memo:
             self._slots[key] = first + offset
 
     def _compute(self, raw: ArrowRows) -> dict[str, Array]:
-        return self._feature.compute(RawColumns(raw))
+        return self._feature.compute(raw)
 
 
 def _keys(column: pa.Array) -> list[Any] | None:

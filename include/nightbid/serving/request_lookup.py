@@ -21,6 +21,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from nightbid.anonymous import UserColumn
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.values import RawColumns
 from nightbid.serving.json_values import from_json
@@ -56,6 +57,7 @@ class RequestLookup:
         self._capacity = capacity
         self._features = served_features(fitted)
         self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
+        self._user = fitted.definition.user_column
         self._columns = {column.name: column.type for column in columns}
         # A decimal may have more digits than orjson's 64-bit numbers.
         exact = any(pa.types.is_decimal(kind) for kind in columns.types)
@@ -91,7 +93,7 @@ class RequestLookup:
             raise UnusualRequestError("no rows, or too many")
         layout = self._layout(tuple(context))
         shared = {name: bytes(context[name]) for name in layout.shared}
-        parsed = SharedValues(shared, self._columns, self._decode)
+        parsed = SharedValues(shared, self._columns, self._decode, self._user)
         day = None
         if layout.reads_day:
             day = parsed.day(self._time, self._zone)
@@ -151,7 +153,8 @@ class RequestLookup:
             ]
             if slow:
                 names = {name for at in slow for name in layout.once[at].feature.reads}
-                raw = RawColumns(pa.record_batch({name: parsed.array(name) for name in names}))
+                row = pa.record_batch({name: parsed.array(name) for name in names})
+                raw = RawColumns(row, self._user)
                 for at in slow:
                     values[at] = layout.once[at].compute(raw)
             for at in missing:
@@ -205,7 +208,7 @@ class RequestLookup:
                     for name in layout.own
                 }
             )
-            layout.learn(new, decoded, batch)
+            layout.learn(new, decoded, batch, self._user)
             slots = list(map(layout.rows.slots.get, keys))
         else:
             layout.watch(len(keys), 0)
@@ -287,15 +290,18 @@ class _LookupPlan:
                 raise UnusualRequestError("rows that seldom repeat")
             self._seen = self._new = 0
 
-    def learn(self, new: list[bytes], decoded: list[Row], batch: pa.RecordBatch) -> None:
+    def learn(
+        self, new: list[bytes], decoded: list[Row], batch: pa.RecordBatch, user: UserColumn
+    ) -> None:
         """Cache rows.
 
         Args:
             new: JSON of each row.
             decoded: Decoded rows.
             batch: Row columns, which are not in the context.
+            user: Column of the user.
         """
-        raw = RawColumns(batch)
+        raw = RawColumns(batch, user)
         inputs: dict[str, Array] = {}
         for feature in self.per_row:
             inputs.update(feature.compute(raw))

@@ -191,7 +191,7 @@ class PairMemo:
         raw = {name: from_json([row[name] for row in decoded], types[name]) for name in self.own}
         for name in self._batch_names:
             raw[name] = parsed.array(name).take(again)
-        return self._feature.compute(RawColumns(pa.record_batch(raw)))
+        return self._feature.compute(pa.record_batch(raw))
 
 
 @dataclass(frozen=True)

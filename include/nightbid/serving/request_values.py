@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from nightbid.anonymous import NO_USER_COLUMN, UserColumn
 from nightbid.column_parsing import Floats, Hashes, joint_hash
 from nightbid.errors import NightbidError
 from nightbid.features.transforms.hashed import CrossTransform, HashTransform
@@ -56,16 +57,30 @@ class SharedValues:
         given: dict[str, bytes],
         types: Mapping[str, pa.DataType],
         decode: Callable[[bytes], Any],
+        user: UserColumn = NO_USER_COLUMN,
     ) -> None:
         self.given = given
         self.types, self.decode = types, decode
+        self._user = user
         self._arrays: dict[str, pa.Array] = {}
         self._moments: dict[str, int | None] = {}
         self._hashes: dict[tuple[str, ...], Hashes] = {}
 
+    def value(self, name: str) -> Any:
+        """Return the decoded value of a column; None for null, and for no user."""
+        value = self.decode(self.given[name])
+        if name == self._user.name:
+            kind = self.types[name]
+            if not _has_tokens(kind):
+                raise UnusualRequestError("users are neither strings nor integers")
+            expected = str if _is_text(kind) else int
+            if type(value) is expected and str(value) in self._user.anonymous:
+                return None
+        return value
+
     def number(self, name: str) -> float:
         """Return a value of a float64 or signed integer column; NaN for null."""
-        value, kind = self.decode(self.given[name]), self.types[name]
+        value, kind = self.value(name), self.types[name]
         if value is None:
             return math.nan
         if type(value) is float and pa.types.is_float64(kind):
@@ -76,7 +91,7 @@ class SharedValues:
 
     def token(self, name: str) -> str | None:
         """Return the token of a value of a string or integer column; None if missing."""
-        value, kind = self.decode(self.given[name]), self.types[name]
+        value, kind = self.value(name), self.types[name]
         if value is None:
             return None
         if pa.types.is_signed_integer(kind):
@@ -87,7 +102,7 @@ class SharedValues:
 
     def tokens(self, name: str, separator: str) -> list[str | None]:
         """Return the items of a list of strings, or of a delimited string; None if missing."""
-        value = self.decode(self.given[name])
+        value = self.value(name)
         if value is None:
             return []
         if _is_text(self.types[name]):

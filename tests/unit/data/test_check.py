@@ -61,6 +61,31 @@ def test_json_output_matches_the_printed_report(folder):
     assert report["missing"] == {}
 
 
+def test_values_that_mean_no_user_are_drafted(tmp_path):
+    def change(table: pa.Table) -> pa.Table:
+        at = np.arange(ROWS)
+        users = np.array([str(user) for user in table["uid"].to_pylist()], object)
+        users[at % 10 < 3] = "no-consent-given"
+        users[at % 10 == 3] = "-"
+        users[at % 10 == 4] = "0" * 32
+        place = table.column_names.index("uid")
+        return table.set_column(place, "uid", pa.array(users.tolist(), pa.string()))
+
+    folder, path = write(tmp_path / "logs", change=change), tmp_path / "first.yaml"
+    printed = check(folder, "--write", path)
+    assert (
+        "user     50.0% of the rows have no user (10.0% null, empty or zeros,"
+        " 30.0% 'no-consent-given', 10.0% '-')" in printed
+    )
+    assert load_pipeline(path).columns.anonymous == ("no-consent-given", "-")
+    report = json.loads(check(folder, "--json"))
+    assert report["anonymous"]["values"] == pytest.approx({"no-consent-given": 0.3, "-": 0.1})
+    # Users of usual frequency are not, whatever they are called.
+    plain = check(write(tmp_path / "plain"), "--write", tmp_path / "second.yaml")
+    assert "have no user" not in plain
+    assert load_pipeline(tmp_path / "second.yaml").columns.anonymous == ()
+
+
 def test_all_missing_roles_are_reported_at_once(tmp_path):
     folder = write(tmp_path / "logs", change=lambda table: table.select(["request_id", "device"]))
     path = tmp_path / "first.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from datetime import date, timedelta
@@ -118,6 +119,15 @@ def test_category_values_are_shown(stored_check):
     assert "sport" in str(examples["c5"])
     assert "New York" in text
     assert "not shown" in text
+
+
+def test_a_value_of_too_many_rows_is_not_stored_if_it_may_be_a_user(stored_check):
+    users = np.array(of_people(lambda n: f"person-{n}"), object)
+    users[: ROWS // 2] = "Ann Other"
+    text, _ = stored_check({"user_id": pa.array(users.tolist())})
+    assert "Ann Other" not in text
+    assert 'anonymous: ["???"]  # 50.0% of the rows have no user' in html.unescape(text)
+    assert "<p>50.0% of the rows have no user.</p>" in text
 
 
 def test_only_the_pattern_of_an_unreadable_time_is_stored(stored_check):

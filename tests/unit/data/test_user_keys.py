@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.anonymous import UserColumn
 from nightbid.config.load import parse_pipeline
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
@@ -114,6 +115,16 @@ def test_ids_of_any_type_are_hashed_by_their_text() -> None:
         table = keys.keyed(pa.table({"user": column, "other": [1, 2, 3, 4]}))
         assert table["user"].to_pylist() == expected
         assert table.column_names == ["user", "other"]
+
+
+def test_values_that_mean_no_user_are_not_hashed() -> None:
+    keys = UserKeyHasher(("user", "more"), SECRET.encode(), UserColumn("user", ("", "-", "0")))
+    for values in (["7", None, "-", ""], [7, None, 0, 12]):
+        table = keys.keyed(pa.table({"user": values, "more": values}))
+        kept = [None if value is None else str(value) for value in values]
+        hashed = [None if value is None else keys.one(value) for value in kept]
+        users = [text if text in (None, "", "-", "0") else keys.one(text) for text in kept]
+        assert (table["user"].to_pylist(), table["more"].to_pylist()) == (users, hashed)
 
 
 @pytest.mark.parametrize("block", ["{}", "{env: A, file: b}", "{env: A, colums: [x]}"])

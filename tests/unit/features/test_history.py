@@ -145,6 +145,48 @@ def test_a_target_rate_ignores_labels_that_are_not_final(definition, make_rows):
     assert (known[days == days.min() + 3] != 0).any()
 
 
+USERS = """
+pipeline: t
+columns: {time: served, user: site, anonymous: [d]}
+features:
+  site: {min_count: 1}
+  rate: {transform: target_rate, columns: [site], strength: 5}
+  rows: {transform: count, columns: [number, site]}
+  lately: {transform: recent, column: number, by: [site], vocabulary: number, length: 4}
+  number: {min_count: 1}
+"""
+
+
+@pytest.mark.parametrize("spelled", [None, "", "d", "00000000-0000-0000-0000-000000000000"])
+def test_rows_without_a_user_have_the_history_of_an_unknown_one(make_rows, spelled):
+    """They teach no history, and read none: as if they were of users never seen before."""
+    rows = make_rows(400, seed=5)
+    sites = np.asarray(rows["site"].to_pylist(), object)
+    anonymous = np.flatnonzero(sites == "b")
+    sites[anonymous] = spelled
+    rows = with_column(rows, "site", pa.array(sites.tolist(), pa.string()))
+    definition = Definition.of(parse_pipeline(USERS, "t"))
+
+    def fitted(table: pa.Table) -> FittedFeatures:
+        user = definition.user_column
+        return FittedFeatures.fit(
+            definition, learn(definition.features, table, train=True, user=user)
+        )
+
+    learned = fitted(rows)
+    known = rows.take(pa.array(np.setdiff1d(np.arange(400), anonymous)))
+    for name in ("rate", "rows", "lately"):
+        history = fitted(known).learned[name].history
+        assert learned.learned[name].history.equals(history)
+    inputs = learned.transform(rows)
+    new = learned.transform(with_column(rows, "site", pa.array(["new user"] * 400)))
+    for name in ("rate", "rows", "lately"):
+        assert inputs[name].take(anonymous).equals(new[name].take(anonymous))
+    assert set(inputs["site"].take(anonymous).to_pylist()) == {0}
+    nobody = learned.transform(with_column(rows, "site", pa.nulls(400, pa.string())))
+    assert inputs.take(anonymous).equals(nobody.take(anonymous))
+
+
 def test_history_written_by_an_older_release_is_read(definition, make_rows, tmp_path):
     statistics = learn(definition.features, make_rows(800, seed=1, days=3), train=True)
     fitted = FittedFeatures.fit(definition, statistics)

@@ -60,6 +60,7 @@ def test_request_inputs_equal_the_transform_bit_for_bit(night, bundle, columns, 
         {"seconds_since_last_ad": 7}, {"seconds_since_last_ad": 1e39}, {"interests": None},
         {"time": "1969-12-31T23:59:59.999999"}, {"time": "2026-01-09T01:30:00+02:00"},
         {"session_depth": 3.0}, {"user_id": None}, {"user_id": "nobody"}, {"interests": []},
+        {"user_id": ""}, {"user_id": "00000000-0000-0000-0000-000000000000"},
     ]  # fmt: skip
     for at in range(39):
         context, rows = some(night, columns, draw, int(draw.integers(1, 40)))

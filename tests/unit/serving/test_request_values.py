@@ -18,7 +18,7 @@ from nightbid.serving.request_values import UnusualRequestError
 SPEC = """
 pipeline: t
 source: {kind: parquet, folder: logs}
-columns: {time: time}
+columns: {time: time, user: site, anonymous: [never seen, "0"]}
 features:
   site: {min_count: 1, oov_buckets: 7}
   number_as_value: {transform: vocabulary, column: visits, min_count: 1, oov_buckets: 3}
@@ -65,7 +65,8 @@ def fitted() -> FittedFeatures:
     columns["nb_weight"] = pa.array(np.ones(400, np.float32))
     definition = Definition.of(parse_pipeline(SPEC, "t"))
     table = pa.table(columns)
-    return FittedFeatures.fit(definition, learn(definition.features, table, train=True))
+    user = definition.user_column
+    return FittedFeatures.fit(definition, learn(definition.features, table, train=True, user=user))
 
 
 def test_context_values_of_every_type_give_the_inputs_of_the_transform(fitted, draw):

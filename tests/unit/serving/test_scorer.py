@@ -12,6 +12,9 @@ import time
 import httpx
 import numpy as np
 import pyarrow as pa
+import pytest
+from nightbid.features.fitted import FittedFeatures
+from nightbid.models.predict import load_model
 from nightbid.night.champion import ChampionPointer
 from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.storage.workspace import Workspace
@@ -55,6 +58,30 @@ def test_the_scorer_gives_exactly_the_scores_of_the_bundle(night, scorer):
     assert content["probabilities"] == bundle.score(whole).tolist()
     assert len(set(content["probabilities"])) > 10
     assert scorer.score(raw.slice(0, 0)).json()["probabilities"] == []
+
+
+def test_rows_without_a_user_get_the_score_of_training(night, scorer):
+    """Null, an empty text, a UUID of zeros and an absent column all mean no user."""
+    scorer.promote(night, "first")
+    raw = night.raw().select([*read_columns(night.folder("export")).names, "position"])
+    raw = raw.slice(0, 40)
+    place = raw.column_names.index("user_id")
+    nobody = raw.set_column(place, "user_id", pa.nulls(40, pa.string()))
+    fitted = FittedFeatures.load(night.folder("featurize") / "fitted")
+    model = load_model(night.folder("train") / "model")
+    expected = model.predict(fitted.transform(nobody))
+    assert np.abs(expected - model.predict(fitted.transform(raw))).max() > 1e-4
+    answers = [scorer.score(raw.drop_columns(["user_id"])), scorer.score(nobody)]
+    for spelled in ("", "00000000-0000-0000-0000-000000000000"):
+        answers.append(scorer.score(raw.set_column(place, "user_id", pa.array([spelled] * 40))))
+    first = answers[0].json()["probabilities"]
+    assert first == pytest.approx(expected, abs=1e-6)
+    for answer in answers:
+        assert answer.json()["probabilities"] == first
+    # A column of a similar name is a mistake, not a row without a user.
+    answer = scorer.score(raw.rename_columns(["userid" if n == "user_id" else n
+                                              for n in raw.column_names]))  # fmt: skip
+    assert "column 'user_id' is missing → did you mean 'userid'?" in answer.json()["error"]
 
 
 def test_promotions_and_rollbacks_fail_no_request(night, other, scorer):

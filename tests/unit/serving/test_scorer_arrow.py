@@ -52,6 +52,9 @@ def test_arrow_requests_get_the_same_scores_as_json_bit_for_bit(night, scorer):
     repeated = pa.Table.from_pylist([{**one, **ad} for ad in ads.to_pylist()],
                                     schema=read_columns(night.folder("export")))  # fmt: skip
     assert scores(repeated, 50) == from_json
+    # Without the column of the user, the rows have no user.
+    absent = raw.drop_columns(["user_id"])
+    assert scores(absent, 500) == scorer.score(absent).json()["probabilities"]
 
 
 def test_unreadable_arrow_requests_are_rejected_in_one_line(night, scorer):

@@ -33,7 +33,7 @@ from nightbid.features.values import (
     days_of,
     keys_of,
 )
-from nightbid.schema import ModelInput
+from nightbid.schema import LABEL, TIME, WEIGHT, ModelInput
 
 if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.key_statistics import DayCounts
@@ -165,10 +165,13 @@ class KeyHistory(Transform[FeatureSettings]):
         return {"by_day": list(self.feature.sources(self.name)), **days}
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Count rows and positive labels by key and day."""
+        """Count rows and positive labels by key and day; rows without a user have no such key."""
         from nightbid.features.key_statistics import DayCounts
 
-        return DayCounts.of(self._keys(raw), rows, self.context.zone)
+        keys, known = self._keys(raw), raw.with_user(self.feature.sources(self.name), self.name)
+        if known is not None:
+            keys, rows = keys[known], rows.select([LABEL, WEIGHT, TIME]).filter(pa.array(known))
+        return DayCounts.of(keys, rows, self.context.zone)
 
     def fit(self, statistic: DayCounts) -> FittedState:
         """Return the cumulative sums of the counts."""

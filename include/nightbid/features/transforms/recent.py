@@ -60,11 +60,14 @@ class RecentItems(Transform[Recent]):
         return {"events": feature.column, "by": list(feature.by), "rows": feature.rows}
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Collect items by key and time."""
+        """Collect items by key and time; rows without a user have no such key."""
         from nightbid.features.key_statistics import KeyEvents
 
         keys = keys_of(self.name, self.feature.by, raw)
         items = raw.encoded(self.feature.column, self.name)
+        known = raw.with_user(self.feature.by, self.name)
+        if known is not None:
+            items = np.where(known, items[0], -1), items[1]
         return KeyEvents.of(keys, items, rows, positive=self.feature.rows == "positive")
 
     def fit(self, statistic: KeyEvents) -> FittedState:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nightbid.anonymous import NO_USER_COLUMN, UserColumn
 from nightbid.config.features import FeatureBlock
 from nightbid.features.state import FittedState
 from nightbid.features.values import Floats32, Int32s, RawColumns
@@ -49,6 +50,8 @@ class FeatureContext:
     """Days until a label is final."""
     zone: str = "UTC"
     """Time zone of the days."""
+    user: UserColumn = NO_USER_COLUMN
+    """Column of the user, whose rows without one have no history."""
     vocabularies: dict[str, FittedVocabulary] = field(default_factory=dict)
     """Vocabularies built so far, so that features that share one hold it once."""
 
