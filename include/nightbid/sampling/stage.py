@@ -19,7 +19,7 @@ from nightbid.config.pipeline import READ_SPLITS, SPLITS, Night, PipelineSpec, S
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
 from nightbid.data.user_keys import UserKeyHasher
-from nightbid.errors import MissingDataError
+from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
 from nightbid.night.days import days_made
 from nightbid.night.manifest import RowCounts
@@ -38,8 +38,8 @@ def run(task: StageTask) -> Outcome:
 
     Raises:
         MissingDataError: A day or a column is missing, or the window is longer than the history.
-        CorruptDataError: A day is empty or unreadable, the label is not binary, or a frozen data
-            set was changed.
+        CorruptDataError: A day is empty or unreadable, the label is not binary, no row has a user,
+            or a frozen data set was changed.
         ConfigError: A frozen data set is of another night, or was sampled with other settings.
     """
     if name := task.spec.sampling.frozen:
@@ -66,6 +66,7 @@ def run(task: StageTask) -> Outcome:
     total = RowCounts(
         **{name: sum(getattr(day_rows, name) for day_rows in rows_of_days) for name in names}
     )
+    _refuse_no_users(counts, task.spec)
     weight = sum(count.weight for count in counts.values())
     rate = sum(count.positives for count in counts.values()) / weight if weight else 0.0
     reasons: dict[str, int] = {}
@@ -235,6 +236,16 @@ def _rows_of(rows_of: Mapping[str, str], why_made: Mapping[str, str]) -> str:
 
 def _rate_word(spec: PipelineSpec) -> str:
     return "mean value" if spec.label.kind == "value" else "label rate"
+
+
+def _refuse_no_users(counts: Mapping[str, DayRowCounts], spec: PipelineSpec) -> None:
+    parsed = sum(count.read - count.quarantined for count in counts.values())
+    if parsed and parsed == sum(count.anonymous for count in counts.values()):
+        raise CorruptDataError(
+            f"none of {parsed:,} rows has a user",
+            where=f"columns.user {spec.columns.user}",
+            hint="name the column of the user, or that of the key if the logs have no users",
+        )
 
 
 def _anonymous(counts: Mapping[str, DayRowCounts], spec: PipelineSpec) -> str:

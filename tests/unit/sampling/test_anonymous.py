@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.anonymous import are_anonymous
 from nightbid.config.pipeline import Night
+from nightbid.errors import CorruptDataError
 from nightbid.evaluation.bootstrap import Resampling, bounds, replicate
 from nightbid.night.task import StageTask
 from nightbid.profile import Profile
@@ -28,11 +29,11 @@ ZEROS = "00000000-0000-0000-0000-000000000000"
 ROWS, ABSENT = 60, 18
 
 
-def write(folder, kind: str, user: str | None) -> None:
-    """Write four days; 30% of the rows have this user."""
+def write(folder, kind: str, user: str | None, tenths: int) -> None:
+    """Write four days; so many tenths of the rows have this user."""
     for back in range(4):
         day = NIGHT - dt.timedelta(days=back)
-        users = [user if at % 10 < 3 else f"u{at % 7}" for at in range(ROWS)]
+        users = [user if at % 10 < tenths else f"u{at % 7}" for at in range(ROWS)]
         times = [f"{day}T{at % 24:02}:00:00Z" for at in range(ROWS)]
         keys = [f"{day}/{at}" for at in range(ROWS)]
         table = logs(ROWS, impression_id=keys, user_id=pa.array(users, pa.string()), time=times)
@@ -50,22 +51,33 @@ def write(folder, kind: str, user: str | None) -> None:
             path.write_text("\n".join([*lines, ""]))
 
 
+@pytest.fixture
+def sample(tmp_path):
+    """Sample a night of such logs; return the outcome and the folder."""
+
+    def start(kind: str, user: str | None, tenths: int = 3):
+        write(tmp_path / "logs", kind, user, tenths)
+        source = {"kind": kind, "folder": str(tmp_path / "logs")}
+        spec = spec_of(source=source, columns={"anonymous": ["-"]})
+        output = tmp_path / "out"
+        output.mkdir()
+        task = StageTask(
+            spec=spec, night=Night.of(spec, NIGHT), run_id="r", inputs={}, history=(),
+            output=output, workspace=Workspace(str(tmp_path / "workspace")),
+            cache=tmp_path / "cache",
+        )  # fmt: skip
+        return run(task), output
+
+    return start
+
+
 @pytest.mark.parametrize(
     ("kind", "user"),
     [("parquet", None), ("parquet", ""), ("parquet", ZEROS), ("csv", None), ("csv", ZEROS),
      ("csv", "-"), ("jsonl", None), ("jsonl", ""), ("jsonl", "-")],
 )  # fmt: skip
-def test_rows_without_a_user_are_kept_counted_and_profiled(tmp_path, kind, user):
-    write(tmp_path / "logs", kind, user)
-    source = {"kind": kind, "folder": str(tmp_path / "logs")}
-    spec = spec_of(source=source, columns={"anonymous": ["-"]})
-    output = tmp_path / "out"
-    output.mkdir()
-    task = StageTask(
-        spec=spec, night=Night.of(spec, NIGHT), run_id="r", inputs={}, history=(), output=output,
-        workspace=Workspace(str(tmp_path / "workspace")), cache=tmp_path / "cache",
-    )  # fmt: skip
-    outcome = run(task)
+def test_rows_without_a_user_are_kept_counted_and_profiled(sample, kind, user):
+    outcome, output = sample(kind, user)
     assert (outcome.rows.written, outcome.rows.quarantined) == (4 * ROWS, 0)
     assert outcome.summary.endswith("240 kept, 30.0% without user_id")
     assert outcome.metrics["days"][str(NIGHT)]["anonymous"] == ABSENT
@@ -77,6 +89,11 @@ def test_rows_without_a_user_are_kept_counted_and_profiled(tmp_path, kind, user)
     assert set(rows["user_id"].to_pylist()[:3]) <= {user, None if kind == "csv" else user}
     profile = Profile.load(output / "profile" / f"dt={NIGHT}.json").columns["user_id"]
     assert (profile.nulls, profile.blank, profile.distinct) == (ABSENT, 0, 7)
+
+
+def test_logs_without_any_user_are_refused_in_one_line(sample):
+    with pytest.raises(CorruptDataError, match=r"user user_id: none of 240 rows has a user"):
+        sample("csv", "-", tenths=10)
 
 
 @pytest.mark.parametrize(
