@@ -27,7 +27,10 @@ MANY_VALUES = 1000
 FEW_VALUES = 30
 """Maximum number of distinct values for an integer to be treated as a code."""
 
-NOTES = {"types": "  # one type for columns whose files or values are of several"}
+NOTES = {
+    "types": "  # one type for columns whose files or values are of several",
+    "event_key": "  # identifies the event itself: copies are dropped",
+}
 """Comments on keys of `source`."""
 
 

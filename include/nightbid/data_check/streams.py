@@ -29,6 +29,14 @@ NAMES = {
     "conversions": r"(.*_)?(conversions?|convs?|installs?|purchases?|orders?|postbacks?)",
 }
 """Stream → pattern of its folder's name, or of the kind of event in a folder of all streams."""
+EVENT_IDS = {
+    "clicks": r"(ad_?)?(event|click|clk)_?(id|uuid|guid|key)|uuid|guid|id",
+    "conversions": r"(event|conversion|conv|order|transaction|txn|purchase|install|postback)"
+                   r"(_?(id|uuid|guid|key|number|no))|uuid|guid|id",
+}  # fmt: skip
+"""Stream → pattern of the name of a column that identifies its events themselves."""
+EVENT_KEY = "event_id"
+"""Name of that column in a pipeline if the streams name it differently."""
 LEAST_SHARED = 0.05
 """Minimum share of a stream's events whose id is among the sampled impressions."""
 LEAST_UNIQUE = 0.5
@@ -38,7 +46,7 @@ MOST_KINDS = 20
 SURELY_SHARED = 0.5
 """As `LEAST_SHARED`, for one folder: its rows may also be impressions with their outcome."""
 SURELY_UNIQUE = 0.9
-"""As `LEAST_UNIQUE`, for one folder."""
+"""As `LEAST_UNIQUE`, for one folder, and for a column that identifies events."""
 
 
 def stream_folders(folder: str) -> dict[str, str]:
@@ -138,16 +146,22 @@ def events_block(blocks: Mapping[str, dict[str, Any]], cache: Path) -> dict[str,
     days = {stream: day_numbers({day: len(rows)}) for stream, (day, rows) in tables.items()}
     time = _time(summaries["impressions"], days["impressions"], folders["impressions"])
     key, key_columns = _key(summaries, ids, folders)
+    event_key, own_keys = _event_key(summaries, {"impressions": key, **key_columns})
     block: dict[str, Any] = {"kind": "events"}
     for stream, summary in summaries.items():
         renamed = {} if key_columns.get(stream, key) == key else {key_columns[stream]: key}
+        if own_keys.get(stream, event_key) != event_key:
+            renamed[own_keys[stream]] = event_key
         assigned = {key, *renamed}
         own = time if stream == "impressions" else ""
         own = own or _time([column for column in summary if column.name not in assigned],
                            days[stream], folders[stream], time)  # fmt: skip
         renamed |= {} if own == time else {own: time}
+        for name in {column.name for column in summary} - renamed.keys():
+            if name in renamed.values():  # another column has the name already
+                renamed[name] = f"own_{name}"
         block[stream] = {**blocks[stream], **({"rename": renamed} if renamed else {})}
-    block |= {"key": key, "time": time}
+    block |= {"key": key, "time": time, **({"event_key": event_key} if event_key else {})}
     if value := _value(summaries.get("conversions", [])):
         block["value"] = value
     return block
@@ -245,6 +259,45 @@ def _key(
             + "; ".join(f"{stream}: {names}" for stream, names in columns.items()),
         )
     return key, {stream: best[key][stream][1] for stream in streams}
+
+
+def _event_key(
+    summaries: Mapping[str, list[ColumnSummary]], keys: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Find the columns that identify clicks and conversions themselves.
+
+    Args:
+        summaries: Stream → summaries of its columns.
+        keys: Stream → its column with the impression id.
+
+    Returns:
+        The column's name in the pipeline, empty if no stream has one; and stream → its column.
+    """
+    own: dict[str, str] = {}
+    for stream, pattern in EVENT_IDS.items():
+        names = [
+            column.name
+            for column in summaries.get(stream, ())
+            if column.kind in ("text", "integer")
+            and column.name != keys[stream]
+            and re.fullmatch(pattern, plain(column.name))
+            and column.nulls <= 1 - SURELY_UNIQUE
+            and column.distinct_share >= SURELY_UNIQUE
+        ]
+        if len(names) == 1:
+            own[stream] = names[0]
+    if not own:
+        return "", {}
+    # A column of the same name in another stream may refer to these events instead.
+    others = {
+        column.name
+        for stream, summary in summaries.items()
+        for column in summary
+        if stream != "impressions" and column.name != own.get(stream)
+    }
+    taken = {*others, keys["impressions"]}
+    names = [*(set(own.values()) if len(set(own.values())) == 1 else ()), EVENT_KEY, "own_id"]
+    return next((name for name in names if name not in taken), ""), own
 
 
 def _value(summary: list[ColumnSummary]) -> str:

@@ -75,6 +75,33 @@ def test_one_folder_of_impressions_and_clicks_is_drafted_as_a_join(tmp_path):
     assert "sample   1,800 rows" in printed
 
 
+@pytest.mark.parametrize(
+    ("click_id", "order_id", "event_key", "renamed"),
+    [
+        ("click_id", "", "click_id", {}),
+        ("eventId", "eventId", "eventId", {}),
+        ("click_id", "order_no", "event_id", {"click_id": "event_id", "order_no": "event_id"}),
+        ("click_id", "click_id", "event_id", {"click_id": "event_id"}),  # orders name their click
+        ("id", "", "id", {}),
+        ("campaign_id", "", "", {}),  # not named like an event's own id
+        ("request_id", "", "", {"request_id": "own_request_id"}),  # nor the impression's
+    ],
+)
+def test_the_id_of_events_themselves_is_drafted(tmp_path, click_id, order_id, event_key, renamed):
+    folder = streams(tmp_path / "logs")
+    for name, column in (("clicks", click_id), ("orders", order_id)):
+        for path in (folder / name).rglob("*.parquet") if column else ():
+            rows = pq.read_table(path)
+            own = pa.array([f"{path.parent.name}-{at}" for at in range(len(rows))])
+            pq.write_table(rows.append_column(column, own), path)
+    path = tmp_path / "joined.yaml"
+    check(folder, "--write", path)
+    source = load_pipeline(path).source
+    assert source.event_key == event_key
+    own = {*source.clicks.rename.items(), *source.conversions.rename.items()}
+    assert own - {("imp", "request_id"), ("ts", "servedAt")} == set(renamed.items())
+
+
 def test_streams_without_a_common_id_are_reported_in_one_line(tmp_path):
     folder = streams(tmp_path / "logs")
     for path in (folder / "clicks").rglob("*.parquet"):
