@@ -99,7 +99,7 @@ def compare_(
     pctr: Annotated[
         list[str],
         typer.Option(
-            help="Prediction columns, at least two; the first is compared with the others."
+            help="Prediction column; repeat it. The first is compared with each of the others."
         ),
     ],
     price: PriceOption = "price",

@@ -177,7 +177,10 @@ def override(
     name: Annotated[str, typer.Option(help="Who decides.")],
     reason: Annotated[str, typer.Option(help="Why it is safe.")],
     until: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="Last night of the override.")
+        datetime,
+        typer.Option(
+            formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Last night of the override."
+        ),
     ],
 ) -> None:
     """Let a stop pass as a warning until a date; pages and reports show the override."""

@@ -72,7 +72,7 @@ class RunComparison:
         """
         if len({(run.head.pipeline, run.run_id) for run in runs}) < 2:
             raise ConfigError(
-                f"{len(runs)} run to compare: {', '.join(run.run_id for run in runs)}",
+                f"only one run to compare: {runs[0].run_id}" if runs else "no run to compare",
                 where="compare",
                 hint="name two or more different runs",
             )

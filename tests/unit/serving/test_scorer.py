@@ -24,6 +24,7 @@ from .running import serving
 
 def test_the_scorer_answers_503_until_the_first_champion(night, tmp_path):
     with serving(tmp_path, "--processes", "1") as scorer:
+        assert "no champion serves yet" in scorer.process.stdout.readline()
         assert scorer.http.get("/health").json()["status"] == "waiting for a champion"
         for answer in (scorer.http.get("/ready"), scorer.score(night.raw().slice(0, 1))):
             assert answer.status_code == 503

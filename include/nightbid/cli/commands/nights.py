@@ -40,7 +40,10 @@ def run(
         ),
     ] = "",
     until: Annotated[
-        str, typer.Option(help="Stop after this stage.", autocompletion=complete.stages)
+        str,
+        typer.Option(
+            help="Stop after this stage, such as gate_raw.", autocompletion=complete.stages
+        ),
     ] = "",
     wait: Annotated[
         bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import date as date_type
 from pathlib import Path
@@ -14,7 +15,7 @@ from nightbid.cli.dates import date_option
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.champion import ChampionPointer
 from nightbid.storage.workspace import Workspace
 
@@ -118,6 +119,9 @@ def serve(
 
     def started() -> None:
         console.print(f"scoring with the champion of {pipeline}: {address}", soft_wrap=True)
+        with contextlib.suppress(NightbidError):  # the scorer reports it in /health and tries again
+            if ChampionPointer(Workspace(settings.workspace), pipeline).current() is None:
+                console.print("no champion serves yet: requests get 503 until a night promotes one")
 
     serve_until_stopped(
         scorer, listener, processes=processes or len(os.sched_getaffinity(0)), started=started
@@ -188,7 +192,8 @@ def score(
         raise ConfigError(
             "pass either --date, or ROWS and --to",
             where="score",
-            hint="`nightbid score ctr --date 2026-01-09`, or `nightbid score ctr rows --to scores`",
+            hint=f"`nightbid score {pipeline} --date 2026-01-09`, or"
+            f" `nightbid score {pipeline} ROWS --to scores`",
         )
     champion = ChampionPointer(workspace, known(pipeline, settings)).current()
     if champion is None:
