@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.bidding import stage as replay_stage
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
@@ -20,8 +20,8 @@ from nightbid.gates import value as gate_value
 from nightbid.night.manifest import Manifest
 from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, WEIGHT
-from nightbid.storage.workspace import Workspace
 from pydantic import ValidationError
+from tasks import task_of
 from upath import UPath
 
 NEWEST = date(2026, 1, 12)
@@ -74,10 +74,9 @@ class Ran:
     def task(self, inputs: dict[str, StageInput]) -> StageTask:
         out = self.folder / "out"
         out.mkdir(exist_ok=True)
-        return StageTask(
-            spec=self.spec, night=Night.of(self.spec, NEWEST), run_id="r", inputs=inputs,
-            history=(), output=out, workspace=Workspace(str(self.folder)), cache=self.folder,
-        )  # fmt: skip
+        return task_of(
+            self.spec, NEWEST, out, workspace=self.folder, cache=self.folder, inputs=inputs
+        )
 
     def replay(self) -> Outcome:
         inputs = {name: input_of(self.folder, name) for name in ("sample", "evaluate")}

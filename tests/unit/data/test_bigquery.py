@@ -11,14 +11,14 @@ import pytest
 from emulator.bigquery import BigQuery, Table
 from nightbid.arrival.contract import day_arrival
 from nightbid.config.folder_source import FolderSource
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.data.folder import FolderLogs
 from nightbid.data_check.check import check_folder
 from nightbid.errors import CorruptDataError, MissingDataError, WorkspaceError
-from nightbid.night.task import StageTask
 from nightbid.sampling.stage import run
 from nightbid.storage.workspace import Workspace
 from pydantic import ValidationError
+from tasks import task_of
 
 DAYS = [date(2026, 1, 5) + timedelta(days=at) for at in range(3)]
 ADDRESS = "bq://acme-ads.logs.impressions"
@@ -75,16 +75,7 @@ def test_sampling_reads_only_named_columns_and_each_day_once(served, tmp_path):
         output = tmp_path / name
         output.mkdir()
         return run(
-            StageTask(
-                spec=spec,
-                night=Night.of(spec, DAYS[-1]),
-                run_id="r",
-                inputs={},
-                history=(),
-                output=output,
-                workspace=Workspace(str(tmp_path / "w")),
-                cache=tmp_path / "cache",
-            )
+            task_of(spec, DAYS[-1], output, workspace=tmp_path / "w", cache=tmp_path / "cache")
         )
 
     assert sample("one").rows.written == 600

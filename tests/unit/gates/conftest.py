@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime
 from types import ModuleType
 
 import pytest
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.manifest import Manifest, RowCounts
-from nightbid.night.task import Outcome, StageInput, StageTask
-from nightbid.storage.workspace import Workspace
+from nightbid.night.task import Outcome, StageInput
+from tasks import task_of
 from upath import UPath
 
 NEWEST = date(2026, 1, 20)
@@ -36,18 +36,16 @@ def gate(tmp_path):
         )
         (tmp_path / "out").mkdir()
         outcome: Outcome = module.measure(
-            StageTask(
-                spec=spec,
-                night=Night.of(spec, NEWEST),
-                run_id="r",
+            task_of(
+                spec,
+                NEWEST,
+                tmp_path / "out",
+                workspace=tmp_path,
+                cache=tmp_path,
                 inputs={
                     name: StageInput(_manifest(name, metrics, rows), UPath(tmp_path / name))
                     for name, metrics in inputs.items()
                 },
-                history=(),
-                output=tmp_path / "out",
-                workspace=Workspace(str(tmp_path)),
-                cache=tmp_path,
             )
         )
         written = json.loads((tmp_path / "out" / "gate.json").read_text())

@@ -7,12 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.data.source import open_source
-from nightbid.night.task import StageTask
 from nightbid.sampling.stage import run
 from nightbid.schema import REASON, TEXT
-from nightbid.storage.workspace import Workspace
+from tasks import task_of
 
 from . import small_logs
 
@@ -33,10 +32,7 @@ def streams(folder, **more) -> dict:
 
 def sampled(spec, out, newest=NEWEST):
     out.mkdir(parents=True)
-    task = StageTask(
-        spec=spec, night=Night.of(spec, newest), run_id="r", inputs={}, history=(), output=out,
-        workspace=Workspace(str(out.parent)), cache=out.parent,
-    )  # fmt: skip
+    task = task_of(spec, newest, out, workspace=out.parent, cache=out.parent)
     return run(task)
 
 

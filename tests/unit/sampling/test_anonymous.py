@@ -11,16 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.anonymous import are_anonymous
-from nightbid.config.pipeline import Night
 from nightbid.errors import CorruptDataError
 from nightbid.evaluation.bootstrap import Resampling, bounds, replicate
-from nightbid.night.task import StageTask
 from nightbid.profile import Profile
 from nightbid.sampling.rows import parse
 from nightbid.sampling.stage import run
 from nightbid.schema import KEY, USER, split_files
-from nightbid.storage.workspace import Workspace
 from pyarrow import csv, parquet
+from tasks import task_of
 
 from .small_logs import logs, parsed, spec_of
 
@@ -61,11 +59,9 @@ def sample(tmp_path):
         spec = spec_of(source=source, columns={"anonymous": ["-"]})
         output = tmp_path / "out"
         output.mkdir()
-        task = StageTask(
-            spec=spec, night=Night.of(spec, NIGHT), run_id="r", inputs={}, history=(),
-            output=output, workspace=Workspace(str(tmp_path / "workspace")),
-            cache=tmp_path / "cache",
-        )  # fmt: skip
+        task = task_of(
+            spec, NIGHT, output, workspace=tmp_path / "workspace", cache=tmp_path / "cache"
+        )
         return run(task), output
 
     return start

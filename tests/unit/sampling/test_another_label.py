@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.data import units
 from nightbid.errors import CorruptDataError
-from nightbid.night.task import StageTask
 from nightbid.sampling.stage import run
 from nightbid.storage.verify import inventory
-from nightbid.storage.workspace import Workspace
+from tasks import task_of
 
 FIRST = date(2026, 1, 1)
 ROWS = 400
@@ -79,14 +78,11 @@ def sample(tmp_path: Path):
                 **blocks,
             }
         )
-        task = StageTask(
-            spec=spec,
-            night=Night.of(spec, FIRST + timedelta(days=3)),
-            run_id="r",
-            inputs={},
-            history=(),
-            output=output,
-            workspace=Workspace(str(tmp_path / workspace)),
+        task = task_of(
+            spec,
+            FIRST + timedelta(days=3),
+            output,
+            workspace=tmp_path / workspace,
             cache=tmp_path / "cache",
         )
         return run(task), {file.path: file.digest for file in inventory(output)}

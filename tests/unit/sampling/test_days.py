@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, DataError
-from nightbid.night.task import StageTask
 from nightbid.sampling.stage import fingerprint, run
 from nightbid.storage.verify import inventory
-from nightbid.storage.workspace import Workspace
+from tasks import task_of
 
 FIRST = date(2026, 1, 1)
 ROWS = 200
@@ -63,14 +62,11 @@ def sample(tmp_path: Path, logs: Path):
                 **blocks,
             }
         )
-        task = StageTask(
-            spec=spec,
-            night=Night.of(spec, FIRST + timedelta(days=newest)),
-            run_id="r",
-            inputs={},
-            history=(),
-            output=output,
-            workspace=Workspace(str(tmp_path / workspace)),
+        task = task_of(
+            spec,
+            FIRST + timedelta(days=newest),
+            output,
+            workspace=tmp_path / workspace,
             cache=tmp_path / "cache",
         )
         reasons = run(task).metrics["made"]

@@ -14,11 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
-from nightbid.night.task import StageTask
 from nightbid.sampling.rows import draw, sampling_hash
 from nightbid.sampling.stage import fingerprint, run
 from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
-from nightbid.storage.workspace import Workspace
+from tasks import task_of
 
 from .small_logs import SMALL, logs, parsed, spec_of
 
@@ -33,16 +32,7 @@ def sample(tmp_path):
     def start(spec: PipelineSpec, newest: date = NEWEST):
         folder = tmp_path / f"out{next(count)}"
         folder.mkdir()
-        task = StageTask(
-            spec=spec,
-            night=Night.of(spec, newest),
-            run_id="r",
-            inputs={},
-            history=(),
-            output=folder,
-            workspace=Workspace(str(tmp_path)),
-            cache=tmp_path,
-        )
+        task = task_of(spec, newest, folder, workspace=tmp_path, cache=tmp_path)
         return run(task), folder
 
     return start

@@ -14,18 +14,18 @@ import pyarrow.csv as pcsv
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.data import units
 from nightbid.data.source import WholeDay, open_source
 from nightbid.errors import CorruptDataError
-from nightbid.night.task import Outcome, StageTask
+from nightbid.night.task import Outcome
 from nightbid.sampling.beam import sample_on
 from nightbid.sampling.day import units_of
 from nightbid.sampling.engine import sampled
 from nightbid.sampling.stage import run
 from nightbid.schema import KEY, WEIGHT
 from nightbid.storage.verify import inventory
-from nightbid.storage.workspace import Workspace
+from tasks import task_of
 
 FIRST = date(2026, 1, 1)
 ROWS = 400
@@ -96,14 +96,11 @@ def sample(tmp_path: Path) -> Callable[..., tuple[Outcome, Path]]:
                 **blocks,
             }
         )
-        task = StageTask(
-            spec=spec,
-            night=Night.of(spec, FIRST + timedelta(days=newest)),
-            run_id="r",
-            inputs={},
-            history=(),
-            output=here / "out",
-            workspace=Workspace(str(tmp_path / workspace if workspace else here / "w")),
+        task = task_of(
+            spec,
+            FIRST + timedelta(days=newest),
+            here / "out",
+            workspace=tmp_path / workspace if workspace else here / "w",
             cache=tmp_path / "cache",
         )
         return run(task), here / "out"

@@ -12,18 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.load import parse_pipeline
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.judge import judge
 from nightbid.gates.raw import measure_days
-from nightbid.night.task import StageTask
 from nightbid.profile import Profile
 from nightbid.sampling.plain import plain_array
 from nightbid.sampling.rows import parse
 from nightbid.sampling.stage import run
 from nightbid.schema import LABEL, REASON, RESERVED, USER
-from nightbid.storage.workspace import Workspace
+from tasks import task_of
 
 from .small_logs import logs
 
@@ -58,10 +57,7 @@ def night(tmp_path):
             pq.write_table(table_of(day), folder / f"dt={day}" / "part.parquet")
         out.mkdir()
         spec = spec_of(folder)
-        task = StageTask(
-            spec=spec, night=Night.of(spec, NEWEST), run_id="r", inputs={}, history=(),
-            output=out, workspace=Workspace(str(tmp_path)), cache=tmp_path,
-        )  # fmt: skip
+        task = task_of(spec, NEWEST, out, workspace=tmp_path, cache=tmp_path)
         return run(task), out
 
     return start
