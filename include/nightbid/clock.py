@@ -27,6 +27,25 @@ def is_fresh(sign: dt.datetime, seconds: float, now: dt.datetime | None = None) 
     return -SKEW_SECONDS <= age < seconds
 
 
+def start_of(process: int) -> str:
+    """Identify a living process of this machine, whatever its clock says.
+
+    The time since 1970 at which a process started changes when the clock is set, since only the
+    time since the machine's boot is known.
+
+    Args:
+        process: Its id, which another process may have had before.
+
+    Returns:
+        Boot and time of its start; empty if there is no such process, or it has ended.
+    """
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else f"{BOOT.read_text().strip()} {fields[19]}"
+    except (OSError, IndexError):
+        return ""
+
+
 def moment() -> dict[str, Any]:
     """Get the id of this machine's boot and the seconds since then, independent of its clock."""
     boot = ""

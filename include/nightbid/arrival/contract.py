@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nightbid.clock import SKEW_SECONDS
 from nightbid.config.arrival import Arrival
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.data.folder import FolderLogs
@@ -97,11 +98,15 @@ def _files(
         newest = max(place.changed(path) or now.timestamp() for path in files)
         quiet = (now.timestamp() - newest) / 60
         ok = quiet >= contract.settled_minutes
-        yield (
-            ok,
-            f"files unchanged for {quiet:.0f} min"
-            + ("" if ok else f", of {contract.settled_minutes:g}"),
-        )
+        note = f"files unchanged for {max(quiet, 0):.0f} min"
+        if quiet * 60 < -SKEW_SECONDS:
+            note = (
+                f"files from {-quiet / 60:.1f} hours in the future: the clock of this machine or of"
+                " their writer is wrong"
+            )
+        elif not ok:
+            note += f", of {contract.settled_minutes:g}"
+        yield ok, note
 
 
 def _rows(

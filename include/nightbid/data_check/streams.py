@@ -297,7 +297,8 @@ def _event_key(
     }
     taken = {*others, keys["impressions"]}
     names = [*(set(own.values()) if len(set(own.values())) == 1 else ()), EVENT_KEY, "own_id"]
-    return next((name for name in names if name not in taken), ""), own
+    free = [name for name in names if name not in taken]
+    return (free[0], own) if free else ("", {})
 
 
 def _value(summary: list[ColumnSummary]) -> str:

@@ -18,10 +18,9 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import psutil
 from upath import UPath
 
-from nightbid.clock import is_fresh
+from nightbid.clock import is_fresh, start_of
 from nightbid.errors import NightbidError
 from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id, state_of
 from nightbid.night.sealed import Sealed, seal, unseal
@@ -210,7 +209,13 @@ def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
 
 
 def _sign(run_id: str) -> str:
-    sign = {"run_id": run_id, "host": socket.gethostname(), **_this_process()}
+    process = os.getpid()
+    sign = {
+        "run_id": run_id,
+        "host": socket.gethostname(),
+        "process": process,
+        "start": start_of(process),
+    }
     return json.dumps({**sign, "at": dt.datetime.now(dt.UTC).isoformat()})
 
 
@@ -238,8 +243,9 @@ def _is_alive(text: bytes | str) -> bool:
     """Whether the process of a lease is alive; an unreadable lease counts as expired."""
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         sign = json.loads(text)
-        if sign["host"] == socket.gethostname():
-            return _lives(int(sign["process"]), float(sign["since"]))
+        # Processes of version 0.1, which may run during an upgrade, write no start.
+        if sign["host"] == socket.gethostname() and "start" in sign:
+            return bool(sign["start"]) and start_of(int(sign["process"])) == sign["start"]
         return is_fresh(dt.datetime.fromisoformat(sign["at"]), HELD_SECONDS) and "run_id" in sign
     return False
 
@@ -264,19 +270,6 @@ def _next_number(folder: UPath, name: str, run_id: str) -> int:
             if max(_numbers(folder, name), default=0) <= number:
                 return number
             remove(path)
-
-
-def _this_process() -> dict[str, float]:
-    return {"process": os.getpid(), "since": psutil.Process().create_time()}
-
-
-def _lives(process: int, since: float) -> bool:
-    """Whether a process of this machine is alive, and not another one with a reused id."""
-    try:
-        running = psutil.Process(process)
-        return running.status() != psutil.STATUS_ZOMBIE and abs(running.create_time() - since) < 1
-    except psutil.Error:
-        return False
 
 
 def _order(turn: Turn) -> tuple[dt.date, str]:

@@ -188,6 +188,10 @@ def test_arrival_checks_row_count_newest_time_and_unchanged_files(shell, logs: P
     shell.write(settled_minutes=5)
     printed = shell("data", "arrival", "small", "--date", str(later)).stdout
     assert re.search("✗ files unchanged for [0-4] min, of 5", printed)
+    ahead = time.time() + 7200
+    os.utime(next((logs / f"dt={later}").glob("*.parquet")), (ahead, ahead))
+    printed = shell("data", "arrival", "small", "--date", str(later)).stdout
+    assert "✗ files from 2.0 hours in the future: the clock of this machine or of their" in printed
 
 
 @pytest.mark.parametrize(

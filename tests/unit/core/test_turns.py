@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError
@@ -174,6 +176,18 @@ def test_a_hold_of_another_machine_expires_even_when_its_clock_is_ahead(
     write_atomically(Workspace(str(tmp_path)).root / "turns/small/held/far.1.json",
                      json.dumps(sign))  # fmt: skip
     assert airflow.take("near", 1) == ("far" if waits else "")
+
+
+def test_a_hold_of_this_machine_does_not_expire_when_its_clock_is_set(tmp_path, monkeypatch):
+    airflow = Scheduler(tmp_path)
+    airflow.take("first")
+    with airflow.turns.held("first"):
+        boot = psutil.boot_time()  # the kernel derives it from the clock
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot - 7200)
+        assert airflow.take("second", 1) == "first"
+        (path,) = (tmp_path / "turns/small/held").glob("first.*.json")
+        path.write_text(path.read_text().replace(f'"process": {os.getpid()}', '"process": 1'))
+        assert airflow.take("second", 1) == "", "another process has the id of the holder"
 
 
 def test_the_newest_run_of_a_night_does_not_depend_on_the_clock(tmp_path) -> None:
