@@ -21,6 +21,7 @@ from nightbid_airflow.arrival import ArrivalSensor
 from nightbid_airflow.current_code import with_current_code
 from nightbid_airflow.notifier import StopNotifier
 from nightbid_airflow.operators import ReportOperator, StageOperator
+from nightbid_airflow.parsing import is_needed
 from nightbid_airflow.request import form
 from nightbid_airflow.sensors import CostSensor
 from nightbid_airflow.stage_docs import GROUPS, TASKS, doc_of, group_of
@@ -34,7 +35,7 @@ RETRIES = 2
 def nightly_dag(spec: PipelineSpec) -> DAG:
     """Make the DAG of a pipeline: one task per stage, one run at a time, catch-up off."""
     with DAG(
-        dag_id=f"nightly_{spec.pipeline}",
+        dag_id=_dag_id(spec.pipeline),
         description=spec.description or f"Nightly retraining of {spec.pipeline}",
         doc_md=_document(spec),
         schedule=_schedule(spec),
@@ -166,12 +167,16 @@ def _document(spec: PipelineSpec) -> str:
 def pipeline_dags(folder: Path) -> dict[str, DAG]:
     """Make a DAG per pipeline YAML in `folder`, by DAG id; a broken YAML affects no other DAG.
 
+    In the process of a task, only the DAG of the task is made.
+
     If a DAG file has an import error, Airflow marks all of its DAGs as stale, which would freeze
     running nights of healthy pipelines. So this function raises nothing: a pipeline that cannot be
     loaded becomes a `broken_dag` with the id of its nightly DAG.
     """
     dags: dict[str, DAG] = {}
     for name in pipeline_names(folder):
+        if not is_needed(_dag_id(name)):
+            continue
         try:
             spec = find_pipeline(name, folder)
             if spec.pipeline != name:
@@ -199,7 +204,7 @@ def broken_dag(name: str, fault: str) -> DAG:
         name: Name of the YAML file, without its extension.
         fault: Error message: a line per error, with its place and what to do.
     """
-    dag_id = f"nightly_{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
+    dag_id = _dag_id(name)
     with DAG(
         dag_id=dag_id,
         dag_display_name=f"{dag_id} (YAML is broken)",
@@ -213,6 +218,11 @@ def broken_dag(name: str, fault: str) -> DAG:
     ) as dag:
         BrokenPipelineOperator(task_id="read_yaml", fault=fault)
     return dag
+
+
+def _dag_id(name: str) -> str:
+    """Get the id of the nightly DAG of a YAML file, whose name may hold any characters."""
+    return f"nightly_{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
 
 
 def _line(name: str, error: Exception) -> str:

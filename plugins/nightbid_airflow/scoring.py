@@ -21,6 +21,7 @@ from nightbid.storage.workspace import Workspace
 from pydantic import JsonValue
 
 from nightbid_airflow.current_code import with_current_code
+from nightbid_airflow.parsing import is_needed
 from nightbid_airflow.request import date_field
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class ScoreOperator(BaseOperator):
 def score_dag(spec: PipelineSpec) -> DAG:
     """Make the DAG that scores the newest day whenever a champion is promoted."""
     with DAG(
-        dag_id=f"score_{spec.pipeline}",
+        dag_id=_dag_id(spec.pipeline),
         description=f"Score a day of logs with the champion of {spec.pipeline}",
         doc_md=f"Starts when a champion of `{spec.pipeline}` is promoted (asset"
         f" `champion_{spec.pipeline}`), or by hand with a date. Writes Parquet with a "
@@ -130,9 +131,14 @@ def score_dag(spec: PipelineSpec) -> DAG:
 
 @with_current_code
 def score_dags(folder: Path) -> dict[str, DAG]:
-    """Make a scoring DAG per valid pipeline YAML; a broken one shows only as its nightly DAG."""
+    """Make a scoring DAG per valid pipeline YAML; a broken one shows only as its nightly DAG.
+
+    In the process of a task, only the DAG of the task is made.
+    """
     dags = {}
     for name in pipeline_names(folder):
+        if not is_needed(_dag_id(name)):
+            continue
         try:
             dag = score_dag(find_pipeline(name, folder))
         except NightbidError as error:
@@ -140,3 +146,7 @@ def score_dags(folder: Path) -> dict[str, DAG]:
             continue
         dags[dag.dag_id] = dag
     return dags
+
+
+def _dag_id(pipeline: str) -> str:
+    return f"score_{pipeline}"

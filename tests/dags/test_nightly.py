@@ -44,6 +44,16 @@ def test_every_shipped_pipeline_has_a_dag_that_loads() -> None:
     assert {f"nightly_{name}" for name in pipeline_names(Settings().pipelines)} <= set(dag_bag.dags)
 
 
+def test_a_task_makes_only_its_own_dag(pipelines, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("small", "other", "not a name"):
+        pipelines(name)
+    for dag_id in ("nightly_small", "nightly_not-a-name", "score_other"):
+        # Airflow sets this variable in the process of a task.
+        monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", dag_id)
+        made = {name for name in bag().dags if name.startswith(("nightly_", "score_"))}
+        assert made == {dag_id}
+
+
 def test_runs_are_one_at_a_time_without_catch_up_and_have_an_owner() -> None:
     for name, dag in bag().dags.items():
         if not name.startswith("nightly_"):
