@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from nightbid.config.base import Block
+from nightbid.config.columns import Columns
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
@@ -274,6 +275,9 @@ def _learned(manifest: Manifest) -> LearnedDays | None:
 def _changed(before: dict[str, Any], spec: PipelineSpec, stage: str) -> str:
     """Name the first setting that differs from the state's; empty if none does."""
     now = spec.model_dump(mode="json")
+    # Roles that are newer than the state had their default.
+    roles = Columns().model_dump(mode="json")
+    before = {**before, "columns": {**roles, **before.get("columns", {})}}
     for name in ("model" if stage == "train" else "baseline", *SAME):
         if before.get(name) != now[name]:
             return f"`{name}`"

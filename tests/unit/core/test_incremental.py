@@ -8,6 +8,7 @@ import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.head import write_head
 from nightbid.night.incremental import DayDecision, continuation, decide
 from nightbid.night.record import RunRecord
 
@@ -47,6 +48,12 @@ def test_training_continues_from_a_night_that_passed(record_night):
         "`train.learning_rate` has changed"
     )
     assert why_full(label={"column": "other"}).startswith("`label` has changed")
+    assert why_full(columns={"anonymous": ["-"]}).startswith("`columns` has changed")
+    roles = {role: column for role, column in run.head.spec["columns"].items()
+             if role != "anonymous"}  # fmt: skip
+    older = run.head.model_copy(update={"spec": {**run.head.spec, "columns": roles}})
+    write_head(run.folder, older, run.head)
+    assert why_full() == ""
     ended = run.stage("gate_model").model_copy(update={"state": "stopped"})
     run.record(StageRecord.model_validate(ended.model_dump()))
     assert why_full() == f"gate_model stopped the night of {NIGHT}"
