@@ -23,12 +23,11 @@ from nightbid.storage.files import write_atomically
 from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.metrics import send
+from nightbid_airflow.patience import Patience
 
 if TYPE_CHECKING:
     from nightbid.jobs.cost_watch import JobWatch
 
-PATIENCE_POLLS = 60
-"""Maximum number of consecutive polls in which the ledger may be unreachable."""
 BEAT_SECONDS = 60
 """Seconds between two heartbeats in the folder of a run."""
 ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
@@ -86,18 +85,15 @@ class CostTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until all other tasks have ended and the costs of all jobs are final; fire once."""
-        over, missed = "", 0
+        over, patience = "", Patience()
         while True:
             # Get the task states first, so that a poll after the end sees the final usage.
             ended = await self._others_have_ended()
             try:
                 reason, jobs_open = await asyncio.to_thread(self._poll)
-                missed = 0
+                patience.renew()
             except WorkspaceError as error:
-                # A restarting database only costs polls, up to a maximum.
-                missed += 1
-                if missed > PATIENCE_POLLS:
-                    raise
+                patience.excuse(error)
                 self.log.warning("%s", error)
                 reason, jobs_open = "", True
             over = over or reason

@@ -14,8 +14,8 @@ from nightbid.night.turns import AtWork, Turns, watched_runs
 from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
-PATIENCE_POLLS = 60
-"""Maximum number of consecutive polls in which the workspace may be unreachable."""
+from nightbid_airflow.patience import Patience
+
 GATHER_SECONDS = 5.0
 """Seconds before the first poll, in which all runs that were started together are registered."""
 
@@ -94,17 +94,15 @@ class TurnTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until it is this run's turn; fire once."""
-        missed, reported, pause = 0, "", GATHER_SECONDS
+        patience, reported, pause = Patience(), "", GATHER_SECONDS
         while True:
             await asyncio.sleep(pause)
             pause = self.every
             try:
                 other = await sync_to_async(self._take)()
-                missed = 0
+                patience.renew()
             except WorkspaceError as error:
-                missed += 1
-                if missed > PATIENCE_POLLS:
-                    raise
+                patience.excuse(error)
                 self.log.warning("%s", error)
                 continue
             if not other:
