@@ -35,23 +35,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from nightbid.errors import NightbidError
-from nightbid.scorer import auction, openapi, shadow, shadow_sums
+from nightbid.scorer import auction, openapi, shadow
 from nightbid.scorer.access import Access, Admission, Guard
 from nightbid.scorer.arrow_rows import MEDIA_TYPE
 from nightbid.scorer.backlog import Backlog, OverloadedError
 from nightbid.scorer.follow import Follower, OneBundle, ServedBundle
 from nightbid.scorer.metrics import (
-    MISSED,
     REQUESTS,
     ROWS,
     SECONDS,
     SHADOW_SKIPPED,
-    UNPREPARED,
-    WAITING,
     WorkerStates,
-    exposition,
-    totals,
 )
+from nightbid.scorer.monitoring import Monitoring
 from nightbid.scorer.openapi import PREDICTED
 from nightbid.scorer.refusals import MOST_BYTES, json_response, no_champion, refusal, too_large
 
@@ -98,6 +94,9 @@ class Service:
         self._queue_ms = queue_ms
         self._held = 0
         self._backlog: Backlog
+        self._monitoring = Monitoring(
+            follower, states, waiting=lambda: len(self._backlog), has_shadow=has_shadow
+        )
 
     def application(self) -> Starlette:
         """Create the ASGI application."""
@@ -107,11 +106,8 @@ class Service:
                 Route("/score", self.score, methods=["POST"]),
                 Route("/rank", self.rank, methods=["POST"]),
                 Route("/columns", self.columns),
-                Route("/ready", self.ready),
-                Route("/health", self.health),
-                Route("/metrics", self.metrics),
                 Route("/openapi.json", self.openapi),
-                Route("/shadow", self.differences),
+                *self._monitoring.routes(),
             ],
             exception_handlers={
                 HTTPException: refuse,
@@ -268,53 +264,6 @@ class Service:
         types = {column.name: str(column.type) for column in served.columns}
         return json_response({"champion": served.name, "columns": types})
 
-    async def ready(self, request: Request) -> Response:
-        """Respond with 200 if every process serves a champion, else 503."""
-        states = self._states.read()
-        for state in states:
-            if state["champion"] is None:
-                raise no_champion(state["trouble"])
-        return json_response({"champion": _oldest(states), "trouble": _trouble(states)})
-
-    async def health(self, request: Request) -> Response:
-        """Return the champion, the numbers of requests, and errors."""
-        states = self._states.read()
-        counts = totals(
-            ("nightbid_requests_total", "nightbid_rows_total", "nightbid_refused_total")
-        )
-        serving = all(state["champion"] for state in states)
-        return json_response(
-            {
-                "status": "serving" if serving else "waiting for a champion",
-                "champion": _oldest(states) if serving else None,
-                "trouble": _trouble(states),
-                "processes": len(states),
-                "requests": counts["nightbid_requests_total"],
-                "rows": counts["nightbid_rows_total"],
-                "refused": counts["nightbid_refused_total"],
-            }
-        )
-
-    async def metrics(self, request: Request) -> Response:
-        """Return metrics in Prometheus' text format."""
-        WAITING.set(len(self._backlog))
-        if served := self._follower.state.served:
-            MISSED.inc(served.newly_missed())
-            UNPREPARED.inc(served.newly_unprepared())
-        return Response(exposition(self._states), media_type="text/plain; version=0.0.4")
-
-    async def differences(self, request: Request) -> Response:
-        """Compare the scores of champion and shadow."""
-        sums = shadow_sums.read(self._states.folder) if self._shadow else None
-        if sums is None:
-            state = "starting" if self._shadow else "none → start the scorer with --shadow"
-            raise HTTPException(404, f"shadow: {state}")
-        pairs = [pair.summary() for pair in sums.pairs.values()]
-        counts = {"skipped": sums.skipped, "failed": sums.failed}
-        return json_response(
-            {"shadow": sums.of, **counts, "trouble": sums.trouble or None, "comparisons": pairs}
-        )
-
     async def openapi(self, request: Request) -> Response:
         """Return the OpenAPI description of this interface."""
         served = self._follower.state.served
@@ -354,16 +303,6 @@ class Service:
             asked = f"{request.method} {request.url.path[:60]}: {error.detail.lower()}"
             error = HTTPException(error.status_code, f"{asked} → {ADDRESSES}", error.headers)
         return refusal(error)
-
-
-def _oldest(states: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the oldest champion in service: every process has reached at least this one."""
-    champions: list[dict[str, Any]] = [state["champion"] for state in states if state["champion"]]
-    return min(champions, key=lambda champion: int(champion["number"]), default=None)
-
-
-def _trouble(states: list[dict[str, Any]]) -> str | None:
-    return next((str(state["trouble"]) for state in states if state["trouble"]), None)
 
 
 def _is_arrow(content_type: str) -> bool:
