@@ -23,7 +23,7 @@ from nightbid.storage.files import write_atomically
 from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.metrics import send
-from nightbid_airflow.patience import Patience
+from nightbid_airflow.missed_polls import MissedPolls
 
 if TYPE_CHECKING:
     from nightbid.jobs.cost_watch import JobWatch
@@ -85,15 +85,15 @@ class CostTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until all other tasks have ended and the costs of all jobs are final; fire once."""
-        over, patience = "", Patience()
+        over, missed = "", MissedPolls()
         while True:
             # Get the task states first, so that a poll after the end sees the final usage.
             ended = await self._others_have_ended()
             try:
                 reason, jobs_open = await asyncio.to_thread(self._poll)
-                patience.renew()
+                missed.forget()
             except WorkspaceError as error:
-                patience.excuse(error)
+                missed.add(error)
                 self.log.warning("%s", error)
                 reason, jobs_open = "", True
             over = over or reason

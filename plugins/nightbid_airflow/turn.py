@@ -14,7 +14,7 @@ from nightbid.night.turns import AtWork, Turns, watched_runs
 from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
-from nightbid_airflow.patience import Patience
+from nightbid_airflow.missed_polls import MissedPolls
 
 GATHER_SECONDS = 5.0
 """Seconds before the first poll, in which all runs that were started together are registered."""
@@ -94,15 +94,15 @@ class TurnTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until it is this run's turn; fire once."""
-        patience, reported, pause = Patience(), "", GATHER_SECONDS
+        missed, reported, pause = MissedPolls(), "", GATHER_SECONDS
         while True:
             await asyncio.sleep(pause)
             pause = self.every
             try:
                 other = await sync_to_async(self._take)()
-                patience.renew()
+                missed.forget()
             except WorkspaceError as error:
-                patience.excuse(error)
+                missed.add(error)
                 self.log.warning("%s", error)
                 continue
             if not other:

@@ -8,22 +8,22 @@ PATIENCE_POLLS = 60
 """Maximum number of consecutive polls that may fail."""
 
 
-class Patience:
-    """Counts the consecutive polls of a trigger that failed: a restart only costs polls."""
+class MissedPolls:
+    """Counts the consecutive polls of a trigger that failed: an outage only costs polls."""
 
     def __init__(self) -> None:
-        self._missed = 0
+        self._count = 0
 
-    def renew(self) -> None:
+    def forget(self) -> None:
         """Note a poll that succeeded."""
-        self._missed = 0
+        self._count = 0
 
-    def excuse(self, error: WorkspaceError) -> None:
+    def add(self, error: WorkspaceError) -> None:
         """Note a poll that failed.
 
         Raises:
             WorkspaceError: The error, if too many polls in a row have failed.
         """
-        self._missed += 1
-        if self._missed > PATIENCE_POLLS:
+        self._count += 1
+        if self._count > PATIENCE_POLLS:
             raise error
