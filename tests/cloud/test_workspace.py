@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from nightbid.cost.ledger import Ledger, price_entries
 from nightbid.errors import ConcurrentUpdateError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import FileEntry, Manifest
+from nightbid.retention import prune, unneeded
 from nightbid.storage.files import read_all, remove, write_atomically, write_newest, write_once
 from nightbid.storage.workspace import Workspace, fetch, file_digest
 
@@ -301,3 +302,28 @@ def test_concurrent_promotions_take_each_number_once(storage: Storage, emulated:
         json.loads((Workspace(emulated).root / "champion/ctr/champion.json").read_text())["number"]
         == len(won) + 1
     )
+
+
+def test_an_interrupted_removal_in_a_bucket_is_finished_by_the_next_one(
+    storage: Storage, emulated: str
+) -> None:
+    workspace = Workspace(emulated)
+    for key in ("serves", "old"):
+        folder = workspace.stage_folder("ctr", "export", key)
+        workspace.commit(output(workspace, {"a": b"1", "b": b"2"}, key), folder)
+    ChampionPointer(workspace, "ctr").promote(
+        run_id="r", night=date(2026, 1, 8), bundle_uri="stages/ctr/export/serves",
+        bundle_digest="d", reason="first",
+    )  # fmt: skip
+    now = datetime.now(UTC) + timedelta(days=40)
+    storage.fail("DELETE", "old/b", 403)
+    with pytest.raises(WorkspaceError):
+        prune(unneeded(workspace, 30, now))
+    left = {name for name in names(storage) if "/old/" in name}
+    assert {name.rpartition("/")[2] for name in left} >= {"b"}
+    assert unneeded(workspace, 60, now).unneeded == ()
+    (entry,) = unneeded(workspace, 30, now).unneeded
+    assert entry.what == "left over"
+    prune(unneeded(workspace, 30, now))
+    assert not [name for name in names(storage) if "/old/" in name]
+    assert [name for name in names(storage) if name.endswith("serves/manifest.json")]
