@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from nightbid.anonymous import are_anonymous
 from nightbid.errors import CorruptDataError
 from nightbid.evaluation.bootstrap import Resampling, bounds, replicate
+from nightbid.gates.day_profiles import DayProfile, DayProfiles
+from nightbid.gates.judge import judge
+from nightbid.gates.raw import measure_days
 from nightbid.profile import Profile
 from nightbid.sampling.rows import parse
 from nightbid.sampling.stage import run
@@ -27,14 +30,16 @@ ZEROS = "00000000-0000-0000-0000-000000000000"
 ROWS, ABSENT = 60, 18
 
 
-def write(folder, kind: str, user: str | None, tenths: int) -> None:
-    """Write four days; so many tenths of the rows have this user."""
+def write(folder, kind: str, user: str | None, tenths: int, rows: int, newest: str) -> None:
+    """Write four days; so many tenths of the rows have this user, and on the newest day another."""
     for back in range(4):
         day = NIGHT - dt.timedelta(days=back)
-        users = [user if at % 10 < tenths else f"u{at % 7}" for at in range(ROWS)]
-        times = [f"{day}T{at % 24:02}:00:00Z" for at in range(ROWS)]
-        keys = [f"{day}/{at}" for at in range(ROWS)]
-        table = logs(ROWS, impression_id=keys, user_id=pa.array(users, pa.string()), time=times)
+        users = [user if at % 10 < tenths else f"u{at % 7}" for at in range(rows)]
+        if newest and not back:
+            users = [newest if at % 10 > 6 else name for at, name in enumerate(users)]
+        times = [f"{day}T{at % 24:02}:00:00Z" for at in range(rows)]
+        keys = [f"{day}/{at}" for at in range(rows)]
+        table = logs(rows, impression_id=keys, user_id=pa.array(users, pa.string()), time=times)
         (folder / f"dt={day}").mkdir(parents=True)
         path = folder / f"dt={day}" / f"part.{kind}"
         if kind == "parquet":
@@ -53,8 +58,8 @@ def write(folder, kind: str, user: str | None, tenths: int) -> None:
 def sample(tmp_path):
     """Sample a night of such logs; return the outcome and the folder."""
 
-    def start(kind: str, user: str | None, tenths: int = 3):
-        write(tmp_path / "logs", kind, user, tenths)
+    def start(kind: str, user: str | None, tenths: int = 3, rows: int = ROWS, newest: str = ""):
+        write(tmp_path / "logs", kind, user, tenths, rows, newest)
         source = {"kind": kind, "folder": str(tmp_path / "logs")}
         spec = spec_of(source=source, columns={"anonymous": ["-"]})
         output = tmp_path / "out"
@@ -85,6 +90,25 @@ def test_rows_without_a_user_are_kept_counted_and_profiled(sample, kind, user):
     assert set(rows["user_id"].to_pylist()[:3]) <= {user, None if kind == "csv" else user}
     profile = Profile.load(output / "profile" / f"dt={NIGHT}.json").columns["user_id"]
     assert (profile.nulls, profile.blank, profile.distinct) == (ABSENT, 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("newest", "check"),
+    [("", None), ("-", "null_excess:user_id"), ("unlisted", "concentration:user_id")],
+)
+def test_a_jump_of_the_rows_without_a_user_stops_the_raw_gate(sample, newest, check):
+    """The newest day has 30% more of them, by a text that means no user or by a new one."""
+    _, output = sample("parquet", None, rows=600, newest=newest)
+    days = [NIGHT - dt.timedelta(days=back) for back in range(3, -1, -1)]
+    profiles = [
+        DayProfile(day, Profile.load(output / "profile" / f"dt={day}.json"), {}) for day in days
+    ]
+    spec = spec_of(columns={"anonymous": ["-"]})
+    checks = judge(
+        "raw", measure_days(DayProfiles(profiles, [], days), spec), spec.gates, NIGHT
+    ).checks
+    stopped = {each.name for each in checks if each.verdict == "stop"}
+    assert check in stopped if check else not any("user_id" in name for name in stopped)
 
 
 def test_logs_without_any_user_are_refused_in_one_line(sample):
