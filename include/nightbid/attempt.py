@@ -108,7 +108,7 @@ class Attempt:
                 where=f"stage {plan.stage.name} of {run.run_id}",
                 hint=DISK_FULL
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-                else "see the traceback above; nothing was written, a rerun is safe",
+                else StageError.see_traceback,
             ) from error
         result = StageOutput(manifest, plan.uri, reused=False)
         # Record the costs before the attempt: a rerun records those of attempts without a record.

@@ -86,6 +86,8 @@ class StageError(NightbidError):
     """A stage could not finish."""
 
     exit_code = 6
+    see_traceback = "see the traceback above; nothing was written, a rerun is safe"
+    """Hint for an exception that nothing expects; whoever prints the error prints its cause."""
 
 
 class GateStopped(NightbidError):

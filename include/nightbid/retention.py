@@ -34,6 +34,8 @@ AHEAD = dt.timedelta(days=1)
 """Maximum time by which a run may be in the future; beyond it, a clock was wrong."""
 GAP = dt.timedelta(days=366)
 """Maximum time between two consecutive runs; beyond it, a clock may have been wrong."""
+LONGEST_STAGE = dt.timedelta(days=7)
+"""Maximum duration of a stage: younger folders of attempts are kept."""
 LEFT_OVER = (".tmp-", ".damaged-", ".pruned-")
 """Parts of folder names that killed attempts, damage and interrupted removals leave behind."""
 
@@ -117,7 +119,8 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
     for kind, folder in outputs(workspace):
         if folder.name.startswith(LEFT_OVER):
             changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
-            if changed < since:
+            # A stage that runs for days may still write to its folder.
+            if changed < min(since, moment - LONGEST_STAGE):
                 removable.append(Unneeded(folder, "left over", size_of(folder), changed))
             continue
         try:

@@ -6,13 +6,14 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 from pydantic import ValidationError
 from rich.console import Console
 
 from nightbid.cli.root import app
-from nightbid.errors import DataError, NightbidError, WorkspaceError
+from nightbid.errors import DataError, NightbidError, StageError, WorkspaceError
 from nightbid.night.sealed import first_fault
 
 # In the order of the panels of `nightbid --help`.
@@ -44,6 +45,8 @@ def main() -> None:
     try:
         app()
     except NightbidError as error:
+        if error.hint == StageError.see_traceback:
+            traceback.print_exception(error.__cause__)
         _say(type(error).__name__, str(error), error.exit_code)
     except BrokenPipeError:
         raise

@@ -247,6 +247,13 @@ def test_commands_exit_with_the_documented_codes(
     assert "Traceback" not in errors
     monkeypatch.setenv("NIGHTBID_LEDGER", "postgresql://nobody:x@127.0.0.1:9/none")
     assert COMMANDS.run("cost", "show", "p").returncode == 7
+    monkeypatch.setenv("NIGHTBID_LEDGER", "")
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "pipelines" / "broken.yaml"))  # no folder
+    failed = COMMANDS.run(*NIGHT_OF_LOGS, "unexpected", "--set", "seed=7")
+    assert failed.returncode == 6
+    assert "Traceback" in failed.stderr
+    assert "NotADirectoryError" in failed.stderr.splitlines()[-1]
+    assert failed.stderr.splitlines()[-1].endswith("a rerun is safe")
 
 
 ASKS = ("compare", "document", "estimate", "forecast", "list", "look", "price", "replay", "show")
