@@ -19,7 +19,7 @@ from nightbid.cost.budget import BudgetGuard, limits_of
 from nightbid.cost.entries import MACHINE
 from nightbid.cost.ledger import record_stage_usage
 from nightbid.cost.meter import ProcessMeter
-from nightbid.errors import GateStopped, NightbidError, StageError, TrialPruned
+from nightbid.errors import GateStopped, NightbidError, StageError, TrialPruned, printable
 from nightbid.jobs.job import DeferredJob
 from nightbid.jobs.store import JobRecord, write
 from nightbid.machine import fewer_collections
@@ -186,7 +186,7 @@ class Attempt:
             started=self._started,
             seconds=self._seconds(),
             usage=spent,
-            error=str(error) or type(error).__name__,
+            error=printable(str(error)) or type(error).__name__,
         )
         # Recording may fail too (such as on a full disk), but the original failure matters more.
         # The usage log keeps the usage for the next attempt.

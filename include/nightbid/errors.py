@@ -34,6 +34,11 @@ EXIT_CODES = {
 """Exit codes of the commands and what they mean; 0 is success, 1 any other failure."""
 
 
+def printable(text: str) -> str:
+    """Escape what is not valid Unicode, such as the bytes of a file name that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class NightbidError(Exception):
     """Base of every error that a user can act upon.
 
@@ -47,11 +52,11 @@ class NightbidError(Exception):
     """Exit code of a command that ends with this error, see `EXIT_CODES`."""
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
-        self.what = what
-        self.where = where
-        self.hint = hint
-        line = f"{where}: {what}" if where else what
-        super().__init__(f"{line} → {hint}" if hint else line)
+        self.what = printable(what)
+        self.where = printable(where)
+        self.hint = printable(hint)
+        line = f"{self.where}: {self.what}" if where else self.what
+        super().__init__(f"{line} → {self.hint}" if hint else line)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the three parts when pickled between processes (Beam workers, Airflow tasks)."""

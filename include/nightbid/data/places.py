@@ -29,6 +29,7 @@ from nightbid.errors import (
     MissingDataError,
     NightbidError,
     WorkspaceError,
+    printable,
 )
 from nightbid.storage.files import replaced
 
@@ -132,6 +133,12 @@ def refuse_tables(names: Iterable[str], where: str) -> None:
             )
 
 
+def check_name(path: Path) -> None:
+    """Refuse a file whose name is not UTF-8, which Arrow cannot open."""
+    if printable(str(path)) != str(path):
+        raise CorruptDataError("the file's name is not UTF-8", where=str(path), hint="rename it")
+
+
 class Folder:
     """A folder on this machine."""
 
@@ -154,7 +161,13 @@ class Folder:
             return stream.read(HEAD_BYTES)
 
     def fetch(self, paths: Iterable[Path]) -> None:
-        """Do nothing: the files are local."""
+        """Check the names of the files; they are local.
+
+        Raises:
+            CorruptDataError: A name is not UTF-8; Arrow cannot open such files.
+        """
+        for path in paths:
+            check_name(path)
 
     def version(self, path: Path) -> tuple[object, ...]:
         """File size in bytes and modification time in nanoseconds."""

@@ -69,6 +69,13 @@ def test_lines_of_json_with_invalid_text_are_set_aside(tmp_path):
     }
 
 
+def test_a_file_whose_name_is_not_utf8_is_reported(tmp_path):
+    (tmp_path / f"{DAY}-\udcff.csv").write_text("key\na\n")  # the byte 0xff
+    with pytest.raises(CorruptDataError, match="name is not UTF-8 → rename it") as caught:
+        read(opened(tmp_path))
+    assert f"{DAY}-\\udcff.csv" in str(caught.value)
+
+
 def test_lines_that_cannot_be_read_are_left_out_of_written_days(tmp_path):
     write_csv(tmp_path, b"key,name\na,x\nb,\xff,1\nc,\xff\n")
     assert write_day(opened(tmp_path).batches(DAY), tmp_path / "to", DAY) == 1
