@@ -92,7 +92,7 @@ class StageError(NightbidError):
 
     exit_code = 6
     see_traceback = "see the traceback above; nothing was written, a rerun is safe"
-    """Hint for an exception that nothing expects; whoever prints the error prints its cause."""
+    """Hint for an unexpected exception; the command line prints its traceback."""
 
 
 class GateStopped(NightbidError):
