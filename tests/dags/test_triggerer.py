@@ -1,4 +1,7 @@
-"""The cost watch and a job's watch in a real triggerer that is killed and restarted."""
+"""The cost watch and a job's watch in a real triggerer that is killed and restarted.
+
+A start of a triggerer takes ten seconds of CPU time, so all watches share the two of one test.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -136,7 +140,7 @@ def until(true: Callable[[], Any], what: str) -> Any:
     return installation.until(true, 90, what)
 
 
-def cost_trigger(run_id: str) -> BaseTrigger:
+def cost_trigger(workspace: str, run_id: str) -> BaseTrigger:
     from nightbid_airflow.triggers import CostTrigger
 
     return CostTrigger(
@@ -144,25 +148,32 @@ def cost_trigger(run_id: str) -> BaseTrigger:
         run_id=run_id,
         task_id="watch_cost",
         pipeline="small",
-        workspace=Settings().workspace,
+        workspace=workspace,
         every=0.3,
     )
 
 
-def deferred_night(run_id: str, waiting: str, method: str, trigger: BaseTrigger) -> None:
-    """Put a running DAG run into the database; one of its tasks has deferred itself."""
+@pytest.fixture
+def dag(pipelines: Callable[..., Path]) -> Any:
+    """Put the small pipeline's DAG into the database; its nights may cost 2.5 vCPU-hours."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+    pipelines(budget={"run_usd": 2.5 * 0.056})
+    DagBundlesManager().sync_bundles_to_db()
+    bag = DagBag(str(DAGS / "nightly.py"), bundle_path=DAGS, bundle_name="dags-folder")
+    sync_bag_to_db(bag, "dags-folder", None)
+    return bag.dags["nightly_small"]
+
+
+def deferred_night(dag: Any, run_id: str, waiting: str, method: str, trigger: BaseTrigger) -> None:
+    """Put a running DAG run into the database; one of its tasks has deferred itself."""
     from airflow.models.trigger import Trigger
     from airflow.serialization.serialized_objects import DagSerialization
     from airflow.utils.session import create_session
     from airflow.utils.state import DagRunState, TaskInstanceState
     from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
-    DagBundlesManager().sync_bundles_to_db()
-    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
-    sync_bag_to_db(bag, "dags-folder", None)
-    dag = bag.dags["nightly_small"]
     path, arguments = trigger.serialize()
     with create_session() as session:
         run = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).create_dagrun(
@@ -215,10 +226,10 @@ def fired(run_id: str) -> dict[str, Any] | None:
 class Night:
     """A night whose training runs and whose usage log a test writes."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, workspace: str, run_id: str) -> None:
         spec = find_pipeline("small", Settings().pipelines)
         self.run = RunRecord.start(
-            Workspace(Settings().workspace),
+            Workspace(workspace),
             spec,
             dt.date(2026, 1, 4),
             run_id=run_id,
@@ -247,19 +258,52 @@ class Night:
         set_state(self.run.run_id, others_than="watch_cost", state="success")
 
 
-def test_a_triggerer_that_is_killed_and_restarted_counts_no_cost_twice(
-    pipelines, triggerer, collector: Collector
-) -> None:
-    pipelines(budget={"run_usd": 2.5 * 0.056})
-    night = Night("killed")
+class Job:
+    """A night in a bucket whose featurization is a job that does not end by itself."""
+
+    def __init__(self, workspace: str, dataflow: Dataflow) -> None:
+        spec, cache = find_pipeline("small", Settings().pipelines), Settings().cache
+        self.run = RunRecord.start(Workspace(workspace), spec, dt.date(2026, 1, 4), run_id="left")
+        stages = {stage.name: stage for stage in NIGHT}
+        run_stage(stages["sample"], spec, self.run, cache_folder=cache)
+        dataflow.plans.append(Plan(hold=True))
+        self.submit = partial(
+            begin_stage, stages["featurize"], spec, self.run, cache_folder=cache
+        )  # fmt: skip
+
+    def trigger(self, workspace: str) -> BaseTrigger:
+        """Submit the job and return the trigger of its watch."""
+        from nightbid_airflow.remote import JobTrigger
+
+        away = self.submit()
+        assert isinstance(away, DeferredJob)
+        attempt = away.job_record.attempt
+        return JobTrigger(workspace, "small", "left", "featurize", attempt, every=0.3)
+
+
+def test_watches_survive_the_kill_of_their_triggerer_and_an_outage_of_the_ledger(
+    dag, triggerer, collector: Collector, tmp_path: Path, emulated: str, dataflow: Dataflow,
+    postgres, database, password, monkeypatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NIGHTBID_LEDGER", database)
+    monkeypatch.delenv("NIGHTBID_WORKSPACE")
+    here = str(tmp_path / "workspace")
+    night = Night(here, "killed")
     night.work(1, 0.5)
-    deferred_night("killed", "watch_cost", "conclude", cost_trigger("killed"))
+    deferred_night(dag, "killed", "watch_cost", "conclude", cost_trigger(here, "killed"))
+    left = Job(emulated, dataflow)
+    deferred_night(dag, "left", "featurize", "resume", left.trigger(emulated))
     first = triggerer()
     until(lambda: night.spent() == HOUR, "the first poll")
     until(lambda: ("nightbid.cost.projected_usd", "train") in collector.seen, "metrics")
     assert collector.seen["nightbid.cost.projected_usd", "train"] == pytest.approx(0.112)
+    until(lambda: "Executing operation" in log_of("left"), "messages of the job in the task's log")
     kill(first)
+    (job,) = dataflow.jobs.values()
+    messages = [message.message_text for message in job.messages]
+    assert job.state == "RUNNING", messages  # the end of a triggerer is not the end of the job
 
+    # The second triggerer counts no cost twice.
     night.work(2, 0.6)
     triggerer()
     until(lambda: night.spent() == 2 * HOUR, "the poll of the second triggerer")
@@ -268,23 +312,26 @@ def test_a_triggerer_that_is_killed_and_restarted_counts_no_cost_twice(
     until(cancel_marker(night.usage_log).exists, "the order to stop")
     assert "over its limit of 0.14 USD" in cancel_marker(night.usage_log).read_text()
     assert fired("killed") is None, "the night has not ended: the stage is on its way out"
-
     night.end("failed")
     event = until(lambda: fired("killed"), "the end of the watch")
     assert event["over"].startswith("run killed has cost 0.1680 USD, over its limit")
     assert Decimal(event["spent_usd"]) == night.spent() == 3 * HOUR
     until(lambda: collector.seen.get(("nightbid.cost.run_usd", "")) == pytest.approx(0.168), "sum")
 
+    # It watches the job, too, and cancels it with its task.
+    until(lambda: log_of("left").count("Workers have started") == 2, "the second triggerer")
+    set_state("left", others_than="", state="failed")
+    until(lambda: job.state == "CANCELLED", "the end of the job")
+    until(lambda: [record.state for record in job_records(left.run)] == ["closed"], "the order")
+    # The cleared task submits another job.
+    resubmitted = left.submit()
+    assert isinstance(resubmitted, DeferredJob)
+    assert (resubmitted.job_record.attempt, len(dataflow.jobs)) == (2, 2)
 
-def test_cost_watch_catches_up_after_an_outage_of_the_ledger(
-    pipelines, triggerer, postgres, database, password, monkeypatch
-) -> None:
-    monkeypatch.setenv("NIGHTBID_LEDGER", database)
-    pipelines()
-    night = Night("outage")
+    # A watch catches up after an outage of the ledger.
+    night = Night(here, "outage")
     night.work(1, 0.5)
-    deferred_night("outage", "watch_cost", "conclude", cost_trigger("outage"))
-    triggerer()
+    deferred_night(dag, "outage", "watch_cost", "conclude", cost_trigger(here, "outage"))
     until(lambda: night.spent() == HOUR, "the first poll")
     postgres.stop()
     try:
@@ -298,40 +345,3 @@ def test_cost_watch_catches_up_after_an_outage_of_the_ledger(
     event = until(lambda: fired("outage"), "the end of the watch")
     assert Decimal(event["spent_usd"]) == night.spent() == 2 * HOUR
     assert password not in log_of("outage")
-
-
-def test_a_job_survives_triggerer_restarts_and_is_canceled_with_its_task(
-    pipelines, emulated: str, dataflow: Dataflow, triggerer, monkeypatch
-) -> None:
-    from nightbid_airflow.remote import JobTrigger
-
-    pipelines()
-    monkeypatch.delenv("NIGHTBID_WORKSPACE")
-    spec, cache = find_pipeline("small", Settings().pipelines), Settings().cache
-    run = RunRecord.start(Workspace(emulated), spec, dt.date(2026, 1, 4), run_id="left")
-    stages = {stage.name: stage for stage in NIGHT}
-    run_stage(stages["sample"], spec, run, cache_folder=cache)
-    dataflow.plans.append(Plan(hold=True))
-    away = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
-    assert isinstance(away, DeferredJob)
-    attempt = away.job_record.attempt
-    trigger = JobTrigger(emulated, "small", "left", "featurize", attempt, every=0.3)
-    deferred_night("left", "featurize", "resume", trigger)
-
-    first = triggerer()
-    until(lambda: "Executing operation" in log_of("left"), "messages of the job in the task's log")
-    kill(first)
-    (job,) = dataflow.jobs.values()
-    messages = [message.message_text for message in job.messages]
-    assert job.state == "RUNNING", messages  # the end of a triggerer is not the end of the job
-    triggerer()
-    until(lambda: log_of("left").count("Workers have started") == 2, "the second triggerer")
-
-    set_state("left", others_than="", state="failed")
-    until(lambda: job.state == "CANCELLED", "the end of the job")
-    until(lambda: [record.state for record in job_records(run)] == ["closed"], "the order")
-
-    # The cleared task submits another job.
-    resubmitted = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
-    assert isinstance(resubmitted, DeferredJob)
-    assert (resubmitted.job_record.attempt, len(dataflow.jobs)) == (2, 2)

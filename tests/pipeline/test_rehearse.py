@@ -45,19 +45,37 @@ def report_of(shell: Shell) -> dict:
     return report
 
 
+def rehearse(shell: Shell, folder: Path, candidate: Path, *more: str) -> tuple[int, str]:
+    """Rehearse a lock in a preloaded Python, which is the present side's, too.
+
+    An environment that the rehearsal builds has a plain Python.
+    """
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    COMMANDS.shim(python, "python", own_code=True)
+    (python.parent / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+    done = subprocess.run(
+        [str(python), "-m", "nightbid", "rehearse", "small", "--requirements", str(candidate),
+         "--present", str(LOCK), *QUICK, *more],
+        env=shell.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=500, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
 def test_same_lock_is_safe_and_a_rehearsal_of_older_code_starts_over(
-    sampled: Shell,
+    sampled: Shell, tmp_path: Path
 ) -> None:
-    # Both sides run plain Pythons, because a preloaded one would be faster than the other.
     # A rehearsal that was killed before an upgrade of Nightbid left this file.
     cache = Path(sampled.environment["NIGHTBID_CACHE"])
     left = cache / "rehearsals/r1/source/nightbid/rehearse/worker.py"
     left.parent.mkdir(parents=True)
     left.write_text("raise SystemExit('the code of another version')")
-    code, output = sampled.run("rehearse", "small", "--requirements", str(LOCK),
-                               "--present", str(LOCK), "--name", "r1", *QUICK)  # fmt: skip
+    code, output = rehearse(sampled, tmp_path, LOCK, "--name", "r1")
     assert code == 0, output
     assert "the code of Nightbid changed" in output
+    assert "both sides run in the present environment" in output
+    assert not list(cache.glob("environments/*/bin"))
     assert report_of(sampled)["verdict"] == "safe", output
 
 
@@ -76,19 +94,8 @@ def test_rehearsal_detects_a_changed_metric_default_and_transform(
     )  # fmt: skip
     candidate = tmp_path / "candidate.txt"
     candidate.write_text(f"{LOCK.read_text()}\nnightbid @ {wheel.as_uri()}\n")
-    # The present side's Python is preloaded; the candidate's Python is a plain one.
-    python = tmp_path / "bin" / "python"
-    python.parent.mkdir()
-    COMMANDS.shim(python, "python", own_code=True)
-    (python.parent / "uv").symlink_to(Path(sys.executable).with_name("uv"))
-    done = subprocess.run(
-        [str(python), "-m", "nightbid", "rehearse", "small", "--requirements", str(candidate),
-         "--present", str(LOCK), *QUICK],
-        env=sampled.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        timeout=500, check=False,
-    )  # fmt: skip
-    output = done.stdout
-    assert done.returncode == 1, output
+    code, output = rehearse(sampled, tmp_path, candidate)
+    assert code == 1, output
     report = report_of(sampled)
     assert report["verdict"] == "not safe"
     for text in ("learning_rate", "log_loss", "ad_age_days", "nightbid"):

@@ -82,8 +82,7 @@ class Rehearsal:
             present = self._environments.present(lock)
             comparison = RehearsalComparison()
             try:
-                self._say(f"environment of the candidate: {len(self.plan.changes)} changes")
-                candidate = self._environments.make(Lock(self.plan.candidate))
+                candidate = self._candidate(present)
             except StageError as error:
                 comparison.add("failure", "installation", str(error), grave=True)
             else:
@@ -158,6 +157,13 @@ class Rehearsal:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     # Both sides
+
+    def _candidate(self, present: Environment) -> Environment:
+        if not self.plan.changes:
+            self._say("the locks are the same: both sides run in the present environment")
+            return present
+        self._say(f"environment of the candidate: {len(self.plan.changes)} changes")
+        return self._environments.make(Lock(self.plan.candidate))
 
     def _nights(
         self, present: Environment, candidate: Environment
