@@ -134,7 +134,8 @@ def open_job(run: RunRecord, stage: str, key: str) -> JobRecord | None:
     records = [
         record for record in job_records(run, stage) if record.state == "open" and record.key == key
     ]
-    return records[-1] if records else None
+    # A later attempt has a higher number, whatever the clock said.
+    return max(records, key=lambda record: record.attempt, default=None)
 
 
 def submit_once(
