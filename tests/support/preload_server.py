@@ -18,8 +18,8 @@ import tempfile
 import threading
 import time
 import traceback
-import types
 from dataclasses import dataclass
+from types import ModuleType
 
 from nightbid.cli.output import terminal
 from nightbid.models.runtime import _without_chatter
@@ -83,8 +83,14 @@ def receive(client: socket.socket) -> tuple[dict, list[int]] | None:
     return json.loads(body), list(fds)
 
 
-def become(asked: dict, fds: list[int]) -> None:
-    """Turn this process into one that was started for the command."""
+def become(asked: dict, fds: list[int], consoles: list[ModuleType]) -> None:
+    """Turn this process into one that was started for the command.
+
+    Args:
+        asked: The request.
+        fds: Its standard input, output and error.
+        consoles: Modules with a console. (To look for them here would copy each module's page.)
+    """
     if asked["session"]:
         os.setsid()
     signal.set_wakeup_fd(-1)
@@ -105,9 +111,8 @@ def become(asked: dict, fds: list[int]) -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "nightbid"]:
             del sys.modules[name]
     # These have read COLUMNS, and whether the output is a terminal, of the server.
-    for name, module in list(sys.modules.items()):
-        if name.startswith("nightbid.cli.") and hasattr(module, "console"):
-            module.console = terminal()
+    for module in consoles:
+        module.console = terminal()
     tempfile.tempdir = None
 
 
@@ -123,6 +128,11 @@ def serve(address: str) -> dict:
         code_of([stage.function])
     for name in _environment().list_templates():
         _environment().get_template(name)
+    consoles = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith("nightbid.cli.") and hasattr(module, "console")
+    ]
     # Forks collect garbage only among their own objects and do not copy these pages.
     gc.collect()
     gc.freeze()
@@ -168,7 +178,7 @@ def serve(address: str) -> dict:
                 clients = [command.client for command in running.values()]
                 for channel in (listening, woken, wake, client, *clients):
                     channel.close()
-                become(request, fds)
+                become(request, fds, consoles)
                 return request
             for fd in fds:
                 os.close(fd)
@@ -183,7 +193,7 @@ def run(module: str) -> int:
     code = 0
     try:
         if module == "-c":
-            sys.modules["__main__"] = types.ModuleType("__main__")
+            sys.modules["__main__"] = ModuleType("__main__")
             exec(sys.argv.pop(1), vars(sys.modules["__main__"]))
         elif module.endswith(".py"):
             runpy.run_path(module, run_name="__main__")

@@ -33,6 +33,9 @@ OF_AIRFLOW = (
     "jsonschema", "libcst", "sqlalchemy.ext.asyncio", "uvicorn",
 )  # fmt: skip
 """Modules that Airflow imports, without its own modules, which read their settings on import."""
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GX_ANALYTICS_ENABLED": "false"}
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""A fork copies an entry per page of memory."""
 SHARED = "PRELOADED_SERVER"
 """Environment variable with the address of the server of another process."""
 SHIM = """#!{python} -ISu
@@ -260,7 +263,7 @@ class Preloaded:
                 [PYTHON, str(SERVER), self._address],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={"TF_CPP_MIN_LOG_LEVEL": "3", "GX_ANALYTICS_ENABLED": "false", **os.environ},
+                env={**QUIET, **LARGE_PAGES, **os.environ},
                 start_new_session=True,
             )
             assert self._server.stdout is not None

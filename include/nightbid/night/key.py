@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +25,7 @@ from nightbid.night.incremental import Continuation, continuation
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.record import RunRecord
 from nightbid.night.reference import pinned_champion, why_no_reference
-from nightbid.night.source import code_of
+from nightbid.night.source import code_of, loaded_modules
 from nightbid.night.stage import Stage
 from nightbid.night.task import StageInput
 from nightbid.partitions import STEPS
@@ -62,7 +61,7 @@ class Plan:
     versions: Mapping[str, str]
     key: str
     loaded: frozenset[str]
-    """Names of the modules that were loaded before the code's digest was made."""
+    """Names of the stage's modules that were loaded before the code's digest was made."""
 
     @classmethod
     def of(cls, stage: Stage, spec: PipelineSpec, run: RunRecord, cache_folder: Path) -> Plan:
@@ -72,7 +71,7 @@ class Plan:
             StageError: An input stage has no finished output.
             WorkspaceError: The output of an input stage is gone.
         """
-        loaded = frozenset(sys.modules)
+        loaded = loaded_modules([stage.function])
         workspace = run.workspace
         night = Night.of(spec, run.date)
         inputs = {name: _input_of(run, name) for name in stage.inputs}
