@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from airflows import run_dag
 from emulator.dataflow import Dataflow, Plan
-from emulator.installation import dataflow, emulated, service, storage, training, without_cloud
+from emulator.installation import dataflow, emulated, service, storage, training
 from emulator.storage import Storage
 from emulator.training import Training
 from nightbid.config.sources import SimulatorSource
@@ -28,10 +27,10 @@ from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.stages import NIGHT
 from nightbid.storage import gcs
 from nightbid.storage.workspace import Workspace
-from preloaded import PYTHON
+from nights import SMALL, two_nights
 from upath import UPath
 
-__all__ = ["dataflow", "emulated", "service", "storage", "training"]
+__all__ = ["dataflow", "emulated", "service", "storage", "training", "two_nights"]
 
 NIGHT_OF = "2026-01-04"
 MEASURED = {"load_test", "gate_serving", "gate_cost", "promote"}
@@ -45,18 +44,6 @@ PLANTED = {
 """Secrets of the submitter, which no job, record, log or page may contain."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
-
-
-def local_night(folder: Path) -> subprocess.Popen[str]:
-    """Run the same night locally from the shell, with another hash seed."""
-    places = {"NIGHTBID_WORKSPACE": str(folder / "workspace"), "NIGHTBID_CACHE": str(folder / "c")}
-    return subprocess.Popen(
-        [PYTHON, "-m", "nightbid", "run", "small", "--date", NIGHT_OF],
-        env={**without_cloud(), **places},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
 
 
 def run_night() -> dict[str, str | None]:
@@ -79,18 +66,18 @@ def test_a_cloud_night_equals_a_local_night_and_leaks_no_secret(
     emulated: str,
     dataflow: Dataflow,
     training: Training,
+    two_nights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
-    pipelines(model={"architecture": "logistic_regression"})
+    # A plain process ran the first of the two nights locally, with another hash seed.
+    pipelines(**SMALL)
     key = tmp_path / "key.json"
     key.write_text(json.dumps({"type": "service_account", "private_key": "planted-key-91d0"}))
     for name, value in {**PLANTED, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}.items():
         monkeypatch.setenv(name, value)
-    elsewhere = local_night(tmp_path / "here")
     monkeypatch.delenv("NIGHTBID_WORKSPACE")
 
     states = run_night()
@@ -133,19 +120,16 @@ def test_a_cloud_night_equals_a_local_night_and_leaks_no_secret(
     assert sum(name.startswith("nightbid/stages/") for name in texts) > 30
     assert [name for name, data in texts.items() if b"planted-" in data] == []
 
-    text, _ = elsewhere.communicate(timeout=300)
-    assert elsewhere.returncode == 0, text
-    local = RunRecord.load(
-        Workspace(str(tmp_path / "here/workspace")), "small", f"small-{NIGHT_OF}"
-    )
+    local = RunRecord.load(Workspace(str(two_nights / "workspace")), "small", f"small-{NIGHT_OF}")
     there, here = made(run), made(local)
     assert set(there) == set(here) == {stage.name for stage in NIGHT}
     assert {name: there[name] for name in set(there) - MEASURED} == {
         name: here[name] for name in set(here) - MEASURED
     }
-    champions = [ChampionPointer(record.workspace, "small").current() for record in (run, local)]
-    assert {champion.bundle_uri for champion in champions if champion} == {here["export"][0]}
-    assert all(champions)
+    champion = ChampionPointer(run.workspace, "small").current()
+    assert champion is not None
+    first = ChampionPointer(local.workspace, "small").history()[0]
+    assert champion.bundle_uri == first.bundle_uri == here["export"][0]
 
 
 @pytest.mark.matrix

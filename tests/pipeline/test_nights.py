@@ -147,25 +147,6 @@ def test_features_command_shows_the_statistics_of_the_newest_night(shell, two_ni
     assert devices in page
 
 
-def test_kuairand_pipeline_exceeds_an_auc_of_0_70(shell, kuairand_folder):
-    text = (Path(__file__).parents[2] / "include/pipelines/kuairand_ctr.yaml").read_text()
-    shell.write("kuairand_ctr", text)
-    code, text = shell.run(
-        "run", "kuairand_ctr", "--date", "2022-05-08", "--until", "evaluate",
-        "--set", f"source.folder={kuairand_folder}", "--set", "window.train_days=2",
-        "--set", "window.evaluate_days=1", "--set", "evaluate.bootstrap=50",
-        # So few rows need larger steps.
-        "--set", "train.epochs=2", "--set", "train.learning_rate=0.005",
-    )  # fmt: skip
-    assert code == 0, text
-    (run,) = runs_of(Workspace(str(shell.workspace)), "kuairand_ctr")
-    figures = manifest(run, "evaluate")["metrics"]
-    assert figures["candidate"]["auc"] > 0.70
-    assert figures["candidate"]["normalized_entropy"] < figures["constant"]["normalized_entropy"]
-    # 14 days repeat 5,840 rows; this night reads four of the days.
-    assert manifest(run, "sample")["rows"]["repeated"] > 1000
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
