@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,36 @@ def is_fresh(sign: dt.datetime, seconds: float, now: dt.datetime | None = None) 
     """
     age = ((now or dt.datetime.now(dt.UTC)) - sign).total_seconds()
     return -SKEW_SECONDS <= age < seconds
+
+
+def heartbeat() -> str:
+    """Write a heartbeat of now: its time, and the moment of this machine."""
+    return json.dumps({"at": dt.datetime.now(dt.UTC).isoformat(), "moment": moment()})
+
+
+def time_of(beat: str) -> dt.datetime:
+    """Read the time of a heartbeat; version 0.1 wrote the time alone.
+
+    Raises:
+        ValueError, KeyError, TypeError: The text is no heartbeat.
+    """
+    return dt.datetime.fromisoformat(json.loads(beat)["at"] if beat.startswith("{") else beat)
+
+
+def is_beating(beat: str, seconds: float) -> bool:
+    """Whether a heartbeat is recent; on the same machine, whatever its clock says.
+
+    Args:
+        beat: Return value of `heartbeat`.
+        seconds: Maximum age of a recent heartbeat, in seconds.
+
+    Raises:
+        ValueError, KeyError, TypeError: The text is no heartbeat.
+    """
+    # Containers of one machine have names of their own, but the same time since its boot.
+    if beat.startswith("{") and (age := seconds_since(json.loads(beat).get("moment"))) is not None:
+        return 0 <= age < seconds
+    return is_fresh(time_of(beat), seconds)
 
 
 def start_of(process: int) -> str:

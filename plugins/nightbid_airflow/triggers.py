@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
+from nightbid.clock import heartbeat
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.forecast import run_costs, unusual
 from nightbid.cost.ledger import Ledger, total
@@ -161,7 +161,7 @@ class CostTrigger(BaseTrigger):
         moment = time.monotonic()
         if self._beaten is None or moment - self._beaten >= BEAT_SECONDS:
             self._beaten = moment
-            write_atomically(run.folder / HEARTBEAT, dt.datetime.now(dt.UTC).isoformat())
+            write_atomically(run.folder / HEARTBEAT, heartbeat())
 
     def _report(self, stage: str, seen: StagePoll) -> None:
         self.log.info(

@@ -21,7 +21,7 @@ from croniter import croniter
 from upath import UPath
 
 from nightbid.alerts.message import Alert, AlertMessage, page_address, what_serves
-from nightbid.clock import SKEW_SECONDS, is_fresh
+from nightbid.clock import SKEW_SECONDS, is_fresh, time_of
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
@@ -273,8 +273,8 @@ def _has_open_job(run: RunRecord, now: dt.datetime, minutes: float) -> bool:
     if not any(job.state == "open" for job in job_records(run)):
         return False
     try:
-        beat = dt.datetime.fromisoformat((run.folder / HEARTBEAT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        beat = time_of((run.folder / HEARTBEAT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return True  # Runs started in a shell have no heartbeat.
     return is_fresh(beat, 60 * minutes, now)
 

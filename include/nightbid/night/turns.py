@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 
 from upath import UPath
 
-from nightbid.clock import is_fresh, start_of
+from nightbid.clock import heartbeat, is_beating, start_of
 from nightbid.errors import NightbidError
 from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id, state_of
 from nightbid.night.sealed import Sealed, seal, unseal
@@ -197,11 +197,10 @@ def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
     def is_watched(run_id: str) -> bool:
         path = workspace.run_folder(pipeline, safe_run_id(run_id)) / HEARTBEAT
         try:
-            beaten = dt.datetime.fromisoformat(path.read_text(encoding="utf-8"))
-            if not is_fresh(beaten, BEAT_SECONDS):
+            if not is_beating(path.read_text(encoding="utf-8"), BEAT_SECONDS):
                 return False
             run = RunRecord.load(workspace, pipeline, safe_run_id(run_id))
-        except (NightbidError, OSError, ValueError, TypeError):
+        except (NightbidError, OSError, ValueError, KeyError, TypeError):
             return False
         return state_of(run.head, run.current())[0] == "running"
 
@@ -216,7 +215,7 @@ def _sign(run_id: str) -> str:
         "process": process,
         "start": start_of(process),
     }
-    return json.dumps({**sign, "at": dt.datetime.now(dt.UTC).isoformat()})
+    return json.dumps({**json.loads(heartbeat()), **sign})
 
 
 @contextmanager
@@ -246,7 +245,7 @@ def _is_alive(text: bytes | str) -> bool:
         # Processes of version 0.1, which may run during an upgrade, write no start.
         if sign["host"] == socket.gethostname() and "start" in sign:
             return bool(sign["start"]) and start_of(int(sign["process"])) == sign["start"]
-        return is_fresh(dt.datetime.fromisoformat(sign["at"]), HELD_SECONDS) and "run_id" in sign
+        return is_beating(json.dumps(sign), HELD_SECONDS) and "run_id" in sign
     return False
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from nightbid.clock import heartbeat, moment
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError
 from nightbid.night.attempts import StageRecord
@@ -190,6 +191,19 @@ def test_a_hold_of_this_machine_does_not_expire_when_its_clock_is_set(tmp_path, 
         assert airflow.take("second", 1) == "", "another process has the id of the holder"
 
 
+def test_a_hold_of_another_container_does_not_depend_on_the_clock(tmp_path) -> None:
+    airflow = Scheduler(tmp_path)
+    airflow.take("far")
+    path = Workspace(str(tmp_path)).root / "turns/small/held/far.1.json"
+    for age, hours, waits in ((5, 3, True), (5, -3, True), (90, 0, False)):
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+        written = {**moment(), "seconds": moment()["seconds"] - age}
+        sign = {"run_id": "far", "host": "another", "process": 1, "start": "1 2",
+                "at": at.isoformat(), "moment": written}  # fmt: skip
+        write_atomically(path, json.dumps(sign))
+        assert airflow.take("near", 1) == ("far" if waits else "")
+
+
 def test_the_newest_run_of_a_night_does_not_depend_on_the_clock(tmp_path) -> None:
     workspace = Workspace(str(tmp_path))
     spec = PipelineSpec.model_validate({"pipeline": "small", "features": {"a": {"column": "a"}}})
@@ -220,6 +234,9 @@ def test_a_run_counts_as_active_while_its_heartbeat_is_recent(tmp_path) -> None:
     assert not at_work([run.run_id])
     write_atomically(run.folder / HEARTBEAT, (now + dt.timedelta(hours=3)).isoformat())
     assert not at_work([run.run_id]), "the clock was put back since: nobody knows how old that is"
+    beat = {**json.loads(heartbeat()), "at": (now + dt.timedelta(hours=3)).isoformat()}
+    write_atomically(run.folder / HEARTBEAT, json.dumps(beat))
+    assert at_work([run.run_id]), "unless it is of the same machine"
     write_atomically(run.folder / HEARTBEAT, now.isoformat())
     run.record(StageRecord(stage="sample", state="failed", started=now, seconds=1, error="x"))
     assert not at_work([run.run_id]), "it has ended"
