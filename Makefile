@@ -24,7 +24,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: release-fixture quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit pin-images sbom schema charts screenshots clean
+.PHONY: release-fixture quick-static quick-tests lint types layers help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit pin-images sbom schema charts screenshots clean
 
 help: ## Show this list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -75,10 +75,17 @@ fault-matrix: install ## Test every fault of the emulated cloud at every stage
 	$(BIN)/python -m pytest tests/cloud tests/dags/test_in_the_cloud.py tests/dags/test_restart.py \
 		-m "matrix or not matrix"
 
-check: install docs-check ## Check lint, types, import layers and links in the docs
+check: install ## Check lint, types, import layers and links in the docs
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types lint docs-check layers
+
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types:
 	$(BIN)/mypy
+
+layers:
 	PYTHONPATH=include:plugins $(BIN)/lint-imports
 
 docs: install ## Serve the documentation with search at http://127.0.0.1:8000
