@@ -22,10 +22,13 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from nightbid.cli.output import terminal
+from nightbid.gates.expectations import RangeRule, validate
+from nightbid.gates.measurements import Measurement
 from nightbid.models.runtime import _without_chatter
 from nightbid.night.source import code_of
 from nightbid.night.stages import NIGHT
 from nightbid.report.pages import _environment
+from tqdm import tqdm
 
 LIBRARIES = (
     "google.cloud.aiplatform_v1", "great_expectations.expectations",
@@ -133,6 +136,12 @@ def serve(address: str) -> dict:
         for name, module in sys.modules.items()
         if name.startswith("nightbid.cli.") and hasattr(module, "console")
     ]
+    # And the page of a gate, whose templates Great Expectations compiles; without a thread.
+    interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
+    quantity = Measurement("rows", "", "2026-01-01", 1.0)
+    validate([quantity], {quantity.statistic: "rows"}, [RangeRule("rows", (0, None), "stop")])
+    tqdm.monitor_interval = interval
+    assert threading.active_count() == 1, "a fork is safe"
     # Forks collect garbage only among their own objects and do not copy these pages.
     gc.collect()
     gc.freeze()

@@ -36,7 +36,8 @@ UNUSED = (
 them, and they take a third of its import time."""
 
 _of_thread = threading.local()
-"""`batches`: the batch definition of this thread. A context keeps the data of its last batch."""
+"""`batches`: the batch definition of this thread. A context keeps the data of its last batch.
+`unread`: whether no page shows the fingerprint of this thread's batches."""
 
 
 @contextmanager
@@ -71,6 +72,16 @@ def batch_of(frame: pd.DataFrame) -> Any:
     return _of_thread.batches.get_batch(batch_parameters={"dataframe": frame})
 
 
+@contextmanager
+def without_fingerprint() -> Iterator[None]:
+    """Leave out the hash of all rows, which the engine computes twice and only pages show."""
+    _of_thread.unread = True
+    try:
+        yield
+    finally:
+        _of_thread.unread = False
+
+
 def page_of(result: Any) -> str:
     """Render the result of a validation as an HTML page (Data Docs), without scripts."""
     from great_expectations.render.renderer import ValidationResultsPageRenderer
@@ -93,8 +104,14 @@ def _view() -> Any:
 @functools.cache
 def _replace_slow_methods() -> None:
     from great_expectations.core.id_dict import IDDict
+    from great_expectations.execution_engine import pandas_execution_engine
+    from great_expectations.expectations import expectation
     from great_expectations.expectations.expectation import Expectation
 
+    expectation.camel_to_snake = functools.cache(expectation.camel_to_snake)
+    pandas_execution_engine.hash_pandas_dataframe = _fingerprint(
+        pandas_execution_engine.hash_pandas_dataframe
+    )
     Expectation._get_runtime_kwargs = _runtime_kwargs(Expectation._get_runtime_kwargs)
     IDDict.to_id = _to_id(IDDict.to_id)
 
@@ -116,6 +133,15 @@ def _runtime_kwargs(slow: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         arguments.update((key, value(key)) for key in (*self.success_keys, *self.domain_keys))
         arguments["result_format"] = parse_result_format(arguments["result_format"])
         return arguments
+
+    return of
+
+
+def _fingerprint(slow: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(slow)
+    def of(frame: pd.DataFrame) -> str:
+        """Return the hash of a data frame, or nothing within `without_fingerprint`."""
+        return "" if getattr(_of_thread, "unread", False) else slow(frame)
 
     return of
 

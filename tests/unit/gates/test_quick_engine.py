@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nightbid.gates.expectations import ask
-from nightbid.gates.quick_engine import batch_of
+from nightbid.gates.quick_engine import batch_of, without_fingerprint
 
 FRAME = pd.DataFrame({"a": [1.0, 5.0, None], "b": [2, 2, 9]})
 COMPLETE = {"result_format": "COMPLETE", "unexpected_index_column_names": ["a"]}
@@ -73,3 +73,13 @@ def test_threads_do_not_see_each_others_rows() -> None:
     counts = list(range(6, 30))
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(unexpected, counts)) == [count - 5 for count in counts]
+
+
+def test_fingerprint_is_that_of_the_library_unless_it_is_left_out() -> None:
+    import great_expectations.execution_engine.pandas_execution_engine as engine
+
+    fingerprint = engine.hash_pandas_dataframe
+    assert fingerprint(FRAME) == fingerprint.__wrapped__(FRAME)
+    with without_fingerprint():
+        assert fingerprint(FRAME) == ""
+    assert fingerprint(FRAME) == fingerprint.__wrapped__(FRAME)
