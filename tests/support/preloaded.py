@@ -96,7 +96,7 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
         own_code: See `ask`.
     """
     executable, *arguments = command
-    module = program
+    module, env = program, dict(os.environ)
     if program == "python":
         if arguments[:1] == ["-P"]:
             del arguments[0]
@@ -108,10 +108,12 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
     else:
         executable = PYTHON
         if program == "worker":
+            # Tests print as into a pipe, so consoles must not take pytest's width.
+            env.pop("COLUMNS", None)
             while (module := arguments.pop(0)) != "-c":
                 pass
     with ask(
-        address, module, arguments, os.environ, [0, 1, 2], executable=executable, own_code=own_code
+        address, module, arguments, env, [0, 1, 2], executable=executable, own_code=own_code
     ) as server:
         code = int(server.makefile().read().split()[1])
     return code if code >= 0 else 128 - code
