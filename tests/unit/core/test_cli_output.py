@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.pauses import PromotionPauses
 from nightbid.night.record import RunRecord
+from nightbid.storage.digests import SETTLED_SECONDS
 from nightbid.storage.workspace import Workspace
 from preloaded import COMMANDS
 from typer.testing import CliRunner
@@ -249,6 +251,9 @@ def test_commands_exit_with_the_documented_codes(
     assert COMMANDS.run("cost", "show", "p").returncode == 7
     monkeypatch.setenv("NIGHTBID_LEDGER", "")
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "pipelines" / "broken.yaml"))  # no folder
+    # The digests of new files are not cached, because the files may still change.
+    written = max(path.stat().st_ctime for path in (tmp_path / "logs").rglob("*.parquet"))
+    time.sleep(max(0.0, written + SETTLED_SECONDS + 0.1 - time.time()))
     failed = COMMANDS.run(*NIGHT_OF_LOGS, "unexpected", "--set", "seed=7")
     assert failed.returncode == 6
     assert "Traceback" in failed.stderr
