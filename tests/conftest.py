@@ -45,7 +45,7 @@ SHARED = ("tests/dags/pages/", "tests/ui/", "tests/unit/report/", "tests/unit/se
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Start the workers of a parallel run as forks of a process that has imported the libraries."""
     # Coverage counts the lines that an import runs, too.
-    if config.option.numprocesses and not config.option.cov_source:
+    if config.getoption("numprocesses", None) and not config.getoption("cov_source", None):
         config.option.tx = [f"popen//python={COMMANDS.workers()}"] * len(config.option.tx)
 
 
