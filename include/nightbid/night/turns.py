@@ -244,7 +244,7 @@ def _is_alive(text: bytes | str) -> bool:
         sign = json.loads(text)
         # Version 0.1, which may run during an upgrade, writes no start; some sandboxes have none.
         if sign["host"] == socket.gethostname() and sign.get("start"):
-            return start_of(int(sign["process"])) == sign["start"]
+            return start_of(int(sign["process"])) == str(sign["start"])
         return is_beating(json.dumps(sign), HELD_SECONDS) and "run_id" in sign
     return False
 
