@@ -37,7 +37,7 @@ from nightbid.retention import (
     size_of,
 )
 from nightbid.schema import USER
-from nightbid.storage.files import read_all, write_once
+from nightbid.storage.files import read_all, write_next
 from nightbid.storage.workspace import Workspace, read_manifest
 
 
@@ -152,14 +152,8 @@ def forget(workspace: Workspace, affected: AffectedData, *, by: str, reason: str
             )
         ),
     )
-    number = len(erasures(workspace)) + 1
-    while True:
-        try:
-            write_once(workspace.root / "erasures" / f"{number:06d}.json", seal(erasure))
-        except FileExistsError:
-            number += 1
-        else:
-            return erasure
+    write_next(workspace.root / "erasures", seal(erasure))
+    return erasure
 
 
 def erasures(workspace: Workspace) -> list[Erasure]:

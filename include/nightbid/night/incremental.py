@@ -26,7 +26,7 @@ from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.partitions import Partition
-from nightbid.storage.files import read_all, write_once
+from nightbid.storage.files import read_all, write_next
 from nightbid.storage.workspace import Workspace, read_manifest
 
 log = logging.getLogger(__name__)
@@ -147,15 +147,7 @@ class DayDecision(Sealed):
 
 def decide(workspace: Workspace, pipeline: str, decision: DayDecision) -> None:
     """Record a decision about a day."""
-    folder = workspace.champion_folder(pipeline) / "days"
-    number = max((int(name[:6]) for name in read_all(folder, ".json")), default=0) + 1
-    while True:
-        try:
-            write_once(folder / f"{number:06d}.json", seal(decision))
-        except FileExistsError:
-            number += 1
-        else:
-            return
+    write_next(workspace.champion_folder(pipeline) / "days", seal(decision))
 
 
 def decisions(workspace: Workspace, pipeline: str) -> list[DayDecision]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from nightbid.night.sealed import Sealed, seal, unseal
-from nightbid.storage.files import read_all, remove, write_atomically, write_once
+from nightbid.storage.files import read_all, remove, write_atomically, write_next
 from nightbid.storage.workspace import Workspace
 
 
@@ -77,12 +77,4 @@ class PromotionPauses:
         ]
 
     def _record(self, change: PauseChange) -> None:
-        folder = self._folder / "pauses"
-        number = max(map(int, (name[:6] for name in read_all(folder, ".json"))), default=0) + 1
-        while True:
-            try:
-                write_once(folder / f"{number:06d}.json", seal(change))
-            except FileExistsError:
-                number += 1
-            else:
-                return
+        write_next(self._folder / "pauses", seal(change))

@@ -140,3 +140,16 @@ def write_once(path: UPath, text: str) -> None:
         os.link(str(temporary), str(path))
     finally:
         os.unlink(str(temporary))
+
+
+def write_next(folder: UPath, text: str) -> None:
+    """Create the next file in a folder of numbered files, such as `000002.json`."""
+    names = read_all(folder, ".json")
+    number = max((int(name[:6]) for name in names if name[:6].isdigit()), default=0) + 1
+    while True:
+        try:
+            write_once(folder / f"{number:06d}.json", text)
+        except FileExistsError:
+            number += 1
+        else:
+            return
