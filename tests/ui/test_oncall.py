@@ -37,9 +37,8 @@ NAMES = (
     "missing_day", "drift", "leak", "over_budget", "crash", "tracking_down", "rejected",
     "bad_setting", "late_night", "bad_champion", "overridden", "compared",
 )  # fmt: skip
-WAITS = 60
-"""Seconds from the trigger of the night of the missing day to its deadline."""
-LATE = "nightly_missing_day"
+LATE, WAITING = "nightly_missing_day", "nightly_waiting"
+"""DAGs whose newest day has no marker. The deadline of LATE has passed, that of WAITING has not."""
 BASE = {"features": {"device_type": "vocabulary"}, "window": {"train_days": 2}}
 
 
@@ -88,7 +87,7 @@ class Nights:
 
 
 def write_logs(folder: Path) -> None:
-    """Write four days; the newest has no marker."""
+    """Write four days; the newest has no marker, and today's logs do not exist."""
     simulator = SimulatorLogs(
         SimulatorSource(start=dt.date(2020, 1, 1), rows_per_day=300, users=50, ads=20)
     )
@@ -99,14 +98,12 @@ def write_logs(folder: Path) -> None:
             (folder / f"dt={day}" / "_SUCCESS").touch()
 
 
-def write_missing_day(settings: Settings, logs: Path) -> None:
-    """Write the pipeline whose night waits for a day of logs for `WAITS` from now."""
-    ends = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=WAITS)
+def write_pipeline_that_waits(settings: Settings, name: str, logs: Path, deadline: str) -> None:
     tree = {
-        "pipeline": "missing_day", **BASE, "source": {"kind": "parquet", "folder": str(logs)},
-        "arrival": {"marker": "_SUCCESS", "every_seconds": 1, "deadline": f"{ends:%H:%M:%S}"},
+        "pipeline": name, **BASE, "source": {"kind": "parquet", "folder": str(logs)},
+        "arrival": {"marker": "_SUCCESS", "every_seconds": 1, "deadline": deadline},
     }  # fmt: skip
-    (settings.pipelines / "missing_day.yaml").write_text(yaml.safe_dump(tree))
+    (settings.pipelines / f"{name}.yaml").write_text(yaml.safe_dump(tree))
 
 
 def prepare(settings: Settings, logs: Path) -> None:
@@ -116,7 +113,8 @@ def prepare(settings: Settings, logs: Path) -> None:
         if name == "rejected":
             tree["approval"] = True
         (settings.pipelines / f"{name}.yaml").write_text(yaml.safe_dump(tree))
-    write_missing_day(settings, logs)
+    write_pipeline_that_waits(settings, "missing_day", logs, "00:00")
+    write_pipeline_that_waits(settings, "waiting", logs, "23:59")
     (settings.pipelines / "typo.yaml").write_text("pipeline: typo\nshcedule: '0 3 * * *'\n")
     nights = Nights(settings)
     for name in NAMES:
@@ -180,18 +178,24 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def incidents(airflow: Any, settings: Settings, logs: Path, parse: Callable[[str], None]) -> None:
-    """Add every incident to the workspace, let Airflow parse the pipelines, and start a night."""
+    """Add every incident to the workspace, let Airflow parse the pipelines, start two nights."""
     prepare(settings, logs)
-    parse(LATE)
-    airflow.client.unpause(LATE)
-    write_missing_day(settings, logs)
-    airflow.client.trigger(LATE, "late", {"date": str(NIGHT)})
+    # The deadline of tonight's night is tomorrow, however long the tests take.
+    for dag, night in ((LATE, NIGHT), (WAITING, NOW.date())):
+        parse(dag)
+        airflow.client.unpause(dag)
+        airflow.client.trigger(dag, "late", {"date": str(night)})
 
 
-def arrival(airflow: Any) -> str | None:
+def arrival(airflow: Any, dag: str) -> str | None:
     """Return the state of the task that waits for the missing day."""
-    tasks = {task.name: task.state for task in airflow.client.tasks(LATE, "late")}
+    tasks = {task.name: task.state for task in airflow.client.tasks(dag, "late")}
     return tasks.get("arrival")
+
+
+def end(airflow: Any, dag: str) -> None:
+    """End a night whose rest is not needed."""
+    airflow.client._call("PATCH", f"dags/{dag}/dagRuns/late", {"state": "failed"})
 
 
 class Desk:
@@ -216,12 +220,12 @@ class Desk:
         self.clicks += 1
         assert self.clicks <= 3, "more than three clicks from Airflow's home"
 
-    def open(self, pipeline: str) -> None:
+    def open(self, pipeline: str, night: dt.date = NIGHT) -> None:
         """Go from Airflow's home to the last night of a pipeline in two clicks."""
         self.home()
         row = self.frame.locator("tr", has=self.frame.get_by_role("link", name=pipeline,
                                                                   exact=True)).first  # fmt: skip
-        self.click(row.get_by_role("link", name=str(NIGHT)))
+        self.click(row.get_by_role("link", name=str(night)))
         self.frame.get_by_role("region", name="What now").wait_for()
 
     def text(self) -> str:
@@ -255,12 +259,12 @@ SEEN = {
 
 
 def test_run_page_shows_that_the_night_waits_for_a_missing_day(desk: Desk, airflow: Any) -> None:
-    until(lambda: arrival(airflow) in ("deferred", "failed"), 300)
-    if arrival(airflow) == "deferred":
-        desk.open("missing_day")
-        message = f"waits for the logs of {NIGHT} until"
-        # The page reloads itself.
-        desk.frame.get_by_text(message).first.wait_for()
+    until(lambda: arrival(airflow, WAITING) == "deferred", 300)
+    desk.open("waiting", NOW.date())
+    # The page reloads itself.
+    desk.frame.get_by_text(f"waits for the logs of {NOW.date()} until").first.wait_for()
+    desk.page.goto("about:blank")
+    end(airflow, WAITING)
 
 
 @pytest.mark.parametrize("name", list(SEEN))
@@ -330,9 +334,7 @@ def test_the_winner_of_a_sweep_is_run_from_its_page(desk: Desk, airflow: Any) ->
 def test_a_night_without_its_day_stops_and_reruns_from_its_page(
     desk: Desk, airflow: Any, logs: Path
 ) -> None:
-    # The first test saw the wait.
-    desk.page.goto("about:blank")
-    until(lambda: arrival(airflow) == "failed", 300)
+    until(lambda: arrival(airflow, LATE) == "failed", 300)
     desk.open("missing_day")
     text = desk.text()
     for words in ("stopped by arrival", "not complete: no file _SUCCESS", SERVES,
@@ -340,9 +342,8 @@ def test_a_night_without_its_day_stops_and_reruns_from_its_page(
         assert words in text, words
     (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
     confirm(desk, "Rerun the failed tasks", "")
-    until(lambda: arrival(airflow) == "success", 300)
-    # The rest of the night is not needed.
-    airflow.client._call("PATCH", f"dags/{LATE}/dagRuns/late", {"state": "failed"})
+    until(lambda: arrival(airflow, LATE) == "success", 300)
+    end(airflow, LATE)
 
 
 @pytest.mark.parametrize("width", [390, 1400])

@@ -37,9 +37,11 @@ class Arrival(Block):
     def _is_a_clock(cls, text: str) -> str:
         if text:
             try:
-                dt.time.fromisoformat(text)
+                clock = dt.time.fromisoformat(text)
             except ValueError:
                 raise ValueError(f'{text!r} is not a time of day, such as "06:00"') from None
+            if clock.tzinfo is not None:
+                raise ValueError(f'{text!r} has a UTC offset; write only the time, such as "06:00"')
         return text
 
     @model_validator(mode="after")

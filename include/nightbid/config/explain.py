@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -41,8 +42,12 @@ def _one(detail: ErrorDetails, root: type[BaseModel]) -> str:
         return _wrong_kind(detail, key)
     message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
+    if detail["type"] == "string_type" and isinstance(value, (bool, int, float, date)):
+        message += "; if it is text, write it in quotes"
+    if path[-1:] == ["[key]"]:
+        key = f"the keys of {'.'.join(path[:-2])}"
     is_hidden = isinstance(value, (Mapping, list, tuple)) or _is_secret(path, root)
-    shown = "" if is_hidden else f", got {value!r}"
+    shown = "" if is_hidden else f", got {shortened(repr(value))}"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
 
 
@@ -98,3 +103,8 @@ def suggestion(wrong: str, known: Sequence[str]) -> str:
     """Suggest the known name that is closest to a wrong one; empty if none is close."""
     close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else ""
+
+
+def shortened(text: str) -> str:
+    """Shorten a text to 200 characters, so that a message can quote it."""
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from nightbid.config.explain import explain, suggestion
+from nightbid.config.explain import explain, shortened, suggestion
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.yaml_values import UNREADABLE, load_value
 from nightbid.errors import ConfigError
-
-MOST_VALUES = 100_000
-"""Maximum number of values in a YAML file, each counted as often as an anchor repeats it."""
-LONGEST_NUMBER = 400
-UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-"""Errors other than its own that PyYAML raises for a value that it cannot construct."""
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
@@ -163,71 +157,6 @@ def _yaml(text: str, where: str) -> Any:
         raise ConfigError(
             f"malformed YAML: {problem}", where=line, hint="fix this line (or the one above)"
         ) from error
-
-
-def load_value(text: str, where: str) -> Any:
-    """Load YAML, and refuse anchors that expand to more values than fit in memory.
-
-    Raises:
-        ConfigError: The YAML has more than `MOST_VALUES` values.
-        yaml.YAMLError, or one of `UNREADABLE`: The text is not valid YAML.
-    """
-    try:
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that counts
-    except _TooManyError:
-        raise _too_many(where) from None
-    count = _values_in(tree, {})
-    if count > MOST_VALUES:
-        raise _too_many(where)
-    return tree
-
-
-def _too_many(where: str) -> ConfigError:
-    return ConfigError(
-        f"its anchors (&, *) expand to more than {MOST_VALUES:,} values",
-        where=where,
-        hint="write the values out instead of using anchors",
-    )
-
-
-class _Loader(yaml.SafeLoader):
-    """Limits the number of merged keys (`<<`) and the length of numbers."""
-
-    merged = 0
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        self.merged += len(node.value)
-        if self.merged > 2 * MOST_VALUES:
-            raise _TooManyError
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if len(node.value) > LONGEST_NUMBER:
-            raise ValueError(f"a whole number of {len(node.value):,} characters")
-        return int(super().construct_yaml_int(node))
-
-
-class _TooManyError(Exception):
-    """Raised when merged keys expand to too many values."""
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-def _values_in(tree: Any, known: dict[int, float]) -> float:
-    """Count values as often as they are referenced; infinity for a value that contains itself."""
-    if not isinstance(tree, (dict, list)):
-        return 1
-    if id(tree) not in known:
-        known[id(tree)] = inf
-        inner = tree.values() if isinstance(tree, dict) else tree
-        known[id(tree)] = 1 + sum(_values_in(node, known) for node in inner)
-    return known[id(tree)]
-
-
-def shortened(text: str) -> str:
-    """Shorten a text to 200 characters, so that a message can quote it."""
-    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _add_suite(tree: dict[str, Any], path: Path) -> None:

@@ -272,7 +272,7 @@ class PipelineSpec(Block):
         if self.arrival is None:
             return None
         clock = dt.time.fromisoformat(self.arrival.deadline)
-        after = dt.timedelta(hours=clock.hour, minutes=clock.minute)
+        after = dt.datetime.combine(dt.date.min, clock) - dt.datetime.min
         return end_of(night, self.partition) + after
 
     def position_inputs(self) -> list[str]:

@@ -13,14 +13,15 @@ import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    YamlConfigSettingsSource,
 )
 
 from nightbid.config.cloud import Cloud, CloudProfile
 from nightbid.config.explain import explain
+from nightbid.config.yaml_values import UNREADABLE, load_value
 from nightbid.errors import ConfigError
 
 FILE = "NIGHTBID_SETTINGS"
@@ -93,7 +94,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             faults = explain(error, type(self), where)
             raise ConfigError(faults, where=where, hint="see docs/cloud.md") from None
-        except (SettingsError, yaml.YAMLError, OSError) as error:
+        except (SettingsError, yaml.YAMLError, OSError, *UNREADABLE) as error:
             text = " ".join(str(error).split())[:200]
             raise ConfigError(text, where=where, hint="fix the variable or file") from None
 
@@ -112,7 +113,10 @@ class Settings(BaseSettings):
             return init_settings, env_settings
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no settings file {path!r}")
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, Path(path))
+        tree = load_value(Path(path).read_text(encoding="utf-8"), path) or {}
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{path}: settings are a mapping of keys, not {tree!r}")
+        return init_settings, env_settings, InitSettingsSource(settings_cls, tree)
 
     @property
     def trains_elsewhere(self) -> bool:

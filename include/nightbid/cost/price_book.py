@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nightbid.config.base import Block
 from nightbid.config.settings import Settings
+from nightbid.config.yaml_values import StrictLoader
 from nightbid.cost.money import Money
 from nightbid.errors import PriceError
 
@@ -236,13 +237,13 @@ class PriceBook(Block):
         return Money(self.local[resource], self.currency)
 
 
-class _TextNumbers(yaml.SafeLoader):
+class _TextNumbers(StrictLoader):
     """YAML loader that keeps numbers as text, so that decimals stay exact."""
 
 
 _TextNumbers.yaml_implicit_resolvers = {
     first: [resolver for resolver in rules if resolver[0] != "tag:yaml.org,2002:float"]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, rules in StrictLoader.yaml_implicit_resolvers.items()
 }
 
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
-from nightbid.config.load import UNREADABLE, load_value, shortened
+from nightbid.config.explain import shortened
 from nightbid.config.models import Model
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.yaml_values import UNREADABLE, load_value
 from nightbid.errors import ConfigError
 from nightbid.models.registry import find
 

@@ -160,9 +160,7 @@ def test_yaml_merge_keys_that_expand_too_far_are_rejected() -> None:
         parse_pipeline("\n".join(["pipeline: p", *lines]), "p.yaml")
 
 
-@pytest.mark.parametrize(
-    "value", ["[" * 20_000 + "]" * 20_000, "9" * 100_000, "1" + ":59" * 50_000]
-)
+@pytest.mark.parametrize("value", ["[" * 20_000 + "]" * 20_000, "9" * 100_000])
 def test_a_huge_yaml_value_is_reported_in_one_short_line(tmp_path: Path, value: str) -> None:
     message = refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (f"train.epochs={value}",)))
     assert message.startswith("--set: the value of 'train.epochs=")
@@ -174,6 +172,13 @@ def test_a_huge_yaml_value_is_reported_in_one_short_line(tmp_path: Path, value: 
     (suites / "ctr.yaml").write_text(f"overrides: [{value}]")
     message = refusal(lambda: read_suite(suites / "ctr.yaml"))
     assert message.startswith("suites/ctr.yaml: a value cannot be read: ")
+
+
+def test_a_long_text_in_place_of_a_number_is_quoted_in_part() -> None:
+    message = refusal(lambda: parse_pipeline("pipeline: p\nseed: 1" + ":59" * 50_000, "p.yaml"))
+    assert message.startswith("p.yaml: ")
+    assert "seed: Input should be a valid integer" in message
+    assert len(message) < 1000
 
 
 @pytest.mark.parametrize("read", [lambda text: read_batch(text, "x.json"), lambda text: unseal(
