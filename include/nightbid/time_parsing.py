@@ -91,18 +91,30 @@ def as_time(column: pa.ChunkedArray | pa.Array, zone: str = "UTC") -> pa.Array:
 
 def _of_zone(array: pa.Array, zone: str) -> pa.Array:
     """Read times as `as_time` does, with times without a zone in the given zone."""
-    times = as_time(array)
-    kind = array.type
-    if pa.types.is_null(kind) or (pa.types.is_timestamp(kind) and kind.tz is not None):
-        return times
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+    times, local = as_time(array), is_local_time(array)
+    if local.all():
         return time_of_zone(times, zone)
+    return pc.if_else(pa.array(local), time_of_zone(times, zone), times) if local.any() else times
+
+
+def is_local_time(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each value is a clock's local time, bool [rows]: it states no zone.
+
+    Numbers of (parts of) seconds since 1970 and timestamps with a zone are instants. A missing
+    value is no local time, except in a column of timestamps without a zone.
+    """
+    array = whole(column)
+    kind = array.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return np.full(len(array), pa.types.is_date(kind) or kind.tz is None)
+    if pa.types.is_null(kind):
+        return np.zeros(len(array), bool)
     codes, tokens = encode(array)
     since = np.asarray(pc.match_substring_regex(tokens, SINCE))
     calendar = np.asarray(pc.match_substring_regex(tokens, CALENDAR))
     ends = np.asarray(pc.match_substring_regex(tokens, ENDS_IN_ZONE))
-    naive = np.append((since & calendar) | (~since & ~ends), False)[codes]
-    return pc.if_else(pa.array(naive), time_of_zone(times, zone), times)
+    local: npt.NDArray[np.bool_] = np.append((since & calendar) | (~since & ~ends), False)[codes]
+    return local
 
 
 def _times_of_integers(array: pa.Array) -> pa.Array:

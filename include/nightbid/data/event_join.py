@@ -36,6 +36,9 @@ class EventBatch:
     """Time of the event, timestamp[us, UTC]; null if it cannot be read."""
     own: bool
     """Whether the events were logged on the day of the impressions."""
+    is_local: Bools | None = None
+    """Whether a time states no zone, so that it may be that of a clock which shows it twice; None:
+    no time does."""
     event_key: pa.Array | None = None
     """Id of the event itself; None if events have no id."""
     value: Floats | None = None
@@ -59,6 +62,8 @@ class OutcomeEvents:
     """[events], microseconds."""
     own: Bools
     """[events], whether the event was logged on the day of the impressions."""
+    is_local: Bools
+    """[events], whether the time states no zone."""
     value: Floats | None
     """[events], money; 0 where none is logged; None: events have no amounts."""
     duplicates: int = 0
@@ -78,14 +83,16 @@ class OutcomeEvents:
             valued: Whether events have amounts, even if there are no events.
         """
         if not batches:
-            nothing = np.zeros(0, np.int64)
+            nothing, never = np.zeros(0, np.int64), np.zeros(0, bool)
             value = np.zeros(0) if valued else None
-            return cls(
-                kind, pa.array([], pa.string()), nothing, nothing, nothing.astype(bool), value
-            )
+            return cls(kind, pa.array([], pa.string()), nothing, nothing, never, never, value)
         key = _together([batch.key for batch in batches])
         time = pa.concat_arrays([batch.time for batch in batches])
         own = np.repeat([batch.own for batch in batches], [len(batch.key) for batch in batches])
+        local = np.concatenate(
+            [np.zeros(len(batch.key), bool) if batch.is_local is None else batch.is_local
+             for batch in batches]
+        )  # fmt: skip
         reason, text = (
             pa.concat_arrays(
                 [column if (column := getattr(batch, name)) is not None
@@ -103,7 +110,7 @@ class OutcomeEvents:
         coded = key.filter(at).dictionary_encode()
         code = np.asarray(coded.indices, np.int64)
         when = np.asarray(time.filter(at).cast(pa.int64()))
-        own = own[good]
+        own, local = own[good], local[good]
         again = np.zeros(len(code), bool)
         order = np.lexsort((when, code))
         again[order[1:]] = (np.diff(code[order]) == 0) & (np.diff(when[order]) == 0)
@@ -118,7 +125,7 @@ class OutcomeEvents:
         unique = np.flatnonzero(~again)
         unique = unique[np.lexsort((when[unique], code[unique]))]
         events = cls(
-            kind, coded.dictionary, code[unique], when[unique], own[unique], None,
+            kind, coded.dictionary, code[unique], when[unique], own[unique], local[unique], None,
             duplicates=int((again & own).sum()), unread=(unread,) if len(unread) else (),
         )  # fmt: skip
         if values := [batch.value for batch in batches if batch.value is not None]:
@@ -229,10 +236,10 @@ class Join:
         wait = np.where(has_impression, events.time - shown[row] if len(shown) else 0, 0)
         readable = has_impression & (shown[row] < 2**62 if len(shown) else False)
         early = readable & (wait < 0)
-        if early.any():
+        if (moved := early & events.is_local).any():
             # Local times of the hour that occurs twice are read as the first occurrence.
-            later = second_occurrence(events.time[early], self._zone)
-            events.time[early] = np.where(later >= shown[row[early]], later, events.time[early])
+            later = second_occurrence(events.time[moved], self._zone)
+            events.time[moved] = np.where(later >= shown[row[moved]], later, events.time[moved])
             wait = np.where(early, events.time - shown[row], wait)
             early &= wait < 0
         self._early[kind] |= early

@@ -32,7 +32,7 @@ from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.number_parsing import numbers
 from nightbid.schema import REASON, TEXT
-from nightbid.time_parsing import as_time
+from nightbid.time_parsing import as_time, is_local_time
 from nightbid.unreadable_values import unreadable_rows
 
 MADE = (*JOINED, "click_time", "conversion_time")
@@ -229,11 +229,13 @@ class EventLogs:
                 value = None
                 if valued:
                     value, reason, text = self._money(table[self._block.value], reason, text, where)
+                time, zone = table[self._block.time], self._block.time_zone
                 batches.append(
                     EventBatch(
                         whole(table[self._block.key]),
-                        as_time(table[self._block.time], self._block.time_zone),
+                        as_time(time, zone),
                         own=event_day == day,
+                        is_local=None if zone == "UTC" else is_local_time(time),
                         event_key=_event_keys(table, event_key),
                         value=value,
                         reason=reason,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.csv
@@ -214,6 +215,37 @@ def test_events_of_the_hour_that_occurs_twice_are_not_before_their_impression(tm
     assert rows["clicked"].to_pylist() == [1, 0]
     assert rows["click_time"][0].as_py() == datetime(2026, 11, 1, 6, 10, tzinfo=UTC)
     assert aside[REASON].to_pylist() == ["a click earlier than its impression"]
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        lambda instants: pa.array(instants, pa.timestamp("us", "UTC")),
+        lambda instants: pa.array(instants, pa.timestamp("ms", "America/New_York")),
+        lambda instants: [round(instant.timestamp()) for instant in instants],
+        lambda instants: [f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in instants],
+        lambda instants: [
+            instant.astimezone(ZoneInfo("America/New_York")).isoformat() for instant in instants
+        ],
+    ],
+    ids=["UTC timestamps", "timestamps with a zone", "seconds since 1970", "Z", "offsets"],
+)
+def test_instants_in_the_hour_that_occurs_twice_are_not_moved(tmp_path, stated):
+    """Of the clicks, one is ten minutes before its impression, one ten minutes after it."""
+    day = date(2026, 11, 1)
+    shown = datetime(2026, 11, 1, 5, 35, tzinfo=UTC)  # 01:35, for the first time
+    clicked = [shown - timedelta(minutes=10), shown + timedelta(minutes=10)]
+    put(tmp_path, "impressions", day, impression_id=["a", "b"], time=stated([shown, shown]))
+    put(tmp_path, "clicks", day, impression_id=["a", "b"], time=stated(clicked))
+    source = clicks_of_day(tmp_path)
+    for stream in ("impressions", "clicks"):
+        source[stream] = {"folder": source[stream], "time_zone": "America/New_York"}
+    logs = open_source(spec_of(source).source, tmp_path, (day,))
+    rows, aside = logs.batches(day)
+    assert rows["clicked"].to_pylist() == [0, 1]
+    assert rows["click_time"][1].as_py() == clicked[1]
+    assert aside[REASON].to_pylist() == ["a click earlier than its impression"]
+    assert aside[TEXT].to_pylist() == ["a"]
 
 
 def test_late_events_change_only_days_within_their_window(logs, tmp_path):
