@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nightbid.config.serve import Serve
 from nightbid.night.manifest import Manifest
+from nightbid.serving import load_test
 from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
 from nightbid.serving.socket_test import holds
@@ -70,7 +71,7 @@ def test_the_load_test_reports_latency_throughput_and_a_curve(measured):
     latency = metrics["latency_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
     assert metrics["candidates"] == 100
-    assert metrics["requests"] == 300
+    assert metrics["requests"] == load_test.REQUESTS
     assert metrics["requests_per_second_per_core"] > 0
     offered = [point["offered_per_second"] for point in metrics["in_process_curve"]]
     assert offered == sorted(offered)
