@@ -178,14 +178,7 @@ def pipeline_dags(folder: Path) -> dict[str, DAG]:
         if not is_needed(_dag_id(name)):
             continue
         try:
-            spec = find_pipeline(name, folder)
-            if spec.pipeline != name:
-                raise ConfigError(
-                    f"the file holds pipeline {spec.pipeline!r}",
-                    where=f"{name}.yaml",
-                    hint=f"write `pipeline: {name}`, or rename the file",
-                )
-            dag = nightly_dag(spec)
+            dag = nightly_dag(find_pipeline(name, folder))
             dag.validate()  # type: ignore[no-untyped-call]
         except Exception as error:  # Any error here would break the other DAGs too.
             fault = str(error) if isinstance(error, NightbidError) else _line(name, error)

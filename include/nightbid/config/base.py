@@ -45,6 +45,9 @@ __all__ = [
 
 
 class Block(BaseModel):
-    """A block of configuration: immutable; unknown keys are an error."""
+    """A block of configuration: immutable; unknown keys and infinite numbers are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # A limit of NaN would compare as false, and its gate would never stop.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )

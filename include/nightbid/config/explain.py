@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 SHOWN = 12
 """Maximum number of lines shown; likely causes come first."""
+SHOULD = re.compile("^[A-Z][a-z]+ should ")
+LIST, BLOCK = "must be a list, such as [a, b]", "must be a block of `key: value` lines"
+NUMBER, WHOLE, TRUTH = "must be a number", "must be a whole number", "must be true or false"
+MESSAGES = {
+    "dict_type": BLOCK, "model_type": BLOCK, "model_attributes_type": BLOCK,
+    "list_type": LIST, "tuple_type": LIST, "set_type": LIST, "frozen_set_type": LIST,
+    "string_type": "must be text",
+    "int_type": WHOLE, "int_parsing": WHOLE, "int_from_float": WHOLE,
+    "float_type": NUMBER, "float_parsing": NUMBER,
+    "decimal_type": NUMBER, "decimal_parsing": NUMBER,
+    "bool_type": TRUTH, "bool_parsing": TRUTH,
+}  # fmt: skip
+"""Type of pydantic's error → message, where pydantic's own speaks of Python."""
 
 
 def explain(error: ValidationError, root: type[BaseModel], where: str) -> str:
@@ -32,23 +46,32 @@ def explain(error: ValidationError, root: type[BaseModel], where: str) -> str:
 
 def _one(detail: ErrorDetails, root: type[BaseModel]) -> str:
     path = [str(part) for part in detail["loc"]]
-    key = ".".join(path)
+    models, tags = _walk(detail["loc"], root)
+    key = ".".join(part for place, part in enumerate(path) if place not in tags)
     if detail["type"] == "extra_forbidden":
-        hint = suggestion(path[-1], _siblings(detail["loc"], root))
-        return f"unknown key {key!r}" + (f", {hint}" if hint else "")
+        of_tag = f" of {path[tags[-1]]!r}" if tags else ""
+        hint = suggestion(path[-1], _keys(models))
+        return f"unknown key {key!r}{of_tag}" + (f", {hint}" if hint else "")
     if detail["type"] == "missing":
         return f"key {key!r} is missing"
     if detail["type"].startswith("union_tag_"):
         return _wrong_kind(detail, key)
-    message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
+    message = MESSAGES.get(detail["type"]) or _plain(detail["msg"])
     if detail["type"] == "string_type" and isinstance(value, (bool, int, float, date)):
-        message += "; if it is text, write it in quotes"
+        message += "; write it in quotes"
+    if value is None:
+        message += "; without a value, remove the key"
     if path[-1:] == ["[key]"]:
-        key = f"the keys of {'.'.join(path[:-2])}"
+        key = f"the keys of {'.'.join(key.split('.')[:-2])}"
     is_hidden = isinstance(value, (Mapping, list, tuple)) or _is_secret(path, root)
     shown = "" if is_hidden else f", got {shortened(repr(value))}"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _plain(message: str) -> str:
+    """Turn "Input should be greater than 0" into "must be greater than 0"."""
+    return SHOULD.sub("must ", message.removeprefix("Value error, "))
 
 
 def _wrong_kind(detail: ErrorDetails, key: str) -> str:
@@ -69,25 +92,53 @@ def _is_secret(path: list[str], root: type[BaseModel]) -> bool:
     return SecretStr in kinds
 
 
-def _siblings(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """List the keys that are allowed at the location of an unknown one."""
+def _walk(
+    location: tuple[int | str, ...], root: type[BaseModel]
+) -> tuple[list[type[BaseModel]], list[int]]:
+    """Find the models that the last part of a location belongs to.
+
+    Returns:
+        The models, and the places in the location that are no keys, but the `kind` or `transform`
+        that selects a model.
+    """
     models: list[type[BaseModel]] = [root]
-    for part in location[:-1]:
-        inside = [
-            nested
+    owners, tags, is_key = models, [], False
+    for place, part in enumerate(location):
+        owners = models
+        fields = [
+            field
             for model in models
             for name, field in model.model_fields.items()
             if part in (name, field.alias)
-            for nested in _models_in(field.annotation)
         ]
-        # A part that is not a field is the tag of a union, a dictionary key or a list index.
-        models = inside or models
+        selected = [model for model in models if _is_selected_by(part, model)]
+        if is_key:  # of a dictionary: a feature may have the name of a transform
+            is_key = False
+        elif selected and len(models) > 1:
+            tags.append(place)
+            models = selected
+        elif fields:
+            models = [nested for field in fields for nested in _models_in(field.annotation)]
+            models = models or owners
+            is_key = any(get_origin(field.annotation) is dict for field in fields)
+    return owners, tags
+
+
+def _keys(models: Sequence[type[BaseModel]]) -> list[str]:
     names: dict[str, None] = {}
     for model in models:
         for name, field in model.model_fields.items():
             names[field.alias or name] = None
         names.update(dict.fromkeys(getattr(model, "other_keys", ())))
     return list(names)
+
+
+def _is_selected_by(part: int | str, model: type[BaseModel]) -> bool:
+    """Whether a model is the one of a union with this value in its literal field."""
+    return any(
+        get_origin(field.annotation) is Literal and part in get_args(field.annotation)
+        for field in model.model_fields.values()
+    )
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

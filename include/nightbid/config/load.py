@@ -53,12 +53,37 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
             where=str(folder),
             hint=suggestion(name, known) or f"known pipelines: {', '.join(known) or 'none'}",
         )
-    return _tree_of(folder / f"{name}.yaml", overrides)
+    for path in _pipeline_files(folder):
+        if path.stem == name and path.suffix != ".yaml":
+            raise ConfigError(
+                "the name of a pipeline's file ends in .yaml",
+                where=path.name,
+                hint=f"rename it to {name}.yaml, or remove it",
+            )
+    tree = _tree_of(folder / f"{name}.yaml", overrides)
+    if (own := tree.get("pipeline", name)) != name:
+        raise ConfigError(
+            f"the file holds pipeline {shortened(repr(own))}, whose runs and champion would change",
+            where=f"{name}.yaml",
+            hint=f"write `pipeline: {name}`, or rename the file",
+        )
+    return tree
 
 
 def pipeline_names(folder: Path) -> list[str]:
-    """List the names of the pipelines in a folder, sorted."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    """List the names of the pipelines in a folder, sorted; also of those that cannot be loaded."""
+    return sorted({path.stem for path in _pipeline_files(folder)})
+
+
+def _pipeline_files(folder: Path) -> list[Path]:
+    """List YAML files, except hidden ones, such as those that editors and macOS leave."""
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in (".yaml", ".yml") and not path.name.startswith(".")
+    ]
 
 
 def parse_pipeline(

@@ -20,7 +20,7 @@ class Policy(Block):
     """How a model chooses an item. `softmax`: with probability proportional to
     exp(log odds / temperature). `greedy`: the item with the highest prediction, or with probability
     `epsilon` a uniformly drawn item."""
-    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    temperature: float = Field(default=1.0, gt=0)
     """With `kind: softmax`: temperature; lower values favor the best items more."""
     epsilon: float = Field(default=0.1, ge=0, le=1)
     """With `kind: greedy`: share of impressions with a uniformly drawn item."""

@@ -15,9 +15,9 @@ class Serve(Block):
     the machine.
     """
 
-    p99_ms: float = Field(default=20.0, gt=0, allow_inf_nan=False)
+    p99_ms: float = Field(default=20.0, gt=0)
     """Maximum p99 latency in milliseconds, measured from the time at which a request was due."""
-    requests_per_second: float = Field(default=200.0, gt=0, allow_inf_nan=False)
+    requests_per_second: float = Field(default=200.0, gt=0)
     """Rate that the scorer has to sustain, in requests per second."""
     candidates: int = Field(default=100, ge=1, le=1000)
     """Number of candidates per request."""

@@ -42,7 +42,7 @@ SURE = 4.0
 """Minimum difference in standard errors to count as significant."""
 
 
-class DayScore(Block):
+class DayScore(Block, allow_inf_nan=True):
     """Quality of predictions for a day that the weights had not learned."""
 
     day: Partition
@@ -60,7 +60,7 @@ class DayScore(Block):
     """Sum of the predictions divided by the sum of the labels."""
 
 
-class LearnedDays(Block):
+class LearnedDays(Block, allow_inf_nan=True):
     """Days that a night's model has learned, and scores of each day before it was learned."""
 
     days: tuple[Partition, ...]

@@ -78,6 +78,26 @@ def test_a_wrong_pipeline_name_suggests_the_right_one(tmp_path: Path):
         find_pipeline("tinny", tmp_path)
 
 
+def test_a_copied_pipeline_does_not_run_under_the_name_of_the_original(tmp_path: Path):
+    text = "pipeline: ctr\nfeatures: {ad_id: vocabulary}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    message = r"mine\.yaml: the file holds pipeline 'ctr', .* → write `pipeline: mine`"
+    with pytest.raises(ConfigError, match=message):
+        find_pipeline("mine", tmp_path)
+    (tmp_path / "ctr.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="the file holds pipeline 'other'"):
+        find_pipeline("ctr", tmp_path, ("pipeline=other",))
+
+
+@pytest.mark.parametrize("name", ["mine.yml", "mine.YAML"])
+def test_a_pipeline_whose_file_is_named_otherwise_is_not_overlooked(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("pipeline: mine\nfeatures: {ad_id: vocabulary}\n")
+    (tmp_path / "._mine.yaml").write_bytes(b"\0")
+    assert pipeline_names(tmp_path) == ["mine"]
+    with pytest.raises(ConfigError, match=f"{name}: .* ends in .yaml → rename it to mine.yaml"):
+        find_pipeline("mine", tmp_path)
+
+
 def test_every_shipped_pipeline_loads_under_its_own_name():
     folder = Settings().pipelines
     names = pipeline_names(folder)

@@ -61,8 +61,8 @@ def test_a_column_called_on_can_be_a_feature() -> None:
     [
         ("window: {}\nwindow: {}", "tiny.yaml:4: malformed YAML: the key 'window' occurs twice"),
         ("train: {epochs: 1, epochs: 2}", ":3: malformed YAML: the key 'epochs' occurs twice"),
-        ("window: {train_days: 1:30}", "unable to parse string as an integer, got '1:30'"),
-        ("columns: {user: 123}", "if it is text, write it in quotes, got 123"),
+        ("window: {train_days: 1:30}", "window.train_days: must be a whole number, got '1:30'"),
+        ("columns: {user: 123}", "columns.user: must be text; write it in quotes, got 123"),
     ],
 )  # fmt: skip
 def test_a_value_with_two_meanings_is_refused(text: str, message: str) -> None:

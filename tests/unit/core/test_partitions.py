@@ -140,11 +140,11 @@ def test_a_window_is_counted_in_weeks_for_weekly_partitions():
         ("source: {kind: parquet, folder: x, partition: month}", "'day', 'hour' or 'week'"),
         (
             "source: {kind: simulator, partition: hour}\nwindow: {train_hours: 0}",
-            "window.train_hours: Input should be greater than or equal to 1, got 0",
+            "window.train_hours: must be greater than or equal to 1, got 0",
         ),
         (
             "source: {kind: simulator, partition: week}\nwindow: {lag_weeks: 99, train_weeks: a}",
-            "window.lag_weeks: Input should be less than or equal to 60, got 99",
+            "window.lag_weeks: must be less than or equal to 60, got 99",
         ),
         (
             "source: {kind: simulator, partition: hour}\nwindow: {train_hour: 5}",

@@ -68,7 +68,7 @@ schedule: "0 3 * * *"
     assert all(line.startswith("t.yaml: ") for line in lines)
     messages = [line.removeprefix("t.yaml: ") for line in lines]
     for part in (
-        "unknown key 'source.simulator.sed', did you mean 'seed'?",
+        "unknown key 'source.sed' of 'simulator', did you mean 'seed'?",
         "features.age",
         "train.epochs",
         "runner.kind",
@@ -84,7 +84,7 @@ schedule: "0 3 * * *"
 
 def test_a_pipeline_without_valid_features_is_rejected(tmp_path):
     (tmp_path / "t.yaml").write_text("pipeline: t\nsource: {kind: nowhere}\nfeatures: 3\n")
-    with pytest.raises(ConfigError, match="features: Input should be a valid dictionary"):
+    with pytest.raises(ConfigError, match="features: must be a block of `key: value` lines, got 3"):
         checked_pipeline("t", tmp_path, (), NIGHT, tmp_path)
 
 
