@@ -75,7 +75,7 @@ def test_error_about_an_hourly_window_names_the_field_of_the_form(pipelines) -> 
         source={"kind": "simulator", "partition": "hour"},
         window={"train_hours": 24, "validate_hours": 3, "evaluate_hours": 3},
     )
-    with pytest.raises(ConfigError, match=r"window\.train_hours: Input .* got 5000"):
+    with pytest.raises(ConfigError, match=r"window\.train_hours: must be .* 3660, got 5000"):
         NightRequest.of("small", Run(), {"train_hours": 5000}).open(Settings())
 
 
