@@ -28,7 +28,6 @@ from nightbid.models.runtime import _without_chatter
 from nightbid.night.source import code_of
 from nightbid.night.stages import NIGHT
 from nightbid.report.pages import _environment
-from nightbid.serving import load_test
 from tqdm import tqdm
 
 LIBRARIES = (
@@ -137,8 +136,6 @@ def serve(address: str) -> dict:
         for name, module in sys.modules.items()
         if name.startswith("nightbid.cli.") and hasattr(module, "console")
     ]
-    # A load test took a third of a small night. Plain processes send all requests.
-    load_test.REQUESTS, load_test.OPEN_REQUESTS = 100, 30
     # And the page of a gate, whose templates Great Expectations compiles; without a thread.
     interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
     quantity = Measurement("rows", "", "2026-01-01", 1.0)

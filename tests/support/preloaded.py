@@ -6,7 +6,6 @@ the modules of the stages, which saves a night 12 s of CPU time.
 For code that a test writes or changes, set `own_code`: the fork imports Nightbid again from the
 folders of its PYTHONPATH, but not the libraries.
 The workers of a parallel run are forks too, and use the server of the process that controls them.
-Their load tests send fewer requests.
 All commands of one server share Python's hash seed. To compare the outputs of two processes byte
 for byte, start one of them as a plain process.
 """

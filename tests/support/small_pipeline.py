@@ -15,6 +15,7 @@ PIPELINE: dict[str, Any] = {
         "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
     },
     "train": {"epochs": 1, "refit": False},
+    "load_test": {"requests": 60},
 }
 
 WARNINGS_ONLY = {

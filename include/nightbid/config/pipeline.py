@@ -21,7 +21,7 @@ from nightbid.config.gates import Gates
 from nightbid.config.models import Baseline, Model, Train
 from nightbid.config.policy import Policy
 from nightbid.config.replay import Replay
-from nightbid.config.serve import Serve
+from nightbid.config.serve import LoadTest, Serve
 from nightbid.config.sources import SimulatorSource, SourceBlock, defaults_of
 from nightbid.config.window import LONGEST_DAYS, Window
 from nightbid.errors import ConfigError
@@ -169,6 +169,7 @@ class PipelineSpec(Block):
     policy: Policy | None = None
     """Estimate the label rate if the predictions had chosen the items, from logs with propensities
     (`columns.propensity`); null: not done."""
+    load_test: LoadTest = LoadTest()
     serve: Serve | None = None
     """Latency and rate that the scorer must sustain, measured over its socket; null: not
     measured."""

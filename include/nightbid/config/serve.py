@@ -1,10 +1,19 @@
-"""Latency objective of the scorer: the typed `serve` block."""
+"""Load test of a candidate and latency objective of the scorer: `load_test` and `serve`."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from nightbid.config.base import Block
+
+
+class LoadTest(Block):
+    """How thoroughly the load test measures a candidate within the stage's own process."""
+
+    requests: int = Field(default=300, ge=20, le=20_000)
+    """Number of requests of 100 candidates that are sent one after the other, up to three times if
+    other processes disturb the measurement; half as many are sent at each rate of the curve. p99 of
+    300 requests is the time of the fourth slowest."""
 
 
 class Serve(Block):

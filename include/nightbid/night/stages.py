@@ -110,7 +110,7 @@ _JUDGED: tuple[Stage, ...] = (
         "load_test",
         "nightbid.serving.load_test:run",
         inputs=("export", "sample"),
-        spec_keys=("columns", "serve"),
+        spec_keys=("columns", "load_test", "serve"),
         uses_champion=True,
         champion_when="serve",
     ),

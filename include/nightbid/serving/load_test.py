@@ -27,14 +27,11 @@ from nightbid.serving.bundle import Bundle
 from nightbid.serving.socket_test import make_bodies, measure
 
 CANDIDATES = 100
-REQUESTS = 300
 WARM_UP = 30
 ROUNDS = 3
 """Maximum number of rounds; the round least disturbed by other processes counts."""
 QUIET = 0.05
 """Share of time taken by other processes below which a round is good enough."""
-OPEN_REQUESTS = 150
-"""Number of requests per rate of the open loop."""
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """Offered rates, as shares of the closed loop's throughput."""
 SENT = 600
@@ -76,7 +73,9 @@ def run(task: StageTask) -> Outcome:
     """
     bundle = Bundle.load(task.inputs["export"].path, threads=1)
     # Every request is used once: cached values of one must not speed up the next.
-    count = WARM_UP + ROUNDS * REQUESTS + OPEN_REQUESTS * len(SHARES)
+    asked = task.spec.load_test.requests
+    per_rate = asked // 2
+    count = WARM_UP + ROUNDS * asked + per_rate * len(SHARES)
     rows = _evaluate_rows(task)
     requests = make_requests(rows, task.spec.columns.item, count, task.spec.seed)
     sent = requests[:SENT]
@@ -85,9 +84,9 @@ def run(task: StageTask) -> Outcome:
     del requests[:WARM_UP]
     rounds: list[RequestTimes] = []
     while len(rounds) < ROUNDS and not (rounds and not rounds[-1].disturbed):
-        task.progress(0.2 + 0.1 * len(rounds), f"{REQUESTS} requests one after the other")
-        rounds.append(closed_loop(bundle, requests[:REQUESTS]))
-        del requests[:REQUESTS]
+        task.progress(0.2 + 0.1 * len(rounds), f"{asked} requests one after the other")
+        rounds.append(closed_loop(bundle, requests[:asked]))
+        del requests[:asked]
     best = min(rounds, key=lambda times: times.stolen)
     lookup, closed = best.seconds.T
     throughput = len(closed) / float(closed.sum())
@@ -95,7 +94,7 @@ def run(task: StageTask) -> Outcome:
     curve = []
     for at, share in enumerate(SHARES):
         task.progress(0.5 + 0.1 * at, f"{share:.0%} of {reached:,.0f} requests/s")
-        part = requests[at * OPEN_REQUESTS : (at + 1) * OPEN_REQUESTS]
+        part = requests[at * per_rate : (at + 1) * per_rate]
         curve.append(open_loop(bundle, part, share * reached, task.spec.seed + at))
     latency = _percentiles(closed)
     metrics: dict[str, Any] = {

@@ -8,9 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from nightbid.config.serve import Serve
+from nightbid.config.serve import LoadTest, Serve
 from nightbid.night.manifest import Manifest
-from nightbid.serving import load_test
 from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
 from nightbid.serving.socket_test import holds
@@ -61,7 +60,8 @@ def measured(night) -> Manifest:
     """Run the load test, in this process and over the scorer's socket."""
     served = SmallNight(night.root)
     serve = Serve(p99_ms=10_000, requests_per_second=400, candidates=5, processes=1, seconds=0.01)
-    served.spec = night.spec.model_copy(update={"serve": serve})
+    load_test = LoadTest(requests=40)
+    served.spec = night.spec.model_copy(update={"serve": serve, "load_test": load_test})
     served.run = night.run
     return served.stage("load_test").manifest
 
@@ -71,7 +71,7 @@ def test_the_load_test_reports_latency_throughput_and_a_curve(measured):
     latency = metrics["latency_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
     assert metrics["candidates"] == 100
-    assert metrics["requests"] == load_test.REQUESTS
+    assert metrics["requests"] == 40
     assert metrics["requests_per_second_per_core"] > 0
     offered = [point["offered_per_second"] for point in metrics["in_process_curve"]]
     assert offered == sorted(offered)
