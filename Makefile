@@ -68,7 +68,7 @@ quick-static:
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy --no-error-summary
 
 quick-tests:
-	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m "not slow" \
+	@PRELOADED_LIGHT=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m "not slow" \
 		$(addprefix --ignore=,$(SERVICES)) $(QUICK)
 
 fault-matrix: install ## Test every fault of the emulated cloud at every stage
