@@ -51,6 +51,10 @@ def _one(detail: ErrorDetails, root: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden":
         of_tag = f" of {path[tags[-1]]!r}" if tags else ""
         hint = suggestion(path[-1], _keys(models))
+        block = root.model_fields.get(path[0])
+        is_named_by_users = block is not None and get_origin(block.annotation) is dict
+        if not is_named_by_users and (elsewhere := _places_of(path[-1], root)):
+            hint = f"did you mean {' or '.join(map(repr, elsewhere[:2]))}?"
         return f"unknown key {key!r}{of_tag}" + (f", {hint}" if hint else "")
     if detail["type"] == "missing":
         return f"key {key!r} is missing"
@@ -133,6 +137,23 @@ def _keys(models: Sequence[type[BaseModel]]) -> list[str]:
     return list(names)
 
 
+def _places_of(name: str, root: type[BaseModel]) -> list[str]:
+    """List the dotted keys that end in a name, the shortest first; not those of dictionaries."""
+    found: list[str] = []
+    level = [("", root)]
+    while level:
+        nested: list[tuple[str, type[BaseModel]]] = []
+        for prefix, model in level:
+            for key, field in model.model_fields.items():
+                place = f"{prefix}{field.alias or key}"
+                if place.rpartition(".")[2] == name:
+                    found.append(place)
+                if get_origin(field.annotation) not in (dict, tuple, list):
+                    nested += [(f"{place}.", inner) for inner in _models_in(field.annotation)]
+        level = nested
+    return list(dict.fromkeys(found))
+
+
 def _is_selected_by(part: int | str, model: type[BaseModel]) -> bool:
     """Whether a model is the one of a union with this value in its literal field."""
     return any(
@@ -152,7 +173,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def suggestion(wrong: str, known: Sequence[str]) -> str:
     """Suggest the known name that is closest to a wrong one; empty if none is close."""
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else ""
 
 

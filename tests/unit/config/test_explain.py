@@ -53,6 +53,10 @@ def test_a_wrong_or_missing_kind_names_the_key_and_what_to_write(block, line):
         ("features: {numeric: {bucket: 9}}",
          "unknown key 'features.numeric.bucket' of 'vocabulary', did you mean 'oov_buckets'?"),
         ("source: {kind: csv}", "key 'source.folder' is missing"),
+        ("epochs: 3", "unknown key 'epochs', did you mean 'train.epochs'?"),
+        ("window: {epochs: 3}", "unknown key 'window.epochs', did you mean 'train.epochs'?"),
+        ("folder: /x", "unknown key 'folder', did you mean 'source.folder' or 'source.impressions"),
+        ("features: {ad_id: {kind: 3}}", "unknown key 'features.ad_id.kind' of 'vocabulary'"),
     ],
 )  # fmt: skip
 def test_errors_speak_of_the_file_and_not_of_the_program(block, line):
