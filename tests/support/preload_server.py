@@ -21,6 +21,9 @@ import traceback
 from dataclasses import dataclass
 from types import ModuleType
 
+import numpy as np
+from nightbid.bidding.auctions import Auctions, Rules
+from nightbid.bidding.replay import replay
 from nightbid.cli.output import terminal
 from nightbid.gates.expectations import RangeRule, validate
 from nightbid.gates.measurements import Measurement
@@ -135,7 +138,8 @@ def serve(address: str) -> dict:
         for name in (*stages, *LIBRARIES, *OF_COMMANDS):
             if name not in left_out:
                 importlib.import_module(name)
-    # What every night computes once per process: digests of the code, and compiled templates.
+    # What every night computes once per process: digests of the code, compiled templates, and the
+    # compiled loop of replays.
     for stage in NIGHT:
         code_of([stage.function])
     for name in _environment().list_templates():
@@ -145,6 +149,7 @@ def serve(address: str) -> dict:
         for name, module in sys.modules.items()
         if name.startswith("nightbid.cli.") and hasattr(module, "console")
     ]
+    replay(Auctions(np.ones(1), np.ones(1)), np.ones(1), Rules())
     # And the page of a gate, whose templates Great Expectations compiles; without a thread.
     interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
     quantity = Measurement("rows", "", "2026-01-01", 1.0)

@@ -69,6 +69,7 @@ def figures(*arguments: object) -> dict:
     return json.loads(done.output)
 
 
+@pytest.mark.slow
 def test_replay_prints_each_strategy(logs: Path) -> None:
     done = bids(
         "replay", str(logs / "tuesday.csv.gz"), "--train", str(logs / "monday.csv.gz"),

@@ -69,6 +69,7 @@ def test_rates_are_none_when_no_auction_is_won() -> None:
     assert summary["surplus"] == 0
 
 
+@pytest.mark.slow
 def test_miscalibrated_predictions_lose_money_on_a_simulated_night() -> None:
     logs = SimulatorLogs(SimulatorSource())
     table = pa.Table.from_batches(list(logs.batches(date(2026, 1, 12))))

@@ -49,6 +49,7 @@ def test_estimators_match_obp() -> None:
         assert evaluation.estimates[name].low < expected < evaluation.estimates[name].high
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_value_in_95_percent_of_trials() -> None:
     rng = np.random.default_rng(1)
     n, k, trials = 4000, 6, 500

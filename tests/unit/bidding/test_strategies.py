@@ -128,6 +128,7 @@ def test_rlb_table_matches_the_dynamic_program() -> None:
     np.testing.assert_allclose(rlb_table(theta, mass, auctions, budget), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rlb_spends_its_budget_on_the_most_promising_auctions() -> None:
     auctions, pctr = made()
     rules = Rules(budget=float(auctions.price.sum() / 16))

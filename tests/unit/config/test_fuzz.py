@@ -160,6 +160,7 @@ def test_yaml_merge_keys_that_expand_too_far_are_rejected() -> None:
         parse_pipeline("\n".join(["pipeline: p", *lines]), "p.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["[" * 20_000 + "]" * 20_000, "9" * 100_000])
 def test_a_huge_yaml_value_is_reported_in_one_short_line(tmp_path: Path, value: str) -> None:
     message = refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (f"train.epochs={value}",)))

@@ -196,6 +196,7 @@ def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_brackets_are_printed_literally_and_80_columns_truncate_nothing(
     bracketed, tmp_path
 ) -> None:

@@ -127,6 +127,7 @@ def test_invalid_schedules_are_rejected(schedule):
         PipelineSpec.model_validate({**GOOD, "schedule": schedule})
 
 
+@pytest.mark.slow
 def test_preflight_does_not_import_tensorflow():
     code = "import sys, nightbid.preflight; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

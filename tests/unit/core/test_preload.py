@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 PARSE = """
 import json, runpy, sys
@@ -28,6 +30,7 @@ print(json.dumps(late))
 """
 
 
+@pytest.mark.slow
 def test_parsing_a_dag_file_imports_no_more_modules(tmp_path):
     folder = shutil.copytree(ROOT / "dags", tmp_path / "dags")
     (folder / "new.py").write_text("from nightbid_airflow.embedded.client import ENDED\n")

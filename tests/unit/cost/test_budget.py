@@ -115,6 +115,7 @@ def burn(seconds: float) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.slow
 def test_the_meter_counts_running_finished_and_orphaned_children(tmp_path: Path) -> None:
     orphan = (
         "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', "

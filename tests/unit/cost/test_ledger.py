@@ -83,6 +83,7 @@ def test_entries_of_different_currencies_cannot_be_added(tmp_path: Path) -> None
         total([entry(), entry(attempt=2, currency="EUR")])
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2), st.integers(0, 9)), max_size=12),
@@ -153,6 +154,7 @@ def test_metered_job_usage_replaces_the_estimate_of_its_stage(tmp_path: Path) ->
     assert sum(e.quantity for e in ledger.entries()) == 2 + 3 + 1
 
 
+@pytest.mark.slow
 def test_concurrent_writes_and_compaction_lose_no_entry(tmp_path: Path) -> None:
     code = """
 import sys

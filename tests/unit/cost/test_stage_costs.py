@@ -113,6 +113,7 @@ def test_a_full_disk_is_reported_with_what_to_do(spec: PipelineSpec, tmp_path: P
         run_stage(_stage("fill"), spec, run, cache_folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_cancel_marker_stops_a_sleeping_stage_without_output(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_cancel_marker_stops_a_sleeping_stage_without_output(
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_a_stage_that_ignores_the_interrupt_still_fails_over_budget(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_stage_that_ignores_the_interrupt_still_fails_over_budget(
         run_stage(_stage("swallow"), spec, run, cache_folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_gate_over_its_budget_fails_instead_of_stopping_the_night(
     spec: PipelineSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +164,7 @@ def test_a_gate_over_its_budget_fails_instead_of_stopping_the_night(
     assert not list((tmp_path / "w" / "stages").rglob("gate.json"))
 
 
+@pytest.mark.slow
 def test_a_stage_in_a_thread_is_stopped_over_budget(spec: PipelineSpec, tmp_path: Path) -> None:
     spec = _with_budget(spec, run_usd="0.000001")
     run = _run(spec, tmp_path)
@@ -178,6 +182,7 @@ def test_a_stage_in_a_thread_is_stopped_over_budget(spec: PipelineSpec, tmp_path
     assert isinstance(raised[0], BudgetExceeded)
 
 
+@pytest.mark.slow
 def test_costs_of_killed_attempts_count_and_a_spent_budget_starts_nothing(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:

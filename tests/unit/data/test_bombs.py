@@ -124,6 +124,7 @@ BOMBS: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_an_expanding_file_is_read_in_bounded_memory_or_rejected_in_one_line(
     tmp_path: Path, name: str

@@ -137,6 +137,7 @@ def write_avro(rows: pa.Table, path: Path) -> None:
         fastavro.writer(stream, schema, rows.to_pylist(), codec="null", sync_interval=4000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("parquet", "part.parquet"), ("orc", "part.orc"), ("avro", "part.avro"),

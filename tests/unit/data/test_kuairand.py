@@ -94,6 +94,7 @@ def test_folders_without_kuairand_files_are_rejected(tmp_path, kuairand_folder):
         opened().days()
 
 
+@pytest.mark.slow
 def test_data_check_drafts_no_feature_from_outcomes(logs, kuairand_folder, tmp_path):
     report = check_folder(str(kuairand_folder), tmp_path)
     spec = parse_pipeline(report.yaml, f"{report.pipeline}.yaml")

@@ -75,6 +75,7 @@ def serve(files, content: bytes) -> None:
     files[f"/files/{obd.ARCHIVE}"] = content
 
 
+@pytest.mark.slow
 def test_the_archive_is_downloaded_once_and_read(index, tmp_path, monkeypatch):
     files, requests = index
     content = archive()

@@ -23,6 +23,7 @@ def readers():
     del sys.modules["readers"]
 
 
+@pytest.mark.slow
 def test_parquet_types_are_read_correctly_or_rejected_in_every_role(readers, tmp_path):
     cells = list(readers.cells(tmp_path, ("parquet",)))
     assert [cell for cell in cells if cell.outcome == "WRONG"] == []
@@ -30,6 +31,7 @@ def test_parquet_types_are_read_correctly_or_rejected_in_every_role(readers, tmp
     assert sum(cell.outcome == "right" for cell in cells) > 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["orc", "avro", "jsonl", "csv"])
 def test_types_of_other_formats_are_read_correctly_or_rejected(readers, tmp_path, name):
     cells = list(readers.cells(tmp_path, (name,), ("vocabulary",)))

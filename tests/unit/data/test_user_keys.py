@@ -62,6 +62,7 @@ def texts(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "replace")
 
 
+@pytest.mark.slow
 def test_no_output_contains_a_raw_user_id_or_the_secret(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TEST_USER_KEY", SECRET)
     spec = parse_pipeline(PIPELINE.format(folder=folder), "keyed.yaml")

@@ -49,6 +49,7 @@ def test_paired_intervals_detect_a_better_model_when_levels_overlap():
     assert apart["high"] - apart["low"] < (levels[0]["high"] - levels[0]["low"]) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", ["log_loss", "auc", "calibration"])
 def test_intervals_cover_the_metric_of_the_population(figure):
     whole = night(99, users=40_000)

@@ -46,6 +46,7 @@ def test_opposite_errors_of_values_are_found(rows) -> None:
     assert metrics["beyond_chance"] == pytest.approx(metrics["error"] - metrics["chance"])
 
 
+@pytest.mark.slow
 def test_chance_equals_the_mean_error_of_redrawn_labels(rows) -> None:
     table, truth, _, _ = rows
     parts = list(slices_of(table, ("site",), 5))

@@ -141,6 +141,7 @@ def test_stored_rows_of_clicks_only_are_not_reused(sample):
     assert not sample("csv", LIKE)[0].metrics["rows_of"]
 
 
+@pytest.mark.slow
 def test_stored_units_are_reused_unless_they_share_a_key(sample, monkeypatch):
     monkeypatch.setattr(units, "UNIT_BYTES", 9000)
     sample("jsonl", {"column": "click"})

@@ -289,6 +289,7 @@ def test_missing_event_logs_and_columns_are_reported(logs, tmp_path):
         spec_of(streams(logs), label={"attribution_days": 0})
 
 
+@pytest.mark.slow
 def test_joined_streams_give_the_same_night_as_one_log(tmp_path):
     reach = 7
     single = spec_of(

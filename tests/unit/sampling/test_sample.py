@@ -268,6 +268,7 @@ def test_rows_with_null_keys_are_quarantined_and_counted(sample):
     assert "impression_id is null" in outcome.summary
 
 
+@pytest.mark.slow
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

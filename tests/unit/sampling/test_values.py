@@ -285,6 +285,7 @@ def test_conflicting_column_and_feature_names_are_rejected(block, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_profiles_truncate_long_texts(night):
     def table(day):
         return logs(500, page=[f"{at % 50:02d}" * 20_000 for at in range(500)])
