@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
+from airflow.configuration import conf
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk.definitions.context import Context
@@ -26,9 +27,10 @@ from nightbid_airflow.page_links import PageLink, run_page
 ASKED = "asked.json"
 """Name of the file in a run's folder with the time of the question, by the machine's uptime."""
 SLACK_SECONDS = 60.0
-PAUSE_SECONDS = 10.0
+PAUSE_SECONDS = 5.0 + conf.getint("workers", "min_heartbeat_interval")
 """Seconds between a deferral and the resumption of the task. Airflow considers a task lost if it
-resumes before the previous process of the task has ended, which takes up to about 5 s."""
+resumes before it has noticed the end of the task's previous process, at the latest with the next
+heartbeat."""
 
 
 class EarlierAnswer(HITLTrigger):
