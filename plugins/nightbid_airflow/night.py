@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, BaseOperator, Context, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
-from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.config.load import check_folder, find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
@@ -170,9 +170,13 @@ def pipeline_dags(folder: Path) -> dict[str, DAG]:
     In the process of a task, only the DAG of the task is made.
 
     If a DAG file has an import error, Airflow marks all of its DAGs as stale, which would freeze
-    running nights of healthy pipelines. So this function raises nothing: a pipeline that cannot be
-    loaded becomes a `broken_dag` with the id of its nightly DAG.
+    running nights of healthy pipelines. So a pipeline that cannot be loaded raises nothing; it
+    becomes a `broken_dag` with the id of its nightly DAG.
+
+    Raises:
+        ConfigError: The folder does not exist.
     """
+    check_folder(folder)
     dags: dict[str, DAG] = {}
     for name in pipeline_names(folder):
         if not is_needed(_dag_id(name)):

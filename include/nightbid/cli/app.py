@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 from pydantic import ValidationError
@@ -43,7 +44,7 @@ def main() -> None:
     # Hide TensorFlow's start-up notices; its errors are still shown.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        app()
+        app([_with_home(argument) for argument in sys.argv[1:]])
     except NightbidError as error:
         if error.hint == StageError.see_traceback:
             traceback.print_exception(error.__cause__)
@@ -54,6 +55,14 @@ def main() -> None:
         # A full disk, missing permission or a damaged record is not a bug, so no traceback.
         code = WorkspaceError.exit_code if isinstance(error, OSError) else DataError.exit_code
         _say(type(error).__name__, f"{first_fault(error)} → {CHECK}", code)
+
+
+def _with_home(argument: str) -> str:
+    """Replace the `~` of `--to=~/days`, as shells do for `--to ~/days` only."""
+    option, _, value = argument.partition("=")
+    if not option.startswith("--") or not value.startswith("~/"):
+        return argument
+    return f"{option}={Path(value).expanduser()}"
 
 
 def _say(kind: str, line: str, code: int = 1) -> NoReturn:

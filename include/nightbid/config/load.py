@@ -38,8 +38,9 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
     """Read the YAML of the pipeline called `name`, with overrides, before it is validated.
 
     Raises:
-        ConfigError: There is no such pipeline, or its file or an override cannot be read.
+        ConfigError: There is no such folder or pipeline, or its file or an override cannot be read.
     """
+    check_folder(folder)
     known = pipeline_names(folder)
     if name not in known:
         if owner := next((pipeline for pipeline in known if name.startswith(f"{pipeline}-")), ""):
@@ -68,6 +69,16 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
             hint=f"write `pipeline: {name}`, or rename the file",
         )
     return tree
+
+
+def check_folder(folder: Path) -> None:
+    """Raise a ConfigError if the folder of the pipelines does not exist."""
+    if not folder.is_dir():
+        raise ConfigError(
+            "no such folder of pipelines",
+            where=str(folder),
+            hint="set NIGHTBID_PIPELINES, or `pipelines` in the settings file",
+        )
 
 
 def pipeline_names(folder: Path) -> list[str]:

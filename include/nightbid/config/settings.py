@@ -111,9 +111,10 @@ class Settings(BaseSettings):
         path = env_settings().get("settings")
         if not path:
             return init_settings, env_settings
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no settings file {path!r}")
-        tree = load_value(Path(path).read_text(encoding="utf-8"), path) or {}
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no settings file {str(path)!r}")
+        tree = load_value(path.read_text(encoding="utf-8"), str(path)) or {}
         if not isinstance(tree, dict):
             raise SettingsError(f"{path}: settings are a mapping of keys, not {tree!r}")
         return init_settings, env_settings, InitSettingsSource(settings_cls, tree)
@@ -122,6 +123,11 @@ class Settings(BaseSettings):
     def trains_elsewhere(self) -> bool:
         """Whether models train on the machines of `cloud.training`, not on the stage's machine."""
         return self.profile != "local" and self.cloud is not None and bool(self.cloud.training)
+
+    @field_validator("pipelines", "cache", "prices", "settings")
+    @classmethod
+    def _of_the_users_home(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()
 
     @field_validator("ledger")
     @classmethod
@@ -209,8 +215,9 @@ def current_settings() -> Settings:
     variables = frozenset(
         item for item in os.environ.items() if item[0].upper().startswith("NIGHTBID_")
     )
+    file = os.environ.get("NIGHTBID_SETTINGS", "")
     try:
-        changed = os.stat(os.environ.get("NIGHTBID_SETTINGS", "")).st_mtime_ns
+        changed = Path(file).expanduser().stat().st_mtime_ns if file else 0
     except OSError:
         changed = 0
     return _made_for(variables, changed)

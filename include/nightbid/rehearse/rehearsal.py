@@ -48,7 +48,7 @@ class Rehearsal:
         self.plan = plan
         self._settings = settings
         self._say = say
-        cache = settings.cache.expanduser()
+        cache = settings.cache
         self.folder = cache / "rehearsals" / plan.name
         self._environments = Environments(cache / "environments")
         self._sides = Sides(plan, self.folder, settings)

@@ -18,7 +18,7 @@ def write_report(run: RunRecord) -> UPath:
         Path of the report.
     """
     path = run.folder / "report.html"
-    summaries = Summaries(run.workspace, Settings().cache.expanduser())
+    summaries = Summaries(run.workspace, Settings().cache)
     summaries.keep(run)
     nights = summaries.of(run.head.pipeline)
     write_atomically(path, run_document(run, nights=nights))

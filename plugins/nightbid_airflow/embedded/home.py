@@ -91,7 +91,7 @@ class Home:
             ),
             "NIGHTBID_WORKSPACE": workspace,
             "NIGHTBID_PIPELINES": str(settings.pipelines.resolve()),
-            "NIGHTBID_CACHE": str(settings.cache.expanduser().resolve()),
+            "NIGHTBID_CACHE": str(settings.cache.resolve()),
             "AIRFLOW_HOME": str(self.folder),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),

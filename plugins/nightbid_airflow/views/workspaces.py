@@ -30,7 +30,7 @@ class Workspaces:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.workspace = Workspace(settings.workspace)
-        self.summaries = Summaries(self.workspace, settings.cache.expanduser())
+        self.summaries = Summaries(self.workspace, settings.cache)
         self.mlflow = settings.tracking_pages or (
             shown(settings.tracking or "")
             if (settings.tracking or "").startswith(("http:", "https:"))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from nightbid.config.settings import Settings, current_settings
 from nightbid.errors import ConfigError
+from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS
 
 CLOUD = {"project": "my-project", "region": "us-central1", "bucket": "my-bucket"}
 ENDPOINT = "http://127.0.0.1:9023"
@@ -154,3 +156,37 @@ def test_a_misspelled_variable_is_refused_and_others_are_left_alone(
     with pytest.raises(ConfigError, match=f"^{name.upper()}: .*did you mean {meant}\\?") as caught:
         Settings()
     assert "secret" not in str(caught.value)
+
+
+def test_a_tilde_is_the_users_home_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "settings.yaml").write_text(
+        "{pipelines: ~/p, cache: ~/c, prices: ~/prices.yaml, workspace: ~/w}"
+    )
+    monkeypatch.setenv("NIGHTBID_SETTINGS", "~/settings.yaml")
+    for settings in (Settings(), current_settings()):
+        assert settings.pipelines == tmp_path / "p"
+        assert settings.cache == tmp_path / "c"
+        assert settings.prices == tmp_path / "prices.yaml"
+        assert Workspace(settings.workspace).root.path == str(tmp_path / "w")
+
+
+def test_a_tilde_within_an_option_is_the_users_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.yaml").write_text(
+        "{pipeline: a, features: {ad_id: vocabulary}, source: {kind: simulator, rows_per_day: 50}}"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NIGHTBID_PIPELINES", "~/p")
+    done = COMMANDS.run("data", "write", "a", "--date=2026-01-03", "--days=1", "--to=~/days")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "days").glob("dt=2026-01-03/*.parquet"))
+    monkeypatch.setenv("NIGHTBID_PIPELINES", "~/absent")
+    for command in (["pipelines"], ["run", "a", "--date=2026-01-03"]):
+        done = COMMANDS.run(*command)
+        assert done.returncode == 2
+        assert f"{tmp_path}/absent: no such folder of pipelines → set NIGHTBID_P" in done.stderr

@@ -14,7 +14,7 @@ from nightbid.cli.dates import date_option
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known, one_value_each
-from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.config.load import check_folder, find_pipeline, pipeline_names
 from nightbid.config.pipeline import READ_SPLITS, Night
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
@@ -102,6 +102,7 @@ def pipelines(as_json: AsJson = False) -> None:
     settings = Settings()
     faults = []
     listed = []
+    check_folder(settings.pipelines)
     table = Listing("pipeline", "source", "label", "model", "schedule", text_column("description"))
     for name in pipeline_names(settings.pipelines):
         try:
