@@ -17,10 +17,18 @@ from typing import Any
 import hypothesis
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 # The emulators are separate programs, which several groups of tests start.
 sys.path.append(str(ROOT / "tests" / "cloud"))
+# A slow machine fails no property; fixtures of a test serve all of its examples.
+settings.register_profile(
+    "nightbid",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("nightbid")
 # The libraries' objects are permanent: collecting them takes a tenth of the CPU time.
 gc.set_threshold(20_000)
 sys.path.append(str(ROOT / "tests" / "support"))

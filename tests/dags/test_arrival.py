@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflows import DAGS, run_dag
+from emulator.installation import until
 from nightbid.config.settings import Settings
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
@@ -61,15 +61,15 @@ def test_a_night_is_deferred_until_its_day_is_complete(pipelines, logs: Path) ->
     waits(pipelines, logs, deadline="23:59")
     seen: list[str] = []
 
+    def waiting() -> list[str]:
+        return [path.read_text() for path in Path(Settings().workspace).rglob(WAITING)]
+
     def arrive() -> None:
         # Wait until the trigger has checked once.
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not seen:
-            for path in Path(Settings().workspace).rglob(WAITING):
-                seen.append(path.read_text())
-            time.sleep(0.2)
-        time.sleep(2)
-        (logs / f"dt={TODAY}" / "_SUCCESS").touch()
+        try:
+            seen.extend(until(waiting, 500))
+        finally:
+            (logs / f"dt={TODAY}" / "_SUCCESS").touch()
 
     thread = threading.Thread(target=arrive)
     thread.start()

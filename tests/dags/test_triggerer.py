@@ -137,7 +137,7 @@ def kill(process: Command) -> None:
 
 
 def until(true: Callable[[], Any], what: str) -> Any:
-    return installation.until(true, 90, what)
+    return installation.until(true, what=what)
 
 
 def cost_trigger(workspace: str, run_id: str) -> BaseTrigger:
@@ -281,6 +281,7 @@ class Job:
         return JobTrigger(workspace, "small", "left", "featurize", attempt, every=0.3)
 
 
+@pytest.mark.timeout(1500)
 def test_watches_survive_the_kill_of_their_triggerer_and_an_outage_of_the_ledger(
     dag, triggerer, collector: Collector, tmp_path: Path, emulated: str, dataflow: Dataflow,
     postgres, database, password, monkeypatch,
@@ -319,7 +320,7 @@ def test_watches_survive_the_kill_of_their_triggerer_and_an_outage_of_the_ledger
     until(lambda: collector.seen.get(("nightbid.cost.run_usd", "")) == pytest.approx(0.168), "sum")
 
     # It watches the job, too, and cancels it with its task.
-    until(lambda: log_of("left").count("Workers have started") == 2, "the second triggerer")
+    until(lambda: log_of("left").count("Workers have started") > 1, "the second triggerer")
     set_state("left", others_than="", state="failed")
     until(lambda: job.state == "CANCELLED", "the end of the job")
     until(lambda: [record.state for record in job_records(left.run)] == ["closed"], "the order")

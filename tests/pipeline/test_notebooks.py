@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 from nights import Shell
 from preloaded import COMMANDS
+from traitlets.config import Config
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "notebooks"
 PARAMETERS = {
@@ -52,7 +53,11 @@ def test_a_notebook_runs_on_another_pipeline(
     assert all(cell.get("outputs") is not None for cell in book.cells if cell.cell_type == "code")
     cell = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", ()))
     cell.source = PARAMETERS[name]
-    client = NotebookClient(book, timeout=300, kernel_name="preloaded")
+    # Sockets in the file system, since another program may take a free port first.
+    config = Config({"KernelManager": {"transport": "ipc"}})
+    client = NotebookClient(
+        book, timeout=500, startup_timeout=500, kernel_name="preloaded", config=config
+    )
     client.execute(env={**os.environ, **night.environment})
     printed = "".join(str(cell.get("outputs", "")) for cell in book.cells)
     assert SAYS[name] in printed

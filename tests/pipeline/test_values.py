@@ -94,20 +94,17 @@ def ask_the_scorer(shell, rows: pa.Table, scores: np.ndarray) -> None:
         lines = iter(process.stdout.readline, "")
         address = next(match[0] for line in lines if (match := re.search(r"http://\S+:\d+", line)))
         request_rows = rows.slice(0, 5).select(["ad_id", "device"]).to_pylist()
-        answer = httpx.post(f"{address}/score", json={"rows": request_rows}, trust_env=False).json()
-        assert answer["values"] == pytest.approx(scores[:5], rel=1e-5)
-        described = httpx.get(f"{address}/openapi.json", trust_env=False).json()["paths"]["/score"][
-            "post"
-        ]
-        assert described["summary"] == "One value per row, in order."
-        ranked = httpx.post(
-            f"{address}/rank", json={"rows": request_rows, "bids": [1.0] * 5}, trust_env=False
-        )
-        assert ranked.status_code == 422
-        assert "predicts values" in ranked.json()["error"]
+        with httpx.Client(base_url=address, trust_env=False, timeout=120) as scorer:
+            answer = scorer.post("/score", json={"rows": request_rows}).json()
+            assert answer["values"] == pytest.approx(scores[:5], rel=1e-5)
+            described = scorer.get("/openapi.json").json()["paths"]["/score"]["post"]
+            assert described["summary"] == "One value per row, in order."
+            ranked = scorer.post("/rank", json={"rows": request_rows, "bids": [1.0] * 5})
+            assert ranked.status_code == 422
+            assert "predicts values" in ranked.json()["error"]
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def test_value_models_are_trained_evaluated_served_and_rolled_back(views, tmp_path):

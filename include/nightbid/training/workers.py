@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nightbid.errors import ConfigError, NightbidError, StageError
+from nightbid.free_ports import free_ports
 from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.job import FitJob, run_job
 
@@ -57,7 +57,7 @@ def launch(job: FitJob, workers: int, *, progress: Progress, watch: EpochWatcher
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
-        addresses = _addresses(workers)
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
         processes = []
         for rank in range(workers):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
@@ -110,16 +110,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
-
-
-def _addresses(count: int) -> list[str]:
-    with ExitStack() as stack:
-        sockets: list[socket.socket] = []
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            sockets.append(listener)
-        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
 
 
 def _say(stream: IO[str] = sys.stdout, **fields: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
+from nightbid.free_ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 """Root folder of the project, with `dags/` and `plugins/`."""
@@ -159,6 +160,8 @@ def free_port(requested: int = 0) -> int:
     Raises:
         ConfigError: The port is in use.
     """
+    if not requested:
+        return free_ports()[0]
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -169,5 +172,4 @@ def free_port(requested: int = 0) -> int:
                 where="--port",
                 hint="choose another port, for example: make ui PORT=8090",
             ) from error
-        port: int = probe.getsockname()[1]
-        return port
+    return requested

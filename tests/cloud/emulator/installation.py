@@ -82,7 +82,6 @@ def training(service: Training, emulated: str, monkeypatch: pytest.MonkeyPatch) 
     image = "docker.pkg.dev/nightbid-project/nightbid/nightbid:1"
     monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__IMAGE", image)
     monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__ENDPOINT", service.endpoint)
-    monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__PATIENCE_SECONDS", "3")
     return service
 
 
@@ -92,7 +91,7 @@ def without_cloud() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
-def until(holds: Callable[[], Any], seconds: float = 120.0, what: str = "") -> Any:
+def until(holds: Callable[[], Any], seconds: float = 300.0, what: str = "") -> Any:
     """Wait until a condition holds and return its value; fail after a timeout.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from nightbid.free_ports import free_ports
 
 Heard = Callable[[int, str, bool], None]
 """Takes the rank of a replica, a line of its output, and whether it came from standard error."""
@@ -43,7 +44,7 @@ class Machines:
 
     def run(self, cancelled: threading.Event) -> list[int]:
         """Run every command and return the exit codes by rank; a signal's is negative."""
-        addresses = _addresses(len(self._specs))
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(len(self._specs))]
         with ExitStack() as stack:
             for rank, spec in enumerate(self._specs):
                 process = subprocess.Popen(
@@ -111,13 +112,3 @@ def _end(process: subprocess.Popen[str]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _addresses(count: int) -> list[str]:
-    with ExitStack() as stack:
-        listeners = []
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            listeners.append(listener)
-        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]

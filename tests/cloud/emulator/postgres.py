@@ -6,13 +6,14 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from nightbid.free_ports import free_ports
 
 PASSWORD = "p:a/s@s " + secrets.token_hex(8)
 """Has characters that an address must escape."""
@@ -84,10 +85,8 @@ def serving() -> Iterator[Server]:
             if user is None:
                 raise NoServerError("PostgreSQL refuses root, and here is no other user for it")
             shutil.chown(folder, user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = Server(where, folder, port, user)
+        # Also free while a test has stopped the server.
+        server = Server(where, folder, free_ports()[0], user)
         secret = folder / "password"
         secret.write_text(PASSWORD)
         server.run("initdb", "-D", f"{folder}/data", "-U", "nightbid", "--auth=scram-sha-256",

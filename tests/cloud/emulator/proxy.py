@@ -8,6 +8,8 @@ import threading
 import time
 from typing import Literal
 
+from nightbid.free_ports import free_ports
+
 
 class Wire:
     """Forwards connections to a service.
@@ -22,7 +24,8 @@ class Wire:
         self._delay = 0.0
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
-        self.port = 0
+        # Also free while the proxy is down.
+        (self.port,) = free_ports()
         self.up()
 
     def up(self) -> None:
@@ -30,7 +33,6 @@ class Wire:
         self._state = "up"
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
-            self.port = self._listener.getsockname()[1]
             threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
     def down(self) -> None:

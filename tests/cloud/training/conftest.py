@@ -58,7 +58,6 @@ def settings_of(bucket: Storage, service: Training | None, cache: Path) -> dict[
         variables |= {
             "CLOUD__TRAINING__IMAGE": "docker.pkg.dev/nightbid-project/nightbid/nightbid:1",
             "CLOUD__TRAINING__ENDPOINT": service.endpoint,
-            "CLOUD__TRAINING__PATIENCE_SECONDS": "3",
         }
     return {f"NIGHTBID_{name}": value for name, value in variables.items()}
 

@@ -227,7 +227,7 @@ def open_key(run: RunRecord) -> str:
 def test_a_training_job_is_submitted_once_when_the_submission_fails(
     trained, service: Training, after: bool
 ) -> None:
-    service.queued_seconds = 60
+    service.queued_seconds = 3600
     prepared = trained()
     service.fail("CreateCustomJob", grpc.StatusCode.UNAVAILABLE, after=after)
     away = begin(prepared)
@@ -249,9 +249,11 @@ def test_a_training_job_is_submitted_once_when_the_submission_fails(
     ],
 )
 def test_a_refused_job_fails_in_one_line_and_leaves_no_open_job(
-    trained, service: Training, code: grpc.StatusCode, kind: type[NightbidError], said: str
-) -> None:
+    trained, service: Training, code: grpc.StatusCode, kind: type[NightbidError], said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     prepared = trained()
+    monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__PATIENCE_SECONDS", "0")
     service.fail("CreateCustomJob", code, times=99)
     with pytest.raises(kind, match=said) as caught:
         begin(prepared)
@@ -283,7 +285,7 @@ def test_a_training_job_is_canceled_by_a_user_or_its_budget(trained, service: Tr
 
 
 def test_polling_and_canceling_survive_a_temporary_outage(trained, service: Training) -> None:
-    service.queued_seconds = 60
+    service.queued_seconds = 3600
     prepared = trained()
     away = begin(prepared)
     assert isinstance(away, DeferredJob)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,6 +27,8 @@ from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.report import RehearsalReport, report_folder
 from nightbid.storage.workspace import Workspace
 
+CLIENT: dict[str, Any] = {"trust_env": False, "timeout": 120}
+"""Options of every client: the first page builds them all, and the default timeout is 5 s."""
 GATE = "outputs/small/gate_raw/0123456789abcdef"
 """Address of a gate's output."""
 REHEARSED = RehearsalReport(
@@ -140,7 +143,7 @@ def token(server: str) -> Callable[[str], str]:
     def token(user: str) -> str:
         body = {"username": user, "password": "secret"}
         address = server.replace("/nightbid/", "/auth/token")
-        answer = httpx.post(address, json=body, trust_env=False, timeout=30)
+        answer = httpx.post(address, json=body, **CLIENT)
         return str(answer.json()["access_token"])
 
     return token
@@ -149,7 +152,7 @@ def token(server: str) -> Callable[[str], str]:
 @pytest.fixture(scope="package")
 def ann(server: str, token: Callable[[str], str]) -> Iterator[httpx.Client]:
     """Return the client of a logged-in user who may only read."""
-    with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=server, **CLIENT) as client:
         client.cookies.set("_token", token("ann"))
         yield client
 
@@ -157,6 +160,6 @@ def ann(server: str, token: Callable[[str], str]) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="package")
 def eve(server: str, token: Callable[[str], str]) -> Iterator[httpx.Client]:
     """Return the client of a logged-in user who may edit DAGs."""
-    with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=server, **CLIENT) as client:
         client.cookies.set("_token", token("eve"))
         yield client

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from nightbid.report.assets import scripts
 
-from .conftest import GATE
+from .conftest import CLIENT, GATE
 
 ADDRESSES = {
     "": "small-1",
@@ -33,10 +33,10 @@ ADDRESSES = {
 def test_pages_require_a_login(server: str) -> None:
     for address, content in ADDRESSES.items():
         for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Cookie": "_token=x.y.z"}):
-            answer = httpx.get(server + address, headers=headers, trust_env=False)
+            answer = httpx.get(server + address, headers=headers, **CLIENT)
             assert answer.status_code in (401, 403), address
             assert content not in answer.text
-    assert "/auth/login?next=" in httpx.get(server, trust_env=False).text
+    assert "/auth/login?next=" in httpx.get(server, **CLIENT).text
 
 
 def test_user_without_dag_permission_sees_no_run(server: str) -> None:
@@ -46,7 +46,7 @@ def test_user_without_dag_permission_sees_no_run(server: str) -> None:
     token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username="bob", role=None))
     headers = {"Authorization": f"Bearer {token}"}
     for address in ADDRESSES:
-        answer = httpx.get(server + address, headers=headers, trust_env=False)
+        answer = httpx.get(server + address, headers=headers, **CLIENT)
         listing = address in ("", "costs", "rehearsals", "data-checks") or address.startswith(
             "checks"
         )
@@ -57,12 +57,12 @@ def test_user_without_dag_permission_sees_no_run(server: str) -> None:
 def test_chart_scripts_are_cached_only_under_their_current_digest(server: str) -> None:
     for script in scripts():
         address = f"{server}assets/{script.name}"
-        now = httpx.get(f"{address}?v={script.sha256.hex()[:16]}", trust_env=False)
+        now = httpx.get(f"{address}?v={script.sha256.hex()[:16]}", **CLIENT)
         assert now.text == script.text
         assert "immutable" in now.headers["Cache-Control"]
-        before = httpx.get(f"{address}?v=0123", trust_env=False)
+        before = httpx.get(f"{address}?v=0123", **CLIENT)
         assert "immutable" not in before.headers["Cache-Control"]
-    assert httpx.get(f"{server}assets/style.css", trust_env=False).status_code == 404
+    assert httpx.get(f"{server}assets/style.css", **CLIENT).status_code == 404
 
 
 def test_every_page_opens_and_rejects_write_methods(ann: httpx.Client) -> None:
@@ -118,7 +118,7 @@ KNOWN = (
 )
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=120, derandomize=True, phases=[Phase.generate])
 @given(
     route=st.sampled_from(ROUTES),
     values=st.lists(

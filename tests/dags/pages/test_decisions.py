@@ -11,6 +11,8 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.night.pauses import PromotionPauses
 from nightbid.storage.workspace import Workspace
 
+from .conftest import CLIENT
+
 
 def test_page_rollback_requires_role_token_reason_and_confirmation(
     ann: httpx.Client, eve: httpx.Client, workspace: Workspace, server: str
@@ -30,7 +32,7 @@ def test_page_rollback_requires_role_token_reason_and_confirmation(
         ann.post("act/small/rollback", data=form),
         eve.post("act/small/rollback", data={**form, "token": "0" * 64}),
         eve.post("act/small/rollback", json={"reason": "CTR fell at nine"}),
-        httpx.post(f"{server}act/small/rollback", data=form, trust_env=False),
+        httpx.post(f"{server}act/small/rollback", data=form, **CLIENT),
     ]
     assert [answer.status_code for answer in refused] == [403, 403, 403, 401]
     for wrong in ({"reason": "no"}, {"confirm": ""}, {"to": "x"}):
@@ -76,7 +78,7 @@ def test_dag_run_with_an_invalid_field_is_refused_in_one_line(
         ({"train_days": 0}, "0 is less than the minimum of 1 → see the description of the field"),
     ):  # fmt: skip
         answer = httpx.post(
-            address, json={"logical_date": None, "conf": conf}, headers=headers, trust_env=False
+            address, json={"logical_date": None, "conf": conf}, headers=headers, **CLIENT
         )
         assert answer.status_code == 400
         assert message in answer.json()["detail"], answer.text
@@ -110,7 +112,7 @@ def test_rest_pause_resume_and_promote_check_permissions_and_gates(
     def post(user: str, action: str, **given: str) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token(user)}"}
         address = f"{server}act/small/{action}"
-        return httpx.post(address, json=given, headers=headers, trust_env=False, timeout=30)
+        return httpx.post(address, json=given, headers=headers, **CLIENT)
 
     assert post("ann", "pause", reason="the holidays").status_code == 403
     assert post("eve", "pause", reason="the holidays").json()["by"] == "eve"

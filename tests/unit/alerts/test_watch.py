@@ -127,6 +127,9 @@ def test_broken_yaml_and_damaged_records_are_reported(settings) -> None:
 def test_watch_once_posts_to_the_webhook_and_exits_6_for_a_new_alert(settings, webhook) -> None:
     address, taken = webhook
     now = dt.datetime.now(dt.UTC)
+    # No other night begins between the two commands.
+    far = (now.hour + 12) % 24
+    (settings.pipelines / "small.yaml").write_text(SPEC.replace("0 3 *", f"0 {far} *"))
     start_night(settings, "sample", "promote", at=now - dt.timedelta(days=2))
     environment = os.environ | {
         "NIGHTBID_WORKSPACE": settings.workspace,

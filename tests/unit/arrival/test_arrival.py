@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from emulator.installation import until
 from nightbid.alerts.watch import Watch
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import Night
@@ -156,14 +157,12 @@ def test_run_wait_continues_once_the_day_is_complete_without_a_stalled_alert(
     thread = threading.Thread(target=lambda: ended.append(shell(*arguments)))
     thread.start()
     watch = Watch(shell.settings)
-    deadline = time.monotonic() + 60
-    while "waits for the logs" not in (output := _live(shell)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert "no file _SUCCESS" in output
-    later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=9)
+    until(lambda: "waits for the logs" in _live(shell))
+    assert "no file _SUCCESS" in _live(shell)
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=7)
     assert [alert.message.kind for alert in watch.look(later)] == []
     (logs / f"dt={today}" / "_SUCCESS").touch()
-    thread.join(60)
+    thread.join()
     assert ended[0].returncode == 0, ended[0].stderr
     assert f"✓ arrival: {today} is complete: marker _SUCCESS" in ended[0].stdout
 

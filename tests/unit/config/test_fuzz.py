@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.config.load import find_pipeline, parse_pipeline
 from nightbid.config.pipeline import Night
@@ -37,12 +37,7 @@ RECORDS: tuple[Sealed, ...] = (
         spec_digest="s", code_digest="c", versions={}, seed=0, created=NOW,
     ),
 )  # fmt: skip
-BOUNDED = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+BOUNDED = settings(max_examples=60, derandomize=True)
 LINES = SHIPPED.read_text().splitlines()
 WORDS = st.sampled_from(
     ["null", "[]", "{}", "- 1", "1e999", ".nan", "!!python/object:os.system x", "&a *a", "\t", "%",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from emulator.installation import until
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.budget import BudgetGuard, budget_status, limits_of, project, read_usage_log
@@ -110,26 +112,64 @@ def test_polling_a_stage_projects_costs_and_cancels_it_over_budget(tmp_path: Pat
     assert total(Ledger(run.workspace).entries()).amount == Decimal("0.336")
 
 
-def burn(seconds: float) -> list[str]:
-    code = f"import time\nwhile time.process_time() < {seconds}: sum(range(1000))"
-    return [sys.executable, "-c", code]
+BURN = """
+import subprocess, sys, time
+from pathlib import Path
+
+def burn(seconds):
+    while time.process_time() < seconds:
+        sum(range(1000))
+
+def wait(name):
+    while not Path(name).exists():
+        time.sleep(0.02)
+"""
+PARENT = f"{BURN}\nsubprocess.Popen([sys.executable, '-c', sys.argv[1]])\nwait('parent may end')"
+ORPHAN = (
+    f"{BURN}\nburn(0.3)\nwait('orphan may end')\n"
+    "Path('spent.tmp').write_text(str(time.process_time()))\nPath('spent.tmp').rename('spent')"
+)
+
+
+def children_seconds() -> float:
+    """Return the CPU seconds of the ended children of this process."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.slow
 def test_the_meter_counts_running_finished_and_orphaned_children(tmp_path: Path) -> None:
-    orphan = (
-        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', "
-        "'import time\\nwhile time.process_time() < 0.3: sum(range(1000))']); time.sleep(0.3)"
-    )
-    subprocess.run(burn(0.2), check=True)  # before the meter: not counted
-    with ProcessMeter(tmp_path / "t.jsonl", every=0.05) as meter:
-        subprocess.run(burn(0.2), check=True)
-        running = subprocess.Popen(burn(0.25))
-        subprocess.run([sys.executable, "-c", orphan], check=True)
+    def start(code: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=tmp_path)
+
+    def sampled() -> None:
+        """Wait until the meter has begun and ended a sample."""
+        for _ in range(2):
+            now = datetime.now(UTC)
+            until(lambda now=now: (new := read_usage_log(usage_log)) and new.at > now)
+
+    start(f"{BURN}\nburn(0.2)").wait()  # before the meter: not counted
+    usage_log = tmp_path / "t.jsonl"
+    before = children_seconds() + time.process_time()
+    with ProcessMeter(usage_log, every=0.05) as meter:
+        start(f"{BURN}\nburn(0.2)").wait()
+        running = start(f"{BURN}\nburn(0.25)")
+        parent = start(PARENT, ORPHAN)
         running.wait()
-        time.sleep(0.6)
+        # The meter sees the orphan before and after the end of its parent.
+        sampled()
+        (tmp_path / "parent may end").touch()
+        parent.wait()
+        sampled()
+        (tmp_path / "orphan may end").touch()
+        until((tmp_path / "spent").exists)
+        sampled()
         (tmp_path / "out").write_bytes(b"x" * 1_000_000)
-    assert 0.7 < meter.usage.cpu_seconds < 1.5
+    orphan = float((tmp_path / "spent").read_text())
+    spent = children_seconds() + time.process_time() - before + orphan
+    # The system counts in steps of 10 ms per process.
+    assert meter.usage.cpu_seconds == pytest.approx(spent, abs=0.2)
+    assert spent > 0.75
     assert meter.usage.gb_seconds > 0
     assert meter.usage.bytes_written >= 1_000_000
     point = read_usage_log(tmp_path / "t.jsonl")

@@ -84,7 +84,7 @@ def test_entries_of_different_currencies_cannot_be_added(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2), st.integers(0, 9)), max_size=12),
     st.integers(0, 3),
@@ -104,7 +104,7 @@ def test_entries_do_not_depend_on_order_repetition_or_compaction(
     assert quantities == expected
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     attempts=st.lists(
         st.lists(st.integers(0, 10**6), min_size=1, max_size=4), min_size=1, max_size=5

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from emulator.proxy import Wire
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
@@ -84,9 +84,7 @@ def comparable(entries: list[LedgerEntry]) -> list[tuple[Any, ...]]:
     return [(entry.key, entry.quantity) for entry in entries]
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25)
 @given(seen=st.lists(observation, max_size=14), compact=st.sets(st.integers(0, 13)))
 def test_postgres_ledger_equals_the_file_ledger_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, database: str, seen: list[LedgerEntry],
@@ -205,14 +203,13 @@ def test_writes_wait_for_a_slow_server_and_time_out_on_a_hanging_one(
         wire.slow(0.05)
         spend(workspace, "train", 3600)
         assert len(Ledger(workspace).entries(stage="train")) == 2
-        monkeypatch.setattr(ledger_postgres, "ANSWER_SECONDS", 1.0)
         wire.hang()
-        began = time.monotonic()
-        with pytest.raises(
-            WorkspaceError, match=r"has not answered within 1 s.*nothing was counted"
-        ):
-            spend(workspace, "train", 7200)
-        assert time.monotonic() - began < 20
+        with monkeypatch.context() as impatient:
+            impatient.setattr(ledger_postgres, "ANSWER_SECONDS", 1.0)
+            with pytest.raises(
+                WorkspaceError, match=r"has not answered within 1 s.*nothing was counted"
+            ):
+                spend(workspace, "train", 7200)
     finally:
         wire.up()
     spend(workspace, "train", 7200)

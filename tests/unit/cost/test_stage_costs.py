@@ -93,14 +93,16 @@ def test_each_attempt_is_recorded_once_and_a_reused_output_costs_nothing(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     run = _run(spec, tmp_path)
+    before = time.process_time()
     with pytest.raises(StageError, match="failed on purpose"):
         run_stage(_stage("fail"), spec, run, cache_folder=tmp_path)
+    spent = time.process_time() - before
     run_stage(_stage("work"), spec, run, cache_folder=tmp_path, attempt=2)
     run_stage(_stage("work"), spec, run, cache_folder=tmp_path, attempt=3)
     entries = Ledger(run.workspace).entries(run_id=run.run_id)
     cpu = {e.attempt: e for e in entries if e.resource == "vcpu_hour"}
     assert {number: e.state for number, e in cpu.items()} == {1: "failed", 2: "done"}
-    assert float(cpu[1].quantity) * 3600 == pytest.approx(0.35, abs=0.25)
+    assert 0.29 < float(cpu[1].quantity) * 3600 < spent + 0.05
     assert total(entries).amount > 0
     assert total(entries, here=True).amount == 0
 

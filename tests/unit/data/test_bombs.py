@@ -19,7 +19,7 @@ from preloaded import COMMANDS
 
 MIB = 1 << 20
 MUCH = 1 << 60
-SECONDS, GIGABYTES = 20, 2
+SECONDS, GIGABYTES = 200, 2
 PROGRAM = """
 import datetime as dt, json, resource, signal, sys
 from pathlib import Path

@@ -38,7 +38,7 @@ def test_auc_pr_auc_and_log_loss_match_scikit_learn(decimals, weighted):
     assert log_loss(table) == pytest.approx(reference.log_loss(y, p, sample_weight=w), abs=EXACT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -71,7 +71,7 @@ def test_resampling_users_widens_intervals_of_correlated_rows():
     assert by_user["high"] - by_user["low"] > 1.5 * (by_row["high"] - by_row["low"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40), st.integers(0, 2**32))
 def test_draws_of_a_user_do_not_depend_on_other_users(users, seed):
     users = np.array(users, np.int64)

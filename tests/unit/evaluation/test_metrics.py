@@ -47,7 +47,7 @@ def assert_same_columns(one, other) -> None:
             assert left == right, name
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PARTS, st.integers(2, 64), st.randoms())
 def test_merged_score_tables_equal_the_whole_bit_for_bit(parts, limit, random):
     tables = []
@@ -63,7 +63,7 @@ def test_merged_score_tables_equal_the_whole_bit_for_bit(parts, limit, random):
     assert summary(tables[0]) == summary(whole)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(PARTS)
 def test_merged_grouped_scores_equal_the_whole(parts):
     merged = None

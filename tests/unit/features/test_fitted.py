@@ -171,7 +171,7 @@ def test_saved_features_transform_identically_and_save_identical_bytes(fitted, m
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, 400), max_size=5), order=st.randoms(use_true_random=False))
 def test_fitted_bytes_do_not_depend_on_split_order_or_spilling(
     definition, table, tmp_path_factory, cuts, order

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.errors import CorruptDataError
 from nightbid.featurize.column_chunks import write_with_columns_of
@@ -48,9 +48,7 @@ COLUMNS = st.lists(
 )  # fmt: skip
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(columns=COLUMNS, rows=st.integers(1, 400), order=st.randoms(use_true_random=False))
 def test_copied_columns_give_the_bytes_of_writing_all_columns_at_once(
     tmp_path: Path, columns, rows, order

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Night, Runner
@@ -213,9 +213,7 @@ def test_a_damaged_statistic_is_computed_again(featurize, tmp_path):
     assert featurize(3)[0] == {}
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12)
 @given(order=st.randoms(use_true_random=False), cuts=st.sets(st.integers(1, 899), max_size=6))
 def test_merged_statistics_equal_one_pass_byte_for_byte(tmp_path, order, cuts):
     definition = Definition.of(parse_pipeline(SPEC, "t"))

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from emulator.installation import until
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Night, Runner
 from nightbid.errors import MissingDataError, StageError
@@ -115,10 +116,14 @@ def test_memory_is_released_after_each_pass(tmp_path, feature):
     for name in ("a", "b"):
         with suppress(MissingDataError), passes_on(Runner(workers=2)) as run_pass:
             run_pass(learning(groups, definition, str(tmp_path / name), threads=2))
-    gc.collect()
-    assert not [
-        part for part in gc.get_objects() if isinstance(part, PartialStatistics) and part.rows
-    ]
+
+    def is_released() -> bool:
+        gc.collect()
+        return not any(
+            isinstance(part, PartialStatistics) and part.rows for part in gc.get_objects()
+        )
+
+    until(is_released)
 
 
 def test_a_runner_can_be_configured_by_its_name_alone():
@@ -145,7 +150,7 @@ def test_a_failed_pass_reports_its_cause_and_leaves_no_thread(tmp_path):
     for _ in range(2):
         with passes_on(Runner()) as run_pass, pytest.raises(MissingDataError, match="'nowhere'"):
             run_pass(learning(groups, definition, str(tmp_path / "fitted"), threads=2))
-    assert set(threading.enumerate()) <= running
+    until(lambda: set(threading.enumerate()) <= running)
 
 
 def test_a_day_without_a_column_is_reported_before_any_work(tmp_path):

@@ -106,7 +106,7 @@ def test_rules_find_the_expected_rows(table: pa.Table) -> None:
     assert named["shown without seen"] == [1]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     data=st.lists(
         st.tuples(

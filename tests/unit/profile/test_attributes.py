@@ -28,7 +28,7 @@ def day(seed: int, *, stale: float = 0.0, rows: int = 3000) -> pa.Table:
     )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(0, 400), max_size=4), flip=st.booleans())
 def test_merged_attribute_samples_do_not_depend_on_split_or_order(
     cuts: list[int], flip: bool

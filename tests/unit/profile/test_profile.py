@@ -49,7 +49,7 @@ def saved(profile: Profile, folder) -> bytes:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cuts=st.lists(st.integers(0, 3000), min_size=1, max_size=4), flip=st.booleans())
 def test_merged_profiles_do_not_depend_on_split_or_order(tmp_path_factory, cuts, flip):
     folder = tmp_path_factory.mktemp("profile")

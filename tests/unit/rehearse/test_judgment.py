@@ -19,7 +19,7 @@ from nightbid.rehearse.tables import compare_files, compare_predictions
 PACKAGES = [PinChange(f"p{at}", "==1", "==2") for at in range(12)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.integers(0, 11), min_size=1, max_size=3))
 def test_delta_debugging_finds_the_smallest_set_of_packages(causes: set[int]) -> None:
     expected = {f"p{at}" for at in causes}

@@ -130,7 +130,7 @@ def test_texts_that_mean_no_user_are_found_in_columns_of_every_type(users):
 
 
 @given(name=st.text(min_size=1, max_size=8).filter(lambda text: not text.startswith("u")))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_intervals_do_not_depend_on_how_the_logs_spell_no_user(name):
     draw = np.random.default_rng(1)
     absent, scores = draw.random(80) < 0.5, draw.random(80)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
@@ -124,7 +124,7 @@ def test_negatives_are_sampled_and_weighted_in_training_only(sample):
     assert outcome.metrics["label_rate"] == pytest.approx(whole.metrics["label_rate"], rel=0.1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rate=st.floats(0.05, 0.95),
     positive=st.floats(0.01, 0.5),
@@ -153,7 +153,7 @@ def test_the_weighted_label_rate_is_unbiased(rate, positive, seed):
     assert set(sampled[KEY].to_pylist()) == set(again[KEY].to_pylist())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.floats(0.1, 0.9), step=st.floats(0.01, 0.09), seed=st.integers(0, 1000))
 def test_a_higher_rate_keeps_all_rows_of_a_lower_rate(rate, step, seed):
     keys = np.random.default_rng(seed).integers(0, 2**62, 2000)
@@ -269,9 +269,7 @@ def test_rows_with_null_keys_are_quarantined_and_counted(sample):
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15)
 @given(
     bad=st.sets(st.integers(0, 59), max_size=40),
     cut=st.sets(st.integers(0, 59), max_size=20),

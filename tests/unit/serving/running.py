@@ -7,13 +7,13 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pyarrow as pa
+from emulator.installation import until
 from nightbid.night.champion import ChampionPointer
 from nightbid.storage.workspace import Workspace
 from preloaded import COMMANDS, Command
@@ -58,13 +58,13 @@ class Scorer:
         return self.log_file.read_text()
 
     def until(self, number: int) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        """Wait until a champion serves in every process."""
+
+        def serves() -> bool:
             champion = self.http.get("/health").json()["champion"]
-            if champion and champion["number"] == number:
-                return
-            time.sleep(0.02)
-        raise AssertionError(self.http.get("/health").text)
+            return bool(champion) and champion["number"] == number
+
+        until(serves, what=f"champion #{number}")
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def serving(folder: Path, *options: str, **client: Any) -> Iterator[Scorer]:
         assert process.stdout is not None
         url = re.search(r"https?://\S+:\d+", process.stdout.readline())
         assert url, log.read_text()
-        http = httpx.Client(base_url=url[0], timeout=30, trust_env=False, **client)
+        http = httpx.Client(base_url=url[0], timeout=120, trust_env=False, **client)
         with http:
             yield Scorer(folder, process, log, http)
     finally:

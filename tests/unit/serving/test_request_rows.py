@@ -6,7 +6,7 @@ import json
 from datetime import UTC
 
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.scorer import rows
 
@@ -37,7 +37,7 @@ VALUES = {
 ROW = st.fixed_dictionaries({name: st.none() | strategy for name, strategy in VALUES.items()})
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.lists(ROW, max_size=6), ROW)
 def test_json_requests_preserve_values_of_every_type(found, context):
     def written(**body: object) -> bytes:

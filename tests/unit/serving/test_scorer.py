@@ -7,12 +7,12 @@ import re
 import shutil
 import signal
 import threading
-import time
 
 import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from emulator.installation import until
 from nightbid.features.fitted import FittedFeatures
 from nightbid.models.predict import load_model
 from nightbid.night.champion import ChampionPointer
@@ -37,7 +37,7 @@ def test_the_scorer_answers_503_until_the_first_champion(night, tmp_path):
         assert "position" not in columns
         # The process ends by itself after SIGTERM.
         scorer.process.send_signal(signal.SIGTERM)
-        assert scorer.process.wait(30) in (0, -signal.SIGTERM)
+        assert scorer.process.wait(120) in (0, -signal.SIGTERM)
 
 
 def test_the_scorer_gives_exactly_the_scores_of_the_bundle(night, scorer):
@@ -101,19 +101,28 @@ def test_promotions_and_rollbacks_fail_no_request(night, other, scorer):
         while not done.is_set():
             answers.append(scorer.score(raw))
 
+    def number_of(answer: httpx.Response) -> int:
+        return answer.json()["champion"]["number"]
+
+    def answered_by(number: int) -> None:
+        until(lambda: number_of(answers[-1]) == number, what=f"an answer of champion #{number}")
+
     callers = [threading.Thread(target=call) for _ in range(4)]
     for each in callers:
         each.start()
     try:
-        numbers.add(scorer.promote(other, "second"))
+        until(lambda: answers, what="the first answer")
+        numbers.add(second := scorer.promote(other, "second"))
+        answered_by(second)
         numbers.add(back := scorer.pointer.rollback("tests").number)
         scorer.until(back)
+        answered_by(back)
     finally:
         done.set()
         for each in callers:
             each.join()
     assert {answer.status_code for answer in answers} == {200}
-    assert {answer.json()["champion"]["number"] for answer in answers} == numbers
+    assert set(map(number_of, answers)) == numbers
     for each in answers:
         content = each.json()
         assert content["probabilities"] == expected[content["champion"]["bundle"]].tolist()
@@ -128,10 +137,8 @@ def test_a_bundle_with_another_digest_is_reported_and_not_served(night, other, s
         bundle_digest="0" * 32,
         reason="tests",
     )
-    deadline = time.monotonic() + 30
-    while not (health := scorer.http.get("/health").json())["trouble"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: scorer.http.get("/health").json()["trouble"])
+    health = scorer.http.get("/health").json()
     assert "000000000000 was promoted" in health["trouble"]
     assert health["champion"]["number"] == before
     assert scorer.score(night.raw().slice(0, 5)).status_code == 200
@@ -151,10 +158,8 @@ def test_the_scorer_recovers_after_a_bundle_that_cannot_be_loaded(night, other, 
         run_id="damaged", night=night.run.date, bundle_uri="broken",
         bundle_digest=json.loads(manifest)["digest"], reason="tests",
     )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while not (health := scorer.http.get("/health").json())["trouble"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: scorer.http.get("/health").json()["trouble"])
+    health = scorer.http.get("/health").json()
     assert health["champion"]["number"] == before
     ready = scorer.http.get("/ready")
     assert (ready.status_code, ready.json()["trouble"]) == (200, health["trouble"])
@@ -167,7 +172,8 @@ def test_health_and_metrics_add_up_over_all_processes(night, scorer):
     before = scorer.http.get("/health").json()
     timed = scorer.metric("nightbid_request_seconds_count")
     for _ in range(20):  # one connection per request, so that both processes answer some
-        with httpx.Client(base_url=scorer.http.base_url, trust_env=False) as http:
+        plain = {"trust_env": False, "timeout": 120}
+        with httpx.Client(base_url=scorer.http.base_url, **plain) as http:
             assert http.get("/health").json()["processes"] == 2
             body = json.dumps({"rows": night.raw().slice(0, 3).to_pylist()},
                               default=lambda t: t.isoformat())  # fmt: skip
@@ -175,10 +181,8 @@ def test_health_and_metrics_add_up_over_all_processes(night, scorer):
     health = scorer.http.get("/health").json()
     added = [health[name] - before[name] for name in ("requests", "rows")]
     assert added == [20, 60]
-    deadline = time.monotonic() + 60
-    while scorer.metric(rf'nightbid_champion_processes{{.*number="{number}".*}}') != 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    serving_it = rf'nightbid_champion_processes{{.*number="{number}".*}}'
+    until(lambda: scorer.metric(serving_it) == 2)
     assert scorer.metric("nightbid_request_seconds_count") - timed == 20
     assert re.search(r"nightbid_lookup_missed_total \d+", scorer.http.get("/metrics").text)
 
@@ -201,9 +205,6 @@ def test_a_scorer_that_starts_on_a_damaged_champion_answers_503(night, tmp_path)
         number = scorer.promote(night, "sound")
         assert scorer.score(night.raw().slice(0, 5)).status_code == 200
         scorer.pointer.retire(number, "it read the install time")
-        deadline = time.monotonic() + 30
-        while scorer.http.get("/ready").status_code == 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: scorer.http.get("/ready").status_code != 200)
         error = scorer.score(night.raw().slice(0, 5)).json()["error"]
         assert error.startswith("no champion serves: the champion was retired → `nightbid rollback")

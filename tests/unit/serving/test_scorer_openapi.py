@@ -56,7 +56,7 @@ def _statuses(operation: Any, address: str) -> set[int]:
     statuses = set()
 
     @settings(
-        max_examples=EXAMPLES if has_body else 2, deadline=None, database=None,
+        max_examples=EXAMPLES if has_body else 2, database=None,
         derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.one_of(*map(operation.as_strategy, modes)))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import time
+from collections.abc import Callable
+from functools import partial
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from emulator.installation import until
 from nightbid.scorer.outcomes import calibration
 from nightbid.scorer.shadow_sums import ShadowComparison
 from nightbid.serving.bundle import Bundle
@@ -18,15 +21,25 @@ from .running import serving
 from .small_night import PIPELINE
 
 
-def _until(scorer, requests: int, shadow: str = "") -> dict:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        answer = scorer.http.get("/shadow")
-        for comparison in answer.json().get("comparisons", []):
-            if comparison["requests"] == requests and comparison["shadow"].startswith(shadow):
-                return comparison
-        time.sleep(0.1)
-    raise AssertionError((answer.text, scorer.log()))
+def _until(scorer, requests: int) -> dict:
+    """Wait until the shadow has scored this many requests, and return the comparison."""
+
+    def compared() -> dict | None:
+        comparisons = scorer.http.get("/shadow").json().get("comparisons", [])
+        return next((each for each in comparisons if each["requests"] == requests), None)
+
+    return until(compared, what=f"{requests} requests in the shadow")
+
+
+def _sent(scorer, ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """Send a request until the shadow gets it, too; one that is busy misses requests."""
+
+    def reaches() -> httpx.Response | None:
+        before = scorer.metric("nightbid_shadow_unsent_total")
+        answer = ask()
+        return answer if scorer.metric("nightbid_shadow_unsent_total") == before else None
+
+    return until(reaches, what="a request that reaches the shadow")
 
 
 def test_shadow_scores_are_compared_with_the_champion_and_logged(night, other, tmp_path):
@@ -38,15 +51,11 @@ def test_shadow_scores_are_compared_with_the_champion_and_logged(night, other, t
         raw = night.raw()
         champion = Bundle.load(night.folder("export"))
         shadow_bundle = Bundle.load(other.folder("export"))
-        deadline = time.monotonic() + 60
-        while scorer.http.get("/shadow").status_code == 404:  # the shadow is starting
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: scorer.http.get("/shadow").status_code != 404)  # the shadow is starting
         parts = [raw.slice(20 * at, 20) for at in range(10)]
         for part in parts:
-            answer = scorer.score(part)
+            answer = _sent(scorer, partial(scorer.score, part))
             assert answer.json()["probabilities"] == champion.score(part).tolist()
-            time.sleep(0.05)
         comparison = _until(scorer, 10)
         champion_scores, shadow_scores = (
             champion.score(raw.slice(0, 200)),
@@ -67,9 +76,8 @@ def test_shadow_scores_are_compared_with_the_champion_and_logged(night, other, t
         assert -1 <= comparison["kendall_tau"] < 1
         # The auction orders candidates by bid times probability.
         body = {"rows": parts[0].to_pylist(), "bids": [1.0] * 19 + [1e6]}
-        ranked = scorer.http.post(
-            "/rank", content=json.dumps(body, default=lambda t: t.isoformat())
-        )
+        content = json.dumps(body, default=lambda t: t.isoformat())
+        ranked = _sent(scorer, partial(scorer.http.post, "/rank", content=content))
         assert ranked.status_code == 200
         assert _until(scorer, 11)["winner_changed"] == pytest.approx(np.sum(changed) / 11)
         text = scorer.http.get("/metrics").text
@@ -95,18 +103,17 @@ def test_shadow_previous_follows_the_previous_champion(night, other, tmp_path):
         scorer.promote(night, "first")
         scorer.promote(other, "second")
         digest = night.stage("export").manifest.digest[:12]
-        deadline = time.monotonic() + 60
-        sent = 0
-        while time.monotonic() < deadline:
-            assert scorer.score(night.raw().slice(0, 5)).status_code == 200
-            sent += 1
-            comparisons = scorer.http.get("/shadow").json().get("comparisons", [])
-            if comparisons:
-                break
-            time.sleep(0.2)
-        assert comparisons[0]["shadow"] == digest
-        assert comparisons[0]["run_id"] == "first"
-        assert comparisons[0]["requests"] <= sent
+        statuses = []
+
+        def compared() -> list[dict]:
+            statuses.append(scorer.score(night.raw().slice(0, 5)).status_code)
+            return scorer.http.get("/shadow").json().get("comparisons", [])
+
+        (comparison,) = until(compared)
+        assert set(statuses) == {200}
+        assert comparison["shadow"] == digest
+        assert comparison["run_id"] == "first"
+        assert comparison["requests"] <= len(statuses)
 
 
 def test_a_missing_shadow_is_reported_with_the_option_to_set(scorer, tmp_path):

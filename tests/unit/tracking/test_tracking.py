@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,11 +52,11 @@ def logged(settings):
 
 
 @pytest.fixture
-def closed_port_uri() -> str:
-    """Return the address of a closed loopback port."""
+def closed_port_uri() -> Iterator[str]:
+    """Return the address of a closed loopback port, which no other program gets meanwhile."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{held.getsockname()[1]}"
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 def test_a_finished_night_is_logged_with_metrics_tags_and_artifacts(recorded_run, settings, logged):

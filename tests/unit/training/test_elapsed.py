@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
@@ -41,7 +41,6 @@ TREE = {
 }  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(-8, 8), st.sampled_from([0.0, 1.0]), st.floats(0.01, 1)), min_size=1

@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
     return root
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     size=st.integers(3, 90),
     buffer=st.integers(40, 400),
