@@ -190,6 +190,9 @@ def _yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f"{where}:{mark.line + 1}" if mark else where
         problem = getattr(error, "problem", None) or "cannot be parsed"
+        wrong = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        if wrong and "\t" in wrong[0][: -len(wrong[0].lstrip())]:
+            problem = "a tab indents the line, which YAML allows for spaces only"
         raise ConfigError(
             f"malformed YAML: {problem}", where=line, hint="fix this line (or the one above)"
         ) from error

@@ -33,7 +33,7 @@ SCALARS = {
 """Type → (pattern of its plain scalars, their first characters)."""
 
 
-class StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.CSafeLoader):
     """Refuses repeated keys; limits the number of merged keys (`<<`) and the length of numbers."""
 
     def __init__(self, stream: str) -> None:

@@ -61,6 +61,7 @@ def test_a_column_called_on_can_be_a_feature() -> None:
     [
         ("window: {}\nwindow: {}", "tiny.yaml:4: malformed YAML: the key 'window' occurs twice"),
         ("train: {epochs: 1, epochs: 2}", ":3: malformed YAML: the key 'epochs' occurs twice"),
+        ("window:\n\ttrain_days: 3", "tiny.yaml:4: malformed YAML: a tab indents the line, which"),
         ("window: {train_days: 1:30}", "window.train_days: must be a whole number, got '1:30'"),
         ("columns: {user: 123}", "columns.user: must be text; write it in quotes, got 123"),
     ],
