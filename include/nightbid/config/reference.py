@@ -28,8 +28,8 @@ them. For completion and checks in an editor, start a YAML with \
 
 Any key can be set for one run: `--set train.epochs=2`, or in the trigger form.
 
-Values are read as in YAML 1.2: `on`, `no`, `010` and `16:00` are texts where a key takes a text. A key occurs once per block,
-and numbers are finite."""
+Values are read as in YAML 1.2: `on`, `no`, `010` and `16:00` are texts where a key takes a text.
+A key occurs once per block, and numbers are finite."""
 HEAD = "| key | type | default | meaning |\n| --- | --- | --- | --- |"
 LIMITS = "| check | warns outside | stops outside | meaning |\n| --- | --- | --- | --- |"
 WORDS = {"str": "string", "NoneType": "null", "bool": "boolean", "Decimal": "number",
