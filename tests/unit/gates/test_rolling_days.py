@@ -25,7 +25,7 @@ LAST = "2026-01-04T17"
 SPEC = """
 pipeline: hourly
 source: {kind: simulator, partition: hour, rows_per_day: 6000, users: 300, ads: 100, faults: %s}
-window: {train_hours: 66, validate_hours: 3, evaluate_hours: 3}
+window: {train_hours: 42, validate_hours: 3, evaluate_hours: 3}
 features: {device_type: vocabulary}
 """
 

@@ -93,17 +93,17 @@ def sample(tmp_path: Path):
 LIKE = {"column": "like"}
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
 @pytest.mark.parametrize(
-    ("label", "blocks"),
+    ("kind", "label", "blocks"),
     [
-        (LIKE, {}),
-        ({"column": "like", "given": "click"}, {}),
-        ({"column": "like", "given": "click", "entire_space": True}, {}),
-        (LIKE, {"sampling": {"negative_rate": 0.5}}),
-        (LIKE, {"columns": {"item": "device", "user": "ad_id"}}),
+        ("csv", LIKE, {}),
+        ("jsonl", LIKE, {}),
+        ("csv", {"column": "like", "given": "click"}, {}),
+        ("csv", {"column": "like", "given": "click", "entire_space": True}, {}),
+        ("csv", LIKE, {"sampling": {"negative_rate": 0.5}}),
+        ("jsonl", LIKE, {"columns": {"item": "device", "user": "ad_id"}}),
     ],
-    ids=["label", "given", "entire space", "negatives", "roles"],
+    ids=["label", "label of JSON", "given", "entire space", "negatives", "roles"],
 )
 def test_another_label_is_sampled_from_stored_rows(sample, kind, label, blocks):
     first, _ = sample(kind, {"column": "click"})
@@ -143,7 +143,7 @@ def test_stored_rows_of_clicks_only_are_not_reused(sample):
 
 @pytest.mark.slow
 def test_stored_units_are_reused_unless_they_share_a_key(sample, monkeypatch):
-    monkeypatch.setattr(units, "UNIT_BYTES", 9000)
+    monkeypatch.setattr(units, "UNIT_BYTES", 15_000)
     sample("jsonl", {"column": "click"})
     outcome, files = sample("jsonl", LIKE)
     # Rows that repeat a key of an earlier unit are not stored.

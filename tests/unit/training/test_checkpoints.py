@@ -40,7 +40,7 @@ def arrays(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"reset_tables": "each_epoch", "average": 0.9, "mode": "warm"}, {"memory_gb": 1e-4}],
+    [{"reset_tables": "each_epoch", "average": 0.9, "mode": "warm"}, {"memory_gb": 1e-4}],
     ids=str,
 )
 def test_a_killed_training_resumes_and_ends_with_the_same_weights(featurized, tmp_path, changes):
