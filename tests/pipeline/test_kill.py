@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -10,8 +11,14 @@ import pytest
 from nightbid.night.record import runs_of
 from nightbid.night.stages import NIGHT
 from nightbid.storage.workspace import Workspace
+from nights import Shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+NIGHT_OF = ("run", "small", "--date", "2026-01-04")
+LONG = {"sample", "featurize", "train", "evaluate", "export", "load_test"}
+"""Stages that do not end before the signal arrives, as promotion and some gates do."""
 
 
 def digests(workspace: Path) -> dict[str, str]:
@@ -31,29 +38,37 @@ def digests(workspace: Path) -> dict[str, str]:
     return by_stage
 
 
+def is_killed(shell: Shell, folder: Path) -> bool:
+    """Start the night, kill it while it writes the output of a stage; return whether it did."""
+    before = set(folder.glob(".tmp-*"))
+    process = shell.start(*NIGHT_OF)
+    is_hit = False
+    while process.poll() is None:
+        if set(folder.glob(".tmp-*")) - before:
+            time.sleep(0.05)  # until a part of the output exists
+            process.kill()
+            process.wait()
+            is_hit = bool(set(folder.glob(".tmp-*")) - before)
+        elif list(folder.glob("[!.]*/manifest.json")):
+            process.kill()  # ended between two polls; the next stages must be killed, too
+        time.sleep(0.005)
+    process.communicate()
+    for output in folder.glob("[!.]*"):
+        assert (output / "manifest.json").exists()
+    return is_hit
+
+
 def test_every_stage_survives_kill_9(shell, two_nights):
-    night = ("run", "small", "--date", "2026-01-04")
     shell.write()
-    hit = []
     for stage in NIGHT:
         folder = shell.workspace / "stages" / "small" / stage.name
-        before = set(folder.glob(".tmp-*"))
-        process = shell.start(*night)
-        while process.poll() is None:
-            if set(folder.glob(".tmp-*")) - before:
-                time.sleep(0.05)  # until a part of the output exists
-                process.kill()
-                process.wait()
-                if set(folder.glob(".tmp-*")) - before:
-                    hit.append(stage.name)
-            elif list(folder.glob("[!.]*/manifest.json")):
-                process.kill()  # ended between two polls; the next stages must be killed, too
-            time.sleep(0.005)
-        process.communicate()
-        for output in folder.glob("[!.]*"):
-            assert (output / "manifest.json").exists()
-    # Promotion and some gates end before the signal arrives; long stages do not.
-    assert {"sample", "featurize", "train", "evaluate", "export", "load_test"} <= set(hit)
-    code, text = shell.run(*night)
+        # A machine that stops this process for long lets the stage end, which is then made again.
+        for attempt in range(10):
+            if is_killed(shell, folder) or stage.name not in LONG:
+                break
+            assert attempt < 9, stage.name
+            for output in folder.glob("[!.]*"):
+                shutil.rmtree(output)
+    code, text = shell.run(*NIGHT_OF)
     assert code == 0, text
     assert digests(shell.workspace) == digests(two_nights / "workspace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import signal
 
 import numpy as np
 import pytest
@@ -16,8 +16,34 @@ from preloaded import COMMANDS
 
 # Dropout and the blanking of positions draw random numbers; checkpoints hold their states.
 MODEL = Model(architecture="dcn_v2", embedding_dim=4, embedding_l2=1, parameters={"dropout": 0.2})
-TRAIN = Train(batch_size=250, epochs=4, patience=3, checkpoint_seconds=0.05)
+TRAIN = Train(batch_size=250, epochs=4, patience=3, checkpoint_seconds=0)
 WORKER = "nightbid.training.workers"
+KILLED = """
+import os, signal, sys
+from nightbid.training import workers
+from nightbid.training.checkpoints import Checkpoints
+
+save, due = Checkpoints.save, Checkpoints.due.fget
+left = []
+
+def noted(self, arrays, place):
+    save(self, arrays, place)
+    # Past the first epoch, so that the best weights so far are needed too.
+    if (place["epoch"], place["batch"]) > (2, 3):
+        left.extend("123")
+
+def dying(self):
+    if not left:
+        return due(self)
+    left.pop()
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+
+Checkpoints.save, Checkpoints.due = noted, property(dying)
+sys.exit(workers.main(sys.argv[1]))
+"""
+"""A worker that is killed some batches after a checkpoint, whatever the speed of the machine."""
 
 
 def job(featurized, folder, checkpoints=None, **changes):
@@ -48,16 +74,9 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(featurized, tm
     run_job(whole, progress=silent, watch=unwatched)
     checkpoints = tmp_path / "checkpoints"
     killed = job(featurized, tmp_path / "killed", checkpoints, **changes)
-    process = COMMANDS.start(str(killed), module=WORKER)
-    while True:
-        checkpoint = Checkpoints(checkpoints, 0).load()
-        # Past the first epoch, so that the best weights so far are needed too.
-        if checkpoint and (checkpoint[1]["epoch"], checkpoint[1]["batch"]) > (2, 3):
-            break
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    (tmp_path / "worker.py").write_text(KILLED)
+    died = COMMANDS.run(str(killed), module=str(tmp_path / "worker.py"))
+    assert died.returncode == -signal.SIGKILL, died.stderr
     assert not (tmp_path / "killed" / "model").exists()
     ended = COMMANDS.run(str(killed), module=WORKER)
     assert ended.returncode == 0, ended.stderr
