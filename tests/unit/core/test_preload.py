@@ -6,10 +6,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from preloaded import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
 PARSE = """
@@ -42,10 +42,12 @@ def test_parsing_a_dag_file_imports_no_more_modules(tmp_path):
         "NIGHTBID_PIPELINES": str(ROOT / "include" / "pipelines"),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "include"), str(ROOT / "plugins")]),
     }
+    program, python = tmp_path / "parse.py", tmp_path / "python"
+    program.write_text(PARSE)
+    COMMANDS.shim(python, "python", own_code=True)
     answer = subprocess.run(
-        [sys.executable, "-c", PARSE, str(folder)],
-        env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [python, program, folder], env=environment, capture_output=True, text=True, check=True
+    )
     late = json.loads(answer.stdout.splitlines()[-1])
     assert late.keys() == {"new.py", *(path.name for path in (ROOT / "dags").glob("*.py"))}
     assert {name: modules for name, modules in late.items() if modules} == {}

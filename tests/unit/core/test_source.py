@@ -34,12 +34,12 @@ from nightbid.night import source
 from nightbid.night.key import source_of
 from nightbid.night.stages import NIGHT
 
-def keys():
+def keys(stages=NIGHT):
     for cached in (source.modules_of, source.source_digest, source._next_to, source._parsed):
         cached.cache_clear()
     # As in a process that starts now.
     loaded_code._at_start = dict(loaded_code._files(str(source.ROOT)))
-    return {stage.name: source_of(stage) for stage in NIGHT}
+    return {stage.name: source_of(stage) for stage in stages}
 """
 LOOK = f"""{KEYS}
 before, found = keys(), []
@@ -80,7 +80,7 @@ def test_a_changed_module_reruns_only_the_stages_that_import_it(tmp_path: Path) 
 CACHED = f"""{KEYS}
 def read():
     source._known.cache_clear()
-    return keys()
+    return keys([stage for stage in NIGHT if stage.name == "gate_serving"])
 
 found = [read()]
 (kept,) = (source.ROOT / "__pycache__").glob("parsed.*.json")
@@ -113,7 +113,7 @@ def test_parsed_imports_are_cached_and_a_damaged_cache_is_ignored(
         check=True,
     )
     first, *same, changed = json.loads(ran.stdout)
-    assert len(first) > 10
+    assert first
     assert same == [first] * 4
     assert changed != first
 
