@@ -20,8 +20,16 @@ QUICK = ("--seeds", "2", "--no-latency", "--margin", "0.0005")
 SOURCE = {"kind": "simulator", "rows_per_day": 1500, "users": 300, "ads": 100}
 
 
+@pytest.fixture(scope="session")
+def removals() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Collect processes that remove folders while other tests run."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    assert [process.wait() for process in started] == [0] * len(started)
+
+
 @pytest.fixture
-def sampled(shell: Shell) -> Iterator[Shell]:
+def sampled(shell: Shell, removals: list[subprocess.Popen[bytes]]) -> Iterator[Shell]:
     """Return a shell with a sampled night; its cache is on the disk of the running environment.
 
     The environments of a rehearsal are hard links to this one's files.
@@ -35,8 +43,8 @@ def sampled(shell: Shell) -> Iterator[Shell]:
         assert code == 0, output
         yield shell
     finally:
-        # In Python, this takes seconds longer: an environment has more than 100,000 files.
-        subprocess.run(["rm", "-rf", cache], check=True)
+        # An environment has more than 100,000 files: to remove them takes seconds of disk time.
+        removals.append(subprocess.Popen(["rm", "-rf", cache]))
 
 
 def report_of(shell: Shell) -> dict:
@@ -96,6 +104,9 @@ def test_rehearsal_detects_a_changed_metric_default_and_transform(
     candidate.write_text(f"{LOCK.read_text()}\nnightbid @ {wheel.as_uri()}\n")
     code, output = rehearse(sampled, tmp_path, candidate)
     assert code == 1, output
+    (packages,) = Path(sampled.environment["NIGHTBID_CACHE"]).glob("environments/*/lib/*/site-*")
+    assert (packages / "numpy").is_dir()
+    assert not (packages / "pytest").exists(), "the lock does not pin it"
     report = report_of(sampled)
     assert report["verdict"] == "not safe"
     for text in ("learning_rate", "log_loss", "ad_age_days", "nightbid"):

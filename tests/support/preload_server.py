@@ -52,6 +52,7 @@ HEAVY = {
 """Modules that `make quick` leaves out: two thirds of the time, and its tests need none."""
 
 OF_COMMANDS = (
+    "nightbid.bidding.night_replay",
     "nightbid.cli.app", "nightbid.cli.arrival", "nightbid.cli.bids", "nightbid.cli.cost",
     "nightbid.cli.data", "nightbid.cli.gates", "nightbid.cli.incremental", "nightbid.data.folder",
     "nightbid.data.simulator.source", "nightbid.data_check.saved", "nightbid.preflight",

@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
 import nightbid
 from nightbid.errors import ConfigError, StageError
 from nightbid.rehearse.locks import PROGRAM, Lock
@@ -117,7 +120,7 @@ class Environments:
         try:
             _run([uv, "venv", "--quiet", "--python", sys.executable, str(final)], lock)
             (packages,) = final.glob("lib/python*/site-packages")
-            _link_present(packages)
+            _link_present(packages, lock)
             # The lock is complete: install its pins without resolving dependencies, and remove
             # all other packages.
             _run([uv, "pip", "sync", "--quiet", "--python", str(final / "bin" / "python"),
@@ -147,8 +150,8 @@ class Environments:
                 yield True
 
 
-def _link_present(packages: Path) -> None:
-    """Link the packages of the running environment, with compiled files; `uv` changes the rest.
+def _link_present(packages: Path, lock: Lock) -> None:
+    """Link the packages that the lock keeps, with compiled files; `uv` changes the rest.
 
     If hard links between the two folders are impossible, nothing is copied and `uv` installs all
     packages.
@@ -157,7 +160,8 @@ def _link_present(packages: Path) -> None:
     if not present.is_relative_to(sys.prefix):
         return
     installed = {path.name for path in packages.iterdir()}
-    paths = [str(path) for path in sorted(present.iterdir()) if path.name not in installed]
+    others = installed | _of_others(present, lock)
+    paths = [str(path) for path in sorted(present.iterdir()) if path.name not in others]
     done = subprocess.run(  # noqa: S603 - our own arguments
         ["/bin/cp", "-al", *paths, str(packages)], capture_output=True
     )
@@ -165,6 +169,36 @@ def _link_present(packages: Path) -> None:
         for path in packages.iterdir():
             if path.name not in installed:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _of_others(present: Path, lock: Lock) -> set[str]:
+    """Names in a folder of packages that belong only to packages which the lock does not keep.
+
+    A package that shares a folder, such as `google`, with one that it keeps is not among them:
+    only `uv` can tell their files apart.
+    """
+    kept, others = set[str](), list[set[str]]()
+    for record in present.glob("*.dist-info/RECORD"):
+        lines = record.read_text(encoding="utf-8").splitlines()
+        names = {line.partition(",")[0].partition("/")[0] for line in lines}
+        names = names - {"..", "__pycache__"} | {record.parent.name}
+        name, _, version = record.parent.name.removesuffix(".dist-info").rpartition("-")
+        if _pins(lock, name, version):
+            kept |= names
+        else:
+            others.append(names)
+    while shared := [names for names in others if names & kept]:
+        kept.update(*shared)
+        others = [names for names in others if names not in shared]
+    return set[str]().union(*others)
+
+
+def _pins(lock: Lock, name: str, version: str) -> bool:
+    pin = lock.pins.get(canonicalize_name(name), "")
+    try:
+        return pin.startswith("==") and Version(pin[2:]) == Version(version)
+    except InvalidVersion:
+        return False
 
 
 def _run(command: list[str], lock: Lock) -> None:

@@ -290,11 +290,16 @@ def records(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {
-        str(distribution.metadata["Name"]).lower().replace("_", "-"): distribution.version
-        for distribution in importlib.metadata.distributions()
-        if distribution.metadata["Name"]
-    }
+    versions = {}
+    for distribution in importlib.metadata.distributions():
+        # Its `metadata` parses the description, too, which takes five times as long.
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        fields = dict(
+            line.split(": ", 1) for line in text.partition("\n\n")[0].splitlines() if ": " in line
+        )
+        if fields.get("Name"):
+            versions[fields["Name"].lower().replace("_", "-")] = fields.get("Version", "")
+    return versions
 
 
 def _said(error: BaseException) -> str:
