@@ -84,7 +84,7 @@ def comparable(entries: list[LedgerEntry]) -> list[tuple[Any, ...]]:
     return [(entry.key, entry.quantity) for entry in entries]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seen=st.lists(observation, max_size=14), compact=st.sets(st.integers(0, 13)))
 def test_postgres_ledger_equals_the_file_ledger_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, database: str, seen: list[LedgerEntry],

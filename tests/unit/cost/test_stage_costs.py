@@ -6,13 +6,16 @@ import signal
 import threading
 import time
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
+from nightbid import attempt
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.budget import read_usage_log, request_cancel
 from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.meter import ProcessMeter
 from nightbid.cost.price_book import DEFAULT_BOOK, default_book
 from nightbid.errors import BudgetExceeded, PriceError, StageError
 from nightbid.night.record import RunRecord
@@ -73,6 +76,7 @@ def judged(task):
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineSpec:
     (tmp_path / "costly_stages.py").write_text(STAGES)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(attempt, "ProcessMeter", partial(ProcessMeter, every=0.1))
     # Features do not affect costs.
     return PipelineSpec.model_construct(pipeline="p", features={})
 
@@ -115,7 +119,6 @@ def test_a_full_disk_is_reported_with_what_to_do(spec: PipelineSpec, tmp_path: P
         run_stage(_stage("fill"), spec, run, cache_folder=tmp_path)
 
 
-@pytest.mark.slow
 def test_a_cancel_marker_stops_a_sleeping_stage_without_output(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
@@ -141,7 +144,6 @@ def test_a_cancel_marker_stops_a_sleeping_stage_without_output(
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
 
 
-@pytest.mark.slow
 def test_a_stage_that_ignores_the_interrupt_still_fails_over_budget(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
@@ -151,7 +153,6 @@ def test_a_stage_that_ignores_the_interrupt_still_fails_over_budget(
         run_stage(_stage("swallow"), spec, run, cache_folder=tmp_path)
 
 
-@pytest.mark.slow
 def test_a_gate_over_its_budget_fails_instead_of_stopping_the_night(
     spec: PipelineSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,7 +167,6 @@ def test_a_gate_over_its_budget_fails_instead_of_stopping_the_night(
     assert not list((tmp_path / "w" / "stages").rglob("gate.json"))
 
 
-@pytest.mark.slow
 def test_a_stage_in_a_thread_is_stopped_over_budget(spec: PipelineSpec, tmp_path: Path) -> None:
     spec = _with_budget(spec, run_usd="0.000001")
     run = _run(spec, tmp_path)

@@ -95,7 +95,7 @@ def tables(draw) -> pa.Table:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=tables(), size=st.integers(1, 12))
 def test_inputs_are_bit_identical_for_any_batch_size_and_encoding(rows, size):
     half = rows.slice(0, max(len(rows) // 2, 1))
