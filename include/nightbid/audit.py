@@ -12,6 +12,7 @@ from itertools import chain
 
 from pydantic import BaseModel, ConfigDict
 
+from nightbid.counts import counted
 from nightbid.forget import erasures
 from nightbid.night import incremental
 from nightbid.night.attempts import APPROVE
@@ -92,8 +93,8 @@ def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
 def _of_erasures(workspace: Workspace) -> Iterator[Decision]:
     for erasure in erasures(workspace):
         learned = f"; had learned: {', '.join(erasure.learned)}" if erasure.learned else ""
-        what = f"forget {_some(erasure.users, 'user')}: "
-        what += f"{_some(sum(erasure.outputs.values()), 'output')}{learned}"
+        what = f"forget {counted(erasure.users, 'user')}: "
+        what += f"{counted(sum(erasure.outputs.values()), 'output')}{learned}"
         yield Decision(at=erasure.at, by=erasure.by, what=what, reason=erasure.reason)
 
 
@@ -117,7 +118,3 @@ def _of_run(run: RunRecord, seen: set[tuple[str, ...]]) -> Iterator[Decision]:
                 what=f"override {key[0]} {key[1]} until {key[3]}, from {run.run_id} on",
                 reason=str(override.get("reason", "")),
             )  # fmt: skip
-
-
-def _some(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' * (number != 1)}"

@@ -50,7 +50,7 @@ def test_hourly_nights_reuse_hours_and_name_a_missing_hour(shell, tmp_path):
     (logs / "dt=2026-01-02T20").rmdir()
     code, output = shell.run("run", "small", "--date", "2026-01-03T06", "--run-id", "again")
     assert code == 3, output
-    assert "1 of 14 hours are missing: 2026-01-02T20" in " ".join(output.split())
+    assert "1 of 14 hours is missing: 2026-01-02T20" in " ".join(output.split())
     code, output = shell.run("data", "days", "small")
     assert "14 hours, 2026-01-02T16 to 2026-01-03T06; 1 missing in between: 2026-01-02T20" in output
 

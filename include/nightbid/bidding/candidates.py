@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from nightbid.bidding.checks import Bools, Floats, Ints
 from nightbid.column_parsing import whole
+from nightbid.counts import counted
 from nightbid.errors import ConfigError
 from nightbid.schema import split_files
 
@@ -98,8 +99,8 @@ def belonging(table: pa.Table, item: str, day: Ints, read: tuple[str, ...]) -> t
     size = np.bincount(group)
     if (size > 1).sum() < REPEATED:
         raise ConfigError(
-            f"{int((size > 1).sum())} items were shown more than once, too few to tell which"
-            " columns belong to the item",
+            f"only {counted(int((size > 1).sum()), 'item')} shown more than once, too few to tell"
+            " which columns belong to the item",
             where="policy",
             hint="name them in policy.item_columns ([] if there are none)",
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nightbid.counts import are, counted
 from nightbid.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -42,8 +43,8 @@ def _refuse(name: str, array: Floats, bad: Bools, rule: str, where: str) -> None
         first = int(np.argmax(bad.reshape(-1)))
         value = array.reshape(-1)[first]
         raise DataError(
-            f"{count:,} of {array.size:,} values of {name} are not {rule}, "
-            f"the first in row {first}: {value:g}",
+            f"{count:,} of {counted(array.size, 'value')} of {name} {are(count)} not {rule},"
+            f" the first in row {first}: {value:g}",
             where=where,
             hint=f"drop those rows, or correct {name}",
         )

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from nightbid.bidding.checks import Bools, Floats, Ints, at_least_zero
+from nightbid.counts import counted
 from nightbid.errors import DataError
 
 OUTLIER = 100
@@ -145,7 +146,8 @@ def fit_log_logistic(
     values, counts = np.unique(seen, return_counts=True)
     if len(values) < 2:
         raise DataError(
-            f"{len(values)} different prices are known", hint="a distribution needs at least two"
+            f"only {counted(len(values), 'different price')} known",
+            hint="a distribution needs at least two",
         )
     lost = np.zeros(0) if bids is None else np.asarray(bids, np.float64)[~known]
     hidden, times = np.unique(np.log(np.maximum(lost, 0.5)), return_counts=True)
@@ -180,7 +182,7 @@ def kaplan_meier(
     own = np.floor(at_least_zero("bids", bids)).astype(np.int64)
     if not shown.any():
         raise DataError(
-            f"none of {len(shown):,} auctions was won: no prices are known",
+            f"none of {counted(len(shown), 'auction')} was won: no prices are known",
             hint="bid higher on a random share of auctions",
         )
     paid = _whole(np.asarray(prices, np.float64)[shown])

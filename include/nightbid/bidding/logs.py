@@ -19,6 +19,7 @@ from nightbid.bidding.auctions import Auctions
 from nightbid.bidding.checks import Bools, Floats
 from nightbid.column_parsing import whole
 from nightbid.config.columns import Columns
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.number_parsing import numbers
 from nightbid.partitions import partition_of
@@ -179,9 +180,12 @@ def _usable(
             counts[reason] = count
         bad |= rows
     if bad.mean() > tolerated or bad.all():
-        listed = ", ".join(f"{reason} ({count:,} rows)" for reason, count in counts.items())
+        listed = ", ".join(
+            f"{reason} ({counted(count, 'row')})" for reason, count in counts.items()
+        )
         raise CorruptDataError(
-            f"{int(bad.sum()):,} of {len(bad):,} {split} rows cannot be replayed: {listed}",
+            f"{int(bad.sum()):,} of {counted(len(bad), f'{split} row')} cannot be replayed:"
+            f" {listed}",
             where="replay",
             hint=f"correct the logs or `columns`; replay.unusable tolerates {tolerated:.2%}",
         )

@@ -20,6 +20,7 @@ from scipy import sparse
 from nightbid.bidding.auctions import Auctions
 from nightbid.bidding.checks import Floats, at_least_zero
 from nightbid.bidding.replay import AuctionResults
+from nightbid.counts import counted
 from nightbid.errors import DataError
 from nightbid.evaluation.bootstrap import Resampling, bounds
 
@@ -72,7 +73,9 @@ class Earnings:
         """
         worth = at_least_zero("value", value)
         if worth.ndim and len(worth) != len(auctions):
-            raise DataError(f"there are {len(worth):,} values for {len(auctions):,} auctions")
+            raise DataError(
+                f"{counted(len(worth), 'value')} for {counted(len(auctions), 'auction')}"
+            )
         won = result.won.astype(np.float64)
         true = auctions.true_probability
         return cls(

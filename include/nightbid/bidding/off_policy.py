@@ -20,6 +20,7 @@ from nightbid.bidding.policies import Estimate, PolicyValue, difference, evaluat
 from nightbid.column_parsing import whole
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.policy import Policy
+from nightbid.counts import counted
 from nightbid.differences import with_interval
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.night.task import StageTask
@@ -54,7 +55,7 @@ def policy_value(task: StageTask) -> dict[str, Any]:
     offers = Offers.of(shown, table[listed] if listed else None)
     if len(offers.codes) > MOST_PAIRS:
         raise ConfigError(
-            f"{len(table):,} rows with every one of {len(offers.items):,} items are"
+            f"{counted(len(table), 'row')} with every one of {counted(len(offers.items), 'item')}:"
             f" {len(offers.codes):,} predictions",
             where="policy",
             hint="name the items that could be shown in columns.candidates, or lower"
@@ -73,7 +74,7 @@ def policy_value(task: StageTask) -> dict[str, Any]:
         columns.index(item), item, offers.items.cast(table[item].type)
     )
     scores = score_all(table, offers, values, _models(task), lambda share: task.progress(
-        0.7 + 0.25 * share, f"scoring {len(offers.items):,} items"
+        0.7 + 0.25 * share, f"scoring {counted(len(offers.items), 'item')}"
     ))  # fmt: skip
     rows = _LoggedRows(table, offers, spec)
     outcomes = {name: rows.value(score, settings) for name, score in scores.items()}
@@ -221,10 +222,12 @@ def _rows(task: StageTask) -> tuple[pa.Table, dict[str, int], int]:
             counts[reason] = count
         bad |= mask
     if bad.mean() > TOLERATED:
-        listed = ", ".join(f"{reason} ({count:,} rows)" for reason, count in counts.items())
+        listed = ", ".join(
+            f"{reason} ({counted(count, 'row')})" for reason, count in counts.items()
+        )
         raise CorruptDataError(
-            f"{int(bad.sum()):,} of {len(bad):,} evaluate rows cannot be used for a policy:"
-            f" {listed}",
+            f"{int(bad.sum()):,} of {counted(len(bad), 'evaluate row')} cannot be used for a"
+            f" policy: {listed}",
             where="policy",
             hint=f"correct the logs or `columns`; {TOLERATED:.0%} is tolerated",
         )

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightbid.bidding.checks import Floats, probabilities
+from nightbid.counts import are, counted
 from nightbid.errors import DataError
 
 Z95 = 1.959963984540054
@@ -139,8 +140,9 @@ def evaluate(
     mean = float(w.mean())
     if ess < least_ess or mean < LEAST_OVERLAP:
         raise DataError(
-            f"the policies overlap too little: {len(r):,} logged rows are worth {ess:.1f} of the "
-            f"candidate's own, and the mean weight is {mean:.3g} (1 is full overlap)",
+            f"the policies overlap too little: {counted(len(r), 'logged row')} {are(len(r))} worth"
+            f" {ess:.1f} of the candidate's own, and the mean weight is {mean:.3g} (1 is full"
+            " overlap)",
             hint=f"log more rows or explore more: {least_ess:g} and {LEAST_OVERLAP:g} are needed",
         )
     if mean > MOST_WEIGHT and mean - 1 > 4 * float(w.std()) / np.sqrt(len(w)):
@@ -207,12 +209,14 @@ def _check(
         column = columns[name]
         if column is not None and not np.isfinite(np.asarray(column, np.float64)).all():
             count = int((~np.isfinite(np.asarray(column, np.float64))).sum())
-            raise DataError(f"{count:,} of {len(reward):,} values of {name} are not finite")
+            raise DataError(
+                f"{count:,} of {counted(len(reward), 'value')} of {name} {are(count)} not finite"
+            )
     zero = behavior == 0
     if zero.any():
+        bad, of = int(zero.sum()), counted(len(zero), "logged propensity", "logged propensities")
         raise DataError(
-            f"{int(zero.sum()):,} of {len(reward):,} logged propensities are 0, the first in row "
-            f"{int(zero.argmax())}",
+            f"{bad:,} of {of} {are(bad)} 0, the first in row {int(zero.argmax())}",
             hint="every logged action has a propensity above 0: correct the propensity column",
         )
 

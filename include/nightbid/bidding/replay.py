@@ -16,6 +16,7 @@ from numba import njit
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Bools, Floats, at_least_zero
+from nightbid.counts import counted
 from nightbid.errors import DataError
 
 
@@ -90,7 +91,7 @@ def replay(auctions: Auctions, bids: Floats, rules: Rules) -> AuctionResults:
     """
     bids = np.asarray(bids, np.float64)
     if bids.shape != auctions.price.shape:
-        raise DataError(f"there are {len(bids):,} bids for {len(auctions):,} auctions")
+        raise DataError(f"{counted(len(bids), 'bid')} for {counted(len(auctions), 'auction')}")
     won, paid, entered = _run(bids, *rule_arguments(auctions, rules))
     if entered < 0:
         # The loop found an invalid bid: raise an error that counts them.

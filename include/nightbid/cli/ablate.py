@@ -9,6 +9,7 @@ from rich.text import Text
 
 from nightbid.ablation.worth import Ablation, FeatureWorth
 from nightbid.cost.money import shown
+from nightbid.counts import counted
 from nightbid.evaluation.bootstrap import Difference
 from nightbid.report.formatting import DASH, interval, number, signed
 
@@ -47,8 +48,8 @@ def ablation_table(ablation: Ablation) -> Table:
         Column("ms per request", justify="right"),
         Column("log loss per USD", justify="right"),
         title=f"{ablation.run_id}: log loss {ablation.log_loss:.5f}, AUC {ablation.auc:.4f} on"
-        f" {ablation.rows:,} rows; each feature {TITLES[ablation.method]}; 95% over"
-        f" {ablation.users:,} users",
+        f" {counted(ablation.rows, 'row')}; each feature {TITLES[ablation.method]}; 95% over"
+        f" {counted(ablation.users, 'user')}",
         title_justify="left",
     )
     for feature in ablation.features:

@@ -13,6 +13,7 @@ from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import print_json
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.storage.workspace import Workspace
 
 
@@ -83,7 +84,7 @@ def show_late(
         print_json(late)
         return
     if not late:
-        console.print(f"no logs of the last {nights} nights arrived late or changed")
+        console.print(f"no logs of the last {counted(nights, 'night')} arrived late or changed")
         return
     table = Listing("night", "run", text_column("days that changed since"))
     for night in late:

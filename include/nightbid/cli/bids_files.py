@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from nightbid.bidding.checks import Floats
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, MissingDataError
 
 
@@ -41,8 +42,8 @@ def read_numbers(column: pd.Series[Any], path: Path) -> Floats:
     unread = numbers.isna() & column.notna()
     if unread.any():
         raise CorruptDataError(
-            f"{int(unread.sum()):,} values of {column.name} are not numbers, the first "
-            f"{column[unread].iloc[0]!r}",
+            f"{counted(int(unread.sum()), 'value')} of {column.name} cannot be read as"
+            f" numbers, the first {column[unread].iloc[0]!r}",
             where=str(path),
         )
     return np.asarray(numbers, np.float64)
@@ -84,7 +85,8 @@ def _read_text(path: Path, separator: str, names: str, texts: Sequence[str]) -> 
     columns = [name.strip() for name in names.split(",")] if names else first
     if len(columns) != len(first):
         raise CorruptDataError(
-            f"--names has {len(columns)} names, but the first row has {len(first)} values",
+            f"--names has {counted(len(columns), 'name')}, but the first row has"
+            f" {counted(len(first), 'value')}",
             where=str(path),
             hint="name every column, in order",
         )

@@ -21,6 +21,7 @@ from nightbid.bidding.strategies import Truthful
 from nightbid.bidding.strategies.choose import NAMES, fit, in_units, price_unit
 from nightbid.cli.bids_files import read_log, read_numbers, require_columns, units
 from nightbid.cli.output import print_json, terminal
+from nightbid.counts import are, counted
 from nightbid.differences import with_interval
 from nightbid.errors import ConfigError, CorruptDataError, DataError
 
@@ -207,8 +208,9 @@ def _check_outcome(name: str, values: Floats, path: Path) -> None:
     if others.any():
         first = int(others.argmax())
         raise CorruptDataError(
-            f"{int(others.sum()):,} of {len(values):,} values of {name} are neither 0 nor 1, the "
-            f"first in row {first}: {values[first]:g}",
+            f"{int(others.sum()):,} of {counted(len(values), 'value')} of {name}"
+            f" {are(int(others.sum()))} neither 0 nor 1, the first in row {first}:"
+            f" {values[first]:g}",
             where=str(path),
             hint="pass one row per auction",
         )
@@ -218,8 +220,8 @@ def _days(frame: pd.DataFrame, day: str, path: Path) -> npt.NDArray[np.int64]:
     days = pd.factorize(frame[day])[0]
     if missing := int((days < 0).sum()):
         raise CorruptDataError(
-            f"{missing:,} of {len(days):,} rows have no {day}, the first is row "
-            f"{int((days < 0).argmax())}",
+            f"no {day} in {missing:,} of {counted(len(days), 'row')}, the first is row"
+            f" {int((days < 0).argmax())}",
             where=str(path),
             hint="drop those rows, or leave out --day",
         )
@@ -231,7 +233,8 @@ def _check_currency(frame: pd.DataFrame, columns: LogColumns, path: Path, expect
     usual, others = other_currency(pa.array(frame[columns.currency], from_pandas=True), expected)
     if others.any():
         raise CorruptDataError(
-            f"{int(others.sum()):,} of {len(frame):,} rows are not in {usual!r}, the first in row"
+            f"{int(others.sum()):,} of {counted(len(frame), 'row')} {are(int(others.sum()))} not in"
+            f" {usual!r}, the first in row"
             f" {int(others.argmax())}: {frame[columns.currency].iloc[int(others.argmax())]!r}",
             where=f"{path}, {columns.currency}",
             hint="the currency of the prices changes: convert all prices to one currency",
@@ -249,7 +252,9 @@ def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> Non
         read[columns.click] == 1
     ) & (bid < price)
     faults = [
-        f"{reason} ({int(rows.sum()):,} rows)" for reason, rows in reasons.items() if rows.any()
+        f"{reason} ({counted(int(rows.sum()), 'row')})"
+        for reason, rows in reasons.items()
+        if rows.any()
     ]
     if faults:
         raise CorruptDataError(
@@ -292,10 +297,11 @@ def _show(auctions: Auctions, earned: dict[str, Earnings], title: str, *, as_jso
             ]
             table.add_row(f"{first}'s {name.replace('_', ' ')} less", DASH, *cells)
     console.print(table)
-    days = f" and {comparison['resampled_days']} days" if comparison["resampled_days"] else ""
+    days = comparison["resampled_days"]
     console.print(
-        f"{len(auctions):,} auctions; 95% intervals over {comparison['users']:,} users or"
-        f" rows{days}"
+        f"{counted(len(auctions), 'auction')}; 95% intervals over"
+        f" {counted(comparison['users'], 'user or row', 'users or rows')}"
+        + (f" and {counted(days, 'day')}" if days else "")
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from nightbid.bidding.policies import ESTIMATORS, Estimate, PolicyValue, evaluate
 from nightbid.cli.bids_files import read_log, read_numbers, require_columns, units
 from nightbid.cli.output import print_json, terminal
+from nightbid.counts import counted
 from nightbid.errors import DataError
 
 console = terminal()
@@ -85,7 +86,8 @@ def _show(policies: dict[str, PolicyValue], rows: int, units: int) -> None:
     ):
         table.add_row(title, *[format(getattr(policy, name), form) for policy in policies.values()])
     console.print(table)
-    console.print(f"{rows:,} rows; 95% intervals over {units:,} users or rows")
+    over = counted(units, "user or row", "users or rows")
+    console.print(f"{counted(rows, 'row')}; 95% intervals over {over}")
 
 
 def _cell(estimate: Estimate, sign: str = "") -> str:

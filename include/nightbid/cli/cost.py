@@ -14,7 +14,7 @@ from rich.table import Table
 from nightbid.cli import complete
 from nightbid.cli.cost_answers import money, show_answers, show_forecast
 from nightbid.cli.listing import Listing
-from nightbid.cli.output import AsJson, print_json, some, terminal
+from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.cli.root import PipelineName
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -28,6 +28,7 @@ from nightbid.cost.price_book import default_book
 from nightbid.cost.pricing import price_million_predictions, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.cost.storage import kept_outputs
+from nightbid.counts import counted
 from nightbid.differences import signed
 from nightbid.errors import ConfigError
 from nightbid.storage.files import write_atomically
@@ -155,7 +156,7 @@ def serving(
         soft_wrap=True,
     )
     console.print(
-        f"{million} per million predictions, {rate.candidates} candidates a request",
+        f"{million} per million predictions, {counted(rate.candidates, 'candidate')} a request",
         soft_wrap=True,
     )
     condition = f"p99 held within {rate.p99_ms:g} ms over a socket" if rate.p99_ms else "in process"
@@ -208,7 +209,7 @@ def export(
 ) -> None:
     """Export the ledger in the FinOps FOCUS format."""
     count = export_focus(Ledger(_workspace()).entries(pipeline=_known(pipeline)), out, focus)
-    console.print(f"{count} rows in {out}", soft_wrap=True)
+    console.print(f"{counted(count, 'row')} in {out}", soft_wrap=True)
 
 
 @app.command()
@@ -250,7 +251,7 @@ def page(
     name = _known(pipeline)
     runs = Summaries(_workspace(), Settings().cache).of(name)
     write_atomically(out, costs_document(runs, links=Links(), pipelines=[name]))
-    console.print(f"{some(len(runs), 'run')} in {out}", soft_wrap=True)
+    console.print(f"{counted(len(runs), 'run')} in {out}", soft_wrap=True)
 
 
 @app.command()
@@ -297,7 +298,8 @@ def import_files() -> None:
         )
     observations = fold(FileLedger(_workspace()).read())
     Ledger(_workspace()).append(observations)
-    console.print(f"{len(observations)} observations of the workspace's files are in the ledger")
+    found = counted(len(observations), "observation")
+    console.print(f"the ledger has {found} of the workspace's files")
 
 
 def _workspace() -> Workspace:

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.text import Text
 
 from nightbid.cli.listing import Listing
-from nightbid.cli.output import print_json, some
+from nightbid.cli.output import print_json
 from nightbid.cost.forecast import Backtest, backtest, forecast, run_costs, unusual
 from nightbid.cost.money import shown
+from nightbid.counts import counted
 from nightbid.differences import signed
 from nightbid.errors import ConfigError
 from nightbid.storage.workspace import Workspace
@@ -112,9 +113,10 @@ def show_forecast(
         print_json(estimate)
         return
     console.print(
-        f"{nights} nights of {estimate.rows_per_night:,} rows: about {money(estimate.total_usd)}"
-        f" USD at cloud prices ({money(estimate.low_usd)} to {money(estimate.high_usd)}),"
-        f" from {some(estimate.from_runs, 'past run')}",
+        f"{counted(nights, 'night')} of {counted(estimate.rows_per_night, 'row')}: about"
+        f" {money(estimate.total_usd)} USD at cloud prices"
+        f" ({money(estimate.low_usd)} to {money(estimate.high_usd)}),"
+        f" from {counted(estimate.from_runs, 'past run')}",
         soft_wrap=True,
     )
     if estimate.mean_error is None:

@@ -20,12 +20,13 @@ from nightbid.cli.data_frozen import freeze, frozen
 from nightbid.cli.data_prune import prune
 from nightbid.cli.dates import date_option
 from nightbid.cli.listing import Listing, text_column
-from nightbid.cli.output import AsJson, print_json, some, terminal
+from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.cli.root import Overrides, PipelineName
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
+from nightbid.counts import counted
 from nightbid.data.source import Source, open_source
 from nightbid.data.write import write_day, write_streams
 from nightbid.errors import DataError
@@ -60,7 +61,7 @@ def days(pipeline: PipelineName, set_: Overrides = None, as_json: AsJson = False
         console.print(day.isoformat())
     gaps = f": {', '.join(map(str, missing[:10]))}" if missing else ""
     console.print(
-        f"{some(len(days), spec.partition)}, {days[0]} to {days[-1]}; {len(missing)} missing in"
+        f"{counted(len(days), spec.partition)}, {days[0]} to {days[-1]}; {len(missing)} missing in"
         f" between{gaps}"
     )
 
@@ -116,8 +117,8 @@ def show(
     else:
         known = count - unclear
         label += f"rate {positives / known:.4f}" if known else "no value is 0 or 1"
-        label += f", {unclear:,} rows are neither 0 nor 1" if unclear else ""
-    console.print(f"{day}: {count:,} rows · {label}")
+        label += f", neither 0 nor 1 in {counted(unclear, 'row')}" if unclear else ""
+    console.print(f"{day}: {counted(count, 'row')} · {label}")
     for at, row in enumerate(head.to_pylist(), 1):
         shown = Listing(f"row {at}", text_column(""))
         for name, value in row.items():
@@ -220,12 +221,12 @@ def write(
             rows = write_streams(source, spec.columns, partitions, to)
         counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
         console.print(
-            f"{counts} of {some(len(partitions), spec.partition)} in {to}", soft_wrap=True
+            f"{counts} of {counted(len(partitions), spec.partition)} in {to}", soft_wrap=True
         )
         return
     total = read = 0
 
-    def counted(day: date) -> Iterator[pa.RecordBatch]:
+    def counting(day: date) -> Iterator[pa.RecordBatch]:
         nonlocal read
         for batch in source.batches(day):
             read += batch.num_rows
@@ -234,11 +235,11 @@ def write(
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(escape(f"{spec.source.kind} → {to}"), total=len(partitions))
         for day in partitions:
-            total += write_day(counted(day), to, day)
+            total += write_day(counting(day), to, day)
             bar.advance(task)
-    text = f"{some(total, 'row')} of {some(len(partitions), spec.partition)} in {to}"
+    text = f"{counted(total, 'row')} of {counted(len(partitions), spec.partition)} in {to}"
     if left := read - total:
-        text += f"; without {some(left, 'row')} that could not be read"
+        text += f"; without {counted(left, 'row')} that could not be read"
     console.print(text, soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nightbid.config.load import parse_pipeline
+from nightbid.counts import counted
 from nightbid.data_check.check import FolderReport, check_folder, is_complete, pipeline_name
 from nightbid.data_check.partitions import unit_of
 from nightbid.errors import ConfigError, MissingDataError
@@ -88,9 +89,9 @@ def _print(report: FolderReport, console: Console) -> None:
     unit = f"{unit_of(block)}s"
     say(f"{unit:<8} {len(report.days)}, {report.days[0]} to {report.days[-1]}{note}")
     rows = sum(report.sampled.values())
-    say(f"sample   {rows:,} rows of {', '.join(map(str, report.sampled))}")
+    say(f"sample   {counted(rows, 'row')} of {', '.join(map(str, report.sampled))}")
     for reason, count in sorted(report.unread.items(), key=lambda pair: -pair[1])[:3]:
-        say(f"unread   {count:,} rows: {reason}")
+        say(f"unread   {counted(count, 'row')}: {reason}")
     table = Table("column", "type", "null", "distinct", "examples", "seems to be", box=None,
                   padding=(0, 2, 0, 0), header_style="underline")  # fmt: skip
     for column in report.columns:
@@ -105,7 +106,7 @@ def _print(report: FolderReport, console: Console) -> None:
     console.print(table)
     for label in findings.labels:
         chosen = " (the label)" if label.column == findings.label else ""
-        distribution = f"rate {label.rate:.4f}, {label.positives:,} positives"
+        distribution = f"rate {label.rate:.4f}, {counted(label.positives, 'positive')}"
         if label.kind == "value":
             distribution = f"{label.rate:.4f} above 0, mean {label.mean:,.4g}"
         say(f"label    {label.column}: {distribution}{chosen}")
@@ -129,13 +130,13 @@ def _print(report: FolderReport, console: Console) -> None:
         say("key      no column is unique per row: a key is generated (make_key)")
     elif findings.repeated:
         say(
-            f"key      {findings.repeated:,} rows repeat the {findings.roles['key']} of an"
+            f"key      {counted(findings.repeated, 'row')} with the {findings.roles['key']} of an"
             " earlier row"
         )
         if lost := findings.repeated_positives:
             say(
-                f"key      {lost:,} of them have {findings.label} and the earlier row, which is"
-                " kept, does not: join clicks to impressions (kind: events)"
+                f"key      {counted(lost, 'of them has', 'of them have')} {findings.label} and the"
+                " earlier row, which is kept, does not: join clicks to impressions (kind: events)"
             )
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nightbid.cli.output import AsJson, print_json, some, terminal
+from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.storage.workspace import Workspace
 
 console = terminal()
@@ -66,7 +67,7 @@ def forget(
     note = "removed; the next night samples the logs again and trains on the result"
     hint = note if delete else "would be removed; to remove it, add --delete"
     console.print(
-        f"{some(len(traces.outputs), 'output')} {hint}"
+        f"{counted(len(traces.outputs), 'output')} {hint}"
         if traces.outputs
         else "no data about them is stored",
         soft_wrap=True,

@@ -12,6 +12,7 @@ from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.cli.root import PipelineName
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.night.record import RunRecord
 from nightbid.sampling.frozen import freeze as freeze_rows
 from nightbid.sampling.frozen import frozen as frozen_sets
@@ -37,7 +38,7 @@ def freeze(
         workspace, RunRecord.load(workspace, pipeline_name, run_id), name, reason=reason
     )
     console.print(
-        f"{data_set.name}: {data_set.rows:,} rows of {data_set.run_id},"
+        f"{data_set.name}: {counted(data_set.rows, 'row')} of {data_set.run_id},"
         f" {data_set.bytes / 1e6:,.1f} MB, digest {data_set.digest[:12]}",
         soft_wrap=True,
         highlight=False,

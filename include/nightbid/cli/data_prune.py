@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nightbid.cli.output import AsJson, print_json, some, terminal
+from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import WorkspaceError
 from nightbid.storage.workspace import Workspace
 
@@ -77,8 +78,8 @@ def prune(
     size = "" if removed < len(pruning.unneeded) else f", {pruning.freed / 1e6:,.1f} MB"
     hint = "" if delete or not pruning.unneeded else "; remove them with --delete"
     console.print(
-        f"{some(removed, 'output')}{size} {'removed' if delete else 'can be removed'},"
-        f" {some(stay, 'output')} stay{hint}",
+        f"{counted(removed, 'output')}{size} {'removed' if delete else 'can be removed'},"
+        f" {counted(stay, 'output stays', 'outputs stay')}{hint}",
         soft_wrap=True,
         highlight=False,
     )

@@ -21,6 +21,7 @@ from nightbid.cli.root import PipelineName
 from nightbid.config.gates import GATES, Gates
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import ConfigError
 from nightbid.gates.judge import in_words
 from nightbid.gates.overrides import add_override, read_suite, write_suite
@@ -90,7 +91,7 @@ def propose(
         )
     )
     console.print(
-        f"{len(suite['bands'])} bands in {path}: review them, then rename to {final.name}\n"
+        f"{counted(len(suite['bands']), 'band')} in {path}: review, then rename to {final.name}\n"
         f"the history of every check: {page}",
         soft_wrap=True,
     )

@@ -14,6 +14,7 @@ from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, console, known
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.incremental import DayDecision, LearnedDays, chain, decide, undone
@@ -163,5 +164,5 @@ def _must_have_a_reason(reason: str) -> None:
 
 def _learned(learned: LearnedDays) -> str:
     if learned.why_full:
-        return f"all {len(learned.fresh)} days"
+        return f"all {counted(len(learned.fresh), 'day')}"
     return ", ".join(map(str, learned.fresh))

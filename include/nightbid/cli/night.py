@@ -15,6 +15,7 @@ from rich.text import Text
 from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, DataError, GateStopped, NightbidError
 from nightbid.jobs.follow import wait_for_final_cost
 from nightbid.night.record import RunRecord, run_name
@@ -119,7 +120,7 @@ def run_nights(
             console.print(message, soft_wrap=True, highlight=False, markup=False)
     if ended:
         raise type(ended[0])(
-            f"{len(ended)} of {nights} nights did not finish; the first: {ended[0]}",
+            f"{len(ended)} of {counted(nights, 'night')} did not finish; the first: {ended[0]}",
             where=spec.pipeline,
         )
 
@@ -276,7 +277,7 @@ def _line(name: str, result: StageOutput, seconds: float) -> Text:
     if result.manifest.verdict:
         parts.append(MARK[result.manifest.verdict])
     if rows.read:
-        parts.append(Text(f"{rows.read:,} rows in, {rows.written:,} out"))
+        parts.append(Text(f"{counted(rows.read, 'row')} in, {rows.written:,} out"))
     if rows.quarantined:
         parts.append(Text(f"{rows.quarantined:,} quarantined", "yellow"))
     if result.manifest.summary:

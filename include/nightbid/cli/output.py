@@ -28,11 +28,6 @@ def terminal() -> Console:
     return console
 
 
-def some(number: int, word: str) -> str:
-    """Format a count with its noun: `1 run`, `1,234 runs`."""
-    return f"{number:,} {word}{'s' * (number != 1)}"
-
-
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output; it may contain models, dates and decimals."""
     sys.stdout.write(json.dumps(value, indent=1, default=_plain, ensure_ascii=False) + "\n")

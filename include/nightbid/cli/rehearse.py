@@ -10,6 +10,7 @@ from rich.text import Text
 
 from nightbid.config.load import pipeline_names
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import ConfigError
 from nightbid.night.record import runs_of
 from nightbid.rehearse.findings import TITLES
@@ -63,7 +64,7 @@ def run_rehearsal(
     for cause in report.causes:
         packages = ", ".join(cause.packages) or "–"
         text = Text.assemble(f"{TITLES[cause.kind]}: caused by ", (packages, "bold"))
-        text.append(f" ({cause.steps} environments tried)" if cause.steps else "")
+        text.append(f" ({counted(cause.steps, 'environment')} tried)" if cause.steps else "")
         if not cause.finished:
             text.append(" not finished", "yellow").append(f": {cause.reason}")
         console.print(text, soft_wrap=True)
@@ -79,7 +80,7 @@ def _migration(done: dict[str, Any]) -> str:
         return "not migrated"
     return (
         f"{done['what']} migrated in {duration(done['seconds'])}:"
-        f" {done['tables']} tables, {done['rows']:,} rows"
+        f" {counted(done['tables'], 'table')}, {counted(done['rows'], 'row')}"
     )
 
 
@@ -96,8 +97,8 @@ def _table(report: RehearsalReport) -> Table:
     wrong = sum(not figure["same"] for figure in figures)
     if figures:
         table.add_row(
-            "metrics", f"{len(figures)} figures of the same predictions, "
-            + (f"{wrong} differ" if wrong else "all agree to 1e-9"),
+            "metrics", f"{counted(len(figures), 'figure')} of the same predictions, "
+            + (counted(wrong, "differs", "differ") if wrong else "all agree to 1e-9"),
         )  # fmt: skip
     if (training := compared["training"]) is not None:
         table.add_row(
@@ -128,7 +129,7 @@ def _table(report: RehearsalReport) -> Table:
             )
     if (migrated := compared.get("metadata")) is not None:
         table.add_row("Airflow's metadata", _migration(migrated))
-    table.add_row("warnings", f"{len(compared['warnings'])} new deprecation warnings")
+    table.add_row("warnings", counted(len(compared["warnings"]), "new deprecation warning"))
     for finding in report.findings:
         mark = Text("not safe", "red") if finding.grave else Text("noted", "yellow")
         table.add_row(mark, finding.text)

@@ -13,6 +13,7 @@ from rich.text import Text
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import print_json
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.differences import signed
 from nightbid.errors import BudgetExceeded, ConfigError
 from nightbid.report.formatting import count, duration, money, number
@@ -59,8 +60,8 @@ def run_sweep(sweep: Sweep, settings: Settings, console: Console, *, as_json: bo
         console.rule(Text(head.name, "bold"))
         if (expected := forecast(sweep, settings)) is not None:
             console.print(
-                f"forecast: {money(expected)} at cloud prices for {head.trials} trials, from the"
-                " nights before",
+                f"forecast: {money(expected)} at cloud prices for"
+                f" {counted(head.trials, 'trial')}, from the nights before",
                 highlight=False,
             )
         with _bars(console) as bars:

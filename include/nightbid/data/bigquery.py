@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.folder_source import BIGQUERY_TABLE
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError, WorkspaceError
 from nightbid.storage.files import replaced
 
@@ -160,8 +161,8 @@ class BigQueryTable:
                         written += len(batch)
             if written != day.rows:
                 raise MissingDataError(
-                    f"{written:,} rows came of {day.rows:,}: the table is being written, or a "
-                    "policy hides rows",
+                    f"{counted(written, 'row')} came of {day.rows:,}: the table is being written,"
+                    " or a policy hides rows",
                     where=f"{self.address}, {path.parent.relative_to(self.root)}",
                     hint="run it again when the load has ended, or set arrival.settled_minutes",
                 )

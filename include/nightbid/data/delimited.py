@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from nightbid.config.folder_source import ColumnType
+from nightbid.counts import counted
 from nightbid.data.bad_bytes import UTF8, Utf8Bytes, bad_byte_of, unmarked
 from nightbid.data.malformed_lines import MALFORMED_BYTES, MalformedLines, malformed_rows
 from nightbid.data.text_bytes import TextStream
@@ -222,7 +223,7 @@ def read(
     seen = good + lines.count + breaks + header
     if count > seen and (count := _lines_with_text(part, dialect)) > seen:
         raise CorruptDataError(
-            f"has {count:,} lines, of which {seen:,} became rows",
+            f"has {counted(count, 'line')}, of which {seen:,} became rows",
             where=str(part.path),
             hint="set source.quoting: false if fields never stand in quotation marks",
         )

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import whole
 from nightbid.config.event_source import JOINED, EventsSource, EventStream
+from nightbid.counts import counted
 from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Join, OutcomeEvents
 from nightbid.data.event_kinds import EventKinds
 from nightbid.data.folder import FolderLogs
@@ -205,7 +206,7 @@ class EventLogs:
             days = self._block.attribution_days
             raise MissingDataError(
                 f"there are no {kind}s of {missing[0]}, and impressions of {day} are joined with"
-                f" events until {days} day{'' if days == 1 else 's'} later",
+                f" events until {counted(days, 'day')} later",
                 where=str(self._stream(kind).folder),
                 hint="load that day, as an empty partition if nothing happened; or use an "
                 "earlier date",

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from nightbid.config.folder_source import ColumnType
+from nightbid.counts import counted
 from nightbid.data.bad_bytes import shown
 from nightbid.data.text_values import ARROW, LONGEST_TEXT
 from nightbid.schema import REASON, TEXT
@@ -64,7 +65,10 @@ def malformed_rows(
         name: pa.nulls(len(lines), ARROW[types.get(name, "string")]) for name in columns
     }
     table[REASON] = pa.array(
-        [f"line has {line.actual_columns} fields, not {line.expected_columns}" for line in lines]
+        [
+            f"line has {counted(line.actual_columns, 'field')}, not {line.expected_columns}"
+            for line in lines
+        ]
     )
     table[TEXT] = pa.array([shown(line.text)[:LONGEST_TEXT] for line in lines])
     return pa.table(table)

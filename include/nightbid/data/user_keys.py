@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from nightbid.anonymous import NO_USER_COLUMN, UserColumn
 from nightbid.column_parsing import whole
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, CorruptDataError
 
 LEAST_BYTES = 16
@@ -58,7 +59,9 @@ class UserKeyHasher:
                     hint="mount it where tasks run, readable for their user",
                 ) from error  # fmt: skip
         if len(secret) < LEAST_BYTES:
-            fault = f"the secret has {len(secret)} bytes" if secret else "the secret is not set"
+            fault = "the secret is not set"
+            if secret:
+                fault = f"the secret has {counted(len(secret), 'byte')}"
             raise ConfigError(
                 fault, where=where, hint=f"use at least {LEAST_BYTES}: `openssl rand -hex 32`"
             )

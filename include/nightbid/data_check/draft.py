@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from nightbid.config.event_source import EventsSource
+from nightbid.counts import counted
 from nightbid.data.events import MADE
 from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
 from nightbid.data_check.labels import is_named_label, is_pair
@@ -123,9 +124,8 @@ def _columns(inferred: InferredRoles) -> list[str]:
         elif role in roles:
             reason = _comment(inferred.reasons[role])
             if role == "key" and inferred.repeated:
-                reason += (
-                    f"; {inferred.repeated:,} rows of the sample repeat a key and are left out"
-                )
+                repeated = counted(inferred.repeated, "row")
+                reason += f"; repeated keys: {repeated} of the sample, left out"
             lines.append(f"  {role}: {_scalar(roles[role])}  # {reason}")
             if role == "user" and inferred.anonymous.values:
                 texts = ", ".join(json.dumps(text) for text, _ in inferred.anonymous.values)
@@ -158,8 +158,8 @@ def _label(inferred: InferredRoles, columns: Sequence[ColumnSummary]) -> list[st
         ]
     lines = [
         "label:",
-        f"  column: {_scalar(first.column)}  # rate {first.rate:.4f}, {first.positives:,} positives"
-        f" in the sample{_comment(note)}",
+        f"  column: {_scalar(first.column)}  # rate {first.rate:.4f},"
+        f" {counted(first.positives, 'positive')} in the sample{_comment(note)}",
     ]
     if first.texts:
         pairs = ", ".join(f"{json.dumps(text)}: {value}" for text, value in first.texts.items())
@@ -177,7 +177,7 @@ def _window(days: Sequence[date], unit: Unit) -> list[str]:
     while run < len(days) and days[-run] - days[-run - 1] == STEPS[unit]:
         run += 1
     train = max(min(run - 2, 5), 1)
-    note = f"{len(days)} {unit}s, {days[0]} to {days[-1]}"
+    note = f"{counted(len(days), unit)}, {days[0]} to {days[-1]}"
     if run < 3:
         note += f"; a night needs three {unit}s in a row: one to train, to validate, to evaluate"
     return [f"window: {{train_{unit}s: {train}}}  # the folder has {note}"]
@@ -283,7 +283,7 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
     if column.distinct_share > 0.8 and column.distinct > FEW_VALUES:
         return "", "almost every value is unique"
     many = column.distinct > MANY_VALUES
-    return ("{min_count: 5}" if many else "vocabulary"), f"{column.distinct:,} values"
+    return ("{min_count: 5}" if many else "vocabulary"), counted(column.distinct, "value")
 
 
 def _rounded(number: float) -> str:

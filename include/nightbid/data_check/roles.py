@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from nightbid.column_parsing import encode, hashes
+from nightbid.counts import counted
 from nightbid.data_check.anonymous import AnonymousRows, anonymous_rows
 from nightbid.data_check.columns import Clock, ColumnSummary, clock_of
 from nightbid.data_check.labels import LabelCandidate, find_labels
@@ -275,8 +276,9 @@ def _outcomes(inferred: InferredRoles, columns: Sequence[ColumnSummary]) -> None
         if count >= LEAST_KNOWN and share_no <= 0.002 and share_yes >= 50 * share_no:
             condition = "known" if column.kind in ("text", "list", "time") else "other than 0"
             inferred.outcomes[column.name] = (
-                f"{condition} only where {inferred.label} is 1: {count:,} of {int(yes.sum()):,}"
-                f" such rows, {int(known_no.sum()):,} of {int(no.sum()):,} others"
+                f"{condition} only where {inferred.label} is 1: {count:,} of"
+                f" {counted(int(yes.sum()), 'such row')}, {int(known_no.sum()):,} of"
+                f" {counted(int(no.sum()), 'other')}"
             )
             if column.kind == "time" and share_yes > 0.95 and inferred.event_time is None:
                 inferred.event_time = column.name

@@ -22,6 +22,7 @@ from typing import Any
 
 from upath import UPath
 
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.key import digest_of, output_digest
 from nightbid.night.manifest import Manifest, RowCounts
@@ -188,12 +189,12 @@ def days_made(reasons: Mapping[str, str], days: int, most: int = 4, unit: str = 
         unit: What a partition is called, such as `day`.
     """
     if not reasons:
-        return f"{days} {unit}s, all reused"
+        return f"{counted(days, unit)}, all reused"
     if len(reasons) == days and set(reasons.values()) == {"new"}:
-        return f"{days} {unit}s, all new"
+        return f"{counted(days, unit)}, all new"
     named = [f"{day} ({why})" for day, why in list(reasons.items())[-most:]]
     more = f" and {len(reasons) - most} more" if len(reasons) > most else ""
-    return f"{days} {unit}s, {days - len(reasons)} reused, made {', '.join(named)}{more}"
+    return f"{counted(days, unit)}, {days - len(reasons)} reused, made {', '.join(named)}{more}"
 
 
 def versions_of(libraries: Iterable[str]) -> str:

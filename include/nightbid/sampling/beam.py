@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 
+from nightbid.counts import counted
 from nightbid.errors import StageError
 from nightbid.featurize.runner import PassTicker, passes_on
 from nightbid.sampling.units import DayUnit, sample_unit
@@ -86,7 +87,7 @@ def sample_on(
     lost = [unit.name for unit in units if not (folder / unit.name).exists()]
     if lost:
         raise StageError(
-            f"{len(lost)} of {len(units)} units were not sampled: {', '.join(lost[:3])}",
+            f"{len(lost)} of {counted(len(units), 'unit')} not sampled: {', '.join(lost[:3])}",
             where="runner",
             hint="the Beam runner lost them: rerun, and try another runner",
         )

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.config.event_source import EventsSource
+from nightbid.counts import counted
 from nightbid.data.source import SplittableSource, WholeDay
 from nightbid.data.user_keys import UserKeyHasher
 from nightbid.errors import CorruptDataError
@@ -216,7 +217,8 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> DayResult:
         )
     if count.quarantined == count.read:
         raise CorruptDataError(
-            f"none of {count.read:,} rows can be read: {listed(count.reasons, count.examples)}",
+            f"none of {counted(count.read, 'row')} can be read:"
+            f" {listed(count.reasons, count.examples)}",
             where=f"logs of {day}",
             hint="name the right columns in `columns` and `label`, or fix the logs",
         )
@@ -345,7 +347,7 @@ def listed(reasons: dict[str, int], examples: dict[str, str]) -> str:
     """List the most frequent reasons of a quarantine, with an example of each."""
     worst = sorted(reasons.items(), key=lambda pair: -pair[1])[:3]
     return ", ".join(
-        f"{reason} ({rows:,} rows"
+        f"{reason} ({counted(rows, 'row')}"
         + (f", for example {examples[reason]})" if reason in examples else ")")
         for reason, rows in worst
     )

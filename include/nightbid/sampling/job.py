@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from nightbid.config.cloud import Cloud
+from nightbid.counts import counted
 from nightbid.data.folder import FolderLogs
 from nightbid.data.units import FolderUnit
 from nightbid.featurize.job import JobTarget, SaveResult
@@ -139,7 +140,8 @@ class SampleJob:
         assert isinstance(source, FolderLogs)
         units = units_to_sample(task, source, window)
         days = len({unit.day for unit in units})
-        task.progress(0.0, f"submitting a job for {len(units)} units of {days} days")
+        what = f"{counted(len(units), 'unit')} of {counted(days, 'day')}"
+        task.progress(0.0, f"submitting a job for {what}")
         place = JobTarget(
             self._cloud,
             str(task.workspace.at(order.uri)),

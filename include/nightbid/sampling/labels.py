@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import NULL_TEXTS, encode, whole
+from nightbid.counts import are, counted
 from nightbid.errors import CorruptDataError
 from nightbid.number_parsing import numbers
 from nightbid.sampling.plain import plain_array
@@ -103,17 +104,18 @@ def refuse_other_labels(
     if wrong.sum() * 2 <= len(wrong):
         return
     values: Sequence[object] = pc.unique(column.filter(pa.array(wrong)).drop_null())[:3].to_pylist()
-    of = f"{int(wrong.sum()):,} of {len(wrong):,} rows"
+    bad = int(wrong.sum())
+    of = f"{bad:,} of {counted(len(wrong), 'row')} {are(bad)}"
     examples = f"for example {', '.join(map(repr, values)) or 'null'}"
     if spec.label.kind == "value":
         raise CorruptDataError(
-            f"label {spec.label.column!r} holds no values: {of} are not numbers from 0 to"
+            f"label {spec.label.column!r} holds no values: {of} not a number from 0 to"
             f" {LARGEST_VALUE:.0e}, {examples}",
             where=where,
             hint="name a column of amounts in `label.column`",
         )
     raise CorruptDataError(
-        f"label {spec.label.column!r} is not binary: {of} are neither 0 nor 1, {examples}",
+        f"label {spec.label.column!r} is not binary: {of} neither 0 nor 1, {examples}",
         where=where,
         hint="name a 0/1 column in `label.column`, or map its values:"
         ' `label.texts: {"yes": 1, "no": 0}`; for amounts, set `label.kind: value`',

@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from nightbid.config.pipeline import READ_SPLITS, SPLITS, Night, PipelineSpec, Split, named_columns
+from nightbid.counts import are, counted
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
 from nightbid.data.user_keys import UserKeyHasher
@@ -149,8 +150,8 @@ def _frozen(task: StageTask, name: str) -> Outcome:
     return Outcome(
         rows=manifest.rows,
         metrics=manifest.metrics,
-        summary=f"{manifest.rows.written:,} rows of the frozen data set {name}, every byte checked"
-        + (f", {_rate_word(task.spec)} {rate:.4f}" if rate is not None else ""),
+        summary=f"{counted(manifest.rows.written, 'row')} of the frozen data set {name}, every byte"
+        " checked" + (f", {_rate_word(task.spec)} {rate:.4f}" if rate is not None else ""),
     )
 
 
@@ -188,7 +189,8 @@ def _young(days: int, delays: dict[str, float]) -> str:
     if not days:
         return ""
     if not delays:
-        return f"{days} young days left out: too few positives tell how long they take, "
+        left_out = counted(days, "young day")
+        return f"{left_out} left out: too few positives tell how long they take, "
     return f"{days} of them young (positives take {delays['delay_hours']:.1f} h), "
 
 
@@ -213,13 +215,14 @@ def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
         )
     if missing[0] == window[0] and window[0] < known[0]:
         raise MissingDataError(
-            f"the window of {len(window)} {unit}s starts on {window[0]}, but the logs start on"
-            f" {known[0]}",
+            f"the window of {counted(len(window), unit)} starts on {window[0]}, but the logs"
+            f" start on {known[0]}",
             where="window",
             hint=f"shorten window.train_{unit}s or use a later date",
         )
     raise MissingDataError(
-        f"{len(missing)} of {len(window)} {unit}s are missing: {', '.join(map(str, missing[:5]))}",
+        f"{len(missing)} of {counted(len(window), unit)} {are(len(missing))} missing:"
+        f" {', '.join(map(str, missing[:5]))}",
         where="source",
         hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or use another "
         "date",
@@ -242,7 +245,7 @@ def _refuse_no_users(counts: Mapping[str, DayRowCounts], spec: PipelineSpec) -> 
     parsed = sum(count.read - count.quarantined for count in counts.values())
     if parsed and parsed == sum(count.anonymous for count in counts.values()):
         raise CorruptDataError(
-            f"none of {parsed:,} rows has a user",
+            f"none of {counted(parsed, 'row')} has a user",
             where=f"columns.user {spec.columns.user}",
             hint="name the column of the user, or that of the key if the logs have no users",
         )
@@ -256,10 +259,10 @@ def _anonymous(counts: Mapping[str, DayRowCounts], spec: PipelineSpec) -> str:
 
 
 def _accounted(rows: RowCounts) -> str:
-    parts = [f"{rows.read:,} rows: {rows.written:,} kept"]
+    parts = [f"{counted(rows.read, 'row')}: {rows.written:,} kept"]
     for count, outcome in (
         (rows.quarantined, "quarantined"),
-        (rows.repeated, "repeated keys"),
+        (rows.repeated, "repeated key" if rows.repeated == 1 else "repeated keys"),
         (rows.dropped, "sampled away or outside the label's condition"),
     ):
         parts += [f"{count:,} {outcome}"] if count else []

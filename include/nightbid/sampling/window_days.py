@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from nightbid.config.pipeline import Split, named_columns
+from nightbid.counts import counted
 from nightbid.data.source import Source, WholeDay
 from nightbid.errors import DataError
 from nightbid.night.days import (
@@ -109,7 +110,8 @@ def sampled_days(
 
     def report(finished: int) -> None:
         share = finished / max(len(units), 1)
-        task.progress(share, f"{finished} of {len(units)} units of {len(window)} days sampled")
+        of = f"{counted(len(units), 'unit')} of {counted(len(window), 'day')}"
+        task.progress(share, f"{finished} of {of} sampled")
 
     with closing(sampled(units, task.spec, scratch, report)) as finished:
         for number, day in enumerate(days):

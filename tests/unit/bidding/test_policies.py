@@ -90,9 +90,9 @@ def test_correlated_rows_of_one_user_widen_the_interval() -> None:
 
 def test_logs_that_support_no_estimate_are_rejected() -> None:
     given = logs()
-    with pytest.raises(DataError, match="1 of 2,000 logged propensities are 0, the first in row 3"):
+    with pytest.raises(DataError, match="1 of 2,000 logged propensities is 0, the first in row 3"):
         evaluate(**{**given, "logged": np.where(np.arange(2000) == 3, 0, given["logged"])})
-    with pytest.raises(DataError, match="1 of 2,000 values of the logged propensity are not with"):
+    with pytest.raises(DataError, match="1 of 2,000 values of the logged propensity is not with"):
         evaluate(**{**given, "logged": np.where(np.arange(2000) == 3, 1.2, given["logged"])})
     with pytest.raises(DataError, match="overlap too little"):
         evaluate(**{**given, "candidate": np.where(np.arange(2000) < 30, 1.0, 0.0)})

@@ -143,7 +143,7 @@ def test_truthful_bidding_is_not_optimal_under_gsp() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bids": [1.0, -2.0]}, "1 of 2 values of bids are not finite and at least 0"),
+        ({"bids": [1.0, -2.0]}, "1 of 2 values of bids is not finite and at least 0"),
         ({"quality": [0.5, float("nan")]}, "values of quality"),
         ({"quality": [0.5]}, "bids have the shape [2], quality [1]"),
         ({"exposure": (0.5, 1.0)}, "exposure is [0.5, 1.0]"),

@@ -60,9 +60,9 @@ def test_spend_equals_the_prices_won_and_stays_within_budget(
     ("columns", "message"),
     [
         ({"price": [], "click": []}, "there are no auctions"),
-        ({"price": [1, -2], "click": [0, 0]}, "1 of 2 values of price are not finite"),
+        ({"price": [1, -2], "click": [0, 0]}, "1 of 2 values of price is not finite"),
         ({"price": [1, np.nan], "click": [0, 0]}, "the first in row 1: nan"),
-        ({"price": [1, 2], "click": [0, 3]}, "values of click are not within 0..1"),
+        ({"price": [1, 2], "click": [0, 3]}, "values of click is not within 0..1"),
         ({"price": [1, 2], "click": [0]}, "columns differ in length"),
         ({"price": [1], "click": [0], "true_probability": [1.5]}, "true_probability"),
         ({"price": [1], "click": [0], "hour": [24]}, "hour 24"),

@@ -132,7 +132,7 @@ def test_unreadable_lines_and_values_are_set_aside_with_the_reason(tmp_path, mon
         (3, "price is not a number", "cheap"),
         (None, "line has 2 fields, not 3", "400,1.5"),
         (None, "line has 5 fields, not 3", "401,1.5,ad2,and,more"),
-        (None, "line has 1 fields, not 3", "999"),
+        (None, "line has 1 field, not 3", "999"),
     ]
     assert len(table) == 1000
     good = table.filter(pc.is_null(table[REASON]))

@@ -92,7 +92,7 @@ def test_avazu_in_one_file_is_split_into_days(tmp_path, packed, monkeypatch):
     assert rows[99]["time"] == datetime(2014, 10, 21, 23, tzinfo=UTC)
     assert rows[5][REASON] == "click is not a whole number"
     assert second["user_id"].to_pylist()[0] == "d0"
-    assert second[REASON].drop_null().to_pylist() == ["line has 1 fields, not 24"]
+    assert second[REASON].drop_null().to_pylist() == ["line has 1 field, not 24"]
 
 
 def test_a_file_that_is_not_avazu_is_rejected(tmp_path):

@@ -24,6 +24,7 @@ from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
 from nightbid.bidding.landscape import empirical, known_prices
 from nightbid.bidding.replay import AuctionResults, rule_arguments, settle
+from nightbid.counts import counted
 from nightbid.errors import ConfigError
 
 CELLS = 20_000_000
@@ -73,8 +74,8 @@ class Rlb:
             if (length + 1) * (budget + 1) <= CELLS:
                 return cls(_table(theta, mass, length, budget), len(mass) - 1)
         raise ConfigError(
-            f"the budget is {rules.budget:,.0f} units of price for {len(auctions):,} auctions: its"
-            " table of values would be too large",
+            f"the budget is {rules.budget:,.0f} units of price for"
+            f" {counted(len(auctions), 'auction')}: its table of values would be too large",
             hint="use pacing, which needs none",
         )
 

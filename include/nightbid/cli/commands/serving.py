@@ -15,6 +15,7 @@ from nightbid.cli.dates import date_option
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.champion import ChampionPointer
 from nightbid.storage.workspace import Workspace
@@ -144,7 +145,7 @@ def shadow_outcomes(
         return
     for pair in calibrations:
         console.print(
-            f"champion #{pair['champion']} and {pair['shadow']}: {pair['rows']:,} rows,"
+            f"champion #{pair['champion']} and {pair['shadow']}: {counted(pair['rows'], 'row')},"
             f" {pair['without_outcome']:,} without an outcome, observed {pair['observed']:.5f}",
             soft_wrap=True,
         )
@@ -210,7 +211,7 @@ def score(
         described=champion.model_dump(mode="json"),
     )
     console.print(
-        f"{summary['rows']:,} rows of {summary['files']:,} file{'s' * (summary['files'] != 1)}"
+        f"{counted(summary['rows'], 'row')} of {counted(summary['files'], 'file')}"
         f" scored with champion #{champion.number} of {pipeline},"
         f" {summary['rows_per_second']:,.0f} rows/s: {to}",
         soft_wrap=True,
