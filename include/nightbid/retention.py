@@ -23,6 +23,7 @@ from pathlib import Path
 
 from upath import UPath
 
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
@@ -170,7 +171,9 @@ def check_clock(workspace: Workspace, days: int, now: dt.datetime | None = None)
         note = f"the run {name} is from {last:%Y-%m-%d}, but the clock says {moment:%Y-%m-%d}"
         raise WorkspaceError(f"{note}: nothing is removed", where=str(workspace.root), hint=hint)
     if last < moment - dt.timedelta(days=days):
-        note = f"no run is from the last {days} days (the newest: {name}, {last:%Y-%m-%d})"
+        note = (
+            f"no run is from the last {counted(days, 'day')} (the newest: {name}, {last:%Y-%m-%d})"
+        )
         raise WorkspaceError(
             f"{note}, but the clock says {moment:%Y-%m-%d}: all runs would lose their outputs",
             where=str(workspace.root),

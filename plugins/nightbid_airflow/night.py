@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.load import check_folder, find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.attempts import APPROVE, ARRIVAL
 from nightbid.night.stages import NIGHT, upstream
@@ -152,10 +153,9 @@ def _document(spec: PipelineSpec) -> str:
     return "\n\n".join(
         [
             spec.description or f"Nightly retraining of `{spec.pipeline}`.",
-            f"Pipeline `{spec.pipeline}.yaml`: {len(spec.features)}"
-            f" feature{'s' * (len(spec.features) != 1)},"
+            f"Pipeline `{spec.pipeline}.yaml`: {counted(len(spec.features), 'feature')},"
             f" {spec.model.architecture} against {spec.baseline.name},"
-            f" {spec.window.train_days} {spec.partition}s of training.",
+            f" {counted(spec.window.train_days, spec.partition)} of training.",
             "If a gate stops the night, later tasks do not run and the champion stays. Trigger "
             "with a date to run an earlier night; finished stages are reused.",
             "When a task fails, its last line says why; `docs/oncall.md` has a section for each.",

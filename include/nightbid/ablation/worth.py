@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from nightbid.ablation.costs import seconds_of_feature, usd
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, MissingDataError, NightbidError
 from nightbid.evaluation.bootstrap import Difference, Replicates, Resampling, replicate
 from nightbid.evaluation.metrics import auc, log_loss
@@ -143,7 +144,7 @@ def ablate(
     model = load_model(trained / "model")
     layout = Layout(model.card.features)
     rows = _FeaturizedRows(featurized, layout, spec.evaluate.bootstrap, spec.seed)
-    progress(0.0, f"scoring {len(rows.labels):,} rows")
+    progress(0.0, f"scoring {counted(len(rows.labels), 'row')}")
     packed = layout.pack(rows.table, serving=True)
     with_all = rows.measured(model.score(packed))
     costs = _Costs(fitted, sample, featurized)

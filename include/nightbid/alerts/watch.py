@@ -26,6 +26,7 @@ from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.cost.budget import read_usage_log
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.jobs.store import job_records
 from nightbid.night.attempts import APPROVE, ARRIVAL, StageRecord, current
@@ -195,9 +196,10 @@ class Watch:
         allowed = QUEUED_MINUTES if busy else self._patience.stalled
         if not live and quiet > allowed:
             summary = (
-                f"no progress for {quiet:.0f} minutes, {after} → check that the scheduler and "
-                f"the triggerer are running; clear the task, or `nightbid run {run.head.pipeline}"
-                f" --date {run.date} --run-id {run.run_id}` resumes there"
+                f"no progress for {counted(round(quiet), 'minute')}, {after} → check that the"
+                f" scheduler and the triggerer are running; clear the task, or"
+                f" `nightbid run {run.head.pipeline} --date {run.date} --run-id {run.run_id}`"
+                " resumes there"
             )
             yield self._alert(
                 f"stalled {run.run_id} {after}",

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from nightbid.clock import SKEW_SECONDS
 from nightbid.config.arrival import Arrival
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.data.folder import FolderLogs
 from nightbid.data.places import Place
 from nightbid.data.source import JoinsEvents, Source, open_source
@@ -117,12 +118,12 @@ def _rows(
     if contract.min_rows_ratio is not None:
         usual = usual_rows(spec.pipeline, workspace, day)
         if usual is None:
-            yield count > 0, f"{count:,} rows, no earlier night to compare with"
+            yield count > 0, f"{counted(count, 'row')}, no earlier night to compare with"
         else:
             ok = count >= contract.min_rows_ratio * usual
             yield (
                 ok,
-                f"{count:,} rows, usually {usual:,.0f}"
+                f"{counted(count, 'row')}, usually {usual:,.0f}"
                 + ("" if ok else f", at least {contract.min_rows_ratio:.0%} are required"),
             )
     if contract.newest_time:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nightbid.arrival.contract import DayArrival, day_arrival
 from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.night.attempts import ARRIVAL, StageRecord
 from nightbid.night.record import LAG, WAITING, RunRecord
@@ -113,7 +114,7 @@ def conclude(
             )
             if older.is_complete:
                 message = (
-                    f"{back} {spec.partition}{'s' * (back > 1)} behind: the logs of {arrival.day}"
+                    f"{counted(back, spec.partition)} behind: the logs of {arrival.day}"
                     f" were not complete by {ends:%Y-%m-%d %H:%M} UTC ({lacking}); the window ends"
                     f" on {older.day}"
                 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nightbid.config.event_source import JOINED, EventsSource
 from nightbid.config.folder_source import FolderSource
 from nightbid.config.sources import SimulatorSource
+from nightbid.counts import counted
 from nightbid.schema import RESERVED
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def joined_label_is_final(spec: PipelineSpec) -> None:
     if label.attribution_days < source.attribution_days:
         raise ValueError(
             f"label.attribution_days is {label.attribution_days}, but events are joined until"
-            f" {source.attribution_days} days after the impression"
+            f" {counted(source.attribution_days, 'day')} after the impression"
             " (source.attribution_days); leave label.attribution_days out"
         )
     if JOINED[label.column] == "conversion_time" and source.conversions is None:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from nightbid.cost.ledger import Ledger, total, totals
 from nightbid.cost.money import Money, shown
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord, runs_of
@@ -296,7 +297,7 @@ def unusual(past: Sequence[RunCost]) -> str | None:
     usual = limit / UNUSUAL
     return (
         f"{newest.run_id} cost {shown(rate)} {newest.cloud.currency} per million rows,"
-        f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before"
+        f" {rate / usual:.1f} times the median of the {counted(len(known) - 1, 'night')} before"
         f" ({shown(usual)})"
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.bootstrap import Difference, Resampling, replicate
 from nightbid.evaluation.metrics import summary
@@ -115,7 +116,7 @@ def _check_same(first: KeptScores, second: KeptScores) -> None:
     )
     if not same:
         raise CorruptDataError(
-            f"{len(first.keys)} and {len(second.keys)} rows, which are not the same rows",
+            f"{len(first.keys):,} and {counted(len(second.keys), 'row')}, which are not the same",
             where="kept scores",
             hint="compare runs whose evaluate rows have the same digest",
         )

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError, NightbidError
 from nightbid.evaluation.paired import KeptScores
 from nightbid.evaluation.rows import PIECE
@@ -118,7 +119,7 @@ def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> 
     files = split_files(sampled, "evaluate")
     total = sum(pq.read_metadata(path).num_rows for path in files)
     for done, raw in _pieces(files):
-        progress(done / max(total, 1), f"scoring {len(evaluated.keys):,} rows")
+        progress(done / max(total, 1), f"scoring {counted(len(evaluated.keys), 'row')}")
         keys.append(raw[KEY].to_numpy().astype(np.int64))
         scores.append(bundle.predict(features.transform(raw)))
     aligned = _aligned(

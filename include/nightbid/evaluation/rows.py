@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.anonymous import are_anonymous
+from nightbid.counts import are, counted
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.bootstrap import share_of_users
 from nightbid.evaluation.scores import Floats, Ints
@@ -116,7 +117,8 @@ class EvaluationRows:
         wrong = np.flatnonzero((score < 0) | (score > 1))
         if len(wrong):
             raise CorruptDataError(
-                f"{len(wrong):,} of {len(score):,} values are not within 0 and 1, the first is"
+                f"{len(wrong):,} of {counted(len(score), 'value')} {are(len(wrong))} not within 0"
+                " and 1, the first is"
                 f" {score[wrong[0]]:g}",
                 where=f"baseline.column {column}",
                 hint="log the predicted probability, not a rank or a logit",
@@ -125,7 +127,7 @@ class EvaluationRows:
         missing = int((~known).sum())
         if missing > tolerated * len(score):
             raise CorruptDataError(
-                f"{missing:,} of {len(score):,} evaluate rows have no score",
+                f"no score in {missing:,} of {counted(len(score), 'evaluate row')}",
                 where=f"baseline.column {column}",
                 hint=f"correct the logs; baseline.unscored tolerates {tolerated:.2%}",
             )
@@ -187,7 +189,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> EvaluationRows:
     files = _by_day(split_files(task.inputs["featurize"].path, "evaluate"))
     if not files or list(files) != list(raw_files):
         raise MissingDataError(
-            f"{len(raw_files)} sampled and {len(files)} featurized days of evaluate rows",
+            f"{counted(len(raw_files), 'sampled day')} and {counted(len(files), 'featurized day')}"
+            " of evaluate rows",
             where="evaluate",
             hint="both stages must come from one run: rerun the night from `sample`",
         )
@@ -245,7 +248,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> EvaluationRows:
         sliced.append(raw.select([column for column in slices if column in raw.column_names]))
     if not reserved:
         raise MissingDataError(
-            f"a share of {share:.2g} of the users of {many:,} evaluate rows has no rows",
+            f"a share of {share:.2g} of the users of {counted(many, 'evaluate row')} has no rows",
             where="evaluate.memory_gb",
             hint="raise it",
         )
@@ -337,7 +340,8 @@ def _pieces(
     for day, paths in files.items():
         columns = None if used is None else _needed(raw_files[day][0], used)
         wrong = CorruptDataError(
-            f"{_count(raw_files[day])} sampled and {counts[day]} featurized rows are not the same",
+            f"{counted(_count(raw_files[day]), 'sampled row')} and"
+            f" {counted(counts[day], 'featurized row')} are not the same",
             where=day,
             hint="rerun the night from `sample`; featurize must keep rows and their order",
         )

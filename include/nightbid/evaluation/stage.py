@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.evaluation.bootstrap import (
     FIGURES,
@@ -150,7 +151,7 @@ def evaluate(
         name: _figures(rows, tables[name], scores, everything, ndcg_k)
         for name, scores in models.items()
     }
-    progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
+    progress(0.7, f"intervals over {counted(len(np.unique(rows.users)), 'user')}")
     resampling = Resampling.of(rows.users, replicates, seed)
     if rows.truth is not None:
         models["oracle"] = rows.truth
@@ -372,7 +373,8 @@ def _sentence(metrics: dict[str, Any]) -> str:
     if attainable := metrics.get("reachable"):
         parts.append(f"{attainable['parts']['share'] or 0:.0%} of what a model can gain")
     if metrics.get("unscored"):
-        parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
+        unscored = counted(metrics["unscored"], "row")
+        parts.append(f"{unscored} without {metrics['baseline_column']} left out")
     if (share := metrics.get("users_share", 1.0)) < 1:
         parts.append(f"evaluated on {share:.2%} of the users (evaluate.memory_gb)")
     more = (explain(metrics), with_position(metrics), by_propensity(metrics))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nightbid.config.evaluate import Evaluate
+from nightbid.counts import counted
 from nightbid.evaluation.bootstrap import Difference, Resampling
 from nightbid.evaluation.rows import EvaluationRows
 from nightbid.evaluation.scores import Floats
@@ -53,7 +54,7 @@ def evaluate_values(
     models = {name: checked(scores) for name, scores in rows.scores.items()}
     models["constant"] = np.full(len(rows), mean)
     by_model = {name: _figures(actual, scores) for name, scores in models.items()}
-    progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
+    progress(0.7, f"intervals over {counted(len(np.unique(rows.users)), 'user')}")
     resampling = Resampling.of(rows.users, settings.bootstrap, seed)
     drawn = replicate_values(resampling, actual, dict(rows.scores))
     difference = _differences(by_model, drawn, reference)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import columns_taught, depends_on, learn, learning_features
@@ -245,7 +246,7 @@ def _keep(task: StageTask, day: _DayToLearn, learned: Path) -> str:
     if len(missing) == len(day.wanted):
         return "new"
     if len(missing) > MOST_NAMES:
-        return f"{len(missing)} of {len(day.wanted)} statistics"
+        return f"{len(missing)} of {counted(len(day.wanted), 'statistic')}"
     return f"only {', '.join(sorted(missing.values()))}"
 
 

@@ -25,6 +25,7 @@ from upath import UPath
 
 from nightbid.config.cloud import Cloud
 from nightbid.config.pipeline import READ_SPLITS
+from nightbid.counts import counted
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.featurize.groups import HISTORY, Group, encode_rows, list_groups, transformed_groups
@@ -347,7 +348,8 @@ class FeaturizeJob:
         }
         groups = checked(task.night, definition, list_groups(files))
         rows = sum(group.rows for group in groups)
-        task.progress(0.0, f"submitting a job for {rows:,} rows in {len(groups)} row groups")
+        what = f"{counted(rows, 'row')} in {counted(len(groups), 'row group')}"
+        task.progress(0.0, f"submitting a job for {what}")
         versions = library_versions()
         place = JobTarget(
             self._cloud,
@@ -371,7 +373,8 @@ class FeaturizeJob:
         parts = [entry for entry in result.files if entry.path.startswith("split=")]
         if len(parts) != result.groups:
             raise StageError(
-                f"job {order.job_id} wrote {len(parts)} files for {result.groups} row groups",
+                f"job {order.job_id} wrote {counted(len(parts), 'file')} for"
+                f" {counted(result.groups, 'row group')}",
                 where=str(path),
                 hint="a rerun submits a new job",
             )

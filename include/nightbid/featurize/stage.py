@@ -14,6 +14,7 @@ from dataclasses import replace
 from upath import UPath
 
 from nightbid.config.pipeline import READ_SPLITS, Night
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition
 from nightbid.features.learn import learns_history
@@ -52,12 +53,12 @@ def run(task: StageTask) -> Outcome:
     rows = sum(group.rows for group in written)
     fitted, output = str(task.output / "fitted"), str(task.output)
     started, cpu = time.monotonic(), time.process_time()
-    task.progress(0.0, f"learning from {sum(group.rows for group in groups):,} rows")
+    task.progress(0.0, f"learning from {counted(sum(group.rows for group in groups), 'row')}")
 
     def look() -> None:
         done = len(list(task.output.glob("split=*/dt=*/part-*.parquet")))
         share = LEARNING_SHARE + (1 - LEARNING_SHARE) * done / len(written)
-        task.progress(share, f"transformed {done} of {len(written)} row groups")
+        task.progress(share, f"transformed {done} of {counted(len(written), 'row group')}")
 
     threads = threads_of(task.spec.runner)
     with passes_on(task.spec.runner) as run_pass:
@@ -113,7 +114,7 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
             "unreadable": _unreadable(output),
             "rows_per_second": rows / seconds,
         },
-        summary=f"{len(features)} features, {len(inputs)} inputs"
+        summary=f"{counted(len(features), 'feature')}, {counted(len(inputs), 'input')}"
         + (f", most OOV: {worst[0]} {worst[1]:.2%}" if worst and worst[1] else ""),
     )
 

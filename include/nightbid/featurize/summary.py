@@ -9,6 +9,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
+from nightbid.counts import counted
 from nightbid.errors import StageError
 from nightbid.featurize.reuse import Base
 from nightbid.profile import Profile
@@ -23,7 +24,7 @@ def check_rows(done: str, rows: int, expected: int) -> None:
     """
     if rows != expected:
         raise StageError(
-            f"{done} {rows:,} rows of {expected:,}",
+            f"{done} {counted(rows, 'row')} of {expected:,}",
             where="runner",
             hint="the runner lost or repeated rows: rerun, and try another runner",
         )

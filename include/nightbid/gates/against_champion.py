@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.stats import poisson
 
+from nightbid.counts import are, counted
 from nightbid.errors import NightbidError, WorkspaceError
 from nightbid.gates.drift import GROUPS, SIGMAS, BinnedPair, distances, pair
 from nightbid.gates.measurements import Measurements
@@ -83,8 +84,8 @@ def champions(task: StageTask, measurements: Measurements) -> TrainingData | Non
     is_old = age > max(OLD_DAYS, window)
     if is_old:
         measurements.skip(
-            f"ids against those of the champion: its night was {age} days ago, and other ids are"
-            " shown now"
+            f"ids against those of the champion: its night was {counted(age, 'day')} ago, and"
+            " other ids are shown now"
         )
     return TrainingData(Profile.load(path), folder / "fitted", is_old)
 
@@ -184,7 +185,8 @@ def _churn(
         share = float(counts[own][unknown[places[own]]].sum() / total)
         missed, spread = _churn_by_chance(counts[own], ratio)
         chance = min(missed + SIGMAS * spread, 1.0)
-        note = f"{int(unknown.sum()):,} of {len(vocabulary):,} entries of the vocabulary are new"
+        new, of = int(unknown.sum()), counted(len(vocabulary), "entry", "entries")
+        note = f"{new:,} of {of} of the vocabulary {are(new)} new"
         if chance:
             note += f": {share:.1%} of the rows, {chance:.1%} by chance"
         excess = max(share - chance, 0.0) / (1 - missed) if missed < 1 else 0.0

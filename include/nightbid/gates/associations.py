@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import SIGMAS, beyond_chance, order_auc, transfer_auc
 from nightbid.gates.measurements import Measurements
@@ -59,7 +60,7 @@ def _contradictions(measurements: Measurements, days: DayProfiles, day: DayProfi
             max(excess - unproven(days, day, name), 0.0),
             subject=name,
             part=day.name,
-            note=f"{count:,} rows, usually {usual:.3%}",
+            note=f"{counted(count, 'row')}, usually {usual:.3%}",
         )
 
 
@@ -109,8 +110,8 @@ def _outcomes(measurements: Measurements, day: DayProfile, spec: PipelineSpec) -
                 max(excess, 0.0) / (1 - rate),
                 subject=name,
                 part=day.name,
-                note=f"known in {known:,} rows, {share:.1%} of them with label 1; of all rows"
-                f" {rate:.2%}",
+                note=f"known in {counted(known, 'row')}, {share:.1%} of them with label 1; of"
+                f" all rows {rate:.2%}",
             )
 
 
@@ -142,7 +143,7 @@ def after_impression(
             later / known if is_event else 0.0,
             subject=name,
             part=day.name,
-            note=f"{later:,} of {known:,} times come after the impression",
+            note=f"{later:,} of {counted(known, 'time')} after the impression",
         )
 
 
@@ -220,7 +221,8 @@ def _attributes(
                 max(beyond_chance(usual - share, 0.0, error), 0.0),
                 subject=name,
                 part=day.name if entity == spec.columns.user else f"{day.name}, by {entity}",
-                note=f"as on other days for {share:.0%} of {common} sampled values of {entity},"
+                note=f"as on other days for {share:.0%} of {counted(common, 'sampled value')} of"
+                f" {entity},"
                 f" usually {usual:.0%}",
             )
 

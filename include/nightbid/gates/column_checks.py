@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import SIGMAS, beyond_chance, share_error
 from nightbid.gates.measurements import Measurements
@@ -86,7 +87,7 @@ def _absence(
             max(beyond_chance(share - usual, 0.0, error), 0.0),
             subject=name,
             part=day.name,
-            note=f"{count:,} of {column.rows:,} rows, usually {usual:.2%}",
+            note=f"{count:,} of {counted(column.rows, 'row')}, usually {usual:.2%}",
         )
         if family == "null_excess" and usual > 0:
             measurements.add(
@@ -124,7 +125,7 @@ def _extremes(
     bottom, top = number_edges(column.bins.keys)
     outside = int(column.bins.counts[(top < floor) | (bottom > ceiling)].sum())
     low, high = _reach(others)
-    note = f"{outside:,} values, from {column.minimum:g} to {column.maximum:g};"
+    note = f"{counted(outside, 'value')}, from {column.minimum:g} to {column.maximum:g};"
     measurements.add(
         "out_of_range",
         beyond_chance(outside / column.values, 0.0, 1 / column.values),
@@ -207,7 +208,7 @@ def _sets(
         ),
         subject=name,
         part=day.name,
-        note=f"{column.distinct:,.0f} distinct values",
+        note=counted(round(column.distinct), "distinct value"),
     )
     # The estimates of both sides have an error of 3% each; fewer rows have fewer values.
     if usual > FEW:
@@ -220,7 +221,7 @@ def _sets(
             ),
             subject=name,
             part=day.name,
-            note=f"{column.distinct:,.0f} distinct values, usually {usual:,.0f}",
+            note=f"{counted(round(column.distinct), 'distinct value')}, usually {usual:,.0f}",
         )
         return
     # Users, items and ages change daily, however few there are, so they are not sets of values.
@@ -322,4 +323,4 @@ def _moved(name: str, column: ColumnProfile, others: list[ColumnProfile]) -> str
     if column.kind == "text" and column.top(1):
         value, count = column.top(1)[0]
         return f"most frequent {value!r} in {count / max(column.rows, 1):.1%} of rows"
-    return f"{column.distinct:,.0f} distinct values" if name != LABEL else ""
+    return counted(round(column.distinct), "distinct value") if name != LABEL else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from nightbid.config.features import Feature
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms.transform import class_of
 from nightbid.gates import against_champion
@@ -140,8 +141,8 @@ def _unreadable(
                     count["values"] / count["known"],
                     subject=name,
                     part=split,
-                    note=f"{count['values']:,} of {count['known']:,} values cannot be read, for"
-                    f" example {count['example']!r}"
+                    note=f"{count['values']:,} of {counted(count['known'], 'value')} cannot be"
+                    f" read, for example {count['example']!r}"
                     if count["values"]
                     else "",
                 )
@@ -168,7 +169,7 @@ def _skew(
     measurements.add("skew_rows", len(rows), note="looked up as at serving")
     for name, cells in mismatches(raw, rows, fitted).items():
         measurements.add(
-            "skew_mismatches", cells, subject=name, note=f"cells of {len(rows):,} rows"
+            "skew_mismatches", cells, subject=name, note=f"cells of {counted(len(rows), 'row')}"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from nightbid.counts import counted
 from nightbid.errors import BudgetExceeded, NightbidError, StageError
 from nightbid.gates.catalog import find_check
 from nightbid.gates.judge import Check, Judgment, figure, judge
@@ -55,7 +56,7 @@ def _run(task: StageTask, gate: str, measure: Measure) -> Outcome:
     try:
         task.progress(0.1, "measuring")
         measurements = measure(task)
-        task.progress(0.5, f"checking {len(measurements.all)} figures")
+        task.progress(0.5, f"checking {counted(len(measurements.all), 'figure')}")
         warned = partial(nights_warned, task, gate)
         verdict = judge(gate, measurements, task.spec.gates, task.night.date, warned)
     except (BudgetExceeded, StageError):
@@ -125,6 +126,7 @@ def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> No
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
+    environment.globals.update(counted=counted)
     failed = [check for check in verdict.checks if check.verdict != "pass" and not check.findings]
     page = environment.get_template("page.html").render(
         gate=verdict.gate,

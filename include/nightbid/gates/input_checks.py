@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nightbid.config.features import Feature
+from nightbid.counts import counted
 from nightbid.features.transforms.transform import class_of
 from nightbid.gates.column_checks import RARELY
 from nightbid.gates.drift import Distances, auc_error, beyond_chance, distances, pair, transfer_auc
@@ -86,7 +87,7 @@ def measure_faults(
         ),
         subject=name,
         part="evaluate",
-        note=f"{train.distinct:,.0f} distinct values in training",
+        note=f"{counted(round(train.distinct), 'distinct value')} in training",
     )
     if model_input.kind == "id":
         before, now = _zero_share(train), _zero_share(newest)
@@ -223,7 +224,7 @@ def measure_leakage(
         beyond_chance(ahead, 0.5, min(error, sure)),
         subject=name,
         part="evaluate",
-        note=f"alone {ahead:.3f}, on {newest.label.positives:,} positives",
+        note=f"alone {ahead:.3f}, on {counted(newest.label.positives, 'positive')}",
     )
     if fewest < LEAST_POSITIVES:
         return

@@ -10,6 +10,7 @@ from datetime import date
 from nightbid.config.base import Block
 from nightbid.config.gate_limits import Limit, Range
 from nightbid.config.gates import Gates, Override
+from nightbid.counts import counted
 from nightbid.gates.expectations import RangeRule, SuiteValidation, validate
 from nightbid.gates.measurements import Measurement, Measurements
 from nightbid.gates.warning_age import of_tonight
@@ -191,9 +192,9 @@ def _aged(finding: Finding, before: int, limit: int) -> Finding:
         return finding
     over = before >= limit
     words = (
-        f"warned for {before} nights in a row: fix it, or override it by name"
+        f"warned for {counted(before, 'night')} in a row: fix it, or override it by name"
         if over
-        else f"warned for {before + 1} nights in a row, stops after {limit}"
+        else f"warned for {counted(before + 1, 'night')} in a row, stops after {limit}"
     )
     note = f"{finding.measurement.note}; {words}" if finding.measurement.note else words
     measurement = replace(finding.measurement, note=note)
@@ -273,10 +274,7 @@ def figure(value: float) -> str:
 
 def _summary(verdict: Verdict, checks: Sequence[Check], measurements: int) -> str:
     if verdict == "pass":
-        return (
-            f"{len(checks)} check{'s' * (len(checks) != 1)} on {measurements:,}"
-            f" figure{'s' * (measurements != 1)} passed"
-        )
+        return f"{counted(len(checks), 'check')} on {counted(measurements, 'figure')} passed"
     worst = [check for check in checks if check.verdict == verdict]
     first = worst[0]
     line = f"{first.name} is {first.observed}, expected {first.expected}"
@@ -286,7 +284,5 @@ def _summary(verdict: Verdict, checks: Sequence[Check], measurements: int) -> st
     if not others:
         return line
     named = ", ".join(others[:NAMED]) + (", …" if len(others) > NAMED else "")
-    more = (
-        f"1 more check {verdict}s" if len(others) == 1 else f"{len(others)} more checks {verdict}"
-    )
+    more = counted(len(others), f"more check {verdict}s", f"more checks {verdict}")
     return f"{line}, and {more}: {named}"

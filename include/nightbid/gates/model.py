@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.differences import with_interval
 from nightbid.evaluation.verdict import against, explain, signed
 from nightbid.gates import model_values
@@ -37,7 +38,9 @@ def measure(task: StageTask) -> Measurements:
     broken = [name for name in required if not _finite(candidate.get(name))]
     measurements.add("metrics_not_finite", len(broken), note=", ".join(broken))
     # Logs may be permanently small, so this warning never expires.
-    measurements.add("positives", positives, note=f"of {metrics['rows']:,} rows", lasting=True)
+    measurements.add(
+        "positives", positives, note=f"of {counted(metrics['rows'], 'row')}", lasting=True
+    )
     _new_days(measurements, task)
     if is_value:
         model_values.measure_values(measurements, metrics, task.spec, broken)
@@ -66,7 +69,7 @@ def measure(task: StageTask) -> Measurements:
                 0.0,
             ),
             subject=field["column"],
-            note=f"{field['error']:.3f} over {field['values']} values, by chance"
+            note=f"{field['error']:.3f} over {counted(field['values'], 'value')}, by chance"
             f" {field['chance']:.3f}",
         )
     _slices(
@@ -121,7 +124,7 @@ def _levels(
     measurements.add(
         "calibration",
         beyond_chance(candidate["calibration"], 1.0, error),
-        note=f"{candidate['calibration']:.4f} measured on {positives:,} positives",
+        note=f"{candidate['calibration']:.4f} measured on {counted(positives, 'positive')}",
     )
 
 
@@ -238,7 +241,7 @@ def _predictions(
         return
     weights = np.array([point["weight"] for point in candidate])
     measurements.add(
-        "largest_tie", float(weights.max() / weights.sum()), note=f"{len(candidate)} groups"
+        "largest_tie", float(weights.max() / weights.sum()), note=counted(len(candidate), "group")
     )
     if not compared:
         return
@@ -276,7 +279,7 @@ def _slices(
             "slice_calibration",
             beyond_chance(calibration, 1.0, 1 / math.sqrt(max(slice_positives, 1))),
             subject=name,
-            note=f"{calibration:.3f} measured on {slice_['rows']:,} rows",
+            note=f"{calibration:.3f} measured on {counted(slice_['rows'], 'row')}",
         )
         difference: Any = (slice_.get("difference") or {}).get("normalized_entropy")
         if difference and difference["low"] is None:
@@ -290,9 +293,9 @@ def _slices(
                 note=f"{signed(difference)} against the reference",
             )
     if small:
-        measurements.skip(f"{small} slices with fewer than {least} positives")
+        measurements.skip(f"{counted(small, 'slice')} with fewer than {counted(least, 'positive')}")
     if unknown:
-        measurements.skip(f"{unknown} slices without an interval of the loss")
+        measurements.skip(f"{counted(unknown, 'slice')} without an interval of the loss")
 
 
 def _finite(value: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from nightbid import differences
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.evaluation.verdict import against, explain, signed
 from nightbid.gates.drift import beyond_chance, interval_error, useful
 from nightbid.gates.measurements import Measurements
@@ -60,7 +61,8 @@ def measure_values(
         beyond_chance(
             candidate["calibration"], 1.0, interval_error(metrics["intervals"]["calibration"])
         ),
-        note=f"{candidate['calibration']:.4f} measured on {metrics['positives']:,} values above 0",
+        note=f"{candidate['calibration']:.4f} measured on"
+        f" {counted(metrics['positives'], 'value')} above 0",
     )
     deviance = candidate["normalized_deviance"]
     for name in ("constant", "baseline"):
@@ -98,7 +100,7 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
             "slice_calibration",
             beyond_chance(calibration, 1.0, interval_error(slice_["calibration"])),
             subject=name,
-            note=f"{calibration:.3f} measured on {slice_['rows']:,} rows",
+            note=f"{calibration:.3f} measured on {counted(slice_['rows'], 'row')}",
         )
         difference = slice_["difference"]["normalized_deviance"]
         if difference["low"] is not None:
@@ -109,6 +111,8 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
                 note=f"{differences.signed(difference['value'])} against the reference",
             )
     if small:
-        measurements.skip(f"{small} slices with fewer than {least} values above 0")
+        measurements.skip(
+            f"{counted(small, 'slice')} with fewer than {counted(least, 'value')} above 0"
+        )
     if unknown:
-        measurements.skip(f"{unknown} slices without an interval for the calibration")
+        measurements.skip(f"{counted(unknown, 'slice')} without an interval for the calibration")

@@ -12,6 +12,7 @@ import yaml
 
 from nightbid.config.gate_limits import Limit, Range
 from nightbid.config.gates import Band, Gates
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.gates.result import known_result
 from nightbid.night.record import runs_of
@@ -94,7 +95,7 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
         for statistic, points in sorted(_histories(results).items()):
             general = getattr(getattr(gates, gate), statistic.partition(":")[0])
             values = [point.value for point in points if not point.excluded]
-            why = f"{len(values)} values {first} to {last}"
+            why = f"{counted(len(values), 'value')} {first} to {last}"
             band = learn(gate, statistic, values, general, why) if values else None
             proposals.append(Proposal(gate, statistic, general, points, band))
     if not enough:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from scipy.stats import betabinom, chi2, norm
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.gates import associations, column_checks, joined_events, row_expectations
 from nightbid.gates.day_profiles import DayProfile, DayProfiles
 from nightbid.gates.drift import SIGMAS, beyond_chance
@@ -151,11 +152,13 @@ def _volume(measurements: Measurements, days: DayProfiles, day: DayProfile) -> N
             "rows_vs_usual",
             beyond_chance(rows / usual, 1.0, math.sqrt(1 / rows + 1 / usual)),
             part=day.name,
-            note=f"{rows:,} rows, usually {usual:,.0f}: {rows / usual:.2%}, minus chance",
+            note=f"{counted(rows, 'row')}, usually {usual:,.0f}: {rows / usual:.2%}, minus chance",
         )
     share = day.profile.duplicate_share
     if share is not None:
-        measurements.add("duplicates", share, part=day.name, note=f"share of {rows:,} rows")
+        measurements.add(
+            "duplicates", share, part=day.name, note=f"share of {counted(rows, 'row')}"
+        )
     positives = day.figures.get("positives", 0.0)
     if day.figures.get("repeated") and positives:
         lost = day.figures.get("repeated_positives", 0.0)
@@ -163,8 +166,8 @@ def _volume(measurements: Measurements, days: DayProfiles, day: DayProfile) -> N
             "repeated_positives",
             lost / positives,
             part=day.name,
-            note=f"{lost:,.0f} of {positives:,.0f} rows with label 1 repeat the key of an earlier"
-            " row with label 0, which is kept",
+            note=f"{lost:,.0f} of {counted(round(positives), 'row')} with label 1 and the key of an"
+            " earlier row with label 0, which is kept",
         )
     read = day.figures.get("read", float(rows))
     aside = day.figures.get("quarantined", 0.0)
@@ -172,7 +175,7 @@ def _volume(measurements: Measurements, days: DayProfiles, day: DayProfile) -> N
         "quarantined",
         aside / read if read else None,
         part=day.name,
-        note=f"{aside:,.0f} of {read:,.0f} rows could not be parsed",
+        note=f"{aside:,.0f} of {counted(round(read), 'row')} could not be parsed",
     )
     if aside and positives:
         lost, expected = day.figures.get("quarantined_positives", 0.0), aside / read
@@ -181,8 +184,8 @@ def _volume(measurements: Measurements, days: DayProfiles, day: DayProfile) -> N
             "quarantined_positives",
             max(beyond_chance(lost / positives - expected, 0.0, error), 0.0),
             part=day.name,
-            note=f"{lost:,.0f} of {positives:,.0f} rows with label 1, or with a label that cannot"
-            " be read, could not be parsed",
+            note=f"{lost:,.0f} of {counted(round(positives), 'row')} with label 1, or with a label"
+            " that cannot be read, could not be parsed",
         )
 
 
@@ -209,7 +212,7 @@ def _clock(measurements: Measurements, days: DayProfiles, day: DayProfile, zone:
             "outside_day",
             beyond_chance(share - usual_outside, 0.0, error),
             part=day.name,
-            note=f"{day.outside:,} rows with a time in another {day.unit}"
+            note=f"{counted(day.outside, 'row')} with a time in another {day.unit}"
             + (
                 f", usually {usual_outside:.1%}: source.time_zone names the clock of the days"
                 if usual_outside > LOCAL_DAYS
@@ -248,7 +251,7 @@ def _clock(measurements: Measurements, days: DayProfiles, day: DayProfile, zone:
             family,
             table[at],
             part=day.name,
-            note=f"{at:02d}h: {seen[at]:,} rows, usually {expected[at]:,.0f}",
+            note=f"{at:02d}h: {counted(int(seen[at]), 'row')}, usually {expected[at]:,.0f}",
         )
 
     def distance(any_day: DayProfile) -> float:
@@ -295,8 +298,8 @@ def _label(measurements: Measurements, days: DayProfiles, day: DayProfile) -> No
             "label_rate_vs_usual",
             beyond_chance(rate / usual, 1.0, error),
             part=day.name,
-            note=f"{rate:.4f} ({positives:,} positives), usually {usual:.4f}: {rate / usual:.2%} "
-            ", minus chance",
+            note=f"{rate:.4f} ({counted(positives, 'positive')}), usually {usual:.4f}:"
+            f" {rate / usual:.2%}, minus chance",
         )
     _label_evening(measurements, days, day)
     _label_hours(measurements, day)
@@ -327,8 +330,8 @@ def _label_hours(measurements: Measurements, day: DayProfile) -> None:
         "label_hour_low",
         min(float(ratio[at]), 1.0),
         part=day.name,
-        note=f"{first[at]:02d}h to {last[at]:02d}h: {positives[at]:,} positives, {due[at]:,.0f} at"
-        " the rate of the other hours",
+        note=f"{first[at]:02d}h to {last[at]:02d}h: {counted(int(positives[at]), 'positive')},"
+        f" {due[at]:,.0f} at the rate of the other hours",
     )
 
 
@@ -353,8 +356,8 @@ def _label_evening(measurements: Measurements, days: DayProfiles, day: DayProfil
         "label_evening",
         1.0 if is_chance else math.exp(beyond_chance(math.log(ratio), 0.0, error)),
         part=day.name,
-        note=f"{marked[1]:,} of {marked.sum():,} positives after 18h, usually {due[1]:,.1f};"
-        f" label rate there over that before, usually {center:.2f}",
+        note=f"{marked[1]:,} of {counted(int(marked.sum()), 'positive')} after 18h, usually"
+        f" {due[1]:,.1f}; label rate there over that before, usually {center:.2f}",
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.gates.associations import after_impression, unproven
 from nightbid.gates.column_checks import far, known_values
 from nightbid.gates.day_profiles import DayProfile, DayProfiles
@@ -69,7 +70,7 @@ def measure(
             share = answer.unexpected / evaluated if rule.family in RISING else 0.0
             error = share_error(share, rule.usual, drawn)
             excess = beyond_chance(excess, 0.0, error) - rule.unproven
-        note = f"{answer.unexpected:,} of {evaluated:,} rows, usually {rule.usual:.2%}"
+        note = f"{answer.unexpected:,} of {counted(evaluated, 'row')}, usually {rule.usual:.2%}"
         if len(answer.where):
             shown = ", ".join(map(str, names.take(answer.where[:EXAMPLES]).to_pylist()))
             note += f"; {spec.columns.key} {shown}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nightbid.counts import counted
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import StageTask
@@ -17,7 +18,8 @@ def measure(task: StageTask) -> Measurements:
     export = task.inputs["export"].manifest.metrics
     load = task.inputs["load_test"].manifest.metrics
     load_note = (
-        f"{load['requests']:,} requests of {load['candidates']} candidates on {load['engine']}"
+        f"{counted(load['requests'], 'request')} of {counted(load['candidates'], 'candidate')} on"
+        f" {load['engine']}"
     )
     if load.get("clock") == "thread":
         load_note += f", in its own time: others took {load['stolen']:.0%} of the core"
@@ -29,8 +31,9 @@ def measure(task: StageTask) -> Measurements:
         held = candidate["requests_per_second"]
         note = (
             f"{held:,.0f} of {objective['requests_per_second']:,.0f} requests/s of"
-            f" {objective['candidates']} candidates with p99 <= {objective['p99_ms']:g} ms,"
-            f" {candidate['processes']} processes, over a socket"
+            f" {counted(objective['candidates'], 'candidate')} with p99 <="
+            f" {objective['p99_ms']:g} ms,"
+            f" {counted(candidate['processes'], 'process', 'processes')}, over a socket"
         )
         if champion := served.get("champion"):
             note += f"; the champion: {champion['requests_per_second']:,.0f}"
@@ -42,7 +45,7 @@ def measure(task: StageTask) -> Measurements:
     measurements.add(
         "skew_mismatches",
         export["skew_mismatches"],
-        note=f"cells, on {export['skew_rows']:,} rows through both paths",
+        note=f"cells, on {counted(export['skew_rows'], 'row')} through both paths",
     )
     measurements.add("bundle_mb", export["bytes"] / 1e6)
     if "refit" in export:

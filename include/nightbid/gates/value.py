@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nightbid.counts import counted
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import StageTask
@@ -33,7 +34,7 @@ def _policy(measurements: Measurements, metrics: dict[str, Any]) -> None:
     else:
         value = candidate["estimates"]["dr"]["value"]
         loss = max(-candidate["gains"]["dr"]["high"], 0.0) / logged
-        rows = f"{metrics['rows']:,} rows worth {candidate['effective_sample_size']:,.0f}"
+        rows = f"{counted(metrics['rows'], 'row')} worth {candidate['effective_sample_size']:,.0f}"
         measurements.add("policy_loss", loss, note=f"{value:.5f}, logged {logged:.5f}; {rows}")
 
 
@@ -44,7 +45,9 @@ def _money(measurements: Measurements, metrics: dict[str, Any]) -> None:
     name = "expected_surplus" if known else "surplus"
     surplus, reference_surplus = bidders["candidate"][name], bidders[reference][name]
     measurements.add(
-        "surplus", surplus, note=f"{name.replace('_', ' ')} on {metrics['auctions']:,} auctions"
+        "surplus",
+        surplus,
+        note=f"{name.replace('_', ' ')} on {counted(metrics['auctions'], 'auction')}",
     )
     high = metrics["differences"][reference][name]["high"]
     if high is None:

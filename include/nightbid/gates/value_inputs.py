@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.column_parsing import whole
+from nightbid.counts import counted
 from nightbid.evaluation.value_metrics import normalized_gini
 from nightbid.gates.drift import beyond_chance
 from nightbid.gates.measurements import Measurements
@@ -59,8 +60,8 @@ def measure_ranking(
     train, newest = (_read(featurized, split, layout) for split in ("train", "evaluate"))
     if min(len(train), len(newest)) < LEAST_ROWS:
         measurements.skip(
-            f"how well single inputs rank the values: {min(len(train), len(newest)):,} rows, fewer"
-            f" than {LEAST_ROWS}"
+            "how well single inputs rank the values:"
+            f" {counted(min(len(train), len(newest)), 'row')}, fewer than {LEAST_ROWS}"
         )
         return
     if not (_amounts(train).any() and _amounts(newest).any()):
@@ -76,7 +77,8 @@ def measure_ranking(
             beyond_chance(ahead, 0.5, error),
             subject=model_input.name,
             part="evaluate",
-            note=f"alone it ranks {ahead:.3f} of the pairs of values, on {len(newest):,} rows",
+            note=f"alone it ranks {ahead:.3f} of the pairs of values, on"
+            f" {counted(len(newest), 'row')}",
         )
         back, _ = _concordance(new, old)
         measurements.add(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.column_parsing import whole
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.schema import FeatureSchema, ModelInput
 
@@ -250,7 +251,8 @@ def _matrix(
     values = column_values(featurized_column(table, name), dtype)
     if len(values) != len(table) * columns:
         raise MissingDataError(
-            f"{len(values):,} values in {len(table):,} rows, where each has {columns}",
+            f"{counted(len(values), 'value')} in {counted(len(table), 'row')}, where each has"
+            f" {columns}",
             where=f"model input {name!r}",
             hint="featurize these rows with the features that the model was trained with",
         )

@@ -16,6 +16,7 @@ from keras import ops
 from keras.src.random import seed_generator
 from keras.src.utils.naming import reset_uids
 
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError
 from nightbid.models.fields import TABLE, Embedded, Fields
 from nightbid.models.folder import Array, ModelCard, task_output
@@ -85,8 +86,8 @@ class Network:
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         if shapes != {name: array.shape for name, array in weights.items()}:
             raise CorruptDataError(
-                f"weights do not fit {self.card.architecture}: {len(weights)} arrays where it has"
-                f" {len(variables)}, or of other shapes",
+                f"weights do not fit {self.card.architecture}: {counted(len(weights), 'array')}"
+                f" where it has {len(variables)}, or of other shapes",
                 where="model",
                 hint="train it again with this version",
             )

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from nightbid.config.base import Block
 from nightbid.config.columns import Columns
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest
@@ -205,7 +206,7 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> FoundContinu
             if learned.full_night <= night <= other.date:
                 return full(f"the champion of {night} was withdrawn")
         if learned.nights + 1 >= spec.train.full_every:
-            return full(f"every {spec.train.full_every} nights")
+            return full(f"every {counted(spec.train.full_every, 'night')}")
         return FoundContinuation(
             Continuation(night=run.date, learned=learned, left_out=tuple(undone_days)), uri
         )

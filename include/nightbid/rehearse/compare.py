@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from nightbid.counts import counted
 from nightbid.differences import with_interval
 from nightbid.evaluation.paired import KeptScores
 from nightbid.rehearse.contract import ProcessAnswer, StageAnswer
@@ -91,7 +92,8 @@ def features(comparison: RehearsalComparison, before: ProcessAnswer, after: Proc
     if one is None or two is None or one.error or two.error:
         return
     if one.digest == two.digest:
-        comparison.features_equal = f"byte-equal: {one.rows:,} rows, {len(one.files)} files"
+        files = counted(len(one.files), "file")
+        comparison.features_equal = f"byte-equal: {counted(one.rows, 'row')}, {files}"
         return
     names = sorted({*one.files, *two.files})
     absent = [name for name in names if name not in one.files or name not in two.files]
@@ -106,15 +108,16 @@ def features(comparison: RehearsalComparison, before: ProcessAnswer, after: Proc
         comparison.add(
             "features",
             change.column,
-            f"{change.column} differs in {change.rows:,} of {change.of_rows:,} rows, {how_far};"
+            f"{change.column} differs in {change.rows:,} of"
+            f" {counted(change.of_rows, 'row')}, {how_far};"
             f" {change.examples[0]}",
             grave=grave,
         )
     fitted = [name for name in other if name.startswith("fitted/")]
     comparison.features_equal = (
-        f"{len(comparison.features)} columns differ"
+        counted(len(comparison.features), "column differs", "columns differ")
         if comparison.features
-        else f"values equal; {len(other)} files differ in bytes only"
+        else f"values equal; {counted(len(other), 'file differs', 'files differ')} in bytes only"
     )
     if fitted:
         text = f"fitted state differs: {', '.join(fitted[:3])}"
@@ -240,7 +243,8 @@ def models(
         if largest > 0:
             comparison.add(
                 "champion", title,
-                f"a model {title} scores {row['changed']:,} of {len(a):,} rows differently {place},"
+                f"a model {title} scores {row['changed']:,} of {counted(len(a), 'row')} differently"
+                f" {place},"
                 f" by at most {largest:.3g}",
                 grave=largest > ROUNDING,
             )  # fmt: skip

@@ -25,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import StageError
 from nightbid.rehearse.environments import Environment
 from nightbid.rehearse.sides import Sides, last_line
@@ -154,7 +155,7 @@ def _migrate(
             )
     after = copy.rows()
     fewer = [
-        f"{table}: {count:,} rows before, "
+        f"{table}: {counted(count, 'row')} before, "
         + (f"{after[table]:,} after" if table in after else "no such table after")
         for table, count in sorted(rows.items())
         if after.get(table, 0) < count

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, MissingDataError
 from nightbid.night.record import RunRecord, runs_of, safe_run_id
 from nightbid.rehearse.environments import find_uv
@@ -99,7 +100,9 @@ def plan_rehearsal(
     spec = find_pipeline(pipeline, settings.pipelines, overrides)
     if seeds < 2:
         raise ConfigError(
-            f"{seeds} seeds show no spread", where="--seeds", hint="use at least 2, preferably 5"
+            f"{counted(seeds, 'seed')}: no spread is seen",
+            where="--seeds",
+            hint="use at least 2, preferably 5",
         )
     limit = spec.evaluate.margin_ne if margin is None else margin
     if not limit > 0:

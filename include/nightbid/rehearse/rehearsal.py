@@ -295,7 +295,7 @@ class Rehearsal:
         """Try a mix of both locks, and return whether it shows the same finding."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise BudgetExceeded(
-                f"{self.plan.minutes:g} minutes are over", where=self.plan.name,
+                f"its time of {self.plan.minutes:g} min is over", where=self.plan.name,
                 hint="run the same command with more --minutes: it resumes here",
             )  # fmt: skip
         lock = Lock(self.plan.present).with_changes(part)

@@ -6,7 +6,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from nightbid import differences
+from nightbid import counts, differences
 from nightbid.cost.money import Money
 from nightbid.evaluation.verdict import against as against
 
@@ -23,6 +23,13 @@ def number(value: Any, digits: int = 4) -> str:
 def count(value: Any) -> str:
     """Format a count: `1,234,567`."""
     return f"{value:,}" if isinstance(value, int) else DASH
+
+
+def counted(value: Any, noun: str, plural: str = "") -> str:
+    """Format a count with its noun: `1 row`, `1,234 rows`, or a dash for the number if unknown."""
+    if isinstance(value, int):
+        return counts.counted(value, noun, plural)
+    return f"{DASH} {plural or f'{noun}s'}"
 
 
 def signed(value: Any, digits: int = 4) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from nightbid.cost.forecast import UNUSUAL
 from nightbid.cost.money import Money
+from nightbid.counts import counted
 from nightbid.report.charts import Bar, ChartText, bar_chart, sparkline
 from nightbid.report.cost_trend import cost_trend
 from nightbid.report.formatting import money, number
@@ -121,7 +122,7 @@ def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
         values = {run.run_id: value_of(run) for run in runs}
         known = [value for value in values.values() if value is not None]
         if known:
-            words = f"{len(known)} nights, from {known[0]:.4g} to {known[-1]:.4g}"
+            words = f"{counted(len(known), 'night')}, from {known[0]:.4g} to {known[-1]:.4g}"
             line = sparkline(values, ChartText(f"{name} of {pipeline}", words, "runs"))
             trends.append(Trend(name, line, number(known[-1])))
     return trends

@@ -286,6 +286,7 @@ def _environment() -> Environment:
     environment.globals.update(
         number=formatting.number,
         count=formatting.count,
+        counted=formatting.counted,
         signed=formatting.signed,
         interval=formatting.interval,
         duration=formatting.duration,

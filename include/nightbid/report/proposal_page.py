@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from nightbid.config.gate_limits import Limit, Range
+from nightbid.counts import counted
 from nightbid.gates.judge import figure, in_words
 from nightbid.gates.propose import Proposal
 from nightbid.report.charts import ChartText, Series, line_chart
@@ -106,7 +107,7 @@ def _chart(proposal: Proposal, table: str) -> Markup:
         series,
         ChartText(
             f"{proposal.gate}/{proposal.statistic}",
-            f"{len(seen)} values used for learning, {len(out)} left out; proposed:"
+            f"{counted(len(seen), 'value')} used for learning, {len(out)} left out; proposed:"
             f" warn unless {_words(limit)['warn']}, stop unless {_words(limit)['stop']}.",
             table,
         ),

@@ -9,6 +9,7 @@ import yaml
 from markupsafe import Markup
 
 from nightbid.cost.ledger import totals
+from nightbid.counts import counted
 from nightbid.evaluation.verdict import explain, with_position
 from nightbid.features.describe import Documentation, FeatureDescription
 from nightbid.gates.result import known_result
@@ -101,12 +102,12 @@ def sentence(view: RunView) -> str:
                 (words[words.loss].lower(), words.loss),
             )
         )
-        users = f" of {metrics['users']:,} users" if metrics.get("users") else ""
+        users = f" of {counted(metrics['users'], 'user')}" if metrics.get("users") else ""
         if anonymous := metrics.get("anonymous"):
-            users += f"{' and' if users else ','} {anonymous:,} rows without a user"
+            users += f"{' and' if users else ','} {counted(anonymous, 'row')} without a user"
         parts.append(
             f"The candidate reaches {figures} against the {metrics['reference']}"
-            f" on the same {metrics['rows']:,} rows{users}."
+            f" on the same {counted(metrics['rows'], 'row')}{users}."
         )
         parts += [
             f"{phrase[:1].upper()}{phrase[1:]}."

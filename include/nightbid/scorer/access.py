@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from nightbid.counts import counted
 from nightbid.errors import ConfigError, NightbidError
 
 LOG = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ class Tokens:
             if len(parts) > 2:
                 raise self._error(f"line {number} has more than a name and a token")
             if len(parts[-1]) < SHORTEST_TOKEN:
-                raise self._error(f"the token of line {number} has {len(parts[-1])} characters")
+                length = counted(len(parts[-1]), "character")
+                raise self._error(f"the token of line {number} has {length}")
             clients[_digest(parts[-1])] = parts[0] if len(parts) == 2 else f"line {number}"
         if not clients:
             raise self._error("no token")

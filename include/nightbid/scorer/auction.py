@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightbid.bidding.ranking import rank
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError
 
 KEYS = frozenset({"bids", "ids", "auction"})
@@ -99,8 +100,8 @@ def ranked(request: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[di
 
 def _numbers(values: Any, name: str, size: int) -> npt.NDArray[np.float64]:
     if not isinstance(values, list) or len(values) != size:
-        count = f"{len(values)} values" if isinstance(values, list) else "not a list"
-        raise CorruptDataError(f"{count} for {size} rows", where=name, hint=_HINT)
+        count = counted(len(values), "value") if isinstance(values, list) else "not a list"
+        raise CorruptDataError(f"{count} for {counted(size, 'row')}", where=name, hint=_HINT)
     return np.array([_finite(value, name, at) for at, value in enumerate(values)], np.float64)
 
 
@@ -122,7 +123,9 @@ def _ids(values: Any, size: int) -> list[Any]:
     if values is None:
         return list(range(size))
     if not isinstance(values, list) or len(values) != size:
-        raise CorruptDataError(f"not {size} ids", where="ids", hint="send one per row, or none")
+        raise CorruptDataError(
+            f"not {counted(size, 'id')}", where="ids", hint="send one per row, or none"
+        )
     kinds = set(map(type, values))
     if kinds == {str, int}:
         raise CorruptDataError(

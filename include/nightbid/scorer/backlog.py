@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from nightbid.counts import are, counted
 from nightbid.errors import NightbidError
 
 ALWAYS = 8
@@ -95,7 +96,8 @@ class Backlog:
 
     def _refusal(self) -> OverloadedError:
         return OverloadedError(
-            f"{len(self)} requests are queued, longer than {self._deadline * 1e3:g} ms",
+            f"{counted(len(self), 'request')} {are(len(self))} queued, longer than"
+            f" {self._deadline * 1e3:g} ms",
             hint="send it again after Retry-After, or start more scorers",
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nightbid.counts import counted
 from nightbid.differences import with_interval
 from nightbid.errors import CorruptDataError
 from nightbid.models.folder import SLOTS
@@ -114,7 +115,7 @@ def run(task: StageTask) -> Outcome:
             **({"refit": again} if again else {}),
         },
         summary=f"{size / 1e6:.1f} MB, exported and reference model differ by {parity:.1e},"
-        f" skew in {wrong:,} cells of {len(rows):,} rows" + _refitted(again),
+        f" skew in {counted(wrong, 'cell')} of {counted(len(rows), 'row')}" + _refitted(again),
         volatile=volatile,
     )
 
@@ -152,8 +153,9 @@ def _refitted(again: Mapping[str, Any]) -> str:
         return f"; the judged model serves: {why}"
     young = f", {again['young_rows']:,} of them young" if "young_rows" in again else ""
     return (
-        f"; refitted on {again['rows']:,} rows of all days{young}, log loss"
-        f" {with_interval(again['difference'], '.5f')} on {again['held_rows']:,} held-out rows"
+        f"; refitted on {counted(again['rows'], 'row')} of all days{young}, log loss"
+        f" {with_interval(again['difference'], '.5f')} on"
+        f" {counted(again['held_rows'], 'held-out row')}"
     )
 
 
@@ -180,8 +182,8 @@ def ask_over_http(bundle: Bundle, raw: pa.Table, columns: pa.Schema) -> None:
     differ = bundle.score(sent) != bundle.score(read)
     if differ.any():
         raise CorruptDataError(
-            f"the scorer answers {int(differ.sum()):,} of {len(raw):,} rows of the logs differently"
-            " from the bundle",
+            f"the scorer answers {int(differ.sum()):,} of {counted(len(raw), 'row')} of the logs"
+            " differently from the bundle",
             where="request made from the logs",
             hint="a column loses something on its way through JSON: compare the types of"
             " `GET /columns` with the logs",

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.night.manifest import RowCounts
 from nightbid.night.task import Outcome, StageTask
@@ -84,7 +85,7 @@ def run(task: StageTask) -> Outcome:
     del requests[:WARM_UP]
     rounds: list[RequestTimes] = []
     while len(rounds) < ROUNDS and not (rounds and not rounds[-1].disturbed):
-        task.progress(0.2 + 0.1 * len(rounds), f"{asked} requests one after the other")
+        task.progress(0.2 + 0.1 * len(rounds), f"{counted(asked, 'request')} one after the other")
         rounds.append(closed_loop(bundle, requests[:asked]))
         del requests[:asked]
     best = min(rounds, key=lambda times: times.stolen)

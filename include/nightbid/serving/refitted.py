@@ -14,6 +14,7 @@ from nightbid.config.gate_limits import Range
 from nightbid.config.gates import Gates
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 
 CHECKS = ("refit_loss", "refit_calibration", "refit_mean", "refit_agreement")
 """Statistics of `gate_serving` that compare the refitted model with the judged one."""
@@ -89,7 +90,8 @@ def figures(refit: Mapping[str, Any]) -> Iterator[RefitStatistic]:
         refit: Result of `nightbid.training.refit.compare`.
     """
     judged, refitted, difference = refit["judged"], refit["refitted"], refit["difference"]
-    rows = f"{refit['held_rows']:,} held-out rows with {refit['held_positives']:,} positives"
+    rows = f"{counted(refit['held_rows'], 'held-out row')} with"
+    rows += f" {counted(refit['held_positives'], 'positive')}"
     if difference["low"] is None:
         yield RefitStatistic("refit_loss", None, "too few held-out users for its log loss")
     else:
@@ -108,7 +110,9 @@ def figures(refit: Mapping[str, Any]) -> Iterator[RefitStatistic]:
     if refit["agreement"] is None:
         yield RefitStatistic("refit_agreement", None, "a model predicts the same for every row")
     else:
-        note = f"{refit['agreement']:.4f} measured on {rows} of {refit['held_users']:,} users"
+        note = (
+            f"{refit['agreement']:.4f} measured on {rows} of {counted(refit['held_users'], 'user')}"
+        )
         value = _agreement(refit["agreement"], refit["held_users"])
         yield RefitStatistic("refit_agreement", value, note)
 

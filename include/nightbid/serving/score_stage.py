@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.counts import are, counted
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import RowCounts
@@ -147,8 +148,8 @@ def run(task: StageTask) -> Outcome:
     return Outcome(
         rows=RowCounts(read=summary["rows"], written=summary["rows"]),
         metrics={**summary, "evaluated_mean": expected},
-        summary=f"{summary['rows']:,} rows of {task.night.date} scored, {kind.replace('_', ' ')}"
-        f" {summary[kind]:.4f}, {summary['rows_per_second']:,.0f} rows/s",
+        summary=f"{counted(summary['rows'], 'row')} of {task.night.date} scored,"
+        f" {kind.replace('_', ' ')} {summary[kind]:.4f}, {summary['rows_per_second']:,.0f} rows/s",
         volatile=(f"scores/{day}/scores.json",),
     )
 
@@ -165,10 +166,12 @@ def check(result: dict[str, Any], rows: int, expected: float | None) -> None:
         DataError: Rows are missing, a score is invalid, or the mean is far off.
     """
     if result["rows"] != rows:
-        fault, hint = f"{result['rows']:,} scores for {rows:,} rows", "run it again"
+        fault = f"{counted(result['rows'], 'score')} for {counted(rows, 'row')}"
+        hint = "run it again"
     elif result.get("not_probabilities") or result.get("not_values"):
         kind = "values" if "not_values" in result else "probabilities"
-        fault = f"{result[f'not_{kind}']:,} scores are no {kind}"
+        count = result[f"not_{kind}"]
+        fault = f"{counted(count, 'score')} {are(count)} no {kind}"
         hint = "roll back, and check the gates of the champion's night"
     elif (
         expected

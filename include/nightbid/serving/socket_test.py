@@ -19,6 +19,7 @@ import psutil
 import pyarrow as pa
 
 from nightbid.config.serve import Serve
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError
 from nightbid.scorer.follow import OneBundle
 from nightbid.serving.bundle import read_columns
@@ -131,7 +132,7 @@ async def _loops(
     requested = serve.requests_per_second
 
     async def at(rate: float, candidates: int) -> dict[str, Any]:
-        say(f"{rate:,.0f} requests/s of {candidates} candidates")
+        say(f"{rate:,.0f} requests/s of {counted(candidates, 'candidate')}")
         count = max(int(rate * serve.seconds), FEWEST)
         return await open_loop(client, bodies(candidates, count), rate, seed=candidates)
 

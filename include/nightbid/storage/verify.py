@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError
 from nightbid.night.manifest import FileEntry
 
@@ -104,7 +105,9 @@ def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:
             faults.append(f"{entry.path} is missing")
             continue
         if size != entry.size:
-            faults.append(f"{entry.path} has {size:,} bytes, the manifest says {entry.size:,}")
+            faults.append(
+                f"{entry.path} has {counted(size, 'byte')}, the manifest says {entry.size:,}"
+            )
         elif entry.digest or entry.volatile_digest:
             present.append(entry)
     paths = [folder / entry.path for entry in present]

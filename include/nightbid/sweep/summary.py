@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.report.charts import Bar, ChartText, Dot, bar_chart, scatter_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
@@ -72,7 +73,9 @@ def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Se
     chart = scatter_chart(
         dots,
         ChartText(
-            "Accuracy against cost", f"{len(dots)} trials; the best is marked.", "trial-figures"
+            "Accuracy against cost",
+            f"{counted(len(dots), 'trial')}; the best is marked.",
+            "trial-figures",
         ),
         x_label="cost of the trial, USD at cloud prices",
         y_label=title,

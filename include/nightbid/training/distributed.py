@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from nightbid.counts import counted
 from nightbid.errors import ConfigError
 
 ROLES = {"workerpool0": "chief", "master": "chief", "workerpool1": "worker"}
@@ -129,7 +130,8 @@ def strategy_of_environment(batch_size: int) -> Any:
         )
     if strategy.num_replicas_in_sync > batch_size:
         raise ConfigError(
-            f"{strategy.num_replicas_in_sync} replicas share batches of {batch_size} rows",
+            f"{strategy.num_replicas_in_sync} replicas share batches of"
+            f" {counted(batch_size, 'row')}",
             where="train.batch_size",
             hint="it is the total of all replicas: raise it",
         )

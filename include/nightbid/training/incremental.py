@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from nightbid.config.models import Train
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.evaluation import metrics
 from nightbid.evaluation.scores import ScoreTable, clipped, log_losses
@@ -258,7 +259,7 @@ def said_of(learned: LearnedDays) -> str:
     days = ", ".join(map(str, learned.fresh))
     out = f", without {', '.join(map(str, learned.left_out))}" if learned.left_out else ""
     if learned.why_full:
-        return f"learned all {len(learned.fresh)} days{out}: {learned.why_full}"
+        return f"learned all {counted(len(learned.fresh), 'day')}{out}: {learned.why_full}"
     sentence = f"learned {days} alone{out}, night {learned.nights} since all days"
     newest = learned.curve[-1]
     usual = learned.model_copy(update={"curve": learned.curve[: -len(learned.fresh)]}).usual

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from nightbid.counts import are, counted
 from nightbid.machine import GB, memory_limit
 from nightbid.models.layout import Layout
 from nightbid.schema import split_files
@@ -44,9 +45,11 @@ class MemoryPlan:
         return {**values, **rounded}
 
     def __str__(self) -> str:
-        way = "stream" if self.streams else "are in memory"
+        way = counted(self.rows, "row streams", "rows stream")
+        if not self.streams:
+            way = f"{counted(self.rows, 'row')} {are(self.rows)} in memory"
         return (
-            f"{self.rows:,} rows {way}: {self.estimated_gb:.3g} GB estimated,"
+            f"{way}: {self.estimated_gb:.3g} GB estimated,"
             f" train.memory_gb allows {self.limit_gb:.3g}"
         )
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.evaluation.bootstrap import Resampling, bounds
 from nightbid.models.predict import FittedModel, load_model
@@ -74,8 +75,9 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
         young_rows = split.young
         if not split.users or min(split.users, split.positives) < least:
             raise CannotCompare(
-                f"the newest days have rows of {split.users:,} users that are held out, with"
-                f" {split.positives:,} positives" + (f"; {least} are needed" if least else ""),
+                f"the newest days hold out the rows of {counted(split.users, 'user')}, with"
+                f" {counted(split.positives, 'positive')}"
+                + (f"; {least} are needed" if least else ""),
                 where="train.refit",
                 hint="widen the validation or evaluation window, or set train.refit: false",
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightbid.config.models import Model, Train
+from nightbid.counts import counted
 from nightbid.errors import ConfigError
 from nightbid.models.registry import find
 from nightbid.night.manifest import RowCounts
@@ -119,8 +120,9 @@ def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
         rows=RowCounts(read=rows, written=rows),
         metrics=metrics,
         volatile=("tensorboard/",),
-        summary=f"{requested.fit.model.architecture}, {metrics['parameters']:,} parameters,"
-        f" best of {metrics['epochs']} {'trees' if requested.trees else 'epochs'} is"
+        summary=f"{requested.fit.model.architecture},"
+        f" {counted(metrics['parameters'], 'parameter')},"
+        f" best of {counted(metrics['epochs'], 'tree' if requested.trees else 'epoch')} is"
         f" {metrics['best_epoch']}: validation {loss} {best['log_loss']:.4f}"
         + (f", AUC {best['auc']:.4f}" if best["auc"] is not None else "")
         + f", {metrics['examples_per_second']:,.0f} samples/s"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightbid.config.pipeline import Label
+from nightbid.counts import counted
 from nightbid.errors import CorruptDataError
 from nightbid.models.calibration import Calibration
 from nightbid.models.layout import Packed
@@ -41,7 +42,7 @@ def value_fields(label: Label, train: SplitRows) -> dict[str, Any]:
     total, value, positive, of_logs, of_squares = sums.tolist()
     if not value:
         raise CorruptDataError(
-            f"all {len(train):,} training rows have the value 0",
+            f"the value 0 in all of {counted(len(train), 'training row')}",
             where=f"label.column {label.column}",
             hint="name a column of amounts, or widen the training window",
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.config.sources import SimulatorSource
+from nightbid.counts import counted
 from nightbid.data.source import open_source
 from nightbid.errors import MissingDataError, StageError
 from nightbid.night.record import RunRecord, safe_run_id
@@ -49,8 +50,9 @@ def default_first(spec: PipelineSpec, nights: int, cache: Path) -> dt.date:
     days = open_source(spec.source, cache).days()
     if not days or days[-1] - (nights - 1) * step - reach < days[0]:
         raise MissingDataError(
-            f"{nights} nights need {reach // step + nights} {spec.partition}s of logs, but there"
-            f" are {len(days or ())}",
+            f"{counted(nights, 'night needs', 'nights need')}"
+            f" {counted(reach // step + nights, spec.partition)} of logs; available:"
+            f" {len(days or ())}",
             where=f"source of {spec.pipeline}",
             hint="shorten the window, or run fewer nights",
         )

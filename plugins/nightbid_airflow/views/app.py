@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from nightbid.config.gates import GATES
 from nightbid.config.settings import Settings
+from nightbid.counts import counted
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.pauses import PromotionPauses
 from nightbid.night.stages import STAGES
@@ -258,7 +259,7 @@ def make_pages(settings: Settings) -> FastAPI:
         if not 2 <= len(chosen) <= MOST:
             return HTMLResponse(
                 documents.message_document(
-                    f"{len(chosen)} run{'s' * (len(chosen) != 1)} to compare",
+                    f"{counted(len(chosen), 'run')} to compare",
                     f"Select two to {MOST} runs in the list of nights.",
                     links=links(request),
                     pipelines=names,

@@ -171,7 +171,7 @@ def test_policy_settings_that_cannot_work_are_rejected(
         ({"propensity": 1.5}, "values of the logged propensity are not within 0..1"),
         ({"mine": -0.1}, "values of the candidate's probability are not within 0..1"),
         ({"mine": 1e-9}, "the policies overlap too little"),
-        ({"click": "yes"}, "values of click are not numbers"),
+        ({"click": "yes"}, "values of click cannot be read as numbers"),
         ({"mine_predicted": 0.1}, "only one of the two predictions"),
     ],
 )

@@ -175,7 +175,7 @@ def test_kaplan_meier_without_losses_equals_the_empirical_distribution() -> None
 def test_landscapes_without_known_prices_are_rejected() -> None:
     with pytest.raises(DataError, match="none of 2 auctions was won"):
         kaplan_meier([4, 9], [False, False], [np.nan, np.nan])
-    with pytest.raises(DataError, match="slice 1: none of 1 auctions"):
+    with pytest.raises(DataError, match="slice 1: none of 1 auction was"):
         by_slice(
             np.array([0, 1]), np.array([5.0, 5.0]), np.array([True, False]), np.array([2.0, 0.0])
         )
@@ -207,5 +207,5 @@ def test_log_logistic_recovers_its_parameters_under_censoring() -> None:
     assert fitted.scale == pytest.approx(60, rel=0.03)
     assert fitted.shape == pytest.approx(2.5, rel=0.03)
     assert isinstance(fitted.landscape(300), Landscape)
-    with pytest.raises(DataError, match="1 different prices"):
+    with pytest.raises(DataError, match="only 1 different price known"):
         fit_log_logistic([5, 5, 5])

@@ -51,7 +51,7 @@ def test_rows_without_a_logged_score_are_dropped_and_counted() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.nan, "baseline.column legacy_score: 20 of 1,000 evaluate rows have no score"),
+        (np.nan, "baseline.column legacy_score: no score in 20 of 1,000 evaluate rows"),
         (-2.5, "20 of 1,000 values are not within 0 and 1, the first is -2.5"),
     ],
 )

@@ -66,7 +66,7 @@ def test_rank_orders_candidates_by_ecpm_at_second_prices(night, scorer):
         assert answer.status_code == 422, answer.text
         assert re.search(line, answer.json()["error"]), answer.text
     for wrong, line in (
-        ({"bids": [1]}, "bids: 1 values for 40 rows"),
+        ({"bids": [1]}, "bids: 1 value for 40 rows"),
         ({"bids": [True] * 40}, r"bids\[0\]: True is not a number"),
         ({"bids": [-1] * 40}, "-1"),
         ({"ids": [1] * 39}, "ids: not 40 ids"),

@@ -84,5 +84,5 @@ def test_scores_do_not_depend_on_how_files_are_split(featurized, task_of, tmp_pa
     cut(day.slice(0, PIECE), tmp_path / "short", [], 70_000)
     inputs["sample"] = tmp_path / "short"
     task = task_of(tmp_path / "cut" / "featurize", model, output="wrong", inputs=inputs)
-    with pytest.raises(CorruptDataError, match="131072 sampled and 136072 featurized rows"):
+    with pytest.raises(CorruptDataError, match="131,072 sampled rows and 136,072 featurized rows"):
         score_rows(task, ())

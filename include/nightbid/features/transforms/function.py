@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from nightbid.column_parsing import Floats, encode, whole
 from nightbid.config.features import Function
+from nightbid.counts import counted
 from nightbid.errors import MissingDataError
 from nightbid.features.functions import named_function
 from nightbid.features.state import FittedState
@@ -82,7 +83,8 @@ class FunctionTransform(Transform[Function]):
         result = whole(function(*columns))
         if len(result) != len(raw):
             raise MissingDataError(
-                f"function {self.feature.function!r} gave {len(result)} values for {len(raw)} rows",
+                f"function {self.feature.function!r} gave {counted(len(result), 'value')} for"
+                f" {counted(len(raw), 'row')}",
                 where=f"features.{self.name}",
                 hint="a feature function returns one value per row, null where there is none",
             )
@@ -93,7 +95,7 @@ class FunctionTransform(Transform[Function]):
         """Description of the computation."""
         call = f"{self.feature.function}({', '.join(self.feature.columns)})"
         if self._is_hashed:
-            return f"{call}, hashed into {self.feature.buckets:,} buckets"
+            return f"{call}, hashed into {counted(self.feature.buckets, 'bucket')}"
         return f"{call}: {SCALES['standard']}"
 
     @property

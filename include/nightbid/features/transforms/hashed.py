@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from nightbid.column_parsing import joint_hashes
 from nightbid.config.features import Cross, Hash
+from nightbid.counts import counted
 from nightbid.features.transforms.transform import Transform, implements, one_id
 from nightbid.features.values import Int32s, RawColumns
 from nightbid.schema import ModelInput
@@ -44,7 +45,7 @@ class HashTransform(Hashed[Hash]):
     @property
     def makes(self) -> str:
         """Description of the computation."""
-        return f"hashed into {self.feature.buckets:,} buckets"
+        return f"hashed into {counted(self.feature.buckets, 'bucket')}"
 
 
 @implements(Cross)
@@ -54,4 +55,4 @@ class CrossTransform(Hashed[Cross]):
     @property
     def makes(self) -> str:
         """Description of the computation."""
-        return f"hashed together into {self.feature.buckets:,} buckets"
+        return f"hashed together into {counted(self.feature.buckets, 'bucket')}"

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from nightbid.column_parsing import Floats, Hashes, whole
 from nightbid.config.features import Count, TargetRate
+from nightbid.counts import counted
 from nightbid.errors import DataError
 from nightbid.features.mapped import KeyedRows, distinct_keys, joined
 from nightbid.features.state import WEIGHT_UNIT, FittedState
@@ -214,7 +215,7 @@ class KeyHistory(Transform[FeatureSettings]):
             return "no rows"
         days = self.past.days
         first, last = (date(1970, 1, 1) + timedelta(int(day)) for day in (days[0], days[-1]))
-        return f"{distinct_keys(table):,} keys, {first} to {last}"
+        return f"{counted(distinct_keys(table), 'key')}, {first} to {last}"
 
     @property
     def looks_back(self) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from nightbid.column_parsing import Floats, encode
 from nightbid.config.features import Bag, Sequence
+from nightbid.counts import counted
 from nightbid.features.transforms.transform import bag_columns, implements, matrix_column, one_list
 from nightbid.features.transforms.vocabulary import WithVocabulary, frequent
 from nightbid.features.values import Items, RawColumns, laid_out, split_items
@@ -79,7 +80,8 @@ class BagTransform(ListTransform[Bag]):
         feature = self.feature
         weights = f"weighted by {feature.weights}" if feature.weights else "of equal weight"
         return (
-            f"first {feature.length:,} values{self._separated}, {weights}, of {frequent(feature)}"
+            f"first {counted(feature.length, 'value')}{self._separated}, {weights},"
+            f" of {frequent(feature)}"
         )
 
 
@@ -117,4 +119,5 @@ class SequenceTransform(ListTransform[Sequence]):
         feature = self.feature
         shared = feature.vocabulary
         known = f"the vocabulary of {shared}" if shared else frequent(feature)
-        return f"last {feature.length:,} values{self._separated}, oldest first, of {known}"
+        length = counted(feature.length, "value")
+        return f"last {length}{self._separated}, oldest first, of {known}"

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import encode, whole
 from nightbid.config.features import Recent
+from nightbid.counts import counted
 from nightbid.features.mapped import KeyedRows, distinct_keys, joined
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import (
@@ -116,14 +117,14 @@ class RecentItems(Transform[Recent]):
     @property
     def learned(self) -> str:
         """Number of rows and keys in the history."""
-        return f"{len(self.table):,} rows of {distinct_keys(self.table):,} keys"
+        return f"{counted(len(self.table), 'row')} of {counted(distinct_keys(self.table), 'key')}"
 
     @property
     def looks_back(self) -> str:
         """Rows that a row uses."""
         days = self.context.lag_days if self.feature.rows == "positive" else 0
         spans = ((days, "day"), (self.feature.delay_seconds, "second"))
-        wait = [f"{size:,} {unit}{'s' * (size != 1)}" for size, unit in spans if size]
+        wait = [counted(size, unit) for size, unit in spans if size]
         until = "the row's time" if self.feature.before == "time" else "the row's day began"
         return (
             f"rows more than {' and '.join(wait)} before {until}"

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import encode, joint_hashes
 from nightbid.config.features import TextNgrams
+from nightbid.counts import counted
 from nightbid.features.transforms.transform import Transform, bag_columns, implements, one_list
 from nightbid.features.values import Int32s, Items, RawColumns
 from nightbid.schema import ModelInput
@@ -55,4 +56,5 @@ class NgramTransform(Transform[TextNgrams]):
         """Description of the computation."""
         feature = self.feature
         runs = f" and runs of up to {feature.ngrams}" if feature.ngrams > 1 else ""
-        return f"first {feature.length:,} words{runs}, hashed into {feature.buckets:,} buckets"
+        words, buckets = counted(feature.length, "word"), counted(feature.buckets, "bucket")
+        return f"first {words}{runs}, hashed into {buckets}"

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import token_hashes
 from nightbid.config.features import Bag, Sequence, Vocabulary
+from nightbid.counts import counted
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import Transform, implements, one_id
 from nightbid.features.values import Int32s, RawColumns
@@ -52,7 +53,7 @@ class FittedVocabulary:
     @property
     def in_words(self) -> str:
         """Number of entries, as text."""
-        return f"{len(self.tokens):,} value{'s' * (len(self.tokens) != 1)}"
+        return counted(len(self.tokens), "value")
 
     def ids(self, encoded: tuple[Int32s, pa.Array]) -> Int32s:
         """Look up an encoded column; int32 [rows]."""
@@ -116,7 +117,7 @@ def vocabulary_of(transform: Transform[Any], name: str = "") -> FittedVocabulary
 def frequent(feature: Frequent) -> str:
     """Describe which values a vocabulary holds, and how others are mapped."""
     seen = "once" if feature.min_count == 1 else f"{feature.min_count:,} times"
-    others = "1 bucket" if feature.oov_buckets == 1 else f"{feature.oov_buckets:,} buckets"
+    others = counted(feature.oov_buckets, "bucket")
     return (
         f"the {feature.top_k:,} most frequent values seen at least {seen},"
         f" others hashed into {others}"
