@@ -38,7 +38,7 @@ def _shares(measurements: Measurements, days: DayProfiles, day: DayProfile, stre
             _excess(share, usual or 0.0, copies + logged),
             subject=stream,
             part=day.name,
-            note=f"{copies:,.0f} of {copies + logged:,.0f} {stream} repeat another",
+            note=f"{stream}: {copies:,.0f} of {copies + logged:,.0f} repeated",
         )
     if not logged:
         return
@@ -47,7 +47,7 @@ def _shares(measurements: Measurements, days: DayProfiles, day: DayProfile, stre
         early / max(logged, early),
         subject=stream,
         part=day.name,
-        note=f"{early:,.0f} {stream} earlier than their impression; {logged:,.0f} logged",
+        note=f"{stream}: {early:,.0f} earlier than the impression; {logged:,.0f} logged",
     )
     if f"{stream}_before_the_logs" in day.figures:
         return  # the impressions may be of days before the logs start

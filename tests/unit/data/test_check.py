@@ -95,6 +95,17 @@ def test_a_key_is_generated_if_none_is_logged_and_repeats_are_counted(tmp_path):
     assert json.loads(check(again, "--json"))["repeated_keys"] == 27
 
 
+def test_one_day_and_one_repeated_row_are_written_as_one(tmp_path):
+    folder = write(
+        tmp_path / "logs", 1, change=lambda table: pa.concat_tables([table, table.slice(0, 1)])
+    )
+    path = tmp_path / "first.yaml"
+    printed = check(folder, "--write", path)
+    assert "key      1 row with the request_id of an earlier row" in printed
+    assert "repeated keys: 1 row of the sample, left out" in path.read_text()
+    assert f"the folder has 1 day, {FIRST} to {FIRST}" in path.read_text()
+
+
 def test_csv_encoding_delimiter_and_decimal_mark_are_detected(tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()

@@ -263,9 +263,10 @@ class TargetRateTransform(KeyHistory[TargetRate]):
     @property
     def makes(self) -> str:
         """Description of the computation."""
+        strength = self.feature.strength
         return (
             "ln of the key's label rate over the overall one, smoothed by"
-            f" {self.feature.strength:,g} rows of the overall one"
+            f" {strength:,g} row{'s' * (strength != 1)} of the overall one"
         )
 
     @property
