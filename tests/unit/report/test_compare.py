@@ -88,7 +88,7 @@ def test_the_comparison_says_why_runs_cannot_be_paired(recorded_run, scores):
         "this evaluation kept no scores",
         "evaluated on different rows than first",
         "halted was not evaluated",
-        "4000 and 4000 rows, which are not the same rows",
+        "4,000 and 4,000 rows, which are not the same",
     ]
     for line in reasons:
         assert line in text(runs)
