@@ -21,6 +21,7 @@ from nightbid.bidding.strategies.choose import in_units, price_unit
 from nightbid.bidding.strategies.pacing import DualPacing
 from nightbid.bidding.strategies.shading import Shading
 from nightbid.config.replay import Replay
+from nightbid.counts import counted
 from nightbid.differences import with_interval
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.night.manifest import RowCounts
@@ -104,7 +105,8 @@ def _scores(task: StageTask, logged: LoggedAuctions) -> tuple[LoggedAuctions, di
     scored = pc.is_in(keys[KEY], value_set=table[KEY].combine_chunks())
     if not keys[KEY].filter(scored).equals(table[KEY]):
         raise CorruptDataError(
-            f"{keys.num_rows:,} sampled and {table.num_rows:,} scored rows are not the same",
+            f"{counted(keys.num_rows, 'sampled row')} and {counted(table.num_rows, 'scored row')}"
+            " are not the same",
             where="replay",
             hint="rerun the night from `sample`",
         )
@@ -202,7 +204,7 @@ def _sentence(metrics: dict[str, Any]) -> str:
     gain = metrics["differences"].get(reference, {}).get(name)
     if gain:
         sentence += f" ({with_interval(gain, ',.2f')} against the {reference})"
-    return f"{sentence} on {metrics['auctions']:,} auctions"
+    return f"{sentence} on {counted(metrics['auctions'], 'auction')}"
 
 
 def surplus_name(metrics: dict[str, Any]) -> str:
