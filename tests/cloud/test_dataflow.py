@@ -71,6 +71,14 @@ class Night:
         return outcome.manifest
 
 
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten Beam's pauses before it sends a request again, which are seconds."""
+    from apache_beam.utils import retry
+
+    monkeypatch.setattr(retry.Clock, "sleep", lambda _, seconds: time.sleep(seconds / 20))
+
+
 @pytest.fixture
 def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "pipelines"

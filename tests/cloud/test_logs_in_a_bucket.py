@@ -103,6 +103,7 @@ def test_s3_logs_yield_a_champion_and_a_late_file_resamples_its_day(
     draft |= {
         "gates": {"overrides": lenient},
         "train": {"epochs": 1, "refit": False},
+        "load_test": {"requests": 60},
         "window": {"train_days": 2},
         "model": TREES,
         "baseline": TREES,

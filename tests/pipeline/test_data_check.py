@@ -139,6 +139,7 @@ def test_messy_json_logs_go_from_draft_to_promotion(shell, tmp_path):
     draft |= {
         "gates": {"overrides": lenient},
         "train": {"epochs": 1, "refit": False},
+        "load_test": {"requests": 60},
         "window": {"train_days": 2},
         "model": TREES,
         "baseline": TREES,

@@ -61,7 +61,7 @@ def views(shell, tmp_path):
         window={"train_days": 2},
         features={"ad_id": "vocabulary", "device": "vocabulary"},
         model={"architecture": "deep", "parameters": {"hidden": [16]}},
-        train={"learning_rate": 0.005},
+        train={"learning_rate": 0.005, "refit": False},
         evaluate={
             "slices": ["device"],
             "bootstrap": 50,
