@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+PATIENCE = 300_000
+"""Milliseconds to wait for the browser."""
+
 
 @contextmanager
 def browser() -> Iterator[Any]:
@@ -18,9 +21,16 @@ def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         try:
             started = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=PATIENCE
             )
         except Error as error:
             pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
         yield started
         started.close()
+
+
+def new_page(browser: Any, **options: Any) -> Any:
+    """Open a page that waits long for a slow machine, in a context with these options."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context.new_page()

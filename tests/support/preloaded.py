@@ -276,7 +276,7 @@ class Preloaded:
         if self._server is not None:
             assert self._server.stdin is not None
             self._server.stdin.close()
-            self._server.wait(60)
+            self._server.wait(300)
             shutil.rmtree(Path(self._address).parent)
 
 

@@ -64,7 +64,7 @@ class Wire:
             if not self._to:
                 continue
             try:
-                service = socket.create_connection(("127.0.0.1", self._to), timeout=5)
+                service = socket.create_connection(("127.0.0.1", self._to), timeout=60)
             except OSError:
                 self._close(caller)
                 continue

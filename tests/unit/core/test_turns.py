@@ -159,7 +159,7 @@ def test_processes_of_the_same_run_work_one_after_another(tmp_path) -> None:
     ends = ["dies", "ends", "dies", "ends", "ends", "dies", "ends", "ends"]
     processes = [COMMANDS.start(str(tmp_path), end, module=str(path)) for end in ends]
     for process, end in zip(processes, ends, strict=True):
-        errors, _ = process.communicate(timeout=60)
+        errors, _ = process.communicate(timeout=300)
         assert process.returncode == (9 if end == "dies" else 0), errors
     with Scheduler(tmp_path).turns.alone("one.run", lambda: pytest.fail("nobody is left")):
         left = list((tmp_path / "turns" / "small" / "own").iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from browsers import new_page
 from nightbid.night.champion import ChampionPointer
 from nightbid.report import pages
 from nightbid.report.comparison import RunComparison
@@ -93,7 +94,7 @@ VIOLATIONS = {"resultTypes": ["violations"]}
 def test_pages_have_no_accessibility_violations(documents, chromium, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page = new_page(chromium, viewport={"width": 1280, "height": 900})
     violations = []
     for name, text in documents.items():
         path = tmp_path / "page.html"
@@ -119,7 +120,7 @@ WIDER = """width => [...document.querySelectorAll("body *")].filter(each =>
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_pages_fit_the_width_of_the_screen(documents, chromium, tmp_path, width):
-    page = chromium.new_page(viewport={"width": width, "height": 900})
+    page = new_page(chromium, viewport={"width": width, "height": 900})
     too_wide = {}
     for name, text in documents.items():
         path = tmp_path / f"{name.replace(' ', '_')}.html"

@@ -8,6 +8,7 @@ import json
 import re
 
 import pytest
+from browsers import new_page
 from markupsafe import Markup
 from nightbid.config.gate_limits import Limit
 from nightbid.gates.propose import PastMeasurement, Proposal
@@ -37,7 +38,7 @@ WORDS = ChartText(f"Title {EVIL}", "what it shows", "figures")
 @pytest.fixture
 def show(chromium, tmp_path):
     """Open charts in a page of their own; complaints of the browser fail the test."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page = new_page(chromium, viewport={"width": 1280, "height": 900})
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -152,8 +153,7 @@ def test_every_chart_has_a_data_table_without_javascript(recorded_run, chromium,
         "costs": pages.costs_document(runs, links=Links(), pipelines=["ctr"]),
         "proposal": proposal_page("ctr", [moved], path=tmp_path / "a", final=tmp_path / "b"),
     }  # fmt: skip
-    context = chromium.new_context(java_script_enabled=False)
-    page = context.new_page()
+    page = new_page(chromium, java_script_enabled=False)
     charts: set[str] = set()
     for name, text in documents.items():
         path = tmp_path / f"{name}.html"
@@ -163,7 +163,7 @@ def test_every_chart_has_a_data_table_without_javascript(recorded_run, chromium,
             target = link.get_attribute("href")
             assert page.locator(f"table{target} td").count(), f"{name}: {target}"
             charts.add(f"{name} {target}")
-    context.close()
+    page.context.close()
     assert {title.split()[0] for title in charts} == {"run", "nights", "costs", "proposal"}
 
 
@@ -171,7 +171,7 @@ def test_reports_run_no_injected_script(recorded_run, chromium, tmp_path):
     text = write_report(recorded_run()).read_text(encoding="utf-8")
     path = tmp_path / "forged.html"
     path.write_text(text.replace("<main", "<script>document.title = 'forged'</script><main"))
-    page = chromium.new_page()
+    page = new_page(chromium)
     page.goto(f"file://{path}")
     assert "forged" not in page.title()
     assert page.locator(".chart svg").count() == len(re.findall('class="chart ', text))

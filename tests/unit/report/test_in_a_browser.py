@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from browsers import new_page
 from nightbid.report.write import write_report
 
 WIDTH = 1280
@@ -17,7 +18,7 @@ def test_the_report_fits_the_screen_and_makes_no_requests(recorded_run, chromium
     address = f"file://{write_report(run)}"
     grounds = []
     for scheme in ("light", "dark"):
-        page = chromium.new_page(viewport={"width": WIDTH, "height": 800}, color_scheme=scheme)
+        page = new_page(chromium, viewport={"width": WIDTH, "height": 800}, color_scheme=scheme)
         addresses, complaints = [], []
         page.on("request", lambda request, addresses=addresses: addresses.append(request.url))
         page.on("console", lambda message, complaints=complaints: complaints.append(message.text))
@@ -42,7 +43,7 @@ FRAMED = """report => {
 
 def test_the_report_works_inside_mlflows_iframe(chromium, recorded_run):
     report = write_report(recorded_run()).read_text(encoding="utf-8")
-    page = chromium.new_page()
+    page = new_page(chromium)
     page.goto("about:blank")
     page.evaluate(FRAMED, report)
     frame = page.frame_locator("iframe")
