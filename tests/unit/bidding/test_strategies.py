@@ -199,6 +199,7 @@ def test_mixing_slices_corrects_price_dependent_censoring() -> None:
     assert np.abs(sliced.cdf[:upto] - true.cdf[:upto]).max() < pooled / 2
 
 
+@pytest.mark.slow
 def test_log_logistic_recovers_its_parameters_under_censoring() -> None:
     rng = np.random.default_rng(2)
     price = 60 * (1 / rng.random(40_000) - 1) ** (-1 / 2.5)

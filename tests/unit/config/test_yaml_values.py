@@ -27,6 +27,7 @@ def test_texts_that_yaml_1_1_reads_as_another_value_stay_texts(text: str) -> Non
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
+@pytest.mark.slow
 @given(st.recursive(SCALAR, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_what_is_written_as_yaml_is_read_as_it_was(value: object) -> None:
     assert load_value(yaml.safe_dump(value), "") == value

@@ -62,6 +62,7 @@ def test_an_unknown_run_is_reported_in_one_line(recorded_run):
         nightbid.Run("ctr", "other", workspace=workspace)
 
 
+@pytest.mark.slow
 def test_importing_nightbid_does_not_import_the_api():
     code = "import nightbid, sys; assert 'nightbid.api' not in sys.modules; nightbid.Run"
     subprocess.run([sys.executable, "-c", code], check=True)

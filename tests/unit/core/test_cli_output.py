@@ -214,6 +214,7 @@ def test_brackets_are_printed_literally_and_80_columns_truncate_nothing(
     assert "\\[" not in wide
 
 
+@pytest.mark.slow
 def test_help_documents_the_exit_code_of_every_error(installed: Workspace) -> None:
     assert COMMANDS.run("runs", "nope").returncode == 2
     assert stdout_of("--version").startswith("nightbid ")

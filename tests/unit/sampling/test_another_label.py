@@ -18,6 +18,8 @@ from nightbid.sampling.stage import run
 from nightbid.storage.verify import inventory
 from tasks import task_of
 
+pytestmark = pytest.mark.slow
+
 FIRST = date(2026, 1, 1)
 ROWS = 400
 
@@ -141,7 +143,6 @@ def test_stored_rows_of_clicks_only_are_not_reused(sample):
     assert not sample("csv", LIKE)[0].metrics["rows_of"]
 
 
-@pytest.mark.slow
 def test_stored_units_are_reused_unless_they_share_a_key(sample, monkeypatch):
     monkeypatch.setattr(units, "UNIT_BYTES", 15_000)
     sample("jsonl", {"column": "click"})
