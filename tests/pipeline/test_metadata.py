@@ -92,15 +92,16 @@ def test_a_copy_in_postgresql_is_migrated_and_dropped(
     tmp_path: Path,
 ) -> None:
     address = database.replace("postgresql:", "postgresql+psycopg2:")
-    installed(address, tmp_path)
     with psycopg.connect(database, autocommit=True) as server:
-        server.execute(VARIABLE)
+        # The test with SQLite has the tables of Airflow; here, the first migration makes them.
+        server.execute("CREATE TABLE own (key text)")
+        server.execute("INSERT INTO own VALUES ('a'), ('b')")
         # A running Airflow is connected during the copy.
         done = rehearse(address)
         assert not done.error, (tmp_path / "rehearsal" / "airflow" / "log").read_text()
         assert not done.not_copied
         assert "copy of the installation's PostgreSQL" in done.what
-        assert done.rows > 0
+        assert done.rows >= 2
         assert done.fewer == ()
         rows = server.execute("SELECT datname FROM pg_database").fetchall()
         assert not [name for (name,) in rows if name.startswith("nightbid_rehearsal")]
