@@ -20,7 +20,7 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, safe_run_id, state_of
 from nightbid.storage.workspace import Workspace
 
-DAG, WAITS, REJECTED = "nightly_small", "waits-for-logs", "rejected"
+DAG, WAITS = "nightly_small", "waits-for-logs"
 ASKS = "awaiting_input"
 """State in Airflow 3.3 of a task that waits for a person without a triggerer."""
 STOPS = ["gates.overrides=[]", "gates.raw.rows.stop=[1000000,null]"]
@@ -84,8 +84,8 @@ class Nights:
         until(lambda: self.has_ended(run), 400)
         return str(self.client.run_state(DAG, run))
 
-    def clear(self, run: str, task: str) -> None:
-        body = {"task_ids": [task], "dag_run_id": run, "dry_run": False, "only_failed": False}
+    def clear(self, run: str, *tasks: str) -> None:
+        body = {"task_ids": tasks, "dag_run_id": run, "dry_run": False, "only_failed": False}
         path = f"/api/v2/dags/{DAG}/clearTaskInstances"
         # SQLite takes one writer at a time.
         until(lambda: self.client._http.post(path, json=body).is_success)
@@ -120,6 +120,12 @@ def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
         approval=True,
     )
     home, settings = Home(tmp_path / "airflow"), Settings()
+    workspace = Workspace(settings.workspace)
+
+    def record(run_id: str, stage: str) -> StageRecord:
+        stage_record = RunRecord.load(workspace, "small", safe_run_id(run_id)).stage(stage)
+        assert stage_record is not None
+        return stage_record
 
     with embedded(home, settings) as airflow:
         nights = Nights(airflow)
@@ -130,8 +136,8 @@ def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
         airflow.client.trigger(DAG, WAITS, {"date": str(TODAY), "overrides": STOPS})
         nights.wait(WAITS, ARRIVAL, "deferred")
         # A night that waits for its logs blocks no other night.
-        asks = nights.backfill(back(1), [])
-        nights.wait(asks, APPROVE, ASKS)
+        asked = nights.backfill(back(1), [])
+        nights.wait(asked, APPROVE, ASKS)
         nights.clear(stopped, "gate_raw")
         nights.wait(stopped, "gate_raw", "deferred")
         kill(airflow)
@@ -140,45 +146,38 @@ def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
     with embedded(home, settings) as airflow:
         nights = Nights(airflow)
         assert nights.state(stopped, "gate_raw") == "deferred"
-        assert nights.state(asks, APPROVE) == ASKS
-        nights.answer(asks, "Approve")
-        assert nights.end(asks) == "success"
+        assert nights.state(asked, APPROVE) == ASKS
+        # The attempt fails between the answer and its record: no second question follows.
+        run_file = workspace.run_folder("small", safe_run_id(asked)) / "run.json"
+        hidden = run_file.rename(run_file.with_suffix(".hidden"))
+        nights.answer(asked, "Reject")
+        nights.wait(asked, APPROVE, "up_for_retry")
+        hidden.rename(run_file)
+        assert nights.end(asked) == "success"
+        assert nights.state(asked, "promote") == "skipped"
+        rejection = record(asked, APPROVE)
+        assert rejection.summary == "not promoted: rejected by admin"
+        run = RunRecord.load(workspace, "small", safe_run_id(asked))
+        newest = {stage_record.stage: stage_record for stage_record in run.records()}
+        assert state_of(run.head, newest) == ("stopped", APPROVE)
+        assert ChampionPointer(workspace, "small").current() is None
         # The gate judges both after the night that was running, and stops them.
         assert nights.end(WAITS) == nights.end(stopped) == "failed"
-        # Run the same night again with reused stages, and let a person reject it.
-        airflow.client.trigger(DAG, REJECTED, {"date": str(back(1))})
-        nights.wait(REJECTED, APPROVE, ASKS)
-        # The attempt fails between the answer and its record: no second question follows.
-        run_file = Workspace(settings.workspace).run_folder("small", REJECTED) / "run.json"
-        hidden = run_file.rename(run_file.with_suffix(".hidden"))
-        nights.answer(REJECTED, "Reject")
-        nights.wait(REJECTED, APPROVE, "up_for_retry")
-        hidden.rename(run_file)
-        until(lambda: nights.has_ended(REJECTED), 300)
-        assert nights.state(REJECTED, "promote") == "skipped"
+        # A cleared question is asked again.
+        nights.clear(asked, APPROVE, "promote")
+        nights.wait(asked, APPROVE, ASKS)
+        nights.answer(asked, "Approve")
+        assert nights.end(asked) == "success"
 
-    workspace = Workspace(settings.workspace)
-
-    def record(run_id: str, stage: str) -> StageRecord:
-        stage_record = RunRecord.load(workspace, "small", safe_run_id(run_id)).stage(stage)
-        assert stage_record is not None
-        return stage_record
-
-    assert record(asks, APPROVE).summary == "approved by admin"
+    assert record(asked, APPROVE).summary == "approved by admin"
     champion = ChampionPointer(workspace, "small").current()
     assert champion is not None
-    assert champion.run_id == safe_run_id(asks)
-    assert record(REJECTED, APPROVE).summary == "not promoted: rejected by admin"
-    rejected = RunRecord.load(workspace, "small", REJECTED)
-    newest = {stage_record.stage: stage_record for stage_record in rejected.records()}
-    assert state_of(rejected.head, newest) == ("stopped", APPROVE)
-    (decision,) = [
-        decision for decision in decisions(workspace, "small") if REJECTED in decision.what
-    ]
-    assert decision.by == "admin"
+    assert champion.run_id == safe_run_id(asked)
+    answers = [each.what for each in decisions(workspace, "small") if each.by == "admin"]
+    name = safe_run_id(asked)
+    assert answers == [f"keep back {name}", f"approve {name}", f"promote #1: {name} serves"]
     assert record(WAITS, ARRIVAL).verdict == "pass"
-    promoted = record(asks, "promote")
     for run_id in (WAITS, stopped):
         judged = record(run_id, "gate_raw")
         assert judged.state == "stopped"
-        assert judged.started > promoted.started
+        assert judged.started > rejection.started
