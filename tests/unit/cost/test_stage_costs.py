@@ -106,7 +106,8 @@ def test_each_attempt_is_recorded_once_and_a_reused_output_costs_nothing(
     entries = Ledger(run.workspace).entries(run_id=run.run_id)
     cpu = {e.attempt: e for e in entries if e.resource == "vcpu_hour"}
     assert {number: e.state for number, e in cpu.items()} == {1: "failed", 2: "done"}
-    assert 0.29 < float(cpu[1].quantity) * 3600 < spent + 0.05
+    # The kernel counts CPU time in hundredths of a second.
+    assert 0.27 < float(cpu[1].quantity) * 3600 < spent + 0.05
     assert total(entries).amount > 0
     assert total(entries, here=True).amount == 0
 
