@@ -85,7 +85,8 @@ def airflow(shared_chromium: Any, elsewhere: str, settings: Settings) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTBID_TRACKING", "")
         patch.setenv("NIGHTBID_TRACKING_PAGES", elsewhere)
-        patch.setenv("NIGHTBID_POLL_SECONDS", "0.5")
+        # Each poll of each waiting task takes CPU time from the others.
+        patch.setenv("NIGHTBID_POLL_SECONDS", "1")
         with embedded(Home.beside(settings), settings, schedules=True) as running:
             yield running
 

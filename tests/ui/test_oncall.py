@@ -180,9 +180,10 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def incidents(airflow: Any, settings: Settings, logs: Path, parse: Callable[[str], None]) -> None:
     """Add every incident to the workspace, let Airflow parse the pipelines, start two nights."""
     prepare(settings, logs)
+    parse(WAITING)
     # The deadline of tonight's night is tomorrow, however long the tests take.
     for dag, night in ((LATE, NIGHT), (WAITING, NOW.date())):
-        parse(dag)
+        until(lambda dag=dag: airflow.client.has_dag(dag), 300)
         airflow.client.unpause(dag)
         airflow.client.trigger(dag, "late", {"date": str(night)})
 
