@@ -15,6 +15,7 @@ import pytest
 from nightbid.data import obd
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
+from nights import TREES
 from preloaded import COMMANDS
 
 pytestmark = pytest.mark.slow
@@ -42,8 +43,8 @@ def test_off_policy_estimates_are_within_error_of_the_true_value(shell):
             "ad_age_days": "numeric",
             "position": {"transform": "identity", "size": 8, "training_only": True},
         },
-        model={"architecture": "gradient_boosted_trees"},
-        baseline={"architecture": "gradient_boosted_trees"},
+        model=TREES,
+        baseline=TREES,
         train={"refit": False},
         policy={"temperature": 0.5},
     )  # fmt: skip
@@ -134,8 +135,8 @@ def test_a_night_on_open_bandit_logs_estimates_its_policy_value(shell, tmp_path)
             "user_feature_0": "vocabulary",
             "position": {"transform": "identity", "size": 8, "training_only": True},
         },
-        model={"architecture": "gradient_boosted_trees"},
-        baseline={"architecture": "gradient_boosted_trees"},
+        model=TREES,
+        baseline=TREES,
         train={"refit": False},
         evaluate={"bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
         policy={"temperature": 0.5},
