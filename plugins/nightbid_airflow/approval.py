@@ -12,7 +12,7 @@ from airflow.configuration import conf
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk.definitions.context import Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 from airflow.triggers.base import TriggerEvent
 from nightbid.clock import moment, seconds_since
 from nightbid.config.settings import Settings
@@ -25,7 +25,8 @@ from nightbid.storage.workspace import Workspace
 from nightbid_airflow.page_links import PageLink, run_page
 
 ASKED = "asked.json"
-"""Name of the file in a run's folder with the time of the question, by the machine's uptime."""
+"""Name of the file in a run's folder about the last question: its time by the machine's uptime, the
+task's `max_tries`, which grows whenever the task is cleared, and the answer known before it."""
 SLACK_SECONDS = 60.0
 PAUSE_SECONDS = 5.0 + conf.getint("workers", "min_heartbeat_interval")
 """Seconds between a deferral and the resumption of the task. Airflow considers a task lost if it
@@ -80,16 +81,17 @@ class PromotionApproval(ApprovalOperator):
         If a user answers before the process that asked has ended, Airflow considers the task lost
         and retries it. The retry uses the answer that was given; without one it asks again.
         """
-        run = self._run(context)
-        ti, answer = context["ti"], run.newest(APPROVE)
-        is_second_try = ti.try_number > 1 and ti.max_tries <= (self.retries or 0)
-        if is_second_try and answer is not None and answer.by:
-            option = self.APPROVE if answer.state == "done" else self.REJECT
-            person = {"id": answer.by, "name": answer.by}
-            event = {"chosen_options": [option], "params_input": {}, "responded_at": answer.started,
-                     "responded_by_user": person}  # fmt: skip
-            return super().execute_complete(context, event)
-        if is_second_try and (run.folder / ASKED).exists():
+        run, ti = self._run(context), context["ti"]
+        asked = _asked(run)
+        first_try = ti.max_tries - (self.retries or 0) + 1  # since the task was last cleared
+        if ti.try_number > first_try and asked.get("max_tries") == ti.max_tries:
+            answer = run.newest(APPROVE)
+            if answer and answer.by and asked.get("before") != answer.started.isoformat():
+                option = self.APPROVE if answer.state == "done" else self.REJECT
+                person = {"id": answer.by, "name": answer.by}
+                event = {"chosen_options": [option], "params_input": {},
+                         "responded_at": answer.started, "responded_by_user": person}  # fmt: skip
+                return super().execute_complete(context, event)
             # Airflow keeps the answer, but only a trigger can read it; asking again deletes it.
             trigger = EarlierAnswer(
                 ti_id=ti.id,
@@ -140,9 +142,19 @@ class PromotionApproval(ApprovalOperator):
         return super().execute_complete(context, event)
 
     def _ask(self, run: RunRecord, context: Context) -> Any:
-        write_atomically(run.folder / ASKED, json.dumps(moment()))
         self.body = question(run, context["dag_run"].run_id, self.hours)
-        return super().execute(context)
+        answer = run.newest(APPROVE)
+        asked = {
+            **moment(),
+            "max_tries": context["ti"].max_tries,
+            "before": answer and answer.started.isoformat(),
+        }
+        try:
+            return super().execute(context)
+        except (TaskAwaitingInput, TaskDeferred):
+            # Only now has Airflow deleted the answer to an earlier question.
+            write_atomically(run.folder / ASKED, json.dumps(asked))
+            raise
 
     def _run(self, context: Context) -> RunRecord:
         run_id = safe_run_id(context["dag_run"].run_id)
@@ -150,11 +162,7 @@ class PromotionApproval(ApprovalOperator):
 
     def _seconds_left(self, context: Context) -> float:
         """Get the seconds until the question expires, by the machine's uptime; 0 if unknown."""
-        try:
-            asked_at = json.loads((self._run(context).folder / ASKED).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return 0.0
-        passed = seconds_since(asked_at)
+        passed = seconds_since(_asked(self._run(context)))
         return 0.0 if passed is None else self.hours * 3600 - passed
 
     def _record(
@@ -170,6 +178,15 @@ class PromotionApproval(ApprovalOperator):
                 by=person,
             )
         )
+
+
+def _asked(run: RunRecord) -> dict[str, Any]:
+    """Read the file about the last question; empty if there is none, or it is damaged."""
+    try:
+        asked = json.loads((run.folder / ASKED).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return asked if isinstance(asked, dict) else {}
 
 
 def question(run: RunRecord, run_id: str, hours: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,9 +42,15 @@ class Asked:
         with pytest.raises(TaskAwaitingInput):
             self.task.execute(self.context)
 
-    def try_again(self, max_tries: int = 0) -> None:
-        self.context["ti"].try_number, self.context["ti"].max_tries = 2, max_tries
+    def try_again(self, try_number: int = 2, max_tries: int = 0) -> None:
+        self.context["ti"].try_number, self.context["ti"].max_tries = try_number, max_tries
         self.task.execute(self.context)
+
+    def answer(self, option: str, person: str) -> None:
+        user = {"id": person, "name": person}
+        event = {"chosen_options": [option], "params_input": {}, "responded_by_user": user}
+        now = dt.datetime.now(dt.UTC)
+        self.task.execute_complete(self.context, {**event, "responded_at": now})
 
     def put_hours_ago(self, hours: float, boot: str = "") -> None:
         at = moment()
@@ -95,3 +102,30 @@ def test_cleared_approval_asks_again(tmp_path, monkeypatch) -> None:
     question = Asked(tmp_path, monkeypatch)
     with pytest.raises(TaskAwaitingInput):
         question.try_again(max_tries=1)
+
+
+def test_retry_of_a_cleared_approval_uses_the_answer_given_since_the_clear(
+    tmp_path, monkeypatch
+) -> None:
+    question = Asked(tmp_path, monkeypatch)
+    with suppress(Exception):  # what Airflow does with a rejection needs its database
+        question.answer("Reject", "ann")
+    assert question.run.newest(APPROVE).summary == "not promoted: rejected by ann"
+    with pytest.raises(TaskAwaitingInput):
+        question.try_again(2, max_tries=1)
+    # Airflow lost the process that asked, and keeps an answer, if there is one.
+    with pytest.raises(TaskDeferred) as looks:
+        question.try_again(3, max_tries=1)
+    assert isinstance(looks.value.trigger, EarlierAnswer)
+    question.answer("Approve", "bob")
+    question.try_again(3, max_tries=1)
+    assert question.run.newest(APPROVE).summary == "approved by bob"
+
+
+def test_cleared_approval_that_ended_before_it_asked_takes_no_answer_from_before_the_clear(
+    tmp_path, monkeypatch
+) -> None:
+    question = Asked(tmp_path, monkeypatch)
+    question.answer("Approve", "ann")
+    with pytest.raises(TaskAwaitingInput):
+        question.try_again(3, max_tries=1)
