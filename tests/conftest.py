@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,10 +45,6 @@ from browsers import browser  # noqa: E402
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
 from once import made_once  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
-
-# How long an example takes depends on the machine.
-hypothesis.settings.register_profile("nightbid", deadline=None)
-hypothesis.settings.load_profile("nightbid")
 
 SHARED = ("tests/dags/pages/", "tests/ui/", "tests/unit/report/", "tests/unit/serving/")
 """Folders whose files share a server: in parallel runs, one worker runs a whole folder."""

@@ -198,6 +198,14 @@ def clicks_of_day(folder) -> dict:
             "clicks": str(folder / "clicks"), "attribution_days": 0}  # fmt: skip
 
 
+def joined_in_new_york(folder, day):
+    """Join a day whose times without a zone are New York's: batches of rows and of those aside."""
+    source = clicks_of_day(folder)
+    for stream in ("impressions", "clicks"):
+        source[stream] = {"folder": source[stream], "time_zone": "America/New_York"}
+    return open_source(spec_of(source).source, folder, (day,)).batches(day)
+
+
 def test_events_of_the_hour_that_occurs_twice_are_not_before_their_impression(tmp_path):
     """Local times without a zone, when clocks in New York go back from 02:00 to 01:00."""
     day = date(2026, 11, 1)
@@ -207,11 +215,7 @@ def test_events_of_the_hour_that_occurs_twice_are_not_before_their_impression(tm
 
     put(tmp_path, "impressions", day, impression_id=["a", "b"], time=local("01:50", "03:00"))
     put(tmp_path, "clicks", day, impression_id=["a", "b"], time=local("01:10", "01:30"))
-    source = clicks_of_day(tmp_path)
-    for stream in ("impressions", "clicks"):
-        source[stream] = {"folder": source[stream], "time_zone": "America/New_York"}
-    logs = open_source(spec_of(source).source, tmp_path, (day,))
-    rows, aside = logs.batches(day)
+    rows, aside = joined_in_new_york(tmp_path, day)
     assert rows["clicked"].to_pylist() == [1, 0]
     assert rows["click_time"][0].as_py() == datetime(2026, 11, 1, 6, 10, tzinfo=UTC)
     assert aside[REASON].to_pylist() == ["a click earlier than its impression"]
@@ -237,11 +241,7 @@ def test_instants_in_the_hour_that_occurs_twice_are_not_moved(tmp_path, stated):
     clicked = [shown - timedelta(minutes=10), shown + timedelta(minutes=10)]
     put(tmp_path, "impressions", day, impression_id=["a", "b"], time=stated([shown, shown]))
     put(tmp_path, "clicks", day, impression_id=["a", "b"], time=stated(clicked))
-    source = clicks_of_day(tmp_path)
-    for stream in ("impressions", "clicks"):
-        source[stream] = {"folder": source[stream], "time_zone": "America/New_York"}
-    logs = open_source(spec_of(source).source, tmp_path, (day,))
-    rows, aside = logs.batches(day)
+    rows, aside = joined_in_new_york(tmp_path, day)
     assert rows["clicked"].to_pylist() == [0, 1]
     assert rows["click_time"][1].as_py() == clicked[1]
     assert aside[REASON].to_pylist() == ["a click earlier than its impression"]
