@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from nightbid.config.explain import explain, shortened, suggestion
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.config.yaml_values import UNREADABLE, load_value
+from nightbid.config.yaml_values import UNREADABLE, load_value, parse_yaml, read_text, read_yaml
 from nightbid.errors import ConfigError
 
 
@@ -41,7 +41,8 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
         ConfigError: There is no such folder or pipeline, or its file or an override cannot be read.
     """
     check_folder(folder)
-    known = pipeline_names(folder)
+    files = _pipeline_files(folder)
+    known = _names_of(files)
     if name not in known:
         if owner := next((pipeline for pipeline in known if name.startswith(f"{pipeline}-")), ""):
             raise ConfigError(
@@ -54,7 +55,7 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
             where=str(folder),
             hint=suggestion(name, known) or f"known pipelines: {', '.join(known) or 'none'}",
         )
-    for path in _pipeline_files(folder):
+    for path in files:
         if path.stem == name and path.suffix != ".yaml":
             raise ConfigError(
                 "the name of a pipeline's file ends in .yaml",
@@ -83,7 +84,11 @@ def check_folder(folder: Path) -> None:
 
 def pipeline_names(folder: Path) -> list[str]:
     """List the names of the pipelines in a folder, sorted; also of those that cannot be loaded."""
-    return sorted({path.stem for path in _pipeline_files(folder)})
+    return _names_of(_pipeline_files(folder))
+
+
+def _names_of(files: Sequence[Path]) -> list[str]:
+    return sorted({path.stem for path in files})
 
 
 def _pipeline_files(folder: Path) -> list[Path]:
@@ -126,12 +131,12 @@ def validated(tree: dict[str, Any], where: str) -> PipelineSpec:
 
 def _tree_of(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     suite = path.parent / "suites" / path.name
-    text = _text(path, path.name)
+    text = read_text(path, path.name)
     return _parsed(text, path.name, overrides, suite if suite.exists() else None)
 
 
 def _parsed(text: str, where: str, overrides: Sequence[str], suite: Path | None) -> dict[str, Any]:
-    tree = _yaml(text, where)
+    tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise ConfigError(
             f"a pipeline is a mapping of keys, not {type(tree).__name__}",
@@ -143,59 +148,6 @@ def _parsed(text: str, where: str, overrides: Sequence[str], suite: Path | None)
     for override in overrides:
         _apply(tree, override)
     return tree
-
-
-def _text(path: Path, where: str) -> str:
-    """Read the text of a file; raise a one-line error if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the file ({error.strerror})",
-            where=str(path),
-            hint="check the name, or list the pipelines with `nightbid pipelines`",
-        ) from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            f"byte 0x{error.object[error.start]:02x} is not UTF-8",
-            where=f"{where}:{line}",
-            hint="save the file as UTF-8",
-        ) from error
-
-
-def read_yaml(path: Path, where: str) -> Any:
-    """Read a YAML file.
-
-    Args:
-        path: Path of the file.
-        where: Name of the file, for error messages.
-
-    Raises:
-        ConfigError: The file cannot be read or has too many values.
-    """
-    return _yaml(_text(path, where), where)
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return load_value(text, where)
-    except UNREADABLE as error:
-        raise ConfigError(
-            f"a value cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
-            where=where,
-            hint="correct the value, or quote it if it is text (a date must exist)",
-        ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"{where}:{mark.line + 1}" if mark else where
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        wrong = text.splitlines()[mark.line : mark.line + 1] if mark else []
-        if wrong and "\t" in wrong[0][: -len(wrong[0].lstrip())]:
-            problem = "a tab indents the line, which YAML allows for spaces only"
-        raise ConfigError(
-            f"malformed YAML: {problem}", where=line, hint="fix this line (or the one above)"
-        ) from error
 
 
 def _add_suite(tree: dict[str, Any], path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -21,7 +20,7 @@ from pydantic_settings import (
 
 from nightbid.config.cloud import Cloud, CloudProfile
 from nightbid.config.explain import explain
-from nightbid.config.yaml_values import UNREADABLE, load_value
+from nightbid.config.yaml_values import read_yaml
 from nightbid.errors import ConfigError
 
 FILE = "NIGHTBID_SETTINGS"
@@ -94,7 +93,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             faults = explain(error, type(self), where)
             raise ConfigError(faults, where=where, hint="see docs/cloud.md") from None
-        except (SettingsError, yaml.YAMLError, OSError, *UNREADABLE) as error:
+        except (SettingsError, OSError) as error:
             text = " ".join(str(error).split())[:200]
             raise ConfigError(text, where=where, hint="fix the variable or file") from None
 
@@ -114,7 +113,7 @@ class Settings(BaseSettings):
         path = Path(path).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"there is no settings file {str(path)!r}")
-        tree = load_value(path.read_text(encoding="utf-8"), str(path)) or {}
+        tree = read_yaml(path, str(path)) or {}
         if not isinstance(tree, dict):
             raise SettingsError(f"{path}: settings are a mapping of keys, not {tree!r}")
         return init_settings, env_settings, InitSettingsSource(settings_cls, tree)

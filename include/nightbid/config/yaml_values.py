@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -78,6 +79,69 @@ StrictLoader.yaml_implicit_resolvers = {
 }
 for _name, (_pattern, _first) in SCALARS.items():
     StrictLoader.add_implicit_resolver(f"{TAG}{_name}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def read_text(path: Path, where: str) -> str:
+    """Read the text of a file; raise a one-line error if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the file ({error.strerror})",
+            where=str(path),
+            hint="check the name, or list the pipelines with `nightbid pipelines`",
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"byte 0x{error.object[error.start]:02x} is not UTF-8",
+            where=f"{where}:{line}",
+            hint="save the file as UTF-8",
+        ) from error
+
+
+def read_yaml(path: Path, where: str) -> Any:
+    """Read a YAML file.
+
+    Args:
+        path: Path of the file.
+        where: Name of the file, for error messages.
+
+    Raises:
+        ConfigError: The file cannot be read or has too many values.
+    """
+    return parse_yaml(read_text(path, where), where)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse the text of a YAML file.
+
+    Args:
+        text: Content of the file.
+        where: Name of the file, for error messages.
+
+    Raises:
+        ConfigError: The text is not YAML, repeats a key or has too many values; the message names
+            the line.
+    """
+    try:
+        return load_value(text, where)
+    except UNREADABLE as error:
+        raise ConfigError(
+            f"a value cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
+            where=where,
+            hint="correct the value, or quote it if it is text (a date must exist)",
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{where}:{mark.line + 1}" if mark else where
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        wrong = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        if wrong and "\t" in wrong[0][: -len(wrong[0].lstrip())]:
+            problem = "a tab indents the line, which YAML allows for spaces only"
+        raise ConfigError(
+            f"malformed YAML: {problem}", where=line, hint="fix this line (or the one above)"
+        ) from error
 
 
 def load_value(text: str, where: str) -> Any:

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from nightbid.config.gates import GATES, Override
-from nightbid.config.load import read_yaml
 from nightbid.config.settings import Settings
+from nightbid.config.yaml_values import read_yaml
 from nightbid.errors import ConfigError
 from nightbid.gates.propose import to_yaml
 from nightbid.gates.result import known_result
