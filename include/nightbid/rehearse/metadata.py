@@ -27,8 +27,9 @@ from pydantic import BaseModel, ConfigDict
 from nightbid.config.settings import Settings
 from nightbid.counts import counted
 from nightbid.errors import StageError
+from nightbid.processes import how_it_ended
 from nightbid.rehearse.environments import Environment
-from nightbid.rehearse.sides import Sides, last_line
+from nightbid.rehearse.sides import Sides
 
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 HIDDEN = "airflow-db-not-allowed"
@@ -150,8 +151,8 @@ def _migrate(
         if code:
             return Migrated(
                 what=copy.what,
-                error=f"`airflow db migrate` of the {name} version ended with code {code} on"
-                f" {copy.what}: {last_line(folder / 'log')}",
+                error=f"{copy.what}: `airflow db migrate` of the {name} version"
+                f" {how_it_ended(code, folder / 'log')}",
             )
     after = copy.rows()
     fewer = [

@@ -24,6 +24,7 @@ from nightbid.cost.ledger import Ledger, record_stage_usage, total
 from nightbid.cost.meter import ProcessMeter
 from nightbid.errors import BudgetExceeded, ConfigError, StageError
 from nightbid.night.manifest import Usage
+from nightbid.processes import how_it_ended
 from nightbid.rehearse.contract import CONTRACT, ProcessAnswer, read_answer
 from nightbid.rehearse.environments import Environment, source_folder
 from nightbid.rehearse.locks import PROGRAM, Lock
@@ -129,7 +130,7 @@ class Sides:
         code = self._run(folder, environment, [str(worker), str(request), str(answer)])
         if not answer.exists():
             raise StageError(
-                f"the process ended with code {code} and no answer: {last_line(folder / 'log')}",
+                f"the process {how_it_ended(code, folder / 'log')}",
                 where=f"{folder.name} of {self.plan.name}",
                 hint=f"see {folder / 'log'}, then run the same command again",
             )
@@ -261,9 +262,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def last_line(log: Path) -> str:
-    """Get the last line of a process's output."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -19,6 +19,7 @@ from typing import IO, Any
 from nightbid.errors import ConfigError, NightbidError, StageError
 from nightbid.free_ports import free_ports
 from nightbid.night.progress import EpochWatcher, Progress
+from nightbid.processes import how_it_ended
 from nightbid.training.job import FitJob, run_job
 
 
@@ -70,7 +71,9 @@ def launch(job: FitJob, workers: int, *, progress: Progress, watch: EpochWatcher
             )
             stack.callback(_stop, process)
             processes.append(process)
-        threading.Thread(target=_end_together, args=(processes,), daemon=True).start()
+        failures: list[tuple[int, int]] = []
+        watcher = threading.Thread(target=_end_together, args=(processes, failures), daemon=True)
+        watcher.start()
         metrics: dict[str, Any] | None = None
         assert processes[0].stdout is not None
         for line in processes[0].stdout:
@@ -84,26 +87,33 @@ def launch(job: FitJob, workers: int, *, progress: Progress, watch: EpochWatcher
                 raise kind(message["error"][0], where=message["error"][1], hint=message["error"][2])
             elif "metrics" in message:
                 metrics = message["metrics"]
-        codes = [process.wait() for process in processes]
-        if metrics is None or any(codes):
-            rank = next((at for at, code in enumerate(codes) if code), 0)
-            last = (folder / f"worker{rank}.log").read_text(errors="replace").strip().splitlines()
+        watcher.join()
+        if metrics is None or failures:
+            code, rank = failures[0] if failures else (0, 0)
             raise StageError(
-                f"worker {rank} ended with code {codes[rank]}: {last[-1][:300] if last else ''}",
+                f"worker {rank} {how_it_ended(code, folder / f'worker{rank}.log')}",
                 where="train",
                 hint="run the night again: training resumes from its checkpoint",
             )
         return metrics
 
 
-def _end_together(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Stop all workers when one dies; they would wait for it forever."""
-    while any(process.poll() is None for process in processes):
-        if any(process.poll() for process in processes):
-            for process in processes:
-                _stop(process)
-            return
+def _end_together(
+    processes: list[subprocess.Popen[bytes]], failures: list[tuple[int, int]]
+) -> None:
+    """Stop all workers when one dies; they would wait for it forever.
+
+    Args:
+        processes: Workers by rank.
+        failures: Receives the code and the rank of the worker that died first.
+    """
+    while None in (codes := [process.poll() for process in processes]) and not any(codes):
         threading.Event().wait(0.2)
+    if dead := [(code, rank) for rank, code in enumerate(codes) if code]:
+        # Without a killed worker, the others fail within moments. Codes of signals are negative.
+        failures.append(min(dead))
+        for process in processes:
+            _stop(process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
