@@ -47,9 +47,10 @@ def checked_pipeline(
         spec = validated(tree, where)
     except ConfigError as error:
         rest = rest_of(tree)
-        more = [] if rest is None else [
-            *rest.faults(), *filter(rest.is_stated, _faults(rest.spec, night, cache))
-        ]  # fmt: skip
+        more = []
+        if rest is not None:
+            stated = _faults(rest.spec, night, cache, reads_logs=rest.reads_logs)
+            more = [*rest.faults(), *filter(rest.is_stated, stated)]
         if not more:
             raise
         lines = f"\n{where}: ".join([error.what, *more])
@@ -74,9 +75,12 @@ def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
         raise ConfigError(f"{more}{'; '.join(faults)}", where=f"{spec.pipeline}.yaml", hint=CORRECT)
 
 
-def _faults(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
+def _faults(
+    spec: PipelineSpec, night: date, cache: Path, *, reads_logs: bool = True
+) -> Iterator[str]:
     yield from _models(spec)
-    yield from _columns(spec, night, cache)
+    if reads_logs:
+        yield from _columns(spec, night, cache)
     yield from _hook(spec)
     yield from _secret(spec)
 

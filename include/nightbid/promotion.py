@@ -19,7 +19,7 @@ from nightbid.night.attempts import APPROVE
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.key import read_output
 from nightbid.night.record import RunRecord
-from nightbid.night.reference import pinned_champion
+from nightbid.night.reference import learned_days, pinned_champion
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.storage.files import is_local
@@ -191,6 +191,12 @@ def run(task: StageTask) -> Outcome:
         decision = "kept"
         summary = (
             f"not promoted: champion #{current.number} is from a later night ({current.night})"
+        )
+    elif current and (days := learned_days(task.workspace, current, task.night)):
+        decision = "kept"
+        summary = (
+            f"not promoted: champion #{current.number} has learned {' and '.join(map(str, days))},"
+            " so it was not compared with the candidate; it stays"
         )
     elif verdict not in PROMOTED and not (verdict != "worse" and is_first):
         decision = "kept"

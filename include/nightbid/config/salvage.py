@@ -27,6 +27,12 @@ class PartialPipeline:
     removed: frozenset[str]
     """Dotted names of the keys that were removed."""
 
+    @property
+    def reads_logs(self) -> bool:
+        """Whether the rest of `source` reads the logs with the columns that the YAML means."""
+        parts = [key for key in self.removed if key.split(".")[0] == "source"]
+        return not parts or ("source" not in parts and self.spec.source.kind == "simulator")
+
     def faults(self) -> Iterator[str]:
         """Yield the conflicts between the blocks that are left."""
         return (fault for fault in faults_of(self.spec) if self.is_stated(fault))

@@ -70,7 +70,9 @@ def measure(
             share = answer.unexpected / evaluated if rule.family in RISING else 0.0
             error = share_error(share, rule.usual, drawn)
             excess = beyond_chance(excess, 0.0, error) - rule.unproven
-        note = f"{answer.unexpected:,} of {counted(evaluated, 'row')}, usually {rule.usual:.2%}"
+        note = f"{answer.unexpected:,} of {counted(evaluated, 'row')}"
+        if not rule.exact:
+            note += f", usually {rule.usual:.2%}"
         if len(answer.where):
             shown = ", ".join(map(str, names.take(answer.where[:EXAMPLES]).to_pylist()))
             note += f"; {spec.columns.key} {shown}"

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +192,14 @@ def days_made(reasons: Mapping[str, str], days: int, most: int = 4, unit: str = 
     """
     if not reasons:
         return f"{counted(days, unit)}, all reused"
-    if len(reasons) == days and set(reasons.values()) == {"new"}:
-        return f"{counted(days, unit)}, all new"
-    named = [f"{day} ({why})" for day, why in list(reasons.items())[-most:]]
+    if len(reasons) == days and len(whys := set(reasons.values())) == 1:
+        why = whys.pop()
+        return f"{counted(days, unit)}, all {'new' if why == 'new' else f'made again ({why})'}"
+    newest = list(reasons.items())[-most:]
+    named = [
+        f"{', '.join(day for day, _ in same)} ({why})"
+        for why, same in groupby(newest, key=itemgetter(1))
+    ]
     more = f" and {len(reasons) - most} more" if len(reasons) > most else ""
     return f"{counted(days, unit)}, {days - len(reasons)} reused, made {', '.join(named)}{more}"
 
@@ -237,7 +244,7 @@ def _detail(before: str, now: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return "nothing" if value is None else str(value)
+    return "nothing" if value in (None, "") else str(value)
 
 
 def _manifest(key: DayKey, result: DayResult, folder: Path, pipeline: str, run_id: str) -> Manifest:

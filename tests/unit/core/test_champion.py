@@ -238,6 +238,30 @@ def test_a_champion_of_another_label_is_not_used_as_reference(tmp_path):
     assert why_no_reference(tonight, gone, conversions) == ""
 
 
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_a_champion_that_has_learned_the_evaluated_days_is_not_used_as_reference(tmp_path, mode):
+    workspace = Workspace(str(tmp_path))
+    base = {"pipeline": "ctr", "features": {"site_id": "vocabulary"}, "train": {"mode": mode}}
+    spec = PipelineSpec.model_validate(base)
+    # It has learned the days from 14 to 18 January and was validated on 19 January.
+    RunRecord.start(workspace, spec, dt.date(2026, 1, 20), run_id="A")
+    champion = promote(ChampionPointer(workspace, "ctr"), "A", 20)
+
+    def why(night: int, **window: int) -> str:
+        changed = PipelineSpec.model_validate({**base, "window": window})
+        tonight = RunRecord.start(
+            workspace, changed, dt.date(2026, 1, night), run_id=f"n{night}-{len(window)}"
+        )
+        return why_no_reference(tonight, champion, changed)
+
+    assert why(20) == why(21) == ""
+    for day in (19, 18, 14):
+        assert f"it has learned 2026-01-{day}: compared with the baseline" in why(day)
+    assert "it has learned 2026-01-18 and 2026-01-19" in why(20, evaluate_days=3)
+    # Weights of incremental nights come from days before the window, too.
+    assert bool(why(13)) == (mode == "incremental")
+
+
 def test_a_damaged_history_entry_is_reported_with_its_file(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     promote(pointer, "A", 1)

@@ -82,6 +82,26 @@ schedule: "0 3 * * *"
     assert len(messages) == 9
 
 
+@pytest.mark.parametrize("wrong", ["nulls: [unknown]", "renames: {shown_at: time}"])
+def test_logs_are_not_read_with_half_of_a_source(tmp_path, wrong):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "2026-01-08.jsonl").write_text('{"shown_at": 1, "place": "a"}\n')
+    text = f"""
+pipeline: t
+source: {{kind: jsonl, folder: {tmp_path / "logs"}, {wrong}}}
+columns: {{key: request, time: served_at}}
+features: {{place: vocabulary}}
+evaluate: {{slices: [place]}}
+model: {{architecture: dcn_v3}}
+"""
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        checked_pipeline("t", tmp_path, (), NIGHT, tmp_path)
+    assert wrong.split(":")[0] in str(caught.value)
+    assert "dcn_v3" in str(caught.value)
+    assert "is missing" not in str(caught.value)
+
+
 def test_a_pipeline_without_valid_features_is_rejected(tmp_path):
     (tmp_path / "t.yaml").write_text("pipeline: t\nsource: {kind: nowhere}\nfeatures: 3\n")
     with pytest.raises(ConfigError, match="features: must be a block of `key: value` lines, got 3"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_a_night_with_consistent_stages_is_promoted(tmp_path: Path) -> None:
     night = task(tmp_path)
     assert run(night).metrics["decision"] == "promoted"
     assert ChampionPointer(night.workspace, "ctr").current() is not None
+
+
+def test_a_champion_that_has_learned_the_evaluated_days_is_not_replaced(tmp_path: Path) -> None:
+    night = task(tmp_path)
+    RunRecord.start(night.workspace, night.spec, DATE, run_id="serves")
+    ChampionPointer(night.workspace, "ctr").promote(
+        run_id="serves", night=DATE, bundle_uri="stages/b", bundle_digest="b", reason="better"
+    )
+    window = night.spec.window.model_copy(update={"evaluate_days": 3})
+    wider = night.spec.model_copy(update={"window": window})
+    outcome = run(dataclasses.replace(night, spec=wider, night=Night.of(wider, DATE)))
+    assert outcome.summary.startswith(
+        "not promoted: champion #1 has learned 2026-01-06 and 2026-01-07"
+    )
 
 
 def test_promotion_fails_when_a_gate_judged_another_output(tmp_path: Path) -> None:

@@ -154,6 +154,13 @@ def test_profile_and_rows_give_the_same_verdict(fault: str) -> None:
     assert by_rows == expected
 
 
+def test_the_note_of_repeated_keys_states_no_usual_share() -> None:
+    spoil = put("impression_id", lambda frame: frame["impression_id"].iloc[0], 0.05)
+    _, _, measurements = by_profile_and_rows(spoil, ROWS)
+    (note,) = (of.note for of in measurements if of.statistic == "duplicates")
+    assert "usually" not in note  # the limit is absolute: the other days are not looked at
+
+
 def test_a_row_sample_gives_the_same_verdict_and_names_example_rows() -> None:
     spoil = put("platform", "tv", 0.2)
     _, by_rows, measurements = by_profile_and_rows(spoil, 1000)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, DataError
+from nightbid.night.days import days_made
 from nightbid.sampling.stage import fingerprint, run
 from nightbid.storage.verify import inventory
 from tasks import task_of
@@ -94,6 +95,16 @@ def test_only_days_with_changed_bytes_are_sampled_again(sample, logs):
     path.write_bytes(path.read_bytes())
     os.utime(path)
     assert sample(4)[0] == {}
+
+
+def test_a_reason_that_holds_for_all_days_is_named_once():
+    why = "columns changed (key: a → b)"
+    made = {f"2026-01-0{day}": why for day in range(1, 6)}
+    assert days_made(made, 5) == f"5 days, all made again ({why})"
+    assert days_made({**made, "2026-01-06": "new"}, 9) == (
+        f"9 days, 3 reused, made 2026-01-03, 2026-01-04, 2026-01-05 ({why}),"
+        " 2026-01-06 (new) and 2 more"
+    )
 
 
 def test_days_are_sampled_again_when_a_column_type_widens(sample, logs):
