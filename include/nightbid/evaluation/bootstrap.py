@@ -8,7 +8,7 @@ so differences between models are paired.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -70,6 +70,12 @@ class Resampling:
             uniform = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
             weights[:, replicate] = np.searchsorted(_POISSON, uniform, side="right")
         return cls(distinct, weights)
+
+    def chunks(self) -> Iterator[tuple[slice, Floats]]:
+        """Yield some replicates at a time: their numbers and weights, [users, replicates]."""
+        for start in range(0, self.weights.shape[1], _CHUNK):
+            part = slice(start, start + _CHUNK)
+            yield part, self.weights[:, part].astype(np.float64)
 
 
 def _mixed(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
@@ -142,24 +148,24 @@ def replicate(
     """
     user = np.searchsorted(resampling.users, users).astype(np.int32)
     positive, size = weights * labels, len(resampling.users)
-    replicates = resampling.weights.shape[1]
-    # Sparse products add in the same order on any number of cores: results are bit-identical.
-    chunks = [slice(start, start + _CHUNK) for start in range(0, replicates, _CHUNK)]
-    # Process one column or one model's histogram at a time: each is as large as the rows.
-    by_user = [np.bincount(user, column, size) for column in (positive, weights)]
+
+    def columns() -> Iterator[Floats]:
+        yield positive
+        yield weights
+        for scores in models.values():
+            p = clipped(scores)
+            yield weights * log_losses(labels, p)
+            yield weights * p
+
+    totals = replicate_sums(resampling, user, columns())
     areas = {}
     for name, scores in models.items():
-        p = clipped(scores)
-        by_user.append(np.bincount(user, weights * log_losses(labels, p), size))
-        by_user.append(np.bincount(user, weights * p, size))
-        of_positives, of_negatives = _histograms(positive, weights - positive, user, p, size)
-        areas[name] = np.empty(replicates)
-        for part in chunks:
-            drawn = resampling.weights[:, part].astype(np.float64)
-            areas[name][part] = _areas(of_positives @ drawn, of_negatives @ drawn)
-    sums, totals = sparse.csr_matrix(by_user), np.empty((len(by_user), replicates))
-    for part in chunks:
-        totals[:, part] = sums @ resampling.weights[:, part].astype(np.float64)
+        histograms = _histograms(positive, weights - positive, user, clipped(scores), size)
+        areas[name] = np.empty(resampling.weights.shape[1])
+        for part, drawn in resampling.chunks():
+            areas[name][part] = _areas(*(histogram @ drawn for histogram in histograms))
+        # Two models' histograms at once would be as large as the rows.
+        del histograms
     positives, weight = totals[:2]
     by_model: dict[str, Replicates] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -174,6 +180,33 @@ def replicate(
                 calibration=predicted / positives,
             )
     return by_model
+
+
+def replicate_sums(
+    resampling: Resampling, user: npt.NDArray[np.integer], columns: Iterable[Floats]
+) -> Floats:
+    """Sum columns in every replicate.
+
+    Args:
+        resampling: Weights of the users.
+        user: [rows] number of each row's user in `resampling`.
+        columns: [rows] each, taken one at a time, because each is as large as the rows.
+
+    Returns:
+        [columns, replicates] sums.
+    """
+    size = len(resampling.users)
+    everyone, ends = np.arange(size, dtype=np.int32), np.array([0, size], np.int32)
+    # Sparse products add in the same order on any number of cores: results are bit-identical.
+    by_user = [
+        sparse.csr_matrix((np.bincount(user, column, size), everyone, ends), (1, size))
+        for column in columns
+    ]
+    sums = np.empty((len(by_user), resampling.weights.shape[1]))
+    for part, drawn in resampling.chunks():
+        for at, row in enumerate(by_user):
+            sums[at, part] = row @ drawn
+    return sums
 
 
 def _histograms(

@@ -17,8 +17,9 @@ from nightbid.anonymous import are_anonymous
 from nightbid.counts import are, counted
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.bootstrap import share_of_users
+from nightbid.evaluation.memory import share_that_fits
 from nightbid.evaluation.scores import Floats, Ints
-from nightbid.machine import GB, memory_limit
+from nightbid.machine import memory_limit
 from nightbid.night.task import StageTask
 from nightbid.number_parsing import numbers
 from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
@@ -27,8 +28,6 @@ DAY = 86_400_000_000
 PIECE = 1 << 17
 """Rows of a day that are read and scored at once: a multiple of a network's batch, so that scores
 are bit-identical to those of a whole day at once."""
-ROW_BYTES = 400
-"""Bytes of memory that scores, users and slices of a row take during the evaluation."""
 AS_LOGGED = "as logged"
 PROPENSITY = "propensity"
 
@@ -213,9 +212,10 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> EvaluationRows:
     sliced: list[pa.Table] = []
     propensity = task.spec.columns.propensity
     used = (*slices, *filter(None, (baseline.column, propensity)))
-    many = sum(map(_count, files.values()))
     limit = memory_limit(task.spec.evaluate.memory_gb)
-    share = min(1.0, limit * GB / max(many * ROW_BYTES, 1))
+    share, many = share_that_fits(
+        [path for paths in files.values() for path in paths], limit, task.spec.evaluate.bootstrap
+    )
     if share < 1:
         task.progress(0.0, f"{share:.1%} of the users: {many:,} rows would take more than"
                       f" evaluate.memory_gb {limit:.3g}")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,14 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from nightbid.errors import DataError
-from nightbid.evaluation.bootstrap import Difference, Interval, Resampling, bounds
+from nightbid.evaluation.bootstrap import Difference, Interval, Resampling, bounds, replicate_sums
 from nightbid.evaluation.metrics import CURVE_BINS, CurvePoint, known
 from nightbid.evaluation.scores import Floats, Ints
 from nightbid.models.values import deviances
 
 FIGURES = ("normalized_deviance", "deviance", "gini", "mae", "rmse", "calibration")
 """Metrics with intervals."""
-_BINS, _CHUNK = 1 << 12, 16
+_BINS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -156,20 +156,18 @@ def replicate_values(
     """
     user = np.searchsorted(resampling.users, rows.users)
     y, w, size = rows.values, rows.weights, len(resampling.users)
-    columns = [w, w * y, w * np.sqrt(y)]
-    for p in models.values():
-        columns += [w * deviances(y, p), w * p, w * np.abs(y - p), w * (y - p) ** 2]
-    sums = sparse.csr_matrix([np.bincount(user, column, size) for column in columns])
-    orders = {"": _steps(y, rows, user, size)}
-    orders |= {name: _steps(p, rows, user, size) for name, p in models.items()}
-    replicates = resampling.weights.shape[1]
-    totals = np.empty((len(columns), replicates))
-    ginis = {name: np.empty(replicates) for name in orders}
-    for start in range(0, replicates, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        drawn = resampling.weights[:, part].astype(np.float64)
-        totals[:, part] = sums @ drawn
-        for name, (mass, value) in orders.items():
+
+    def columns() -> Iterator[Floats]:
+        yield from (w, w * y, w * np.sqrt(y))
+        for p in models.values():
+            yield from (w * deviances(y, p), w * p, w * np.abs(y - p), w * (y - p) ** 2)
+
+    totals = replicate_sums(resampling, user, columns())
+    ginis = {}
+    for name, order in {"": y, **models}.items():
+        mass, value = _steps(order, rows, user, size)
+        ginis[name] = np.empty(resampling.weights.shape[1])
+        for part, drawn in resampling.chunks():
             ginis[name][part] = _ginis(mass @ drawn, value @ drawn)
     weight, total, roots = totals[:3]
     by_model = {}
