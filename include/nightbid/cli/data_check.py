@@ -126,7 +126,15 @@ def _print(report: FolderReport, console: Console) -> None:
         )
     if findings.anonymous.share:
         say(f"user     {findings.anonymous}")
-    if findings.no_key:
+    for name, days in findings.absent.items():
+        say(f"absent   {name}: no value on {', '.join(map(str, days))}; renamed in the logs?")
+    if score := findings.predictions:
+        say(f"score    {score}: probabilities of another model, by its name (baseline: {{column:"
+            f" {score}}} compares with it)")  # fmt: skip
+    if findings.request:
+        say(f"key      {findings.request} names a request, whose rows differ in"
+            f" {findings.request_parts}: a key is generated (make_key)")  # fmt: skip
+    elif findings.no_key:
         say("key      no column is unique per row: a key is generated (make_key)")
     elif findings.repeated:
         say(

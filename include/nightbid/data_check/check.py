@@ -127,6 +127,11 @@ class FolderReport:
                 }
                 for clock in findings.clocks
             ],
+            "request": findings.request,
+            "predictions": findings.predictions,
+            "absent": {
+                name: [day.isoformat() for day in days] for name, days in findings.absent.items()
+            },
             "repeated_keys": findings.repeated,
             "repeated_positives": findings.repeated_positives,
             "yaml": self.yaml,

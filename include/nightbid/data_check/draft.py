@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import yaml
 
 from nightbid.config.event_source import EventsSource
@@ -87,8 +88,13 @@ def draft(
         ]
     lines += _columns(inferred)
     lines += _label(inferred, columns)
+    if inferred.predictions:
+        lines.append(
+            f"# baseline: {{column: {_scalar(inferred.predictions)}}}  # if these are the"
+            " probabilities of the model that serves today: the first champion to beat"
+        )
     lines += _window(days, unit_of(block))
-    lines += ["features:", *_features(columns, inferred), "model: {architecture: dcn_v2}"]
+    lines += ["features:", *_features(columns, inferred, days), "model: {architecture: dcn_v2}"]
     if slices := _slices(columns, inferred):
         lines.append(f"evaluate: {{slices: [{', '.join(map(_scalar, slices))}]}}")
     if unit_of(block) == "week":
@@ -119,8 +125,14 @@ def _columns(inferred: InferredRoles) -> list[str]:
     lines = ["columns:"]
     for role in ("key", "time", "user", "item", "position", "price", "bid", "floor", "value"):
         if role == "key" and inferred.no_key:
+            why = "no column is unique per row"
+            if inferred.request:
+                why = (
+                    f"{inferred.request} names a request, whose rows differ in"
+                    f" {inferred.request_parts}"
+                )
             lines.append(f"  key: {inferred.made_key}  # generated from the day and the row number:"
-                         " no column is unique per row")  # fmt: skip
+                         f" {_comment(why)}")  # fmt: skip
         elif role in roles:
             reason = _comment(inferred.reasons[role])
             if role == "key" and inferred.repeated:
@@ -183,7 +195,9 @@ def _window(days: Sequence[date], unit: Unit) -> list[str]:
     return [f"window: {{train_{unit}s: {train}}}  # the folder has {note}"]
 
 
-def _features(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list[str]:
+def _features(
+    columns: Sequence[ColumnSummary], inferred: InferredRoles, days: Sequence[date]
+) -> list[str]:
     lines: list[str] = []
     omitted: list[str] = []
     used: set[str] = set()
@@ -209,6 +223,9 @@ def _features(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list
             continue
         if column.name in (inferred.event_time, key) or role in ("price", "bid", "value"):
             continue
+        if why := _unusable(column.name, inferred, days):
+            omitted.append(f"{column.name} ({why})")
+            continue
         if role == "time":
             where = f"column: {_scalar(column.name)}"
             if column.has_hours:
@@ -220,16 +237,18 @@ def _features(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list
                 text = f"{{transform: identity, size: {_top(column) + 1}, training_only: true}}"
                 add(column.name, text, "clicks depend on the slot, which is unknown at serving")
             continue
-        text, why = _feature(column)
+        text, why = _feature(column, is_id=role == "item" or column.name == user)
         if inferred.label is None and _may_be_label(column, inferred):
             text, why = "", "may be the label"
+        if text and column.name in inferred.absent:
+            why += f"; no value on {', '.join(map(str, inferred.absent[column.name]))}"
         if not text:
             omitted.append(f"{column.name} ({why})")
         elif len(lines) < MOST_FEATURES:
             add(column.name, text, why)
         else:
             omitted.append(column.name)
-    if user and user != key:
+    if user and user not in (key, inferred.request):
         columns_ = f"columns: [{_scalar(user)}]"
         add(user, f"{{transform: target_rate, {columns_}, strength: 50}}",
             "how often this user clicked on earlier days", "user_rate")  # fmt: skip
@@ -239,6 +258,17 @@ def _features(columns: Sequence[ColumnSummary], inferred: InferredRoles) -> list
         )
         lines.append(f"  # left out: {_comment(note)}")
     return lines
+
+
+def _unusable(name: str, inferred: InferredRoles, days: Sequence[date]) -> str:
+    """Return why a column is no feature whatever its values are; empty if it may be one."""
+    if name == inferred.request:
+        return "identifies a request"
+    if name == inferred.predictions:
+        return "predictions of another model"
+    if days[-1] in inferred.absent.get(name, ()):
+        return f"no value on {days[-1]}: renamed or no longer logged?"
+    return ""
 
 
 def _may_be_label(column: ColumnSummary, inferred: InferredRoles) -> bool:
@@ -253,8 +283,13 @@ def _top(column: ColumnSummary) -> int:
     return int(values.max()) if len(values) and values.min() >= 0 else -1
 
 
-def _feature(column: ColumnSummary) -> tuple[str, str]:
+def _feature(column: ColumnSummary, *, is_id: bool) -> tuple[str, str]:
     """Choose a transform and give the reason; an empty transform leaves the column out."""
+    is_code = has_meaning(column.name, "code") and not has_meaning(column.name, "past")
+    is_id = is_id or has_meaning(column.name, "user") or has_meaning(column.name, "item")
+    # A number in text may be a code or a version: 1.10 is not 1.1.
+    is_amount = column.kind == "number" and not pa.types.is_string(column.values.type)
+    counts = column.distinct > FEW_VALUES and not is_code
     if column.kind == "empty":
         return "", "no value at all"
     if column.kind == "other":
@@ -265,13 +300,7 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
         return "", "only one value"
     if column.kind == "time":
         return "", "a time"
-    if column.kind == "number" or (
-        column.kind == "integer"
-        and column.distinct > FEW_VALUES
-        and (not has_meaning(column.name, "code") or has_meaning(column.name, "past"))
-        and not has_meaning(column.name, "user")
-        and not has_meaning(column.name, "item")
-    ):
+    if column.kind in ("number", "integer") and not is_id and (is_amount or counts):
         skewed = column.low >= 0 and column.high > 1000
         return ("{transform: numeric, log1p: true}" if skewed else "{transform: numeric}"), (
             f"{_rounded(column.low)} to {_rounded(column.high)}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+UNIT = r"(_?(usd|eur|gbp|micros?|micro_?usd|cents?|cpm|cpm_?micros?))?"
+"""Pattern of the unit after the name of an amount of money."""
+
 MEANINGS: dict[str, tuple[str, ...]] = {
     "key": (
         r"(impression|imp|ad_?request|request|req|auction|event|bid|log|record|row|txn"
@@ -29,10 +32,10 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         r"(ad_?group|line_?item|campaign|advertiser)(_?(id|name))?",
     ),
     "position": (r"(position|pos|slot|slot_?(no|number|index)|rank|ad_?position|banner_?pos)",),
-    "price": (r"(win|winning|market|paying|pay|clearing|paid|settle)_?(price|cost|amount)",
-              r"price_?paid"),
-    "bid": (r"(bid|bid_?price|bid_?amount|bidding_?price)",),
-    "floor": (r"(floor|floor_?price|bid_?floor|reserve|reserve_?price|slot_?price)",),
+    "price": (r"(win|winning|market|paying|pay|clearing|paid|settle)_?(price|cost|amount)" + UNIT,
+              r"price_?paid" + UNIT),
+    "bid": (r"(bid|bid_?price|bid_?amount|bidding_?price)" + UNIT,),
+    "floor": (r"(floor|floor_?price|bid_?floor|reserve|reserve_?price|slot_?price)" + UNIT,),
     "value": (r"(revenue|conversion_?value|order_?value|purchase_?value|gmv|sale_?amount)",),
     "amount": (
         r"(.*_)?(revenue|amount|gmv|value|spend|sales|payout|ltv|watch_?(time|seconds|ms)|dwell"
@@ -56,6 +59,9 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         r"(is_?)?(like|liked|share|shared|follow|comment|forward|hate|long_?view|finish|complete"
         r"|completed)",
     ),
+    "prediction": (r"(.*_)?(pctr|pcvr|pclick|p_?(ctr|cvr|click)|predicted_?(ctr|cvr|click)"
+                   r"|(ctr|cvr|click)_?(pred|prediction|score|probability|prob)"
+                   r"|(legacy|model|old)_?score)",),
     "past": (
         r".*(hist|rate|ctr|cvr|prev|past|avg|mean|last|since|_\d+[dh]|age|pred|score|prior|ratio"
         r"|cnt|count|num).*",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 from scipy.stats import rankdata
 
 from nightbid.column_parsing import encode, hashes
@@ -25,6 +27,8 @@ LEAST_DISTINCT = 0.3
 LEAST_KNOWN = 10
 """Minimum number of positives with a value, for a column known only where the label is 1."""
 TELLTALE_AUC = 0.97
+LEAST_EXPECTED = 20
+"""Minimum number of expected values, for a day without any to be conspicuous."""
 
 
 @dataclass
@@ -57,6 +61,14 @@ class InferredRoles:
     """Whether no column identifies an impression, so that a key has to be made."""
     made_key: str = "impression_id"
     """Name of that key, which no column has."""
+    request: str = ""
+    """Column that identifies a request with several impressions, named like a key."""
+    request_parts: str = ""
+    """Column in which the impressions of a request differ."""
+    predictions: str = ""
+    """Column with the label's probability by another model, a possible baseline."""
+    absent: dict[str, list[date]] = field(default_factory=dict)
+    """Column that has values on some of the days → days without any."""
 
     @property
     def label(self) -> str | None:
@@ -85,9 +97,13 @@ def find_roles(
     _key(inferred, known, day, format_roles)
     for role in ("user", "item", "position", "price", "bid", "floor", "value"):
         _by_name(inferred, known, role, format_roles)
+    _requests(inferred, known, day, format_roles)
     if "user" not in inferred.roles and format_roles.get("user") not in known:
         key = inferred.roles.get("key")
-        if key or inferred.no_key:
+        if inferred.request:
+            reason = "no column identifies users: intervals resample the rows of a request together"
+            _take(inferred, "user", inferred.request, reason)
+        elif key or inferred.no_key:
             inferred.roles["user"] = key or inferred.made_key
             inferred.reasons["user"] = (
                 "no column identifies users, so each impression counts as its own user: intervals"
@@ -101,14 +117,16 @@ def find_roles(
     _labels(inferred, columns, format_roles)
     if inferred.label:
         _outcomes(inferred, columns)
-        if inferred.repeated and (label := known[inferred.label]).kind != "time":
-            positive = (flag(label.values, inferred.labels[0].texts) == 1) & label.is_known
-            keys = hashes(known[inferred.roles["key"]].values)
-            for file_day in np.unique(day):
-                rows = np.flatnonzero(day == file_day)
-                first = rows[np.unique(keys[rows], return_index=True)[1]]
-                lost = np.setdiff1d(keys[rows[positive[rows]]], keys[first[positive[first]]])
-                inferred.repeated_positives += len(lost)
+        _predictions(inferred, columns)
+    _absent(inferred, columns, day)
+    if inferred.label and inferred.repeated and (label := known[inferred.label]).kind != "time":
+        positive = (flag(label.values, inferred.labels[0].texts) == 1) & label.is_known
+        keys = hashes(known[inferred.roles["key"]].values)
+        for file_day in np.unique(day):
+            rows = np.flatnonzero(day == file_day)
+            first = rows[np.unique(keys[rows], return_index=True)[1]]
+            lost = np.setdiff1d(keys[rows[positive[rows]]], keys[first[positive[first]]])
+            inferred.repeated_positives += len(lost)
     return inferred
 
 
@@ -236,6 +254,65 @@ def _by_name(
             why += "; some of its values are written 123, others 123.0: source.types unifies them"
             inferred.types[name] = "int"
         _take(inferred, role, name, why)
+
+
+def _requests(
+    inferred: InferredRoles,
+    known: dict[str, ColumnSummary],
+    day: npt.NDArray[np.int64],
+    format_roles: dict[str, str | None],
+) -> None:
+    """Generate a key if the key identifies requests with an impression for each slot or ad."""
+    key = inferred.roles.get("key")
+    if not inferred.repeated or key is None or format_roles.get("key") == key:
+        return
+    for role in ("position", "item"):
+        part = known.get(inferred.roles.get(role, ""))
+        if part is None:
+            continue
+        rows = np.stack([day.astype(np.uint64), hashes(known[key].values), hashes(part.values)])
+        again = len(day) - np.unique(rows, axis=1).shape[1]
+        if again <= (1 - UNIQUE) * inferred.repeated:
+            inferred.request, inferred.request_parts = key, part.name
+            inferred.no_key, inferred.repeated = True, 0
+            del inferred.roles["key"]
+            if inferred.made_key in known:
+                inferred.made_key = "generated_key"
+            return
+
+
+def _predictions(inferred: InferredRoles, columns: Sequence[ColumnSummary]) -> None:
+    """Find the probabilities of a model that serves already, by name and range."""
+    if inferred.labels[0].kind == "value":
+        return
+    assigned = {*inferred.roles.values(), *inferred.outcomes, inferred.label}
+    names = [
+        column.name
+        for column in columns
+        if column.kind == "number" and column.name not in assigned
+        if has_meaning(column.name, "prediction") and column.low >= 0 and column.high <= 1
+    ]
+    inferred.predictions = next(iter(names), "")
+
+
+def _absent(
+    inferred: InferredRoles, columns: Sequence[ColumnSummary], day: npt.NDArray[np.int64]
+) -> None:
+    """Find columns without any value on a day, although some are expected from the others."""
+    days, rows = np.unique(day, return_counts=True)
+    for column in columns:
+        if column.name in inferred.outcomes or not column.known:
+            continue
+        valid = np.asarray(pc.is_valid(column.values), bool)
+        with_value = np.array([valid[day == file_day].sum() for file_day in days])
+        share = valid.sum() / rows[with_value > 0].sum()
+        gone = [
+            date(1970, 1, 1) + timedelta(days=int(file_day))
+            for file_day, count, values in zip(days, rows, with_value, strict=True)
+            if not values and count * share >= LEAST_EXPECTED
+        ]
+        if gone:
+            inferred.absent[column.name] = gone
 
 
 def _labels(

@@ -13,6 +13,13 @@ from starlette.responses import JSONResponse, Response
 
 _DUMP = re.compile(r"^(Invalid input for param .+?): (.+?)\n\nFailed validating", re.DOTALL)
 _CHOICES = re.compile(r"^'(.*)' does not match '\^\(([\w|]+)\)(.*)'$", re.DOTALL)
+_HINTS = (
+    (r"is not a 'date'", "write YYYY-MM-DD, such as 2026-01-08"),
+    (r"is not of type .*'integer'", "write a whole number, without quotation marks"),
+    (r"is not of type .*'number'", "write a number, without quotation marks"),
+    (r"is not of type .*'array'", "write a list of texts key=value"),
+)
+"""End of a schema's message → what to write instead."""
 
 
 class ShortRefusals(BaseHTTPMiddleware):
@@ -45,13 +52,18 @@ def in_one_line(detail: str) -> str:
     field, fault = dump.groups()
     choices = _CHOICES.match(fault)
     if choices is None:
-        return f"{field}: {fault} → see the description of the field"
+        hint = "see the description of the field"
+        hint = next((text for end, text in _HINTS if re.search(f"{end}$", fault)), hint)
+        return f"{field}: {fault} → {hint}"
     value, names, rest = choices.groups()
     known = names.split("|")
     name = re.split(r"[.=]", value, maxsplit=1)[0]
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     if name in known:
-        hint = "write key=value, as in train.learning_rate=0.002"
+        hint = (
+            "write key=value without spaces before the sign, as in train.learning_rate=0.002; a key"
+            " has letters from a to z, digits, _ and dots"
+        )
     problem = f"{value!r} names no key of the pipeline's YAML" if "=" in rest else f"no {value!r}"
     return f"{field}: {problem if name not in known else repr(value)} → {hint}"

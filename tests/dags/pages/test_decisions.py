@@ -74,6 +74,10 @@ def test_dag_run_with_an_invalid_field_is_refused_in_one_line(
          "param overrides: 'trian.epochs=1' names no key of the pipeline's YAML → did you mean"
          " 'train'?"),
         ({"overrides": ["train.epochs"]}, "'train.epochs' → write key=value"),
+        ({"overrides": ["train.epochs = 2"]}, "→ write key=value without spaces before the sign"),
+        ({"overrides": "train.epochs=2"}, "→ write a list of texts key=value"),
+        ({"date": "08.01.2026"}, "'08.01.2026' is not a 'date' → write YYYY-MM-DD, such as"),
+        ({"train_days": "5"}, "→ write a whole number, without quotation marks"),
         ({"architecture": "dcn_v3"}, "param architecture: no 'dcn_v3' → did you mean 'dcn_v2'?"),
         ({"train_days": 0}, "0 is less than the minimum of 1 → see the description of the field"),
     ):  # fmt: skip

@@ -95,6 +95,53 @@ def test_a_key_is_generated_if_none_is_logged_and_repeats_are_counted(tmp_path):
     assert json.loads(check(again, "--json"))["repeated_keys"] == 27
 
 
+def test_the_impressions_of_a_request_are_all_kept(tmp_path):
+    def two_slots(table: pa.Table) -> pa.Table:
+        place = table.column_names.index("slot")
+        slots = (table.set_column(place, "slot", pa.array([at] * ROWS)) for at in (1, 2))
+        return pa.concat_tables(slots)
+
+    folder = write(tmp_path / "logs", change=two_slots)
+    printed = check(folder, "--write", tmp_path / "first.yaml")
+    assert "request_id names a request, whose rows differ in slot" in printed
+    assert "join clicks" not in printed
+    spec = load_pipeline(tmp_path / "first.yaml")
+    assert spec.source.make_key == spec.columns.key == "impression_id"
+    assert "request_id" not in spec.features
+
+
+def test_columns_of_single_days_scores_and_ids_become_no_wrong_features(tmp_path):
+    days = iter(range(4))
+
+    def change(table: pa.Table) -> pa.Table:
+        names = [{"device": "client"}.get(name, name) for name in table.column_names]
+        if next(days) < 2:
+            table = table.rename_columns(names)
+        place = table.column_names.index("creative_id")
+        items = pa.array([str(at % 200) for at in range(ROWS)])
+        table = table.set_column(place, "creative_id", items)
+        table = table.append_column(
+            "sdk", pa.array([["1.1", "1.10"][at % 2] for at in range(ROWS)])
+        )
+        table = table.append_column("bid_micros", pa.array(range(ROWS)))
+        return table.append_column("pctr", pa.array([at / ROWS for at in range(ROWS)]))
+
+    folder = write(tmp_path / "logs", change=change)
+    printed = check(folder, "--write", tmp_path / "first.yaml")
+    assert "absent   client: no value on 2026-01-07, 2026-01-08" in printed
+    assert "absent   device: no value on 2026-01-05" in printed
+    assert "score    pctr: probabilities of another model" in printed
+    text = (tmp_path / "first.yaml").read_text()
+    assert "# baseline: {column: pctr}" in text
+    assert "client (no value on 2026-01-08" in text
+    spec = load_pipeline(tmp_path / "first.yaml")
+    assert not {"client", "pctr", "bid_micros"} & spec.features.keys()
+    assert {spec.features[name].transform for name in ("creative_id", "sdk", "device")} == {
+        "vocabulary"
+    }
+    assert spec.columns.bid == "bid_micros"
+
+
 def test_one_day_and_one_repeated_row_are_written_as_one(tmp_path):
     folder = write(
         tmp_path / "logs", 1, change=lambda table: pa.concat_tables([table, table.slice(0, 1)])
