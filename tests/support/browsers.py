@@ -11,6 +11,8 @@ import pytest
 
 PATIENCE = 300_000
 """Milliseconds to wait for the browser."""
+ARGUMENTS = ("--no-sandbox", "--js-flags=--no-opt")
+"""No page lives long enough to repay the optimization of its scripts."""
 
 
 @contextmanager
@@ -21,7 +23,7 @@ def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         try:
             started = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=PATIENCE
+                executable_path=shutil.which("chromium"), args=ARGUMENTS, timeout=PATIENCE
             )
         except Error as error:
             pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")

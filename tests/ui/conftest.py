@@ -115,14 +115,26 @@ def browsing(shared_chromium: Any, airflow: Any) -> Iterator[Any]:
     opened.fill("input[name=password]", airflow.home.password())
     opened.keyboard.press("Enter")
     opened.wait_for_url(f"{airflow.client.address}/")
-    opened.close()
     yield context
     context.close()
 
 
+@pytest.fixture(scope="package")
+def tab(browsing: Any) -> Any:
+    """Return the tab of the login. A new tab would compile Airflow's scripts again."""
+    return browsing.pages[0]
+
+
 @pytest.fixture
-def page(browsing: Any) -> Iterator[Any]:
-    """Open a page of the logged-in browser."""
+def page(tab: Any) -> Iterator[Any]:
+    """Return the tab of the logged-in browser, and leave its page, which may poll."""
+    yield tab
+    tab.goto("about:blank")
+
+
+@pytest.fixture
+def new_tab(browsing: Any) -> Iterator[Any]:
+    """Open another tab of the logged-in browser."""
     opened = browsing.new_page()
     yield opened
     opened.close()

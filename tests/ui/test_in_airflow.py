@@ -173,23 +173,23 @@ def test_a_night_from_the_form_is_approved_promoted_scored_and_shown(
 
 @pytest.mark.parametrize("path", ["", "nights/tiny", "costs", "champion/tiny", "runs/tiny/x"])
 def test_pages_fit_1280_pixels_and_follow_the_color_scheme(
-    airflow: Any, page: Any, path: str
+    airflow: Any, new_tab: Any, path: str
 ) -> None:
     grounds = []
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
+        new_tab.emulate_media(color_scheme=scheme)
         # Airflow's first page may still send requests.
-        page.goto("about:blank")
+        new_tab.goto("about:blank")
         addresses: list[str] = []
-        page.on("request", lambda request, addresses=addresses: addresses.append(request.url))
-        page.goto(f"{airflow.client.address}/nightbid/{path}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        new_tab.on("request", lambda request, addresses=addresses: addresses.append(request.url))
+        new_tab.goto(f"{airflow.client.address}/nightbid/{path}")
+        assert new_tab.evaluate("document.documentElement.scrollWidth") <= 1280
         assert [url for url in addresses if not url.startswith(airflow.client.address)] == []
-        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        grounds.append(new_tab.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert grounds[0] != grounds[1]
     # The first tab stop skips the navigation.
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    new_tab.keyboard.press("Tab")
+    assert new_tab.evaluate("document.activeElement.textContent") == "Skip to content"
 
 
 @pytest.mark.slow

@@ -234,10 +234,9 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(browsing: Any, airflow: Any) -> Iterator[Desk]:
-    page = browsing.new_page()
-    yield Desk(page, airflow.client.address)
-    page.close()
+def desk(tab: Any, airflow: Any) -> Iterator[Desk]:
+    yield Desk(tab, airflow.client.address)
+    tab.goto("about:blank")
 
 
 SERVES = "In service: champion #2, run earlier-2"
