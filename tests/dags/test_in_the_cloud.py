@@ -184,13 +184,14 @@ def test_sampling_is_deferred_and_is_canceled_only_over_its_budget(
         # The night ends at its raw gate.
         "gates": {"raw": {"rows": {"stop": [1_000_000, None]}}},
     }
-    pipelines(**changes, budget={"stage_usd": {"sample": "0.002"}})
+    # The limit exceeds the cost of the submission. The job reaches it within seconds.
+    pipelines(**changes, budget={"stage_usd": {"sample": "0.0005"}})
     dataflow.plans.append(Plan(hold=True))
     states = run_night()
     output = caplog.text + "".join(capfd.readouterr())
     assert states["sample"] == states["run"] == "failed", states
     assert "running trigger in line" in output, "the task was deferred"
-    assert "over its limit of 0.002 USD" in output
+    assert "over its limit of 0.0005 USD" in output
     (run,) = runs_of(Workspace(emulated), "small")
     assert [job_record.state for job_record in job_records(run)] == ["closed"]
 
@@ -203,7 +204,7 @@ def test_sampling_is_deferred_and_is_canceled_only_over_its_budget(
     for record in runs_of(Workspace(emulated), "small"):
         paid = Ledger(record.workspace).entries(pipeline="small", stage="sample")
         assert "dataflow_batch" in {entry.service for entry in paid}
-    assert total(paid).amount > Decimal("0.002")
+    assert total(paid).amount > Decimal("0.0005")
 
 
 def airflow_files() -> dict[str, bytes]:
