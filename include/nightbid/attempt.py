@@ -27,6 +27,7 @@ from nightbid.night.attempts import StageRecord
 from nightbid.night.key import Plan, output_digest
 from nightbid.night.manifest import FileEntry, Manifest, Usage
 from nightbid.night.progress import EpochWatcher, Progress, unwatched
+from nightbid.night.record import RunRecord
 from nightbid.night.sealed import seal
 from nightbid.night.source import check_late_imports
 from nightbid.night.stage import Stage
@@ -179,21 +180,15 @@ class Attempt:
         )
 
     def _record_failure(self, error: BaseException, spent: Usage) -> None:
-        record = StageRecord(
-            stage=self._plan.stage.name,
-            attempt=self._number,
-            state="failed",
-            started=self._started,
-            seconds=self._seconds(),
-            usage=spent,
-            error=printable(str(error)) or type(error).__name__,
+        record_failure(
+            self._plan.run,
+            self._plan.stage.name,
+            self._number,
+            error,
+            self._started,
+            self._seconds(),
+            spent,
         )
-        # Recording may fail too (such as on a full disk), but the original failure matters more.
-        # The usage log keeps the usage for the next attempt.
-        try:
-            self._plan.run.record(record)
-        except OSError as second:
-            log.warning("failure not recorded: %s", second)
         try:
             self._enter_cost(spent, "failed")
         except (NightbidError, OSError) as second:
@@ -227,6 +222,44 @@ def stop_if_told(stage: Stage, result: StageOutput) -> None:
             where=stage.name,
             hint=f"full result in {result.uri}",
         )
+
+
+def record_failure(
+    run: RunRecord,
+    stage: str,
+    attempt: int,
+    error: BaseException,
+    started: datetime,
+    seconds: float = 0.0,
+    spent: Usage | None = None,
+) -> None:
+    """Record that an attempt has failed.
+
+    Recording may fail too (such as on a full disk), but the original failure matters more. The
+    usage log keeps the usage for the next attempt.
+
+    Args:
+        run: Record of the run.
+        stage: Name of the stage.
+        attempt: Number of the attempt, from 1.
+        error: Error that ended the attempt.
+        started: Start of the attempt.
+        seconds: Duration in seconds.
+        spent: Usage of the attempt; None: nothing was computed.
+    """
+    record = StageRecord(
+        stage=stage,
+        attempt=attempt,
+        state="failed",
+        started=started,
+        seconds=seconds,
+        usage=spent or Usage(),
+        error=printable(str(error)) or type(error).__name__,
+    )
+    try:
+        run.record(record)
+    except OSError as second:
+        log.warning("failure not recorded: %s", second)
 
 
 def record_result(

@@ -10,10 +10,10 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nightbid.attempt import Attempt, record_result, stop_if_told
+from nightbid.attempt import Attempt, record_failure, record_result, stop_if_told
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.budget import recover_usage_logs
-from nightbid.errors import BudgetExceeded, StageError
+from nightbid.errors import BudgetExceeded, NightbidError, StageError
 from nightbid.jobs.follow import remote_stage_of, wait
 from nightbid.jobs.job import DeferredJob, MayNeedNoJob
 from nightbid.jobs.store import (
@@ -97,7 +97,7 @@ def begin_stage(
     Raises: see `run_stage`.
     """
     run.check_is_ours()
-    plan = Plan.of(stage, spec, run, cache_folder)
+    plan = _planned(stage, spec, run, cache_folder, attempt)
     work = remote_stage_of(stage, spec)
     if (manifest := plan.found()) is not None:
         if work is not None:
@@ -144,7 +144,7 @@ def finish_stage(
         StageError: The job failed or was canceled; the next attempt submits another job.
         ServiceError: The service does not answer; the next attempt asks again.
     """
-    plan = Plan.of(stage, spec, run, cache_folder)
+    plan = _planned(stage, spec, run, cache_folder, run.next_attempt(stage.name))
     work = remote_stage_of(stage, spec)
     job_record = open_job(run, stage.name, plan.key)
     if work is None or job_record is None or not job_record.job_id or plan.found() is not None:
@@ -165,6 +165,18 @@ def finish_stage(
         raise
     close(run, job_record)
     return result
+
+
+def _planned(
+    stage: Stage, spec: PipelineSpec, run: RunRecord, cache_folder: Path, attempt: int
+) -> Plan:
+    """Plan a stage; if an input is missing, such as the folder of logs, the attempt has failed."""
+    started = datetime.now(UTC)
+    try:
+        return Plan.of(stage, spec, run, cache_folder)
+    except NightbidError as error:
+        record_failure(run, stage.name, attempt, error, started)
+        raise
 
 
 def _fresh(run: RunRecord, stage: Stage, attempt: int) -> int:

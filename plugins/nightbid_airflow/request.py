@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow.sdk import Param
+from nightbid.config.explain import suggestion
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
@@ -30,6 +31,8 @@ SHORTHAND = {
 """Field of the form → key of the pipeline that it sets."""
 
 
+FIELDS = frozenset({"date", "overrides", *SHORTHAND})
+"""Fields of the form of every pipeline."""
 SETTING = rf"^({'|'.join(PipelineSpec.model_fields)})(\.[A-Za-z0-9_]+)*=.*$"
 """Pattern of a line of *Other settings*, so that the form itself refuses a misspelled block."""
 
@@ -103,6 +106,8 @@ class NightRequest:
     overrides: tuple[str, ...]
     trigger: str = "airflow"
     """What started the run: `schedule`, `backfill`, or `airflow` for a manual run."""
+    unknown: tuple[str, ...] = ()
+    """Keys of the run's configuration that are no field of the form, such as misspelled ones."""
 
     @classmethod
     def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> NightRequest:
@@ -120,6 +125,7 @@ class NightRequest:
             _night(pipeline, overrides, run, params.get("date")),
             overrides,
             {"scheduled": "schedule", "backfill": "backfill"}.get(kind.split("_")[0], "airflow"),
+            tuple(sorted(set(params) - FIELDS)),
         )
 
     def open(
@@ -151,6 +157,7 @@ class NightRequest:
             # Imported here because DAG files import this module only for the form.
             from nightbid.preflight import checked_pipeline
 
+            self._check_fields()
             overrides = (*self.overrides, *lag)
             spec = checked_pipeline(
                 self.pipeline, settings.pipelines, overrides, self.date, settings.cache
@@ -179,6 +186,18 @@ class NightRequest:
             code=code_now(),
         )
         return spec, record
+
+    def _check_fields(self) -> None:
+        """Raise a ConfigError if the configuration has a key that would be ignored."""
+        if not self.unknown:
+            return
+        name = self.unknown[0]
+        close = suggestion(name, sorted(FIELDS))
+        raise ConfigError(
+            f"the run's configuration has the unknown key {name!r}",
+            where=f"nightly_{self.pipeline}",
+            hint=close or f"known: {', '.join(sorted(FIELDS))}",
+        )
 
 
 def _night(

@@ -70,6 +70,13 @@ def test_override_of_an_unknown_key_is_named_in_the_error(pipelines) -> None:
         NightRequest.of("small", Run(), {"overrides": ["train.learning_rat=1"]}).open(Settings())
 
 
+def test_an_unknown_key_of_the_configuration_is_refused(pipelines) -> None:
+    pipelines()
+    misspelled = NightRequest.of("small", Run(), {"dates": "2026-01-05", "overrides": []})
+    with pytest.raises(ConfigError, match=r"unknown key 'dates' → did you mean 'date'\?"):
+        misspelled.open(Settings())
+
+
 def test_error_about_an_hourly_window_names_the_field_of_the_form(pipelines) -> None:
     pipelines(
         source={"kind": "simulator", "partition": "hour"},

@@ -174,6 +174,16 @@ def test_bad_input_fails_in_one_line_and_leaves_no_partial_output(shell, changes
         assert (folder / "manifest.json").exists(), folder
 
 
+def test_a_night_without_its_folder_of_logs_has_failed(shell, tmp_path):
+    shell.write(source={"kind": "parquet", "folder": str(tmp_path / "unmounted")})
+    code, text = shell.run("run", "small", "--date", "2026-01-05")
+    assert code == 3
+    assert "no such folder" in text
+    code, text = shell.run("runs", "small", "--json")
+    (run,) = json.loads(text)
+    assert (run["state"], run["headline"]) == ("failed", "failed at sample")
+
+
 def test_error_names_the_truncated_or_missing_day_of_a_folder(shell, tmp_path):
     """An error names each missing, empty or truncated day."""
     shell.write()

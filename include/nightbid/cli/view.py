@@ -35,11 +35,12 @@ def runs_table(runs: Sequence[RunRecord], history: Sequence[Champion] = ()) -> T
         newest = current(records)
         state, stage = state_of(run.head, newest)
         last = newest.get("promote") or newest.get("evaluate")
+        reason = newest[stage].error if stage else ""
         table.add_row(
             run.run_id,
             run.date.isoformat(),
             Text(f"{state} at {stage}" if stage else state, STYLE[state]),
-            (last.summary if last else "") + since_then(run, history),
+            reason or (last.summary if last else "") + since_then(run, history),
             f"{sum(record.seconds for record in records):.0f}",
             f"{run.head.started:%Y-%m-%d %H:%M}",
         )

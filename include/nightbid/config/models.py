@@ -50,7 +50,11 @@ class Baseline(Model):
     def _a_column_is_no_model(self) -> Baseline:
         if self.column is None:
             return self
-        if extra := sorted(self.model_fields_set & set(Model.model_fields)):
+        # The record of a run states all keys with their values: defaults contradict nothing.
+        default = Model()
+        if extra := sorted(
+            key for key in Model.model_fields if getattr(self, key) != getattr(default, key)
+        ):
             raise ValueError(
                 f"baseline.column is a score in the logs, so there is nothing to train; remove"
                 f" baseline.{extra[0]}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nightbid.config.load import find_pipeline, parse_pipeline, pipeline_names
-from nightbid.config.pipeline import Night
+from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 
@@ -134,3 +135,22 @@ def test_a_broken_suite_is_reported_in_one_line(tmp_path: Path, suite: bytes, me
         find_pipeline("tiny", tmp_path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"baseline": {"column": "legacy_score"}},
+        {"label": {"column": "bought_at", "positive": "known", "event_time": "bought_at"}},
+        {"label": {"kind": "value", "column": "seconds"}},
+        {"columns": {"item": None, "price": "win_price"}, "replay": {"value": 0.03}},
+        {
+            "source": {"kind": "parquet", "folder": "logs", "partition": "hour"},
+            "window": {"train_hours": 60, "validate_hours": 24, "evaluate_hours": 24},
+        },
+    ],
+    ids=lambda block: next(iter(block)),
+)
+def test_the_settings_that_a_run_records_are_valid_settings(block: dict[str, Any]) -> None:
+    spec = PipelineSpec.model_validate({"pipeline": "p", "features": {"a": "vocabulary"}, **block})
+    assert PipelineSpec.model_validate(spec.model_dump(mode="json")) == spec

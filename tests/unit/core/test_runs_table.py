@@ -50,6 +50,17 @@ def test_the_table_shows_the_state_of_a_run(tmp_path, until, done, state):
     assert "".join(line[2] for line in cells).startswith(state)
 
 
+def test_a_failed_run_shows_its_error(tmp_path):
+    spec = PipelineSpec.model_construct(pipeline="p", features={})
+    run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id="p-1")
+    started = dt.datetime(2026, 1, 9, 2, tzinfo=dt.UTC)
+    error = "/logs: no such folder"
+    run.record(StageRecord(stage="sample", state="failed", started=started, seconds=0, error=error))
+    console = Console(width=200, file=io.StringIO())
+    console.print(runs_table([run]))
+    assert error in console.file.getvalue()
+
+
 def test_a_sweep_trial_is_done_once_it_has_trained(tmp_path):
     spec = PipelineSpec.model_construct(pipeline="p", features={})
     run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id="s-t001", sweep="s")

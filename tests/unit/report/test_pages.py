@@ -67,7 +67,7 @@ def test_the_run_list_shows_outcome_metrics_and_cost(recorded_run, summaries):
         "0.8765 −0.0123 [−0.0201, −0.0045]",
         "0.0208 USD of 5",
         "13 min 00 s",
-        "halted 2026-01-20 failed –",
+        "halted 2026-01-20 failed at train –",
         "Runs 1 to 2 of 2",
     ):
         assert figure in text, figure
