@@ -33,6 +33,8 @@ gc.set_threshold(20_000)
 sys.path.append(str(ROOT / "tests" / "support"))
 # Parallel test files get a narrow terminal; tests print as into a pipe.
 os.environ.pop("COLUMNS", None)
+# Stages have a price on every day; those of the package end, and are tested at fixed days.
+os.environ["NIGHTBID_PRICES"] = str(ROOT / "tests" / "support" / "prices.yaml")
 # Temporary folders in memory save waits for the disk.
 MEMORY = Path("/dev/shm")
 if "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK):

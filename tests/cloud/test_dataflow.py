@@ -103,7 +103,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as plain:
         for name in [name for name in os.environ if name.startswith("NIGHTBID_")]:
-            plain.delenv(name)
+            if name != "NIGHTBID_PRICES":
+                plain.delenv(name)
         spec = PipelineSpec.model_validate(yaml.safe_load(PIPELINE))
         local = Night(str(folder / "workspace"), folder / "cache", spec)
         local.stage("sample")

@@ -108,7 +108,8 @@ def test_dataflow_samples_logs_of_a_bucket_like_a_local_run(
 
     with pytest.MonkeyPatch.context() as plain:
         for name in [name for name in os.environ if name.startswith("NIGHTBID_")]:
-            plain.delenv(name)
+            if name != "NIGHTBID_PRICES":
+                plain.delenv(name)
         here = Night(str(tmp_path / "w"), tmp_path / "c", spec_of(kind, str(logs))).sample()
     night = Night(emulated, tmp_path / "cache", spec_of(kind, address))
     if kind == "csv":

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightbid.cost.budget import BudgetGuard, BudgetLimit
 from nightbid.cost.ledger import Ledger, total
-from nightbid.cost.price_book import default_book
+from nightbid.cost.price_book import PriceBook
 from nightbid.jobs.dataflow_meter import (
     SERVICE,
     UNITS,
@@ -177,4 +177,4 @@ def test_billable_shuffle_never_exceeds_the_volume_and_grows_with_it(
 
 def test_every_resource_of_a_job_has_a_price() -> None:
     for resource, _ in UNITS.values():
-        assert default_book().unit_price(SERVICE, resource, at=date(2026, 11, 23)).amount > 0
+        assert PriceBook.load().unit_price(SERVICE, resource, at=date(2026, 11, 23)).amount > 0

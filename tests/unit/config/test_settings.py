@@ -166,6 +166,7 @@ def test_a_tilde_is_the_users_home_in_every_path(
         "{pipelines: ~/p, cache: ~/c, prices: ~/prices.yaml, workspace: ~/w}"
     )
     monkeypatch.setenv("NIGHTBID_SETTINGS", "~/settings.yaml")
+    monkeypatch.delenv("NIGHTBID_PRICES", raising=False)
     for settings in (Settings(), current_settings()):
         assert settings.pipelines == tmp_path / "p"
         assert settings.cache == tmp_path / "c"

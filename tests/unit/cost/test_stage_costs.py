@@ -16,7 +16,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.budget import read_usage_log, request_cancel
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.meter import ProcessMeter
-from nightbid.cost.price_book import DEFAULT_BOOK, default_book
+from nightbid.cost.price_book import DEFAULT_BOOK, PriceBook, default_book
 from nightbid.errors import BudgetExceeded, PriceError, StageError
 from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
@@ -256,7 +256,7 @@ def test_a_rerun_records_costs_of_an_attempt_killed_after_its_commit(
 def test_a_warning_is_logged_a_month_before_a_price_expires(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    book = default_book()
+    book = PriceBook.load()
     book.unit_price("dataflow_batch", "vcpu_hour", at=date(2027, 5, 30))
     assert not caplog.messages
     book.unit_price("dataflow_batch", "vcpu_hour", at=date(2027, 5, 31))
