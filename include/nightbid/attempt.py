@@ -133,7 +133,11 @@ class Attempt:
         )
         guard = BudgetGuard(limits, self._started, warn_at=spec.budget.warn_at)
         if not self._is_begun:
-            guard.check_before()
+            try:
+                guard.check_before()
+            except NightbidError as error:
+                self._record_failure(error, Usage())
+                raise
         return guard
 
     def _task(self, scratch: UPath, checkpoints: UPath, meter: ProcessMeter) -> StageTask:

@@ -192,7 +192,8 @@ class PriceBook(Block):
             raise PriceError(
                 f"no price for {name} is valid on {at} (known: {spans})",
                 where="price book",
-                hint=f"look it up again at {known[-1].source}",
+                hint="renew it in a price book of your own (NIGHTBID_PRICES), from"
+                f" {known[-1].source}",
             )
         price = max(valid, key=lambda price: price.valid_from)
         if (last := max(price.valid_until for price in valid)) - at <= SOON:
@@ -204,6 +205,15 @@ class PriceBook(Block):
             if discount.applies(service, resource, option, at):
                 amount *= discount.multiplier
         return Money(amount, price.currency)
+
+    def last_day(self) -> date:
+        """Get the last day on which work on a machine of your own has a price."""
+        last: dict[str, date] = {}
+        for price in self.prices:
+            if (price.service, price.region) == (self.cloud_equivalent, self.region):
+                ends = (last.get(price.resource, price.valid_until), price.valid_until)
+                last[price.resource] = max(ends)
+        return min(last.values(), default=date.max)
 
     def _check_option(self, service: str, option: str, at: date) -> None:
         discounts = [
@@ -257,6 +267,6 @@ def default_book() -> PriceBook:
 def _warn_of_end(name: str, last: date, source: str) -> None:
     """Warn once per process that a price expires soon."""
     log.warning(
-        "price book: the price of %s ends on %s, and nights after it stop → look it up again at %s",
-        name, last, source,
+        "price book: the price of %s ends on %s, and nights after it stop → renew it in a price"
+        " book of your own (NIGHTBID_PRICES), from %s", name, last, source,
     )  # fmt: skip

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from nightbid.alerts.message import what_serves
+from nightbid.cost.price_book import SOON, default_book
+from nightbid.errors import PriceError
 from nightbid.gates.catalog import find_check
 from nightbid.night.attempts import APPROVE, ARRIVAL, REQUEST
 from nightbid.report.run_view import RunView, StageView
@@ -39,7 +42,7 @@ class WhatNow:
 def what_now(view: RunView) -> WhatNow:
     """Determine what serves and what to do about a run."""
     ended = view.deciding
-    steps = list(_steps(view, ended))
+    steps = [*_steps(view, ended), *_renew_prices()]
     if _waits_to_be_tracked(view):
         steps.append(
             NextStep(
@@ -77,12 +80,6 @@ def _steps(view: RunView, ended: StageView | None) -> Iterator[NextStep]:
         )
     elif ended.name == REQUEST:
         yield NextStep("Correct the setting named in the error, and trigger the night again.")
-    elif ended.name == "sample":
-        yield NextStep(
-            "See which days the source has:",
-            f"nightbid data days {head.pipeline}",
-        )
-        yield NextStep("Load the missing or damaged days, then rerun the night:", again)
     elif "budget" in ended.summary:
         yield NextStep(
             "The stage was canceled; finished stages are reused. Raise the limit in `budget`, or "
@@ -93,9 +90,35 @@ def _steps(view: RunView, ended: StageView | None) -> Iterator[NextStep]:
             "See what caused the cost:",
             f"nightbid cost show {head.pipeline} --run-id {head.run_id}",
         )
+    elif "price book: " in ended.summary:
+        yield NextStep("See the prices and when they end:", "nightbid cost prices")
+        yield NextStep(
+            "Renew the price in a price book of your own, which NIGHTBID_PRICES names "
+            "(docs/cost.md). Then rerun the night; finished stages are reused:",
+            again,
+        )
+    elif ended.name == "sample":
+        yield NextStep(
+            "See which days the source has:",
+            f"nightbid data days {head.pipeline}",
+        )
+        yield NextStep("Load the missing or damaged days, then rerun the night:", again)
     else:
         yield NextStep(f"Read the last line of the log of {ended.name}: it says what to do.")
         yield NextStep("A rerun is safe: a failed stage leaves nothing.", again)
+
+
+def _renew_prices() -> Iterator[NextStep]:
+    today = dt.datetime.now(dt.UTC).date()
+    # A book that cannot be read stops nights, with its message; it must not hide the page.
+    with suppress(PriceError):
+        last = default_book().last_day()
+        if today <= last <= today + SOON:
+            yield NextStep(
+                f"The prices end on {last}, and nights after it stop. Renew them in a price book "
+                "of your own, which NIGHTBID_PRICES names (docs/cost.md):",
+                "nightbid cost prices",
+            )
 
 
 def _of_a_run_that_goes_well(view: RunView) -> Iterator[NextStep]:

@@ -18,6 +18,7 @@ from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.meter import ProcessMeter
 from nightbid.cost.price_book import DEFAULT_BOOK, PriceBook, default_book
 from nightbid.errors import BudgetExceeded, PriceError, StageError
+from nightbid.night.manifest import Usage
 from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
 from nightbid.runner import run_stage
@@ -221,19 +222,24 @@ run_stage(Stage("train", "costly_stages:spin", (), ("seed",), ("cost",)), spec, 
         run_stage(_stage("work", "evaluate"), poor, run, cache_folder=tmp_path)
 
 
-def test_a_stage_without_a_valid_price_is_not_started(
+def test_a_stage_without_a_valid_price_is_not_started_and_continues_with_one(
     spec: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = tmp_path / "book.yaml"
     book.write_text(DEFAULT_BOOK.read_text().replace("2027-06-30", "2025-06-30"))
-    monkeypatch.setenv("NIGHTBID_PRICES", str(book))
-    default_book.cache_clear()
-    try:
-        with pytest.raises(PriceError, match=r"no price for dataflow_batch\.vcpu_hour .* is valid"):
-            run_stage(_stage("work"), spec, _run(spec, tmp_path), cache_folder=tmp_path)
-    finally:
+    run = _run(spec, tmp_path)
+    with monkeypatch.context() as expired:
+        expired.setenv("NIGHTBID_PRICES", str(book))
         default_book.cache_clear()
+        with pytest.raises(PriceError, match=r"no price for dataflow_batch\.vcpu_hour .* is valid"):
+            run_stage(_stage("work"), spec, run, cache_folder=tmp_path)
+    default_book.cache_clear()
     assert not (tmp_path / "w" / "stages").exists()
+    (record,) = run.records()
+    assert (record.state, record.usage) == ("failed", Usage())
+    assert "price book: no price" in record.error
+    run_stage(_stage("work"), spec, run, cache_folder=tmp_path, attempt=run.next_attempt("train"))
+    assert [record.state for record in run.records()] == ["failed", "done"]
 
 
 def test_a_rerun_records_costs_of_an_attempt_killed_after_its_commit(
