@@ -82,7 +82,7 @@ async def peers(asked: Any) -> None:
     say(server="onnxruntime alone", cpu_ms=_bare(asked, bodies))
     with running(asked.bundle, "bench", asked.processes) as scorer:
         await _curve(
-            ScorerClient("127.0.0.1", scorer.port), bodies, asked, "nightbid", scorer.process
+            ScorerClient("127.0.0.1", scorer.port), bodies, asked, "nightbid", scorer.processes[0]
         )
     environment = {**os.environ, "BUNDLE": str(asked.bundle.absolute()),
                    "PROCESSES": str(asked.processes), "PYTHONPATH": str(HERE.parent / "include"),

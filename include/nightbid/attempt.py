@@ -6,8 +6,8 @@ killed attempt leaves nothing that a later one could mistake for a result.
 
 from __future__ import annotations
 
-import errno
 import logging
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,10 +32,10 @@ from nightbid.night.sealed import seal
 from nightbid.night.source import check_late_imports
 from nightbid.night.stage import Stage
 from nightbid.night.task import Outcome, StageOutput, StageTask
+from nightbid.shortages import remedy
 from nightbid.storage.verify import inventory
 
 log = logging.getLogger(__name__)
-DISK_FULL = "free disk space (df, nightbid data prune); nothing was written, a rerun is safe"
 
 
 class Attempt:
@@ -98,6 +98,8 @@ class Attempt:
             workspace.discard(checkpoints)
         except BaseException as error:
             meter.close()
+            # The output still takes its space.
+            what_helps = remedy(error, (workspace.root, self._cache, tempfile.gettempdir()))
             workspace.discard(scratch)
             if isinstance(error, TrialPruned):
                 workspace.discard(checkpoints)
@@ -107,8 +109,8 @@ class Attempt:
             raise StageError(
                 f"{type(error).__name__}: {error}",
                 where=f"stage {plan.stage.name} of {run.run_id}",
-                hint=DISK_FULL
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                hint=f"{what_helps}; nothing was written, a rerun is safe"
+                if what_helps
                 else StageError.see_traceback,
             ) from error
         result = StageOutput(manifest, plan.uri, reused=False)

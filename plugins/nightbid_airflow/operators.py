@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from nightbid.night.stages import NIGHT, stage_named
 from nightbid.night.task import StageOutput, describe
 from nightbid.night.turns import Turns
 from nightbid.runner import begin_stage, finish_stage
+from nightbid.shortages import remedy
 from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.page_links import PageLink
@@ -223,10 +225,11 @@ class StageOperator(BaseOperator):
 def _out_of_reach(error: OSError, settings: Settings) -> WorkspaceError:
     """Make a one-line error for a failed read or write: the disk is full, read-only or missing."""
     where = error.filename or settings.workspace
+    what_helps = remedy(error, (settings.workspace, tempfile.gettempdir()))
     return WorkspaceError(
         f"{error.strerror or error}",
         where=str(where),
-        hint="free disk space or restore write access; finished stages are reused",
+        hint=f"{what_helps or 'check the disk and its permissions'}; finished stages are reused",
     )
 
 

@@ -6,7 +6,9 @@ import importlib
 import logging
 import os
 import sys
+import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,8 +16,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from nightbid.cli.root import app
+from nightbid.config.settings import Settings
 from nightbid.errors import DataError, NightbidError, StageError, WorkspaceError
 from nightbid.night.sealed import first_fault
+from nightbid.shortages import remedy
 
 # In the order of the panels of `nightbid --help`.
 for _panel in ("nights", "models", "serving", "upkeep"):
@@ -54,7 +58,19 @@ def main() -> None:
     except (OSError, ValidationError) as error:
         # A full disk, missing permission or a damaged record is not a bug, so no traceback.
         code = WorkspaceError.exit_code if isinstance(error, OSError) else DataError.exit_code
-        _say(type(error).__name__, f"{first_fault(error)} → {CHECK}", code)
+        _say(type(error).__name__, f"{first_fault(error)} → {_what_helps(error)}", code)
+    except (MemoryError, RuntimeError) as error:
+        if not (what_helps := remedy(error)):
+            raise
+        _say(type(error).__name__, f"{error or 'memory ran out'} → {what_helps}")
+
+
+def _what_helps(error: Exception) -> str:
+    folders = [tempfile.gettempdir()]
+    with suppress(NightbidError):
+        folders.append(Settings().workspace)
+    what_helps = remedy(error, folders)
+    return f"{what_helps}; a rerun is safe" if what_helps else CHECK
 
 
 def _with_home(argument: str) -> str:

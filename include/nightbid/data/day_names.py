@@ -19,8 +19,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from nightbid.data.text_files import HEAD_BYTES, first_bytes
-from nightbid.errors import CorruptDataError
+from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.partitions import HourPartition, Unit, containing
+from nightbid.shortages import remedy
 
 _MARK = r"[-_.]?"
 _HOUR = r"(?:[-_T]?([01]\d|2[0-3]))?"
@@ -204,9 +205,13 @@ def scan(
 
 
 def walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield files, and folders with a trailing slash; links are followed, each folder once."""
+    """Yield files, and folders with a trailing slash; links are followed, each folder once.
+
+    Raises:
+        WorkspaceError: A folder cannot be listed, so days or rows would seem to be missing.
+    """
     visited: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         folders[:] = [] if real in visited else [n for n in folders if not n.startswith((".", "_"))]
         if real in visited:
@@ -220,6 +225,18 @@ def walk(root: Path) -> Iterator[tuple[Path, str]]:
             path = Path(folder) / name
             if not name.startswith((".", "_")) and path.is_file():
                 yield path, inside + name
+
+
+def _refuse(error: OSError) -> None:
+    """Raise an error for a folder that cannot be listed, unless a user needs no access to it."""
+    folder = Path(error.filename)
+    if isinstance(error, FileNotFoundError) or folder.name == "lost+found":
+        return  # deleted during the listing; the file system's own
+    raise WorkspaceError(
+        f"the folder cannot be listed ({error.strerror})",
+        where=str(folder),
+        hint=remedy(error) or "check its disk",
+    ) from error
 
 
 def day_of_folder(folder: str) -> tuple[date | None, str | None]:

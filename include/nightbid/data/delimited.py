@@ -33,6 +33,7 @@ from nightbid.data.text_values import (
 )
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
+from nightbid.shortages import remedy
 
 BLOCK_BYTES = 8 << 20
 """Size of a block; memory is a small multiple of it, whatever the file's size."""
@@ -384,5 +385,5 @@ def _corrupt(
     return CorruptDataError(
         f"cannot be read as CSV: {reason}",
         where=str(part.path),
-        hint="copy the file again; it may be cut off, empty or of another format",
+        hint=remedy(error) or "copy the file again; it may be cut off, empty or of another format",
     )

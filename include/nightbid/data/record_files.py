@@ -30,6 +30,7 @@ from nightbid.data.object_fields import flat, flat_schema
 from nightbid.data.valid_text import with_valid_text
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
+from nightbid.shortages import remedy
 from nightbid.storage.files import write_atomically
 from nightbid.time_parsing import as_time
 
@@ -202,7 +203,7 @@ class _Named:
             raise CorruptDataError(
                 f"cannot be read as {TITLES[self._kind]}: {reason}",
                 where=str(self._path),
-                hint="load the day again; the file may be cut off",
+                hint=remedy(error) or "load the day again; the file may be cut off",
             ) from error
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from nightbid.data.bad_bytes import Utf8Bytes
 from nightbid.data.text_files import QuotedText
 from nightbid.errors import CorruptDataError
+from nightbid.shortages import remedy
 
 SEPARATOR = re.compile(rb'\A(?:\xef\xbb\xbf)?"?sep=[^\r\n]"?\r?\n', re.IGNORECASE)
 SEPARATOR_BYTES = 16
@@ -82,7 +83,7 @@ class TextBytes:
             raise CorruptDataError(
                 f"cannot be read as CSV: {' '.join(str(error).split())}",
                 where=str(self._path),
-                hint="copy the file again; it may be cut off or damaged",
+                hint=remedy(error) or "copy the file again; it may be cut off or damaged",
             ) from error
         chunk = start + chunk
         self.lines += chunk.count(b"\n")

@@ -23,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 import nightbid
 from nightbid.errors import ConfigError, StageError
+from nightbid.processes import how_it_ended
 from nightbid.rehearse.locks import PROGRAM, Lock
 
 KEPT = 12
@@ -204,8 +205,10 @@ def _pins(lock: Lock, name: str, version: str) -> bool:
 def _run(command: list[str], lock: Lock) -> None:
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - our own arguments
     if done.returncode:
+        is_killed = done.returncode < 0
+        why = f"uv {how_it_ended(done.returncode)}" if is_killed else " ".join(done.stderr.split())
         raise StageError(
-            f"cannot install it: {' '.join(done.stderr.split())[-500:]}",
+            f"cannot install it: {why[-500:]}",
             where=f"environment {lock.digest}",
             hint="check the versions of the candidate lock and the package index, then run again",
         )

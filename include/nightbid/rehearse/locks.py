@@ -14,7 +14,8 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, StageError
+from nightbid.processes import how_it_ended
 
 PROGRAM = "nightbid"
 """Package name of Nightbid itself, which a lock may pin as a candidate version."""
@@ -209,6 +210,12 @@ def resolve(upgrades: Sequence[str], source: Path, lock: Path, folder: Path, uv:
         capture_output=True,
         text=True,
     )  # fmt: skip
+    if done.returncode < 0:
+        raise StageError(
+            f"uv {how_it_ended(done.returncode)}",
+            where="rehearse",
+            hint="run the same command again",
+        )
     if done.returncode:
         raise ConfigError(
             f"no set of versions satisfies all requirements: {' '.join(done.stderr.split())[:600]}",

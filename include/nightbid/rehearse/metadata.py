@@ -241,7 +241,8 @@ def _program(name: str, arguments: list[str], parts: dict[str, str]) -> None:
         [path, *arguments], env={**os.environ, **variables}, capture_output=True, text=True
     )
     if done.returncode:
-        raise StageError(f"{name}: {_one_line(done.stderr)}", where="Airflow's metadata")
+        why = _one_line(done.stderr) if done.returncode > 0 else how_it_ended(done.returncode)
+        raise StageError(f"{name}: {why}", where="Airflow's metadata")
 
 
 def _connect(parts: dict[str, str]) -> psycopg.Connection[Any]:

@@ -22,6 +22,7 @@ from nightbid.config.pipeline import Runner
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.serving.lookup import BATCH
+from nightbid.shortages import remedy
 
 NOT_ONE = {"probability": "not_probabilities", "value": "not_values"}
 """Kind of prediction → key of the number of invalid scores."""
@@ -182,7 +183,7 @@ def _readable(file: Path) -> Iterator[None]:
         raise CorruptDataError(
             f"cannot be read as Parquet: {str(error).splitlines()[0]}",
             where=str(file),
-            hint="write the file again; it may be cut off",
+            hint=remedy(error) or "write the file again; it may be cut off",
         ) from error
 
 

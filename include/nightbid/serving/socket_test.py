@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from nightbid.config.serve import Serve
 from nightbid.counts import counted
-from nightbid.errors import CorruptDataError
+from nightbid.errors import CorruptDataError, StageError
+from nightbid.processes import how_it_ended, last_line
 from nightbid.scorer.follow import OneBundle
 from nightbid.serving.bundle import read_columns
 from nightbid.serving.json_values import to_json
@@ -45,14 +46,32 @@ class RunningScorer:
     """A running scorer."""
 
     port: int
-    process: psutil.Process
+    program: subprocess.Popen[str]
+    processes: tuple[psutil.Process, ...]
+    """The program and the processes that it has started."""
     start_seconds: float
 
     @property
     def memory_mb(self) -> float:
         """Private memory of its processes, in MB."""
-        whole = [self.process, *self.process.children(recursive=True)]
-        return sum(process.memory_full_info().uss for process in whole) / 1e6
+        return sum(process.memory_full_info().uss for process in self.processes) / 1e6
+
+    def check(self) -> None:
+        """Check that all processes live, since the figures of a restarted scorer mean nothing.
+
+        Raises:
+            StageError: A process has ended.
+        """
+        code = self.program.poll()
+        if code is None and all(map(_is_alive, self.processes)):
+            return
+        how = "died and was started again, often because memory ran out"
+        raise StageError(
+            f"a process of the tested scorer {how}" if code is None
+            else f"the tested scorer {how_it_ended(code)}",
+            where="load_test",
+            hint="free memory (free -g) or set serve.processes lower, then run it again",
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -61,11 +80,12 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[RunningScor
 
     Raises:
         CorruptDataError: The scorer does not start.
+        StageError: It was killed while it started.
     """
     start = time.perf_counter()
     command = [sys.executable, "-m", "nightbid.scorer", str(bundle), pipeline, str(processes)]
     with (
-        tempfile.TemporaryFile("w+") as log,
+        tempfile.NamedTemporaryFile("w+") as log,
         subprocess.Popen(  # noqa: S603, our own module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
@@ -74,15 +94,22 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[RunningScor
             assert process.stdout is not None
             port = process.stdout.readline().strip()
             if not port:
-                log.seek(0)
-                last = (log.read().strip().splitlines() or ["it printed nothing"])[-1]
+                code = process.wait(STOP_SECONDS)
+                if code < 0:
+                    raise StageError(
+                        f"the scorer {how_it_ended(code)}",
+                        where=str(bundle),
+                        hint="free memory (free -g), then run it again",
+                    )
                 raise CorruptDataError(
-                    f"the scorer does not start: {last}",
+                    f"the scorer does not start: {last_line(Path(log.name))}",
                     where=str(bundle),
                     hint="run `nightbid serve PIPELINE` by hand to see more",
                 )
             seconds = time.perf_counter() - start
-            yield RunningScorer(int(port), psutil.Process(process.pid), seconds)
+            whole = psutil.Process(process.pid)
+            whole_tree = (whole, *whole.children(recursive=True))
+            yield RunningScorer(int(port), process, whole_tree, seconds)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 whole = psutil.Process(process.pid)
@@ -114,7 +141,10 @@ def measure(
     load_seconds = _time_to_load(bundle, pipeline)
     say("starting the scorer")
     with running(bundle, pipeline, processes) as scorer:
-        figures = asyncio.run(_loops(scorer, serve, bodies, say))
+        try:
+            figures = asyncio.run(_loops(scorer, serve, bodies, say))
+        finally:
+            scorer.check()
         memory = scorer.memory_mb
     return {
         **figures,
@@ -188,6 +218,12 @@ def make_bodies(requests: Sequence[pa.Table], of_item: Sequence[str], bundle: Pa
         return encoded
 
     return bodies
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE and process.is_running()
+    return False
 
 
 def _time_to_load(bundle: Path, pipeline: str) -> float:

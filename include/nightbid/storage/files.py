@@ -135,11 +135,11 @@ def write_once(path: UPath, text: str) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    temporary.write_text(text, encoding="utf-8")
     try:
+        temporary.write_text(text, encoding="utf-8")
         os.link(str(temporary), str(path))
     finally:
-        os.unlink(str(temporary))
+        temporary.unlink(missing_ok=True)
 
 
 def write_next(folder: UPath, text: str) -> None:

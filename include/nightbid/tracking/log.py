@@ -20,6 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 from nightbid.addresses import hide, shown
 from nightbid.config.settings import Settings
 from nightbid.night.record import RunRecord
+from nightbid.processes import how_it_ended
 from nightbid.report.run_view import RunView
 from nightbid.storage.workspace import Workspace
 from nightbid.tracking.logged import Logged
@@ -173,4 +174,6 @@ def _in_child(root: str, uri: str, patience: float) -> str:
     if done.returncode == 0:
         return ""
     lines = done.stderr.strip().splitlines()
-    return lines[-1][:300] if lines else f"exit code {done.returncode}"
+    if lines and done.returncode > 0:
+        return lines[-1][:300]
+    return f"the process that logs {how_it_ended(done.returncode)}"

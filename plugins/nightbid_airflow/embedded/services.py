@@ -12,6 +12,7 @@ from typing import IO
 
 from nightbid.config.settings import Settings
 from nightbid.errors import StageError
+from nightbid.processes import how_it_ended
 
 from nightbid_airflow.embedded import process_group
 from nightbid_airflow.embedded.client import AirflowClient
@@ -34,15 +35,16 @@ class Airflow:
         Raises:
             StageError: A component exited unexpectedly.
         """
-        if self.supervisor.poll() is None:
+        code = self.supervisor.poll()
+        if code is None:
             return
-        name = self.supervisor.stdout.read().strip() if self.supervisor.stdout else ""
-        log = self.home.logs / f"{name or 'supervisor'}.log"
-        last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+        ended = self.supervisor.stdout.read().split() if self.supervisor.stdout else []
+        name, code = (ended[0], int(ended[1])) if ended else ("supervisor", code)
+        log = self.home.logs / f"{name}.log"
         raise StageError(
-            f"the {name or 'supervisor'} of the embedded Airflow exited: {' '.join(last)}",
+            f"the {name} of the embedded Airflow {how_it_ended(code, log)}",
             where="airflow",
-            hint=f"see {log}",
+            hint=f"see {log}, then start it again: the nights go on",
         )
 
 

@@ -46,7 +46,7 @@ def main(port: str) -> int:
         preload_dag_files()
         _, status = os.waitpid(database, 0)
         if status:
-            ended = "database"
+            ended = f"database {os.waitstatus_to_exitcode(status)}"
             return 1
         os.write(tell, b"1")
         api = ("api-server", "--host", "127.0.0.1", "--port", port, "--workers", "1")
@@ -60,7 +60,7 @@ def main(port: str) -> int:
         return 1 if ended else 0
     finally:
         if ended:
-            print(ended, flush=True)  # noqa: T201  # the starter reads which one it was
+            print(ended, flush=True)  # noqa: T201  # the starter reads which one and its code
         process_group.end(os.getpid())
 
 
@@ -122,14 +122,18 @@ def fork(job: Job, log: Path) -> int:
 
 
 def _wait(names: dict[int, str]) -> str:
-    """Wait until standard input closes (return "") or a component exits (return its name)."""
+    """Wait until standard input closes or a component exits.
+
+    Returns:
+        Name of the component and its return code, negative for a signal; empty without one.
+    """
     while True:
         readable, _, _ = select.select([sys.stdin], [], [], 0.5)
         if readable and not os.read(sys.stdin.fileno(), 1024):
             return ""
-        pid, _ = os.waitpid(-1, os.WNOHANG)
+        pid, status = os.waitpid(-1, os.WNOHANG)
         if pid in names:
-            return names[pid]
+            return f"{names[pid]} {os.waitstatus_to_exitcode(status)}"
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -240,3 +241,15 @@ def test_a_run_counts_as_active_while_its_heartbeat_is_recent(tmp_path) -> None:
     write_atomically(run.folder / HEARTBEAT, now.isoformat())
     run.record(StageRecord(stage="sample", state="failed", started=now, seconds=1, error="x"))
     assert not at_work([run.run_id]), "it has ended"
+
+
+def test_a_turn_that_cannot_be_written_leaves_nothing_and_is_taken_later(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError):
+            Scheduler(tmp_path).take("first")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert Scheduler(tmp_path).take("first") == ""

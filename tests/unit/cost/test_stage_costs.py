@@ -116,7 +116,7 @@ def test_each_attempt_is_recorded_once_and_a_reused_output_costs_nothing(
 def test_a_full_disk_is_reported_with_what_to_do(spec: PipelineSpec, tmp_path: Path) -> None:
     run = _run(spec, tmp_path)
     with pytest.raises(
-        StageError, match=r"No space left on device.* → free disk space \(df, night"
+        StageError, match=r"No space left on device.* → free disk space \(df, night.*; nothing was"
     ):
         run_stage(_stage("fill"), spec, run, cache_folder=tmp_path)
 

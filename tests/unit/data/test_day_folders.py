@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 
 import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 from nightbid.data.day_names import NO_VALUE
-from nightbid.errors import CorruptDataError, DataError, MissingDataError
+from nightbid.errors import CorruptDataError, DataError, MissingDataError, WorkspaceError
 
 from .folders import DAY, DAYS, opened, read, write_parts
 
@@ -45,6 +46,26 @@ def test_days_are_recognized_by_folder_and_file_names(tmp_path, name):
     logs = opened(tmp_path)
     assert logs.days() == DAYS
     assert [read(logs, day)["v"].to_pylist() for day in DAYS] == [[0], [1]]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_not_a_missing_day(tmp_path):
+    path = tmp_path / f"dt={DAY}" / "hour=03" / "a.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"v": [1]}), path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    # No file can be opened. Permissions would not keep root, who runs tests in containers, away.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(WorkspaceError) as error:
+            opened(tmp_path).days()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert str(error.value) == (
+        f"{tmp_path}: the folder cannot be listed (Too many open files)"
+        f" → allow more than {free} open files (ulimit -n)"
+    )
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])

@@ -7,12 +7,14 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 from nightbid.config.serve import LoadTest, Serve
+from nightbid.errors import StageError
 from nightbid.night.manifest import Manifest
 from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
-from nightbid.serving.socket_test import holds
+from nightbid.serving.socket_test import holds, make_bodies, measure
 
 from .small_night import SmallNight
 
@@ -101,3 +103,32 @@ def test_the_load_test_measures_the_scorer_over_its_socket(measured):
     assert figures["load_seconds"] > 0
     assert figures["start_seconds"] > 0
     assert "the scorer holds p99 10000 ms up to" in measured.summary
+
+
+@pytest.mark.parametrize(
+    ("victim", "words"),
+    [
+        ("scorer", "load_test: the tested scorer was killed (SIGKILL), often because memory ran"),
+        ("worker", "load_test: a process of the tested scorer died and was started again, often"),
+    ],
+)
+def test_a_scorer_that_is_killed_is_not_measured(night, victim, words):
+    requests = make_requests(night.raw(), "ad_id", count=2, seed=1)
+    of_item = item_columns(night.raw(), "ad_id")
+    bundle = night.folder("export")
+    killed: list[psutil.Process] = []
+
+    def kill_once(doing: str) -> None:
+        if killed or "requests/s" not in doing:
+            return
+        scorer = next(child for child in psutil.Process().children()
+                      if "nightbid.scorer" in child.cmdline())  # fmt: skip
+        worker = next(child for child in scorer.children() if "spawn_main" in str(child.cmdline()))
+        killed.append(scorer if victim == "scorer" else worker)
+        killed[0].kill()
+        psutil.wait_procs([worker], 10)
+
+    serve = Serve(p99_ms=10_000, requests_per_second=400, candidates=5, processes=1, seconds=0.01)
+    with pytest.raises(StageError) as error:
+        measure(bundle, "small", serve, make_bodies(requests, of_item, bundle), kill_once)
+    assert words in str(error.value)
