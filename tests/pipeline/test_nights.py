@@ -69,6 +69,14 @@ def test_second_night_meets_the_champion_and_a_rerun_reuses_all_stages(shell, tw
     assert again.count("reused") >= len(STAGES)
     assert len(ChampionPointer(workspace, "small").history()) == 2
 
+    # A person may let the candidate of any run serve that passed its gates.
+    promote = ("champion", "promote", "small")
+    assert "a promotion needs a run" in shell.run(*promote)[1]
+    assert "a promotion needs a reason" in shell.run(*promote, "small-2026-01-04")[1]
+    code, output = shell.run(*promote, "small-2026-01-04", "--reason", "an A/B test")
+    assert code == 0, output
+    assert "small: small-2026-01-04 serves (entry #3)" in output
+
     # The third night has the first model as its champion again, then no champion.
     code, output = shell.run("champion", "retire", "small", "2", "--reason", "trained on a leak")
     assert code == 0, output

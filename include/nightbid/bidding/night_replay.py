@@ -204,7 +204,15 @@ def _sentence(metrics: dict[str, Any]) -> str:
     gain = metrics["differences"].get(reference, {}).get(name)
     if gain:
         sentence += f" ({with_interval(gain, ',.2f')} against the {reference})"
-    return f"{sentence} on {counted(metrics['auctions'], 'auction')}"
+    sentence += f" on {counted(metrics['auctions'], 'auction')}"
+    won = {bidder["win_rate"] for bidder in (bidders["candidate"], bidders[reference])}
+    if won in ({0.0}, {1.0}):
+        which = "every" if won == {1.0} else "no"
+        sentence += (
+            f"; both win {which} auction, so they cannot differ: are replay.value and prices in the"
+            " same unit, and is replay.per the number of impressions of a price?"
+        )
+    return sentence
 
 
 def surplus_name(metrics: dict[str, Any]) -> str:

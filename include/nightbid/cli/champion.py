@@ -1,4 +1,4 @@
-"""`nightbid champion pause|resume|retire`: stops or allows promotions, and withdraws a model."""
+"""`nightbid champion pause|resume|retire|promote`: decisions of a person about what serves."""
 
 from __future__ import annotations
 
@@ -21,19 +21,37 @@ def person(name: str = "") -> str:
         return f"uid {os.getuid()}"
 
 
-def retire(workspace: Workspace, pipeline: str, number: int | None, reason: str) -> str:
+def promote(workspace: Workspace, pipeline: str, run_id: str, reason: str) -> str:
+    """Let the candidate of a run serve; return a line that says what serves now.
+
+    Raises:
+        ConfigError: No run or reason is given, or there is no such run.
+        PromotionRefused: A gate has not passed the candidate, or promotions are paused.
+    """
+    if not run_id or not reason.strip():
+        raise ConfigError(
+            f"a promotion needs {'a reason' if run_id else 'a run'}",
+            where="champion",
+            hint=f"`nightbid champion promote {pipeline} {run_id or 'RUN'} --reason '…'`",
+        )
+    entry = promotion.promote_by_hand(workspace, pipeline, run_id, reason, by=person())
+    return f"{pipeline}: {entry.run_id} serves (entry #{entry.number})"
+
+
+def retire(workspace: Workspace, pipeline: str, which: str, reason: str) -> str:
     """Take a champion out of service permanently; return a line that says what serves now.
 
     Raises:
         ConfigError: No number or reason is given, or there is no such champion.
     """
-    if number is None:
+    if not which.isdecimal():
         raise ConfigError(
-            "retire needs a number from the history",
+            "retire needs a number from the history" + (f", not {which!r}" if which else ""),
             where="champion",
             hint=f"`nightbid champion retire {pipeline} NUMBER --reason '…'`; `nightbid champion"
             f" {pipeline}` shows the numbers",
         )
+    number = int(which)
     entry = promotion.retire(workspace, pipeline, number, reason, by=person())
     now = (
         f"{entry.run_id} serves (entry #{entry.number})"
@@ -55,7 +73,7 @@ def pause_or_resume(workspace: Workspace, action: str, pipeline: str, reason: st
         return f"{pipeline}: nights may promote again"
     if action != "pause":
         raise ConfigError(
-            f"{action!r} is not `pause`, `resume` or `retire`",
+            f"{action!r} is not `pause`, `resume`, `retire` or `promote`",
             where="champion",
             hint=f"`nightbid champion {pipeline}` shows the history",
         )

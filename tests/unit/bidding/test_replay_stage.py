@@ -102,6 +102,16 @@ def night(
     return Ran(folder, spec_of(**blocks))
 
 
+@pytest.mark.parametrize(("value", "which"), [(1e6, "every"), (1e-9, "no"), (0.03, "")])
+def test_a_value_in_another_unit_than_the_prices_is_reported(
+    tmp_path: Path, days: dict[date, pa.Table], value: float, which: str
+) -> None:
+    factors = {"candidate": 1.0, "champion": 1.1, "baseline": 0.5}
+    summary = night(tmp_path, days, factors, replay={"value": value}).replay().summary
+    assert ("both win" in summary) == bool(which)
+    assert f"both win {which}" in summary or not which
+
+
 def changed(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, pa.array(values))
 

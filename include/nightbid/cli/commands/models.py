@@ -32,20 +32,21 @@ def champion(
     pipeline: Annotated[
         str,
         typer.Argument(
-            help="A pipeline; or `pause`, `resume` or `retire` before it.",
+            help="A pipeline; or `pause`, `resume`, `retire` or `promote` before it.",
             autocompletion=complete.pipelines,
         ),
     ],
     of: Annotated[
         str,
         typer.Argument(
-            help="The pipeline, after `pause`, `resume` or `retire`.",
+            help="The pipeline, after `pause`, `resume`, `retire` or `promote`.",
             autocompletion=complete.pipelines,
         ),
     ] = "",
-    number: Annotated[
-        int | None, typer.Argument(help="With `retire`: number in the history.")
-    ] = None,
+    which: Annotated[
+        str,
+        typer.Argument(help="With `retire`: number in the history. With `promote`: name of a run."),
+    ] = "",
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -53,15 +54,18 @@ def champion(
 
     `champion pause PIPELINE` stops promotions until `resume`. `champion retire PIPELINE NUMBER`
     takes a model out of service permanently: an earlier one serves instead, or none.
+    `champion promote PIPELINE RUN` lets the candidate of a run serve that passed every gate.
     """
-    from nightbid.cli.champion import pause_or_resume, retire
+    from nightbid.cli.champion import pause_or_resume, promote, retire
 
     settings = Settings()
     workspace = Workspace(settings.workspace)
     if of:
         of = known(of, settings)
         if pipeline == "retire":
-            line = retire(workspace, of, number, reason)
+            line = retire(workspace, of, which, reason)
+        elif pipeline == "promote":
+            line = promote(workspace, of, which, reason)
         else:
             line = pause_or_resume(workspace, pipeline, of, reason)
         console.print(line, markup=False, soft_wrap=True)
