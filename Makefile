@@ -7,6 +7,8 @@ PYTHON ?= python3.11
 UV_VERSION := 0.13.8
 VENV := .venv
 BIN := $(VENV)/bin
+# The lock of the installed environment, with which a new lock is compared, however often it is resolved.
+INSTALLED := $(VENV)/requirements.txt
 PIPELINE ?= ctr
 NIGHTS ?= 2
 PORT ?= 8080
@@ -37,6 +39,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	@echo "Installing the locked environment into $(VENV)"
 	@$(BIN)/uv pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@cp requirements.txt $(INSTALLED)
 	@touch $@
 
 run: install ## Run nights of a pipeline on embedded Airflow (PIPELINE=ctr NIGHTS=2)
@@ -114,12 +117,12 @@ notebooks: install ## Execute the documentation's notebooks in place, on the nig
 # jsonschema, as all of Airflow's do, would build its parser, for two seconds.
 lock: ## Resolve requirements*.in into the lock files, with hashes (UPGRADE=1: newest versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
-	@mkdir -p .nightbid && cp requirements.txt .nightbid/present.txt
+	@test -e $(INSTALLED) || cp requirements.txt $(INSTALLED)
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) \
 		--no-emit-package rfc3987-syntax --no-emit-package lark requirements-dev.in -o requirements-dev.txt
-	@cmp -s .nightbid/present.txt requirements.txt || echo "rehearse the upgrade before you install it:" \
-		"$(BIN)/nightbid rehearse --requirements requirements.txt --present .nightbid/present.txt"
+	@cmp -s $(INSTALLED) requirements.txt || echo "rehearse the upgrade before you install it:" \
+		"$(BIN)/nightbid rehearse --requirements requirements.txt --present $(INSTALLED)"
 
 audit: install ## List known vulnerabilities of the locked packages (exceptions in audit.toml)
 	@$(BIN)/python tools/audit.py

@@ -19,6 +19,8 @@ from nightbid.processes import how_it_ended
 
 PROGRAM = "nightbid"
 """Package name of Nightbid itself, which a lock may pin as a candidate version."""
+_PACKAGES = ("-r", "--requirement", "-e", "--editable")
+"""Options of a requirements file that add packages without pinning them here."""
 _VIA = re.compile(r"-r (\S+)")
 
 
@@ -53,9 +55,15 @@ class Lock:
         pins: dict[str, str] = {}
         for number, line in enumerate(text.replace("\\\n", " ").splitlines(), 1):
             stripped = re.split(r"(?:^|\s)#|\s--hash", line)[0].strip()
+            place = f"{where}:{number}"
+            if stripped.startswith(_PACKAGES):
+                raise ConfigError(
+                    f"{stripped!r} adds packages that this file does not pin",
+                    where=place,
+                    hint="pass one complete lock file; `uv pip compile` writes one",
+                )
             if not stripped or stripped.startswith("--"):
                 continue
-            place = f"{where}:{number}"
             name, pin = _pin(stripped, place)
             if name is None:
                 continue
@@ -82,7 +90,7 @@ class Lock:
             ConfigError: The file cannot be read, or see `parse`.
         """
         try:
-            return cls.parse(path.read_text(encoding="utf-8"), str(path))
+            return cls.parse(path.read_text(encoding="utf-8-sig"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"cannot read the lock file ({type(error).__name__})",

@@ -43,7 +43,9 @@ def test_changes_between_two_locks_can_be_applied_one_by_one() -> None:
     [
         ("numpy>=2", "'numpy>=2' pins no version"),
         ("numpy==2.*", "'numpy==2.*' pins no version"),
-        ("-e .", "'-e .' is not a pinned requirement"),
+        ("numpy==2.4.1\n-e .", "'-e .' adds packages that this file does not pin"),
+        ("numpy==2.4.1\n--requirement other.txt", "'--requirement other.txt' adds packages"),
+        ("numpy==2.4.1\n<<<<<<< HEAD", "'<<<<<<< HEAD' is not a pinned requirement"),
         ("numpy==2.4.1\nnumpy==2.4.2", "numpy is pinned twice: ==2.4.1 and ==2.4.2"),
         ("# nothing", "it pins no package"),
     ],
@@ -53,6 +55,12 @@ def test_lock_lines_that_pin_no_version_are_rejected(line: str, message: str) ->
         Lock.parse(line, "candidate.txt")
     assert str(refused.value).startswith("candidate.txt")
     assert message in str(refused.value)
+
+
+def test_a_lock_from_a_windows_editor_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "candidate.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + LOCK.replace("\n", "\r\n").encode())
+    assert Lock.read(path) == Lock.parse(LOCK, "")
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
