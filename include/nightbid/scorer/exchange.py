@@ -70,7 +70,6 @@ class HttpExchange:
         self._done = done
         self._parts: list[bytes] = []
         self._held = 0
-        self._is_whole = False
 
     def take(self, part: bytes) -> None:
         """Receive a part of the body."""
@@ -88,7 +87,6 @@ class HttpExchange:
         """Queue the request; its body is complete."""
         if self.response_complete:
             return
-        self._is_whole = True
         self._release()
         try:
             self._scoring.submit(self._run)
@@ -98,7 +96,7 @@ class HttpExchange:
     def lose(self) -> None:
         """Handle the loss of the connection."""
         self._release()
-        if not (self._is_whole or self.response_complete):
+        if not self.response_complete:
             self.response_complete = True
             self._scoring.refuse(ClientDisconnect())  # counts the disconnect
 
@@ -108,7 +106,7 @@ class HttpExchange:
             self._held = 0
 
     def _run(self) -> None:
-        if self._transport.is_closing():
+        if self.response_complete or self._transport.is_closing():
             return
         try:
             body = self._score(b"".join(self._parts))

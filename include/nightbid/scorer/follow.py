@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.errors import CorruptDataError, NightbidError
+from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Manifest
 from nightbid.partitions import partition_of
@@ -253,6 +253,12 @@ class Follower:
         if champion is None and served and pointer.history():
             LOG.warning("%s: the champion was retired, and nothing serves", self._pipeline)
             return None
+        if champion is None and served:
+            raise MissingDataError(
+                "the champion history is gone, and promotions go unnoticed",
+                where=self._pipeline,
+                hint="mount or restore the workspace",
+            )
         # Compare whole entries: in a restored history, the same number may be another entry.
         if champion is None or (served and served.champion == champion):
             return served

@@ -6,6 +6,7 @@ value in a file of that folder, so that every process can report the sum.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from nightbid.scorer import shadow_sums
 
@@ -52,11 +53,16 @@ class WorkerStates:
         self._written = ""
 
     def write(self, champion: dict[str, Any] | None, trouble: str) -> None:
-        """Write this process's champion and error, if they changed."""
+        """Write this process's champion and error, if they changed.
+
+        Otherwise touch the file: a cleaner of temporary files removes those that stay unchanged.
+        """
         text = json.dumps({"champion": champion, "trouble": trouble})
-        if text == self._written:
-            return
         path = self.folder / f"{os.getpid()}.json"
+        if text == self._written:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)
+                return
         temporary = path.with_suffix(".tmp")
         temporary.write_text(text)
         temporary.replace(path)
@@ -68,6 +74,11 @@ class WorkerStates:
         for path in sorted(self.folder.glob("[0-9]*.json")):
             if _is_alive(int(path.stem)):
                 states.append(json.loads(path.read_text()))
+            else:
+                # Its counters stay. Another process may do the same at the same time.
+                with contextlib.suppress(FileNotFoundError):
+                    mark_process_dead(path.stem)  # type: ignore[no-untyped-call]
+                    path.unlink()
         return states
 
 

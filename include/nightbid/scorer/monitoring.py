@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from nightbid.scorer import shadow_sums
-from nightbid.scorer.follow import Follower, OneBundle
+from nightbid.scorer.follow import Follower, OneBundle, ServedBundle
 from nightbid.scorer.metrics import MISSED, UNPREPARED, WAITING, WorkerStates, exposition, totals
 from nightbid.scorer.refusals import json_response, no_champion
 
@@ -38,6 +38,17 @@ class Monitoring:
         self._states = states
         self._waiting = waiting
         self._has_shadow = has_shadow
+
+    def report(self, served: ServedBundle | None) -> None:
+        """Report what this process counts itself; other processes answer most scrapes.
+
+        Args:
+            served: Bundle whose lookups are counted.
+        """
+        WAITING.set(self._waiting())
+        if served is not None:
+            MISSED.inc(served.newly_missed())
+            UNPREPARED.inc(served.newly_unprepared())
 
     def routes(self) -> list[Route]:
         """Return the routes of the endpoints."""
@@ -77,10 +88,7 @@ class Monitoring:
 
     async def metrics(self, request: Request) -> Response:
         """Return metrics in Prometheus' text format."""
-        WAITING.set(self._waiting())
-        if served := self._follower.state.served:
-            MISSED.inc(served.newly_missed())
-            UNPREPARED.inc(served.newly_unprepared())
+        self.report(self._follower.state.served)
         return Response(exposition(self._states), media_type="text/plain; version=0.0.4")
 
     async def differences(self, request: Request) -> Response:

@@ -143,8 +143,12 @@ def read(
         TooManyRowsError: There are more than `MOST_ROWS` rows.
     """
     rows, context = request.get("rows"), request.get("context", {})
-    if not isinstance(rows, list) or not isinstance(context, dict):
+    if not isinstance(rows, list):
         raise CorruptDataError("not a list of rows", where="body", hint=_SHAPE)
+    if not isinstance(context, dict):
+        raise CorruptDataError(
+            f"{_short(context)} is not an object", where="context", hint="send {} or leave it out"
+        )
     if unknown := sorted(request.keys() - {"rows", "context"} - others):
         raise CorruptDataError(f"unknown key {unknown[0]!r}", where="body", hint=_SHAPE)
     if len(rows) > MOST_ROWS:

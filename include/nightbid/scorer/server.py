@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors.multiprocess import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from nightbid.errors import ConfigError
 from nightbid.scorer.access import Access
 
+LOG = logging.getLogger(__name__)
 BACKLOG = 2048
 """Maximum number of connections waiting to be accepted, per process."""
 GRACE_SECONDS = 30
@@ -32,6 +36,9 @@ SHADOW_SECONDS = 5
 """Seconds between the end of a shadow process and its restart."""
 START_SECONDS = 120
 """Seconds to wait for a process to load its model before the scorer is reported as started."""
+SILENT_SECONDS = 60
+"""Seconds without a sign of life after which a process is replaced. On a busy machine, a new
+process may need many seconds to import its modules."""
 
 SWITCH_SECONDS = 0.0005
 """Maximum time that a thread holds the GIL while another one waits for it."""
@@ -131,6 +138,7 @@ def serve(
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=START_SECONDS,
     )
     if settings.shadow:
         threading.Thread(target=_keep_shadow, args=(settings, folder), daemon=True).start()
@@ -141,19 +149,49 @@ def serve(
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor with a callback when all processes are ready."""
+    """uvicorn's supervisor with a callback when all processes are ready.
+
+    uvicorn would end a process that does not answer for seconds, even a new one that still imports
+    its modules, and would wait for that answer before it handles a signal.
+    """
 
     def __init__(
         self, config: uvicorn.Config, listener: ReusedSocket, started: Callable[[], None]
     ) -> None:
         super().__init__(config, [listener])
         self._started = started
+        self._heard: dict[Process, float] = {}
 
     def init_processes(self) -> None:
         super().init_processes()
         for process in self.processes:
             process.wait_until_ready(START_SECONDS, self.should_exit)
         self._started()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace processes that ended or hang."""
+        for at, process in enumerate(self.processes):
+            if process.process.is_alive() and not self._is_silent(process):
+                continue
+            process.kill()
+            process.join()
+            others = [other for other in self.processes if other.process.is_alive()]
+            if process.exitcode == STARTUP_FAILURE and not others:
+                self.should_exit.set()
+                return
+            LOG.warning("process %d ended and is replaced", process.pid)
+            self._heard.pop(process, None)
+            self.processes[at] = Process(self.config, self.sockets)
+            self.processes[at].start()
+
+    def _is_silent(self, process: Process) -> bool:
+        # Never waits: an answer to this look is read by the next one.
+        with contextlib.suppress(OSError, EOFError):
+            process.parent_conn.send(b"ping")
+            while process.parent_conn.poll():
+                process.parent_conn.recv()
+                self._heard[process] = time.monotonic()
+        return time.monotonic() - self._heard.setdefault(process, time.monotonic()) > SILENT_SECONDS
 
 
 def make_application(settings: ScorerSettings, folder: Path) -> Any:

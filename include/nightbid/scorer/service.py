@@ -118,6 +118,7 @@ class Service:
             middleware=[Middleware(Guard, admission=self._admission, refuse=refusal)],
             lifespan=self._lifespan,
         )
+        app.router.redirect_slashes = False  # /score/ is no address
         app.state.scoring = self
         return app
 
@@ -136,8 +137,10 @@ class Service:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._poll_seconds)
+            served = self._follower.state.served
             try:
                 await self._look()
+                self._monitoring.report(served)
             except Exception:  # for example a full disk; the next poll may succeed
                 LOG.exception("cannot look for a new champion")
 

@@ -169,13 +169,17 @@ class Shadow:
             if keys := {} if message.is_arrow else _keys(message.body, self._key):
                 record["keys"] = keys
                 record["probabilities"] = {"champion": champion.tolist(), "shadow": shadow.tolist()}
-            with self._log.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            try:
+                with self._log.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+            except OSError as error:  # for example a full disk; the sums do not need it
+                self._sums.trouble = f"{self._log}: cannot be written ({error.strerror})"
 
     def _write(self) -> None:
         temporary = self._folder / f"{STATE}.tmp"
-        temporary.write_text(json.dumps(asdict(self._sums)))
-        temporary.replace(self._folder / STATE)
+        with contextlib.suppress(OSError):  # a full disk; the next time may succeed
+            temporary.write_text(json.dumps(asdict(self._sums)))
+            temporary.replace(self._folder / STATE)
 
 
 def _keys(body: bytes, names: tuple[str, ...]) -> dict[str, list[Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -18,6 +19,12 @@ import pyarrow as pa
 
 WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError, InvalidOperation)
 """Exceptions for a value that does not have the column's type."""
+MOST_EXACT = 2**53
+"""From here on, a JSON number with a fraction or an exponent may stand for several integers."""
+FLOAT_DIGITS = 15
+"""Number of significant digits that every float64 preserves."""
+DECIMAL = re.compile(r"\s*[+-]?[0-9]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?\s*")
+"""Texts of a decimal; Python would also read `1_000` as one."""
 LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
@@ -50,9 +57,7 @@ def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         _only(types, int, float)
     elif pa.types.is_decimal(kind):
         _only(types, int, float, str)
-        # The shortest decimal form of a float is the number that the caller wrote.
-        texts = [None if value is None else str(value) for value in values]
-        return pa.array([None if text is None else Decimal(text) for text in texts], kind)
+        return pa.array([_decimal(value) for value in values], kind)
     elif pa.types.is_timestamp(kind):
         _only(types, str)
         zone = dt.UTC if kind.tz else None
@@ -119,9 +124,23 @@ def _only(types: set[type], *known: type) -> None:
 
 
 def _whole(value: float | int | None) -> int | None:
-    if value is None or value == int(value):
-        return None if value is None else int(value)
-    raise ValueError(f"{value} is not a whole number")
+    if value is None or type(value) is int:
+        return value
+    if abs(value) >= MOST_EXACT or value != int(value):
+        raise ValueError(f"{value} is not a whole number, or one that lost its last digits")
+    return int(value)
+
+
+def _decimal(value: float | int | str | None) -> Decimal | None:
+    if value is None:
+        return None
+    if type(value) is str and not DECIMAL.fullmatch(value):
+        raise ValueError(f"{value!r} is not a decimal")
+    number = Decimal(str(value))
+    # A float's shortest form is the number that the caller wrote, if that had at most 15 digits.
+    if type(value) is float and len(number.as_tuple().digits) > FLOAT_DIGITS:
+        raise ValueError(f"{value} may have lost digits")
+    return number
 
 
 def _moment(value: str | None, zone: dt.tzinfo | None) -> dt.datetime | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pyarrow as pa
 from emulator.installation import until
 from nightbid.night.champion import ChampionPointer
@@ -52,6 +53,11 @@ class Scorer:
     def score(self, table: pa.Table, **more: object) -> httpx.Response:
         body = json.dumps({"rows": table.to_pylist(), **more}, default=lambda t: t.isoformat())
         return self.http.post("/score", content=body)
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that score."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def log(self) -> str:
         """Return what the process has written to standard error so far."""

@@ -47,8 +47,10 @@ def test_the_follower_warms_up_new_champions_and_survives_restores(night, tmp_pa
     # The workspace becomes unavailable and comes back.
     (tmp_path / "champion").rename(tmp_path / "away")
     assert follower.look().served.name["run_id"] == "third"
+    assert "the champion history is gone" in follower.state.trouble
     (tmp_path / "away").rename(tmp_path / "champion")
     assert follower.look().served.name["run_id"] == "third"
+    assert not follower.state.trouble
     # Floats and times seldom repeat, so they are not cached.
     assert after.newly_missed() <= 3
     assert after.newly_unprepared() == before.newly_unprepared() == 0

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import signal
+import socket
 import threading
+import time
 
 import httpx
 import numpy as np
@@ -170,6 +172,7 @@ def test_the_scorer_recovers_after_a_bundle_that_cannot_be_loaded(night, other, 
 def test_health_and_metrics_add_up_over_all_processes(night, scorer):
     number = scorer.promote(night, "counted")
     before = scorer.http.get("/health").json()
+    unprepared = scorer.metric("nightbid_unprepared_requests_total")
     timed = scorer.metric("nightbid_request_seconds_count")
     for _ in range(20):  # one connection per request, so that both processes answer some
         plain = {"trust_env": False, "timeout": 120}
@@ -184,7 +187,37 @@ def test_health_and_metrics_add_up_over_all_processes(night, scorer):
     serving_it = rf'nightbid_champion_processes{{.*number="{number}".*}}'
     until(lambda: scorer.metric(serving_it) == 2)
     assert scorer.metric("nightbid_request_seconds_count") - timed == 20
+    # Rows with times are read column by column. One connection, and so one process, is asked.
+    counted = "nightbid_unprepared_requests_total"
+    until(lambda: scorer.metric(counted) - unprepared == 20, what="20 unprepared requests")
     assert re.search(r"nightbid_lookup_missed_total \d+", scorer.http.get("/metrics").text)
+
+
+def test_a_process_that_ends_is_replaced_and_one_that_stalls_goes_on(night, tmp_path):
+    with serving(tmp_path, "--processes", "2", *_ipv6()) as scorer:
+        scorer.promote(night, "first")
+        stalled, ended = scorer.workers()
+        stalled.suspend()
+        ended.kill()
+        time.sleep(7)  # uvicorn replaces a process that is silent for 5 s, even a starting one
+        stalled.resume()
+        until(lambda: len(scorer.workers()) == 2, what="two processes")
+        assert stalled.is_running()
+        assert ended not in scorer.workers()
+        until(lambda: scorer.http.get("/health").json()["processes"] == 2, what="both serve")
+        assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+        scorer.process.send_signal(signal.SIGTERM)
+        assert scorer.process.wait(120) in (0, -signal.SIGTERM)
+
+
+def _ipv6() -> tuple[str, ...]:
+    """Return the options of a scorer on the IPv6 loopback, on machines that have one."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return ()
+    return ("--host", "::1")
 
 
 def test_a_scorer_that_starts_on_a_damaged_champion_answers_503(night, tmp_path):

@@ -11,7 +11,6 @@ import time
 from functools import partial
 
 import httpx
-import psutil
 import pytest
 from emulator.installation import until
 
@@ -116,11 +115,7 @@ def test_hostile_requests_use_little_memory_and_log_no_traceback(night, impatien
     scorer = impatient
     raw = night.raw().slice(0, 5)
     assert scorer.score(raw).status_code == 200
-    (worker,) = (
-        child
-        for child in psutil.Process(scorer.process.pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
-    )
+    (worker,) = scorer.workers()
     memory = worker.memory_info().rss
     before = {
         reason: scorer.metric(f'nightbid_refused_total{{reason="{reason}"}}')
@@ -178,6 +173,24 @@ def test_hostile_requests_use_little_memory_and_log_no_traceback(night, impatien
         until(partial(more, reason), what=reason)
     assert worker.memory_info().rss - memory < 400 << 20
     assert "Traceback" not in scorer.log(), scorer.log()
+
+
+def test_every_request_is_counted_as_answered_or_refused(night, impatient):
+    scorer = impatient
+    raw = night.raw().slice(0, 5)
+    body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
+    host, port = scorer.http.base_url.host, scorer.http.base_url.port
+    counts = "nightbid_(?:requests|refused)_total{.*}"
+    assert scorer.score(raw).status_code == 200
+    before = scorer.metric(counts)
+    (worker,) = scorer.workers()
+    worker.suspend()
+    # Whole requests of clients that give up before they are answered.
+    for _ in range(40):
+        with socket.create_connection((host, port)) as one:
+            one.sendall(_post(body))
+    worker.resume()
+    until(lambda: scorer.metric(counts) - before == 40, what="40 requests in the counts")
 
 
 def test_a_client_that_reads_no_answer_is_disconnected(night, impatient):

@@ -35,6 +35,7 @@ def test_bad_requests_get_a_one_line_error_with_the_value(night, scorer):
         ({"row": []}, 422, "not a list of rows"),
         ([], 422, "not a list of rows"),
         ({"rows": [], "users": 1}, 422, "unknown key 'users'"),
+        ({"rows": [], "context": None}, 422, "context: null is not an object"),
         ({"rows": [{}] * (rows.MOST_ROWS + 1)}, 413, "send at most 16,384"),
     ]
     for body, status, line in cases:
@@ -53,6 +54,7 @@ def test_bad_requests_get_a_one_line_error_with_the_value(night, scorer):
         assert answer.status_code == 422
         assert answer.json()["error"] == "body: compressed → send it without Content-Encoding"
     for method, path, status, line in (
+        ("POST", "/score/", 404, "POST /score/: not found → use POST /score or /rank;"),
         ("GET", "/nothing", 404, "GET /nothing: not found → use POST /score or /rank; GET /col"),
         ("POST", "/predict", 404, "POST /predict: not found → use POST /score or /rank;"),
         ("GET", "/score", 405, "GET /score: method not allowed → use POST /score or /rank;"),
@@ -60,14 +62,19 @@ def test_bad_requests_get_a_one_line_error_with_the_value(night, scorer):
         answer = scorer.http.request(method, path)
         assert answer.status_code == status
         assert answer.json()["error"].startswith(line)
-    assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 8
+    assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 9
 
 
-def test_a_taken_port_is_reported_in_one_line(scorer, tmp_path):
+def test_a_port_or_a_log_that_cannot_be_used_is_reported_in_one_line(scorer, tmp_path):
     port = str(scorer.http.base_url.port)
     (tmp_path / "small.yaml").write_text(PIPELINE)
     environment = {**os.environ, "NIGHTBID_PIPELINES": str(tmp_path)}
-    done = COMMANDS.run("serve", "small", "--port", port, env=environment)
-    assert done.returncode == 2
-    assert "choose another --port" in done.stderr
-    assert "Traceback" not in done.stderr
+    log = ("--shadow", "previous", "--shadow-log", str(tmp_path / "nowhere" / "log.jsonl"))
+    for options, line in (
+        (("--port", port), "choose another --port"),
+        (log, "(No such file or directory) → name a file in a folder that exists"),
+    ):
+        done = COMMANDS.run("serve", "small", *options, env=environment)
+        assert done.returncode == 2
+        assert line in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr

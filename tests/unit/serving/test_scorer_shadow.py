@@ -95,6 +95,11 @@ def test_shadow_scores_are_compared_with_the_champion_and_logged(night, other, t
         assert judged["of_shadow"]["ratio"] == pytest.approx(
             shadow_scores[:150].mean() / clicks.mean()
         )
+        # A log that cannot be written any more does not stop the comparison.
+        log.unlink()
+        log.mkdir()
+        _sent(scorer, partial(scorer.score, parts[0]))
+        assert _until(scorer, 12)
         assert "Traceback" not in scorer.log()
 
 

@@ -114,9 +114,19 @@ def serve(
         from nightbid.scorer.shadow_bundle import check
 
         check(Workspace(settings.workspace), shadow)
+    if shadow_log:
+        try:
+            shadow_log.open("a").close()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {shadow_log} ({error.strerror})",
+                where="--shadow-log",
+                hint="name a file in a folder that exists",
+            ) from error
     scorer.access.check(host, insecure=insecure)
     listener = listen(host, port)
-    address = f"http{'s' if tls_cert else ''}://{host}:{listener.getsockname()[1]}/score"
+    name = f"[{host}]" if ":" in host else host
+    address = f"http{'s' if tls_cert else ''}://{name}:{listener.getsockname()[1]}/score"
 
     def started() -> None:
         console.print(f"scoring with the champion of {pipeline}: {address}", soft_wrap=True)
