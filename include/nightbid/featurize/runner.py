@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from nightbid.config.pipeline import Runner
+from nightbid.errors import StageError
 
 POLL_SECONDS = 0.5
 PARTITIONS = 4
@@ -74,6 +75,10 @@ def _dask(runner: Runner) -> Iterator[BeamEngine]:
     from apache_beam.runners.dask.dask_runner import DaskRunner
     from distributed import LocalCluster
 
+    # Errors of workers are raised here too, in one line. `silence_logs` silences the workers and
+    # Dask's own handlers, but not those of the command line.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
     with ExitStack() as stack:
         address = runner.scheduler
         if not address:
@@ -83,7 +88,6 @@ def _dask(runner: Runner) -> Iterator[BeamEngine]:
                 # A free port: otherwise a second concurrent night warns that 8787 is in use.
                 dashboard_address="127.0.0.1:0",
                 host="127.0.0.1",
-                # Errors of workers are raised here too, in one line.
                 silence_logs=logging.CRITICAL,
             )
             address = stack.enter_context(cluster).scheduler_address
@@ -97,11 +101,21 @@ def _disconnecting() -> Iterator[None]:
     """Close the client of one pass, since the runner connects and never disconnects.
 
     A client that is left open searches for its scheduler at exit and logs long errors.
+
+    Raises:
+        StageError: A task was given up because its workers died.
     """
-    from distributed import default_client
+    from distributed import KilledWorker, default_client
 
     try:
         yield
+    except KilledWorker as error:
+        times = error.allowed_failures + 1
+        raise StageError(
+            f"Dask workers were killed {times} times at one task, often because memory ran out",
+            where="runner",
+            hint="set runner.workers lower, or give their machines more memory",
+        ) from error
     finally:
         with suppress(ValueError):  # the runner failed before it connected
             default_client().close()

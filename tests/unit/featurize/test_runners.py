@@ -164,6 +164,7 @@ def test_a_day_without_a_column_is_reported_before_any_work(tmp_path):
 
 
 FAILING = """
+import logging
 import sys
 from pathlib import Path
 from nightbid.config.load import parse_pipeline
@@ -175,6 +176,7 @@ from nightbid.featurize.passes import learning
 from nightbid.featurize.runner import passes_on
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)  # as the command line does
     spec, rows, fitted = sys.argv[1:]
     groups = groups_of(Path(rows), ["train", "evaluate"])
     try:
@@ -195,3 +197,34 @@ def test_a_dask_failure_is_reported_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("features.nowhere: column 'nowhere' is missing → ")
+
+
+KILLING = """
+import logging
+import os
+import signal
+import sys
+import apache_beam as beam
+from nightbid.config.pipeline import Runner
+from nightbid.errors import StageError
+from nightbid.featurize.runner import passes_on
+
+def expand(pipeline):
+    pipeline | beam.Create([1]) | beam.Map(lambda _: os.kill(os.getpid(), signal.SIGKILL))
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        with passes_on(Runner(kind="dask", workers=1)) as run_pass:
+            run_pass(expand)
+    except StageError as error:
+        sys.exit(str(error))
+"""
+
+
+def test_dask_workers_that_are_killed_again_and_again_end_with_one_line(tmp_path):
+    (tmp_path / "killing.py").write_text(KILLING)
+    done = COMMANDS.run(module=str(tmp_path / "killing.py"))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("runner: Dask workers were killed 4 times at one task, often")
