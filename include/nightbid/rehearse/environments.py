@@ -23,8 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 import nightbid
 from nightbid.errors import ConfigError, StageError
-from nightbid.processes import how_it_ended
-from nightbid.rehearse.locks import PROGRAM, Lock
+from nightbid.rehearse.locks import PROGRAM, Lock, raise_if_interrupted
 
 KEPT = 12
 """Number of environments that are kept; beyond that, the least recently used are deleted."""
@@ -102,6 +101,7 @@ class Environments:
 
         Raises:
             StageError: A package cannot be installed.
+            ServiceError: The disk or the package index failed.
         """
         final = self._folder / lock.digest
         python = final / "bin" / "python"
@@ -205,10 +205,9 @@ def _pins(lock: Lock, name: str, version: str) -> bool:
 def _run(command: list[str], lock: Lock) -> None:
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - our own arguments
     if done.returncode:
-        is_killed = done.returncode < 0
-        why = f"uv {how_it_ended(done.returncode)}" if is_killed else " ".join(done.stderr.split())
+        raise_if_interrupted(done, f"environment {lock.digest}")
         raise StageError(
-            f"cannot install it: {why[-500:]}",
+            f"cannot install it: {' '.join(done.stderr.split())[-500:]}",
             where=f"environment {lock.digest}",
             hint="check the versions of the candidate lock and the package index, then run again",
         )

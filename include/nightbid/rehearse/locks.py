@@ -14,13 +14,15 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from nightbid.errors import ConfigError, StageError
+from nightbid.errors import ConfigError, ServiceError
 from nightbid.processes import how_it_ended
 
 PROGRAM = "nightbid"
 """Package name of Nightbid itself, which a lock may pin as a candidate version."""
 _PACKAGES = ("-r", "--requirement", "-e", "--editable")
 """Options of a requirements file that add packages without pinning them here."""
+_OF_THE_MACHINE = re.compile("os error|Failed to fetch|Request failed|network was disabled")
+"""What `uv` says if the disk or the network fails, and not the versions."""
 _VIA = re.compile(r"-r (\S+)")
 
 
@@ -218,13 +220,8 @@ def resolve(upgrades: Sequence[str], source: Path, lock: Path, folder: Path, uv:
         capture_output=True,
         text=True,
     )  # fmt: skip
-    if done.returncode < 0:
-        raise StageError(
-            f"uv {how_it_ended(done.returncode)}",
-            where="rehearse",
-            hint="run the same command again",
-        )
     if done.returncode:
+        raise_if_interrupted(done, str(source))
         raise ConfigError(
             f"no set of versions satisfies all requirements: {' '.join(done.stderr.split())[:600]}",
             where="--upgrade " + ", ".join(upgrades) if upgrades else str(source),
@@ -232,6 +229,26 @@ def resolve(upgrades: Sequence[str], source: Path, lock: Path, folder: Path, uv:
         )
     resolved = Lock.read(output)
     return Lock({**resolved.pins, **direct})
+
+
+def raise_if_interrupted(done: subprocess.CompletedProcess[str], where: str) -> None:
+    """Raise an error if the machine or the network has failed, and not the versions.
+
+    Args:
+        done: A failed `uv`.
+        where: What it worked on.
+
+    Raises:
+        ServiceError: It was killed, the disk is full, or the package index does not answer.
+    """
+    is_killed = done.returncode < 0
+    if is_killed or _OF_THE_MACHINE.search(done.stderr):
+        why = f"uv {how_it_ended(done.returncode)}" if is_killed else " ".join(done.stderr.split())
+        raise ServiceError(
+            f"cannot install packages: {why[-500:]}",
+            where=where,
+            hint="check disk space and the package index, then run the same command: it resumes",
+        )
 
 
 def check_lock(source: Path, lock: Path) -> list[str]:

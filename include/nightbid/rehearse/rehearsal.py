@@ -16,7 +16,13 @@ from typing import Any
 from upath import UPath
 
 from nightbid.config.settings import Settings
-from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, StageError
+from nightbid.errors import (
+    BudgetExceeded,
+    ConfigError,
+    NightbidError,
+    ServiceError,
+    StageError,
+)
 from nightbid.rehearse import compare
 from nightbid.rehearse.bisect import BisectOutcome, Cause, smallest
 from nightbid.rehearse.compare import RehearsalComparison
@@ -68,6 +74,7 @@ class Rehearsal:
             ConfigError: Another process runs this rehearsal, or the plan has changed.
             BudgetExceeded: The budget was used up before both sides were compared.
             StageError: The present side failed, so there is nothing to compare with.
+            ServiceError: The disk or the package index failed while packages were installed.
         """
         start = time.monotonic()
         with self._alone():
@@ -304,7 +311,7 @@ class Rehearsal:
         try:
             environment = self._environments.make(lock)
             self._step(comparison, kind, lock, environment, present)
-        except BudgetExceeded:
+        except (BudgetExceeded, ServiceError):
             raise
         except NightbidError:
             whole = subjects & {"night", "installation"}

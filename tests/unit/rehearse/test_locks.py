@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, ServiceError, StageError
+from nightbid.rehearse.environments import Environments
 from nightbid.rehearse.locks import Lock, check_lock
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,6 +62,25 @@ def test_a_lock_from_a_windows_editor_is_read(tmp_path: Path) -> None:
     path = tmp_path / "candidate.txt"
     path.write_bytes(b"\xef\xbb\xbf" + LOCK.replace("\n", "\r\n").encode())
     assert Lock.read(path) == Lock.parse(LOCK, "")
+
+
+def test_an_index_out_of_reach_is_no_fault_of_the_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = Lock({"nightbid-no-such-package": "==1.0"})
+    environments = Environments(tmp_path / "environments")
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    with pytest.raises(ServiceError, match="it resumes"):
+        environments.make(candidate)
+    index = tmp_path / "index"
+    index.mkdir()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.as_uri())
+    with pytest.raises(StageError, match="cannot install it"):
+        environments.make(candidate)
+    assert not list((tmp_path / "environments").glob("*/bin"))
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
