@@ -37,13 +37,13 @@ def main(port: str) -> int:
     logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
     ended = ""
     try:
-        # Fork the scheduler first: its imports take longest and need no database.
-        prepared, tell = os.pipe()
-        scheduler = fork(partial(_schedule, prepared), logs / "scheduler.log")
-        # Import Airflow here, so that all later forks have it.
+        # Import here what all components need, so that all forks have it.
         airflow = airflow_command()
         database = fork(prepare_database, logs / "database.log")
         preload_dag_files()
+        # The scheduler's own imports take longest and need no database.
+        prepared, tell = os.pipe()
+        scheduler = fork(partial(_schedule, airflow, prepared), logs / "scheduler.log")
         _, status = os.waitpid(database, 0)
         if status:
             ended = f"database {os.waitstatus_to_exitcode(status)}"
@@ -75,9 +75,8 @@ def airflow_command() -> Callable[..., None]:
     return run
 
 
-def _schedule(prepared: int) -> None:
+def _schedule(airflow: Callable[..., None], prepared: int) -> None:
     preload()
-    airflow = airflow_command()
     if os.read(prepared, 1):
         airflow("scheduler", "--skip-serve-logs")
 
