@@ -3,16 +3,19 @@
 Rows have a hash of their user, so all copies of a user's rows are found: days, samples, featurized
 rows, scores and frozen data sets. Outputs computed from such rows (statistics, vocabularies,
 profiles, models) are found by the inputs in their manifests. All of these outputs are removed as a
-whole. The next night computes them again from the logs, without the users if their rows were
-removed from the logs too. Bundles of champions are kept for rollbacks, but listed.
+whole, and so are damaged ones, which may have such rows. The next night computes them again from
+the logs, without the users if their rows were removed from the logs too. Bundles of champions are
+kept for rollbacks, but listed.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +40,8 @@ from nightbid.retention import (
     size_of,
 )
 from nightbid.schema import USER
-from nightbid.storage.files import read_all, write_next
+from nightbid.shortages import remedy
+from nightbid.storage.files import is_local, read_all, write_next
 from nightbid.storage.workspace import Workspace, read_manifest
 
 
@@ -84,9 +88,9 @@ def find_users(
         raise ConfigError("no user id given", where="forget", hint="pass at least one id")
     user_hashes = _hashes([user for user in (*users, *keyed) if user])
     all_outputs = [
-        (kind, folder, manifest)
+        (kind, folder, _manifest(folder))
         for kind, folder in outputs(workspace)
-        if not folder.name.startswith(LEFT_OVER) and (manifest := _manifest(folder)) is not None
+        if not folder.name.startswith(LEFT_OVER)
     ]
     rows: Counter[str] = Counter()
     affected: dict[str, Unneeded] = {}
@@ -101,17 +105,20 @@ def find_users(
         elif manifest is not None:
             digests.add(manifest.digest)
 
-    for kind, folder, manifest in all_outputs:
-        if count := _count(folder, user_hashes):
+    for kind, folder, manifest in (
+        *all_outputs, *((kind, folder, None) for kind, folder in _other_copies(workspace))
+    ):  # fmt: skip
+        count, damaged = _search(folder, user_hashes)
+        if count:
             rows[kind] += count
+        damaged |= manifest is None and (folder / "manifest.json").exists()
+        if count or damaged:
             add(kind, folder, manifest)
-    for kind, folder in _other_copies(workspace):
-        if count := _count(folder, user_hashes):
-            rows[kind] += count
-            add(kind, folder, None)
     while True:
         before = len(affected)
         for kind, folder, manifest in all_outputs:
+            if manifest is None:
+                continue
             of_day = "days" in folder.parts[-4:] and manifest.night in days
             if str(folder) not in affected and (of_day or digests & set(manifest.inputs.values())):
                 add(kind, folder, manifest)
@@ -175,6 +182,7 @@ def _hashes(users: Sequence[str]) -> set[int]:
 
 
 def _manifest(folder: UPath) -> Manifest | None:
+    """Read the manifest of an output; None if it is missing or damaged."""
     try:
         return read_manifest(folder)
     except (CorruptDataError, WorkspaceError):
@@ -193,18 +201,49 @@ def _other_copies(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
                 yield "left over", folder
 
 
-def _count(folder: UPath, user_hashes: set[int]) -> int:
-    """Count the users' rows in the Parquet files of a folder; each hard link counts."""
-    count = 0
+def _search(folder: UPath, user_hashes: set[int]) -> tuple[int, bool]:
+    """Count the users' rows in the Parquet files of a folder; each hard link counts.
+
+    Returns:
+        The number of rows, and whether a damaged file may have more.
+
+    Raises:
+        WorkspaceError: A file or folder cannot be read, so it is unknown whether it has rows.
+    """
+    count, damaged = 0, False
     values = pa.array(sorted(user_hashes), pa.int64())
-    for path in folder.rglob("*.parquet"):
+    for path in _parquet_files(folder):
         try:
             with path.open("rb") as stream:
                 file = pq.ParquetFile(stream)
                 if USER not in file.schema_arrow.names:
                     continue
                 column = file.read([USER])[USER]
-        except (OSError, pa.ArrowException):
-            continue  # A damaged file is moved aside at its next use, and found there.
+        except FileNotFoundError:
+            continue  # Another process has just removed it.
+        except (pa.ArrowInvalid, OSError) as error:
+            # Arrow's errors of a file's contents have no number of the system.
+            if isinstance(error, OSError) and error.errno is not None:
+                _refuse(error, path)
+            damaged = True
+            continue
         count += int(pa.compute.sum(pa.compute.is_in(column, values)).as_py() or 0)
-    return count
+    return count, damaged
+
+
+def _parquet_files(folder: UPath) -> Iterator[UPath]:
+    if not is_local(folder):
+        yield from folder.rglob("*.parquet")
+        return
+    for parent, _, files in os.walk(
+        str(folder), onerror=lambda error: _refuse(error, error.filename)
+    ):
+        yield from (UPath(parent) / name for name in files if name.endswith(".parquet"))
+
+
+def _refuse(error: OSError, path: object) -> NoReturn:
+    raise WorkspaceError(
+        f"rows of the users may be here: it cannot be read ({error.strerror or error})",
+        where=str(path),
+        hint=f"{remedy(error) or 'make it readable, or delete it'}, and repeat the command",
+    ) from error

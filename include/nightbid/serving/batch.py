@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import Runner
+from nightbid.data.day_names import walk
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.serving.lookup import BATCH
@@ -63,7 +64,11 @@ def score_files(
         raise ConfigError(
             "the folder already exists", where=str(to), hint="choose a new folder with --to"
         )
-    files = [rows] if rows.is_file() else sorted(rows.rglob("*.parquet"))
+    files = (
+        [rows]
+        if rows.is_file()
+        else sorted(path for path, _ in walk(rows) if path.suffix == ".parquet")
+    )
     if not files:
         raise MissingDataError(
             "no Parquet file", where=str(rows), hint="pass a file, or a folder of Parquet files"

@@ -125,3 +125,28 @@ def test_forgetting_a_user_deletes_derived_outputs_and_names_the_champion(night)
     last = json.loads(stdout_of("audit ctr --json"))[-1]
     assert (last["by"], last["reason"]) == ("dee", "request-12")
     assert last["what"] == "forget 1 user: 6 outputs; had learned: ctr #1"
+
+
+def test_forgetting_a_user_deletes_damaged_outputs_and_stops_at_an_unreadable_file(night) -> None:
+    sampled = night.workspace.at(night.stage("sample").uri)
+    (sampled / "rows.parquet").write_bytes(b"PAR1 cut off")
+    trained = night.workspace.at(night.stage("train").uri)
+    (trained / "manifest.json").write_text("{")
+    assert "would be removed" in stdout_of("data forget 9"), "they may have rows of the user"
+
+    featurized = night.workspace.at(night.stage("featurize").uri) / "rows.parquet"
+    content = featurized.read_bytes()
+    featurized.unlink()
+    featurized.symlink_to(featurized.name)
+    command = "data forget 9 --delete --reason request-13"
+    refused = CliRunner().invoke(cli.app, command.split())
+    assert refused.exit_code != 0
+    assert f"{featurized}: rows of the users may be here" in str(refused.exception)
+    assert sampled.exists(), "nothing is removed before everything was searched"
+
+    featurized.unlink()
+    featurized.write_bytes(content)
+    stdout_of(command)
+    assert not sampled.exists()
+    assert not trained.exists()
+    assert "no data about them is stored" in stdout_of("data forget 9")
