@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -44,6 +45,10 @@ CHECK = "check the workspace's disk and permissions; a rerun is safe"
 
 def main() -> None:
     """Entry point: prints a user error as one line, not as a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or pipe that is not UTF-8 shows `?`.
+            stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # Hide TensorFlow's start-up notices; its errors are still shown.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

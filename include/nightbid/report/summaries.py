@@ -13,6 +13,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -208,7 +209,7 @@ class Summaries:
 
     def __init__(self, workspace: Workspace, cache: Path) -> None:
         self._workspace = workspace
-        name = hashlib.sha256(str(workspace.root).encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(str(workspace.root))).hexdigest()[:16]
         self._file = cache / "pages" / f"{name}.json"
         self._lock = threading.Lock()
         self._kept: dict[str, dict[str, _StampedSummary]] | None = None
