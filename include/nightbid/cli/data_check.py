@@ -127,7 +127,10 @@ def _print(report: FolderReport, console: Console) -> None:
     if findings.anonymous.share:
         say(f"user     {findings.anonymous}")
     for name, days in findings.absent.items():
-        say(f"absent   {name}: no value on {', '.join(map(str, days))}; renamed in the logs?")
+        say(
+            f"absent   {name}: no value on {', '.join(map(str, days))}; if it was renamed,"
+            " source.rename: {old: new} reads both"
+        )
     if score := findings.predictions:
         say(f"score    {score}: probabilities of another model, by its name (baseline: {{column:"
             f" {score}}} compares with it)")  # fmt: skip

@@ -38,7 +38,8 @@ class FolderSource(PartitionedSource):
     """Folder with one partition or file per day; also `gs://bucket/prefix` or `s3://bucket/prefix`.
     For BigQuery: `bq://project.dataset.table`, or `…events_*` for one table per day."""
     rename: dict[str, str] = Field(default_factory=dict)
-    """Column of the file → column of the pipeline."""
+    """Column of the file → column of the pipeline. Files may have either, so a window may include
+    the day on which the logs renamed a column."""
     layout: Literal["plain", "criteo", "avazu", "ipinyou"] = "plain"
     """Layout of the files. `criteo`, `avazu` and `ipinyou`: the files of these data sets as
     published (`kind: csv`)."""

@@ -341,8 +341,8 @@ def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str
     """Filter for the columns to read from a table that charges by column; None: all."""
     if named is None:
         return None
-    back = {new: old for old, new in block.rename.items()}
-    read = {back.get(name, name) for name in (*named, *block.types, *block.outcomes)}
+    used = {*named, *block.types, *block.outcomes}
+    read = used | {old for old, new in block.rename.items() if new in used}
     tops = {name.partition(".")[0] for name in read}  # read the object that holds a field
     return lambda name: name in read or name in tops
 

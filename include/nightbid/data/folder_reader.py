@@ -5,7 +5,7 @@ A reader holds only these settings, so it can be sent to another process and rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nightbid.config.folder_source import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
@@ -96,16 +97,13 @@ class FolderReader:
         )
         for table, broken in read:
             if is_json:
-                for name in declared.keys() - self.partitions(part).keys():
-                    if name not in table.column_names:
-                        table = table.append_column(name, pa.nulls(len(table)))
+                table = self._filled(table, self.partitions(part))
             table = window_types.fit(
                 table,
                 types,
                 declared,
                 part.path,
                 self.is_optional,
-                fill=is_json,
                 style=TextFormat(
                     time_zone=self.block.time_zone, time_format=self.block.time_format
                 ),
@@ -115,6 +113,23 @@ class FolderReader:
                 names = {name: None for name in names if name in table.column_names}
                 table = with_broken(table.select(list(names)), broken)
             yield table
+
+    def _filled(self, table: pa.Table, stated: Container[str]) -> pa.Table:
+        """Add columns of the window as nulls: JSON omits fields without a value.
+
+        Args:
+            table: Rows of a file.
+            stated: Columns that the file's folders state.
+        """
+        rename = self.block.rename
+        have = {rename.get(name, name) for name in table.column_names}
+        for name in (*self.types, *self._declared):
+            if rename.get(name, name) in have or (name not in self.types and name in stated):
+                continue
+            kind = pa.null() if name in self._declared else self.types[name]
+            table = table.append_column(name, pa.nulls(len(table), kind))
+            have.add(rename.get(name, name))
+        return table
 
     def finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
         """Add the columns that the layout makes and rename columns as the pipeline does.
@@ -129,7 +144,10 @@ class FolderReader:
         if layout.make:
             need(table, layout.types, f"layout {block.layout}", where)
             table = layout.make(table, day, first)
-        need(table, block.rename, "source.rename", where)
+        table = self._merged(table)
+        have = {block.rename.get(name, name) for name in table.column_names}
+        missing = [old for old, new in block.rename.items() if new not in have]
+        need(table, missing, "source.rename", where)
         names = [block.rename.get(name, name) for name in table.column_names]
         if block.make_key:
             table = table.append_column(block.make_key, row_keys(day, first, len(table)))
@@ -142,6 +160,18 @@ class FolderReader:
                 hint="fix source.rename, or source.make_key",
             )
         return table.rename_columns(names)
+
+    def _merged(self, table: pa.Table) -> pa.Table:
+        """Merge the old and new names of a column that rows of one file have under either."""
+        rename = self.block.rename
+        for new in dict.fromkeys(rename.values()):
+            names = [name for name in table.column_names if rename.get(name, name) == new]
+            if len(names) < 2 or not _agree([table[name] for name in names]):
+                continue
+            column = pc.coalesce(*(table[name] for name in names))
+            table = table.set_column(table.column_names.index(names[0]), names[0], column)
+            table = table.drop_columns(names[1:])
+        return table
 
     def tables(
         self,
@@ -198,6 +228,20 @@ class FolderReader:
             return error
         where = error.where.replace(str(self.root), self.address)
         return type(error)(error.what, where=where, hint=error.hint)
+
+
+def _agree(columns: Sequence[pa.ChunkedArray]) -> bool:
+    """Return whether columns have one type and no row has two different values in them."""
+    first, *others = columns
+    for other in others:
+        if other.type != first.type:
+            return False
+        both = pc.and_(pc.is_valid(first), pc.is_valid(other))
+        if not pc.any(both).as_py():
+            continue
+        if pa.types.is_nested(first.type) or not pc.all(pc.equal(first, other)).as_py():
+            return False
+    return True
 
 
 def with_broken(table: pa.Table, lines: Sequence[BrokenLine]) -> pa.Table:

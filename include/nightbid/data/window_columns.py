@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 
 import pyarrow as pa
@@ -157,6 +157,11 @@ class WindowColumns:
         for part in parts:
             part_kinds = self._kinds(part, tuple(kinds))
             kinds = {name: merge(kind, part_kinds[name]) for name, kind in kinds.items()}
+        # A column has one type before and after it was renamed.
+        for new in self._block.rename.values():
+            names = [name for name in kinds if self.renamed(name) == new]
+            if names:
+                kinds |= dict.fromkeys(names, reduce(merge, [kinds[name] for name in names]))
         return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
 
     def _kinds(self, part: FilePart, names: tuple[str, ...]) -> dict[str, TextKind]:
@@ -184,11 +189,21 @@ class WindowColumns:
         # Arrow cannot read fixed-size lists with null rows, so optional columns of them are
         # skipped.
         open_ = [
-            (path, pa.schema([field for field in schema if self._is_open(field.name)
-                              and not (_is_fixed_list(field) and self.is_optional(field.name))]))
+            (path, [field for field in schema if self._is_open(field.name)
+                    and not (_is_fixed_list(field) and self.is_optional(field.name))])
             for path, schema in schemas
         ]  # fmt: skip
-        return window_types.settle(open_, self.is_optional, is_json=self._kind == "jsonl")
+        # A column has one type before and after it was renamed.
+        types = window_types.settle(
+            [
+                (path, pa.schema([field.with_name(self.renamed(field.name)) for field in fields]))
+                for path, fields in open_
+            ],
+            lambda name: self._named is not None and name not in self._named,
+            is_json=self._kind == "jsonl",
+        )
+        names = dict.fromkeys(field.name for _, fields in open_ for field in fields)
+        return {name: types[self.renamed(name)] for name in names if self.renamed(name) in types}
 
     def _is_open(self, name: str) -> bool:
         """Return whether a column is read and its type has to be determined."""
@@ -275,9 +290,10 @@ def dialect_of(block: FolderSource, part: FilePart) -> Dialect:
 
 
 def declared_types(block: FolderSource) -> dict[str, ColumnType]:
-    """Types declared in the pipeline, by column name in the files."""
-    back = {new: old for old, new in block.rename.items()}
-    return {back.get(name, name): kind for name, kind in block.types.items()}
+    """Types declared in the pipeline, by column name in the files, before and after a rename."""
+    names = [*block.rename, *(name for name in block.types if name not in block.rename)]
+    called = {name: block.rename.get(name, name) for name in names}
+    return {name: block.types[new] for name, new in called.items() if new in block.types}
 
 
 def _is_fixed_list(field: pa.Field) -> bool:

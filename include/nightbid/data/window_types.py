@@ -175,8 +175,6 @@ def fit(
     declared: Mapping[str, ColumnType],
     path: Path,
     is_optional: Callable[[str], bool] = lambda name: False,
-    *,
-    fill: bool = False,
     style: TextFormat | None = None,
 ) -> pa.Table:
     """Convert the columns of a file to the types of the window.
@@ -187,7 +185,6 @@ def fit(
         declared: Types from the pipeline; a value that does not match sets its row aside.
         path: The file, for error messages.
         is_optional: Returns whether the pipeline does not use a column.
-        fill: Add missing columns of the window as nulls.
         style: How texts of declared types are written, and the zone of times that state none;
             defaults if None.
 
@@ -198,9 +195,6 @@ def fit(
         CorruptDataError: A value does not fit, for example an integer that a float would round.
     """
     style = style or TextFormat()
-    for name in types:
-        if fill and name not in table.column_names:  # JSON omits fields without a value
-            table = table.append_column(name, pa.nulls(len(table), types[name]))
     reason = np.full(len(table), None, object)
     text = np.full(len(table), None, object)
     for place, name in enumerate(table.column_names):

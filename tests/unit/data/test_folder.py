@@ -234,7 +234,7 @@ def test_an_empty_partition_is_a_day_without_rows(tmp_path, day_of_logs):
 
 def test_renaming_a_missing_or_duplicate_column_is_rejected(tmp_path, day_of_logs):
     broken_folder(tmp_path, day_of_logs)
-    logs = opened(tmp_path, rename={"clicked": "click"})
+    logs = opened(tmp_path, rename={"clicked": "clicks"})
     with pytest.raises(MissingDataError, match=r"column 'clicked' of source.rename is missing"):
         read(logs)
     with pytest.raises(CorruptDataError, match="two columns are called 'click'"):
