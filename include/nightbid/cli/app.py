@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import io
 import logging
@@ -46,8 +47,8 @@ CHECK = "check the workspace's disk and permissions; a rerun is safe"
 def main() -> None:
     """Entry point: prints a user error as one line, not as a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal or pipe that is not UTF-8 shows `?`.
+        # A terminal or pipe that is not UTF-8 shows `?`.
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # Hide TensorFlow's start-up notices; its errors are still shown.
