@@ -238,7 +238,7 @@ def test_unwritable_workspace_fails_with_a_one_line_error(pipelines, tmp_path, m
     run = SimpleNamespace(run_id="manual__1", run_type="manual", triggering_user_name="dag_test")
     ti = SimpleNamespace(try_number=1, max_tries=2)
     with pytest.raises(
-        WorkspaceError, match=r"a file.*: Not a directory → free disk space"
+        WorkspaceError, match=r"a file.*: Not a directory → check the disk and its permissions"
     ) as error:
         task.execute({"dag_run": run, "ti": ti, "params": {"date": "2026-01-04"}})
     assert "\n" not in str(error.value)

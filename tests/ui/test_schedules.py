@@ -64,8 +64,9 @@ def test_backfilled_manual_and_scheduled_nights_run_one_at_a_time(
     nights = {"manual": "2026-01-20", "scheduled": str(yesterday)}
     for run in listed:
         night = nights.pop(run["run_type"], "") or run["logical_date"][:10]
-        # The folder of the logs is missing: there is no record of the stage yet.
-        assert run["note"].startswith(f"🔴 Night of {night}: the run ended before"), run["note"]
+        failed = f"🔴 Night of {night}: failed at sample: "
+        assert run["note"].startswith(failed), run["note"]
+        assert "no such folder" in run["note"]
         assert "[Page of the night](/plugin/nightbid/nightbid/runs/busy/" in run["note"]
     assert not nights
     assert most > 1, "Airflow itself runs them side by side"
