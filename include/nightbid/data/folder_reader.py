@@ -213,7 +213,8 @@ class FolderReader:
                 raise CorruptDataError(
                     f"has the column {name!r}, which {first.path.name} of the same day lacks",
                     where=str(part.path),
-                    hint="load the day again: its files must have the same columns",
+                    hint="load the day again: its files must have the same columns; if the logs"
+                    " have renamed one, set `source.rename`",
                 )
         missing = [name for name in schema.names if name not in table.column_names]
         needed = [name for name in missing if named is None or name in named]

@@ -193,7 +193,8 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
             " missing",
             where=where,
             hint=f"the day has {', '.join(present[:12])}{'…' if len(present) > 12 else ''}; fix the"
-            " logs, or `columns` and `label` of the pipeline",
+            " logs, or `columns` and `label` of the pipeline; if the logs have renamed it, set"
+            " `source.rename`",
         )
     for name in dict.fromkeys(required):
         kind = table.schema.field(name).type
