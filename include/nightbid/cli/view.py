@@ -35,7 +35,7 @@ def runs_table(runs: Sequence[RunRecord], history: Sequence[Champion] = ()) -> T
         newest = current(records)
         state, stage = state_of(run.head, newest)
         last = newest.get("promote") or newest.get("evaluate")
-        reason = newest[stage].error if stage else ""
+        reason = newest[stage].error if stage else _activity(run) if state == "running" else ""
         table.add_row(
             run.run_id,
             run.date.isoformat(),
@@ -45,6 +45,17 @@ def runs_table(runs: Sequence[RunRecord], history: Sequence[Champion] = ()) -> T
             f"{run.head.started:%Y-%m-%d %H:%M}",
         )
     return table
+
+
+def _activity(run: RunRecord) -> str:
+    """Say what an unfinished run does now: a process that was killed leaves it unfinished."""
+    from nightbid.report.run_view import RunView
+
+    view = RunView(run)
+    if view.waits_for_person:
+        return "waits for approval"
+    live = [f"{stage.name} {stage.live}" for stage in view.stages if stage.live]
+    return ", ".join(live) or "no stage is running now"
 
 
 def since_then(run: RunRecord, history: Sequence[Champion]) -> str:

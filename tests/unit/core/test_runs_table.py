@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import time
 from pathlib import Path
 
 import pytest
 from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.cost.meter import ProcessMeter
 from nightbid.night.attempts import StageRecord
 from nightbid.night.record import RunRecord, state_of
 from nightbid.storage.workspace import Workspace
@@ -48,6 +50,25 @@ def table_cells(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -
 def test_the_table_shows_the_state_of_a_run(tmp_path, until, done, state):
     cells = table_cells(tmp_path, SHORT, until, *done)
     assert "".join(line[2] for line in cells).startswith(state)
+
+
+def test_an_unfinished_run_shows_what_it_does_now(tmp_path):
+    spec = PipelineSpec.model_construct(pipeline="p", features={})
+    run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id="p-1")
+
+    def shown() -> str:
+        console = Console(width=200, file=io.StringIO())
+        console.print(runs_table([run]))
+        return console.file.getvalue()
+
+    assert "no stage is running now" in shown()
+    sample = run.usage_file("sample", 1)
+    with ProcessMeter(sample, every=0.01):
+        while "sample for" not in shown():
+            time.sleep(0.01)
+        assert "no stage" not in shown()
+    run.record(StageRecord(stage="sample", state="done", started=run.head.started, seconds=1))
+    assert "no stage is running now" in shown()
 
 
 def test_a_failed_run_shows_its_error(tmp_path):
