@@ -22,6 +22,16 @@ from preloaded import COMMANDS, Command
 from .small_night import PIPELINE, SmallNight
 
 
+def children_with(argument: str, pid: int) -> list[psutil.Process]:
+    """Return the living processes below a process whose command has an argument."""
+    living = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended, or waits for its parent
+            if argument in " ".join(child.cmdline()):
+                living.append(child)
+    return living
+
+
 class Scorer:
     """A running `nightbid serve` and the champion that it follows."""
 
@@ -56,8 +66,7 @@ class Scorer:
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that score."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return children_with("spawn_main", self.process.pid)
 
     def log(self) -> str:
         """Return what the process has written to standard error so far."""

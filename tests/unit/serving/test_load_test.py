@@ -16,6 +16,7 @@ from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
 from nightbid.serving.socket_test import holds, make_bodies, measure
 
+from .running import children_with
 from .small_night import SmallNight
 
 
@@ -121,9 +122,9 @@ def test_a_scorer_that_is_killed_is_not_measured(night, victim, words):
     def kill_once(doing: str) -> None:
         if killed or "requests/s" not in doing:
             return
-        scorer = next(child for child in psutil.Process().children()
-                      if "nightbid.scorer" in child.cmdline())  # fmt: skip
-        worker = next(child for child in scorer.children() if "spawn_main" in str(child.cmdline()))
+        # The scorer's own command comes first.
+        scorer = children_with("nightbid.scorer", os.getpid())[0]
+        (worker,) = children_with("spawn_main", scorer.pid)
         killed.append(scorer if victim == "scorer" else worker)
         killed[0].kill()
         psutil.wait_procs([worker], 10)
