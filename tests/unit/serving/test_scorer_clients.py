@@ -246,7 +246,8 @@ def test_health_answers_under_overload(night, impatient):
         done.set()
         for caller in callers:
             caller.join()
-    assert set(statuses) == {200, 503}
+    # On a busy machine, these clients may send their requests too slowly (408).
+    assert {200, 503} <= set(statuses) <= {200, 408, 503}
     assert health["status"] == "serving"
     # The machine may delay single answers, a queue all of them.
     assert min(seconds) < 5, seconds
