@@ -129,7 +129,7 @@ def _print(report: FolderReport, console: Console) -> None:
     for name, days in findings.absent.items():
         say(
             f"absent   {name}: no value on {', '.join(map(str, days))}; if it was renamed,"
-            " source.rename: {old: new} reads both"
+            " source.rename: {old: new} reads both names"
         )
     if score := findings.predictions:
         say(f"score    {score}: probabilities of another model, by its name (baseline: {{column:"

@@ -42,10 +42,10 @@ class Evaluate(Block):
     ndcg_k: int = Field(default=10, ge=1)
     """Cutoff of NDCG; a ranked list is one user's rows of one day."""
     memory_gb: float | None = Field(default=None, gt=0)
-    """Gigabytes of memory for the evaluation: about 400 bytes per row, and 300 per user and one
-    more per replicate of `bootstrap`. If all rows do not fit, a share of the users is evaluated,
-    each with all of their rows; a hash chooses the same users every night. Default: half of the
-    memory of the machine or container."""
+    """Gigabytes of memory for the evaluation. A row takes about 400 bytes; a user takes 300 bytes,
+    and one byte per replicate of `bootstrap`. If all rows do not fit, a share of the users is
+    evaluated, each with all of their rows; a hash chooses the same users every night. Default: half
+    of the memory of the machine or container."""
     keep_scores: bool = True
     """Whether to store the scores of each row, so that later runs can be compared on the same
     rows. `replay` needs them."""

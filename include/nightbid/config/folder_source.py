@@ -80,6 +80,10 @@ class FolderSource(PartitionedSource):
     time_zone: str = "UTC"
     """Time zone of the days, such as `America/New_York`, and of times without a zone."""
 
+    def renamed(self, name: str) -> str:
+        """Return the pipeline's name for a column of the files."""
+        return self.rename.get(name, name)
+
     @field_validator("folder")
     @classmethod
     def _bucket_can_be_read(cls, folder: str) -> str:

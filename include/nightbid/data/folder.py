@@ -72,7 +72,7 @@ class FolderLogs:
         )
         outcomes = (
             *block.outcomes,
-            *(self._columns.renamed(name) for name in self._layout.outcomes),
+            *(block.renamed(name) for name in self._layout.outcomes),
         )
         self.meaning = SourceSchema(outcomes=frozenset(outcomes))
 

@@ -51,7 +51,7 @@ class FolderReader:
 
     def is_optional(self, name: str) -> bool:
         """Return whether the pipeline does not use a column of the files."""
-        return self.named is not None and self.block.rename.get(name, name) not in self.named
+        return self.named is not None and self.block.renamed(name) not in self.named
 
     def raw(self, part: FilePart) -> Iterator[pa.Table]:
         """Read a file, or a range of one, and add the columns that its folders state."""
@@ -121,14 +121,14 @@ class FolderReader:
             table: Rows of a file.
             stated: Columns that the file's folders state.
         """
-        rename = self.block.rename
-        have = {rename.get(name, name) for name in table.column_names}
+        renamed = self.block.renamed
+        have = {renamed(name) for name in table.column_names}
         for name in (*self.types, *self._declared):
-            if rename.get(name, name) in have or (name not in self.types and name in stated):
+            if renamed(name) in have or (name not in self.types and name in stated):
                 continue
             kind = pa.null() if name in self._declared else self.types[name]
             table = table.append_column(name, pa.nulls(len(table), kind))
-            have.add(rename.get(name, name))
+            have.add(renamed(name))
         return table
 
     def finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
@@ -145,10 +145,10 @@ class FolderReader:
             need(table, layout.types, f"layout {block.layout}", where)
             table = layout.make(table, day, first)
         table = self._merged(table)
-        have = {block.rename.get(name, name) for name in table.column_names}
+        have = {block.renamed(name) for name in table.column_names}
         missing = [old for old, new in block.rename.items() if new not in have]
         need(table, missing, "source.rename", where)
-        names = [block.rename.get(name, name) for name in table.column_names]
+        names = [block.renamed(name) for name in table.column_names]
         if block.make_key:
             table = table.append_column(block.make_key, row_keys(day, first, len(table)))
             names.append(block.make_key)
@@ -163,9 +163,8 @@ class FolderReader:
 
     def _merged(self, table: pa.Table) -> pa.Table:
         """Merge the old and new names of a column that rows of one file have under either."""
-        rename = self.block.rename
-        for new in dict.fromkeys(rename.values()):
-            names = [name for name in table.column_names if rename.get(name, name) == new]
+        for new in dict.fromkeys(self.block.rename.values()):
+            names = [name for name in table.column_names if self.block.renamed(name) == new]
             if len(names) < 2 or not _agree([table[name] for name in names]):
                 continue
             column = pc.coalesce(*(table[name] for name in names))

@@ -63,7 +63,7 @@ class WindowColumns:
         self._find_days, self._find_whole = days, whole
         self._named = None if named is None else {*named, *block.types, *block.outcomes}
         if self._named is not None and block.day_column:
-            self._named.add(self.renamed(block.day_column))
+            self._named.add(self._block.renamed(block.day_column))
         self._others = others
         self._known_names: dict[FilePart, list[str]] = {}
         self._known_schemas: dict[Path, list[pa.Schema]] = {}
@@ -128,10 +128,6 @@ class WindowColumns:
             self._known_schemas[part.path] = schemas
         return self._known_schemas[part.path]
 
-    def renamed(self, name: str) -> str:
-        """Return the pipeline's name for a column of the files."""
-        return self._block.rename.get(name, name)
-
     def dialect(self, part: FilePart) -> Dialect:
         """Return how a text file is read."""
         return dialect_of(self._block, part)
@@ -159,7 +155,7 @@ class WindowColumns:
             kinds = {name: merge(kind, part_kinds[name]) for name, kind in kinds.items()}
         # A column has one type before and after it was renamed.
         for new in self._block.rename.values():
-            names = [name for name in kinds if self.renamed(name) == new]
+            names = [name for name in kinds if self._block.renamed(name) == new]
             if names:
                 kinds |= dict.fromkeys(names, reduce(merge, [kinds[name] for name in names]))
         return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
@@ -194,16 +190,17 @@ class WindowColumns:
             for path, schema in schemas
         ]  # fmt: skip
         # A column has one type before and after it was renamed.
+        renamed = self._block.renamed
         types = window_types.settle(
             [
-                (path, pa.schema([field.with_name(self.renamed(field.name)) for field in fields]))
+                (path, pa.schema([field.with_name(renamed(field.name)) for field in fields]))
                 for path, fields in open_
             ],
             lambda name: self._named is not None and name not in self._named,
             is_json=self._kind == "jsonl",
         )
         names = dict.fromkeys(field.name for _, fields in open_ for field in fields)
-        return {name: types[self.renamed(name)] for name in names if self.renamed(name) in types}
+        return {name: types[renamed(name)] for name in names if renamed(name) in types}
 
     def _is_open(self, name: str) -> bool:
         """Return whether a column is read and its type has to be determined."""
@@ -212,7 +209,7 @@ class WindowColumns:
 
     def is_optional(self, name: str) -> bool:
         """Return whether the pipeline does not use a column of the files."""
-        return self._named is not None and self.renamed(name) not in self._named
+        return self._named is not None and self._block.renamed(name) not in self._named
 
     @cached_property
     def chosen(self) -> set[str] | None:
@@ -252,7 +249,7 @@ class WindowColumns:
 
     def _check_names(self, have: set[str]) -> None:
         """Reject reserved column names, and names in `types` and `outcomes` that no file has."""
-        if reserved := {REASON, TEXT}.intersection(self.renamed(name) for name in have):
+        if reserved := {REASON, TEXT}.intersection(self._block.renamed(name) for name in have):
             name = sorted(reserved)[0]
             raise CorruptDataError(
                 f"the logs have a column {name!r}, a name that Nightbid reserves",
@@ -261,7 +258,7 @@ class WindowColumns:
             )
         if not have:
             return
-        known = {self.renamed(name) for name in have if name} | set(self._layout.made)
+        known = {self._block.renamed(name) for name in have if name} | set(self._layout.made)
         for key, names in (("types", self._block.types), ("outcomes", self._block.outcomes)):
             for name in names:
                 if name not in known:
@@ -292,7 +289,7 @@ def dialect_of(block: FolderSource, part: FilePart) -> Dialect:
 def declared_types(block: FolderSource) -> dict[str, ColumnType]:
     """Types declared in the pipeline, by column name in the files, before and after a rename."""
     names = [*block.rename, *(name for name in block.types if name not in block.rename)]
-    called = {name: block.rename.get(name, name) for name in names}
+    called = {name: block.renamed(name) for name in names}
     return {name: block.types[new] for name, new in called.items() if new in block.types}
 
 

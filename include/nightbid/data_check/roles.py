@@ -286,13 +286,13 @@ def _predictions(inferred: InferredRoles, columns: Sequence[ColumnSummary]) -> N
     if inferred.labels[0].kind == "value":
         return
     assigned = {*inferred.roles.values(), *inferred.outcomes, inferred.label}
-    names = [
+    names = (
         column.name
         for column in columns
         if column.kind == "number" and column.name not in assigned
         if has_meaning(column.name, "prediction") and column.low >= 0 and column.high <= 1
-    ]
-    inferred.predictions = next(iter(names), "")
+    )
+    inferred.predictions = next(names, "")
 
 
 def _absent(

@@ -44,7 +44,7 @@ class Airflow:
         raise StageError(
             f"the {name} of the embedded Airflow {how_it_ended(code, log)}",
             where="airflow",
-            hint=f"see {log}, then start it again: the nights go on",
+            hint=f"see {log}, then start it again; the nights resume",
         )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import time
 from pathlib import Path
 
 import pytest
+from emulator.installation import until
 from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.meter import ProcessMeter
@@ -64,8 +64,7 @@ def test_an_unfinished_run_shows_what_it_does_now(tmp_path):
     assert "no stage is running now" in shown()
     sample = run.usage_file("sample", 1)
     with ProcessMeter(sample, every=0.01):
-        while "sample for" not in shown():
-            time.sleep(0.01)
+        until(lambda: "sample for" in shown())
         assert "no stage" not in shown()
     run.record(StageRecord(stage="sample", state="done", started=run.head.started, seconds=1))
     assert "no stage is running now" in shown()
